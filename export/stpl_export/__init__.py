@@ -1,0 +1,1 @@
+"""Exports runs: ONNX graphs, bundles, engines, and the closed-loop check against PyTorch."""

@@ -1,0 +1,1 @@
+"""Runs bundles: engine sessions, the nowcaster, sources and sinks. Imports neither torch nor onnx."""

@@ -1,0 +1,129 @@
+"""Engine sessions: a bundle's graphs opened on a backend. Read this file before `engines/`.
+
+A backend is one module under `engines/` with a class that keeps the `Session` protocol; its word
+in `ENGINES` is what `--engine` takes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpl_deploy.bundle import Bundle, GraphName
+from stpl_deploy.codec import Array
+from stpl_deploy.errors import UsageError
+
+ENGINES: dict[str, str] = {
+    "onnx": "stpl_runtime.engines.ort:OrtSession",
+}
+"""One word -> where the session class lives. The class is made with (bundle, graphs, threads)."""
+
+
+class StateHandle(Protocol):
+    """The recurrent state of one batch, where the backend keeps it. Opaque."""
+
+    @property
+    def batch(self) -> int:
+        """Number of sequences in it."""
+        ...
+
+
+class Session(Protocol):
+    """A bundle on a backend. Frames are numpy `(B, C, H, W)` float32 in model units.
+
+    Results are the caller's own arrays. `step` uses its state up: the handle that it was given
+    must not be used again. `forecast` leaves its state as it was, so that a nowcast can be forked
+    from one prefix as often as needed.
+    """
+
+    engine: str
+    """The word in ENGINES."""
+    provider: str
+    """What really runs, such as `CPUExecutionProvider`."""
+
+    def zero_state(self, batch: int = 1) -> StateHandle:
+        """The start of a sequence."""
+        ...
+
+    def step(self, frame: Array, state: StateHandle) -> tuple[Array, StateHandle]:
+        """Frame at t `(B, C, H, W)` -> guess of t+1 `(B, C, H, W)` and the state after t."""
+        ...
+
+    def forecast(self, frame: Array, state: StateHandle) -> tuple[Array, StateHandle]:
+        """Newest frame and the state before it -> K frames `(B, K, C, H, W)`, state after it."""
+        ...
+
+    def rollout(self, frames: Array) -> Array:
+        """T frames `(B, T, C, H, W)` -> K frames `(B, K, C, H, W)`, from the zero state."""
+        ...
+
+    def state_arrays(self, state: StateHandle) -> Mapping[str, NDArray[Any]]:
+        """Copy a state out: name -> `(B, *shape)`."""
+        ...
+
+    def state_from_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> StateHandle:
+        """Copy a state in."""
+        ...
+
+    def close(self) -> None:
+        """Free what the backend holds."""
+        ...
+
+
+def open_session(
+    bundle: Bundle,
+    graphs: Sequence[GraphName],
+    *,
+    engine: str = "onnx",
+    threads: int | None = None,
+) -> Session:
+    """Open the graphs that a verb needs on a backend.
+
+    Args:
+        bundle: an opened bundle.
+        graphs: which graphs; a call that needs another one raises BundleError.
+        engine: a word of `ENGINES`.
+        threads: compute threads; None takes the CPUs this process may use.
+
+    Raises:
+        UsageError: an unknown engine.
+        MissingExtraError: the backend's library is not installed.
+        BundleError: the bundle lacks a graph.
+    """
+    if engine not in ENGINES:
+        near = difflib.get_close_matches(engine, ENGINES, n=1)
+        raise UsageError(
+            f"unknown engine {engine}",
+            expected=f"one of {', '.join(ENGINES)}",
+            fix=f"--engine {near[0] if near else 'onnx'}",
+        )
+    module_name, _, class_name = ENGINES[engine].partition(":")
+    cls = getattr(importlib.import_module(module_name), class_name)
+    return cast("Session", cls(bundle, tuple(graphs), threads))
+
+
+def closed_loop(session: Session, frames: Array, horizon: int) -> Array:
+    """Roll out by the step graph: any horizon.
+
+    Args:
+        session: with the `step` graph open.
+        frames: the context, `(B, T, C, H, W)`, model units.
+        horizon: K >= 1.
+
+    Returns:
+        `(B, K, C, H, W)`, model units, unclipped.
+    """
+    state = session.zero_state(frames.shape[0])
+    guess = frames[:, 0]
+    for t in range(frames.shape[1]):
+        guess, state = session.step(np.ascontiguousarray(frames[:, t]), state)  # (B, C, H, W)
+    future = [guess]
+    while len(future) < horizon:
+        guess, state = session.step(guess, state)
+        future.append(guess)
+    return np.stack(future, axis=1)  # (B, K, C, H, W)

@@ -1,0 +1,1 @@
+"""Engine sessions, one module per backend."""

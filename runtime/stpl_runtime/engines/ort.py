@@ -1,0 +1,161 @@
+"""ONNX Runtime on the CPU: sessions with the state bound to buffers that never leave the runtime."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpl_deploy.bundle import Bundle, GraphName
+from stpl_deploy.codec import Array
+from stpl_deploy.errors import BundleError, EnvironmentFault, FrameError, MissingExtraError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+@dataclass(frozen=True)
+class OrtState:
+    """State tensors as the runtime's own values, in the manifest's order."""
+
+    values: tuple[onnxruntime.OrtValue, ...]
+    batch: int
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may run on: affinity mask, then the cgroup's quota."""
+    try:
+        count = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        count = os.cpu_count() or 1
+    return max(1, min(count, _cgroup_quota() or count))
+
+
+def _cgroup_quota() -> int | None:
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            quota, period = file.read().split()
+        return None if quota == "max" else max(1, int(quota) // int(period))
+    except (OSError, ValueError):
+        return None
+
+
+class OrtSession:
+    """Keeps the `stpl_runtime.engine.Session` protocol."""
+
+    engine = "onnx"
+
+    def __init__(self, bundle: Bundle, graphs: tuple[GraphName, ...], threads: int | None) -> None:
+        """Load `graphs` of the bundle; see `stpl_runtime.engine.open_session`."""
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingExtraError("onnxruntime", "cpu") from error
+        self._ort = onnxruntime
+        self.manifest = bundle.manifest
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or usable_cpus()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        for graph in graphs:
+            path = bundle.graph(graph)
+            try:
+                self._sessions[graph] = onnxruntime.InferenceSession(
+                    path, options, providers=["CPUExecutionProvider"]
+                )
+            except Exception as error:  # onnxruntime's own errors share no public base
+                raise EnvironmentFault(
+                    f"onnxruntime {onnxruntime.__version__} cannot load {path}: {_line(error)}",
+                    expected="a version that runs this graph",
+                    fix="pip install --upgrade onnxruntime",
+                ) from error
+        self.provider = (
+            next(iter(self._sessions.values())).get_providers()[0]
+            if self._sessions
+            else "CPUExecutionProvider"
+        )
+
+    def zero_state(self, batch: int = 1) -> OrtState:
+        """The start of a sequence."""
+        return self.state_from_arrays(
+            {s.name: np.zeros((batch, *s.shape), s.dtype) for s in self.manifest.state}
+        )
+
+    def step(self, frame: Array, state: OrtState) -> tuple[Array, OrtState]:
+        """One step; see the protocol."""
+        return self._run("step", frame, state)
+
+    def forecast(self, frame: Array, state: OrtState) -> tuple[Array, OrtState]:
+        """K frames from one call; see the protocol."""
+        return self._run("forecast", frame, state)
+
+    def rollout(self, frames: Array) -> Array:
+        """T frames in, K frames out; see the protocol."""
+        wanted = (self.manifest.context, *self.manifest.frame)
+        _check_shape(frames, wanted, "T, C, H, W")
+        spec = self.manifest.graphs["rollout"] if "rollout" in self.manifest.graphs else None
+        session = self._session("rollout")
+        assert spec is not None
+        out: Array = session.run([spec.outputs[0]], {spec.inputs[0]: frames})[0]
+        return out  # (B, K, C, H, W)
+
+    def _run(self, graph: GraphName, frame: Array, state: OrtState) -> tuple[Array, OrtState]:
+        _check_shape(frame, self.manifest.frame, "C, H, W")
+        session = self._session(graph)
+        spec = self.manifest.graphs[graph]
+        binding = session.io_binding()
+        binding.bind_cpu_input(spec.inputs[0], np.ascontiguousarray(frame, dtype=np.float32))
+        for part, value in zip(self.manifest.state, state.values, strict=True):
+            binding.bind_ortvalue_input(part.input, value)
+        for name in spec.outputs:
+            binding.bind_output(name, "cpu")
+        session.run_with_iobinding(binding)
+        outputs = dict(zip(spec.outputs, binding.get_outputs(), strict=True))
+        result: Array = outputs[spec.outputs[0]].numpy()
+        after = tuple(outputs[part.output] for part in self.manifest.state)
+        return result, OrtState(after, state.batch)
+
+    def state_arrays(self, state: OrtState) -> Mapping[str, NDArray[Any]]:
+        """Copy a state out."""
+        pairs = zip(self.manifest.state, state.values, strict=True)
+        return {part.name: value.numpy().copy() for part, value in pairs}
+
+    def state_from_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> OrtState:
+        """Copy a state in."""
+        parts = self.manifest.state
+        values = tuple(
+            self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(arrays[part.name]))
+            for part in parts
+        )
+        return OrtState(values, len(arrays[parts[0].name]))
+
+    def close(self) -> None:
+        """Drop the loaded graphs."""
+        self._sessions.clear()
+
+    def _session(self, graph: GraphName) -> onnxruntime.InferenceSession:
+        if graph not in self._sessions:
+            raise BundleError(
+                f"the {graph} graph is not open",
+                expected=f"open_session(bundle, [..., '{graph}'])",
+                fix=f"ask for {graph} when the session is opened",
+            )
+        return self._sessions[graph]
+
+
+def _check_shape(array: Array, wanted: tuple[int, ...], axes: str) -> None:
+    if array.shape[1:] != wanted or array.dtype != np.float32:
+        raise FrameError(
+            f"frames of shape {array.shape}, {array.dtype}",
+            expected=f"(B, {axes}) = (B, {', '.join(map(str, wanted))}), float32",
+            fix="reshape them to the bundle's grid",
+        )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,1 @@
+"""Sinks of nowcasts, one module each."""

@@ -1,0 +1,300 @@
+"""The bundle: the one thing that is deployed. Its manifest, how it is written and how it is opened.
+
+BUNDLE/
+  manifest.json          everything below, described; schema-versioned, with its own checksum
+  weights.safetensors    the model's tensors; every graph's external data lies in it
+  step.onnx              (frame, state) -> (next frame, state)
+  forecast.onnx          (newest frame, state) -> (K frames, the state after that frame)
+  rollout.onnx           T frames -> K frames
+  *.engine               raw bytes of a builder, where one was asked for
+  reference.npz          real sequences with PyTorch's own outputs: lets any device prove itself
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
+
+from stpl_deploy.codec import FrameCodec
+from stpl_deploy.errors import BundleError, ChecksumError
+from stpl_deploy.files import atomic_directory, sha256_of
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+WEIGHTS = "weights.safetensors"
+REFERENCE = "reference.npz"
+
+GraphName = Literal["step", "forecast", "rollout"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StateSpec(_Part):
+    """One named state tensor: which graph input it is and which output becomes it."""
+
+    name: str
+    input: str
+    output: str
+    shape: tuple[int, ...]
+    """Without the batch axis, which is first."""
+    dtype: str = "float32"
+
+
+class GraphSpec(_Part):
+    """One ONNX graph."""
+
+    file: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+class EngineSpec(_Part):
+    """One engine that a builder made for this bundle; ONNX graphs need no entry."""
+
+    engine: str
+    """The engine's word, such as `trt`."""
+    graph: GraphName
+    file: str
+    precision: str
+    batch: PositiveInt
+    details: dict[str, Any] = {}
+    """What the engine must find on the machine: flavour, versions, capabilities."""
+
+
+class FileSpec(_Part):
+    """Size and checksum of one file."""
+
+    bytes: int
+    sha256: str
+
+
+class ModelInfo(_Part):
+    """Which model the weights belong to."""
+
+    name: str
+    parameters: int
+    keys: dict[str, Any]
+    """The recipe's [model] section, resolved, without `name`."""
+
+
+class LeadAccuracy(_Part):
+    """Closed-loop agreement of one engine with PyTorch at one lead time, in model units."""
+
+    lead: PositiveInt
+    max_error: float
+    mean_error: float
+    psnr_db: float | None
+    """Peak 1; None where the results are identical."""
+    tolerance: PositiveFloat
+    """Greatest max_error that passes."""
+    mse_change: float
+    """Relative change of the task's MSE against truth, engine over PyTorch minus 1."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is inside the tolerance; NaN is not."""
+        return self.max_error <= self.tolerance
+
+
+class GraphAccuracy(_Part):
+    """The verdict on one way to run the rollout on one engine."""
+
+    engine: str
+    provider: str
+    path: str
+    """`step`, `forecast` or `rollout`."""
+    batch: PositiveInt
+    leads: tuple[LeadAccuracy, ...]
+    state_error: float | None = None
+    """Greatest state error after the context against PyTorch, over its tolerance; <= 1 passes."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every lead time and the state pass."""
+        state = self.state_error is None or self.state_error <= 1.0
+        return state and all(lead.passed for lead in self.leads)
+
+
+class AccuracyReport(_Part):
+    """The closed-loop check that ended the export."""
+
+    data: str
+    """Where the sequences came from; `synthetic` where moving digits stood in."""
+    sequences: PositiveInt
+    checks: tuple[GraphAccuracy, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+
+class Manifest(_Part):
+    """What a bundle says about itself."""
+
+    schema_version: int = SCHEMA_VERSION
+    created: str
+    """ISO 8601, UTC."""
+    model: ModelInfo
+    context: PositiveInt
+    """T, the frames that a nowcast reads."""
+    horizon: PositiveInt
+    """K, the frames that `forecast` and `rollout` predict."""
+    frame: tuple[PositiveInt, PositiveInt, PositiveInt]
+    """(C, H, W)"""
+    cadence_s: PositiveFloat | None = None
+    """Seconds between frames, where the data has a fixed one."""
+    codec: FrameCodec
+    state: tuple[StateSpec, ...]
+    precision: str = "fp32"
+    opset: int
+    graphs: dict[GraphName, GraphSpec]
+    engines: tuple[EngineSpec, ...] = ()
+    accuracy: AccuracyReport | None = None
+    recipe: dict[str, Any]
+    """The resolved recipe of the training run."""
+    tools: dict[str, str]
+    """Versions of what made the bundle."""
+    files: dict[str, FileSpec] = {}
+    """Every file that belongs to the bundle, but for the manifest."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: its directory and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    def file(self, name: str) -> Path:
+        """Path of one of the bundle's files."""
+        return self.path / name
+
+    def graph(self, name: GraphName) -> Path:
+        """Path of a graph.
+
+        Raises:
+            BundleError: the bundle has no such graph.
+        """
+        if name not in self.manifest.graphs:
+            raise BundleError(
+                f"{self.path} has no {name} graph",
+                expected=f"one of {', '.join(self.manifest.graphs)}",
+                fix="stpl-deploy export the run again",
+            )
+        return self.path / self.manifest.graphs[name].file
+
+
+def _manifest_digest(document: Mapping[str, Any]) -> str:
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """The manifest as JSON, with a checksum over everything else in it."""
+    document = manifest.model_dump(mode="json")
+    document["manifest_sha256"] = _manifest_digest(document)
+    return json.dumps(document, indent=2, allow_nan=False) + "\n"
+
+
+@contextmanager
+def writing_bundle(out: Path) -> Iterator[Path]:
+    """Give a directory to fill; it becomes `out` when the block ends well (see `seal`)."""
+    with atomic_directory(out) as partial:
+        yield partial
+        if not (partial / MANIFEST).is_file():
+            raise BundleError(
+                f"{out} was not sealed", expected="seal(directory, manifest)", fix="report it"
+            )
+
+
+def seal(directory: Path, manifest: Manifest) -> Bundle:
+    """Checksum every file in `directory` and write the manifest last."""
+    files = {
+        path.relative_to(directory).as_posix(): FileSpec(
+            bytes=path.stat().st_size, sha256=sha256_of(path)
+        )
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+    sealed = manifest.model_copy(update={"files": files})
+    (directory / MANIFEST).write_text(manifest_text(sealed))
+    return Bundle(directory, sealed)
+
+
+def open_bundle(path: Path, *, checksums: bool = True) -> Bundle:
+    """Open a bundle and check that its bytes are those that were written.
+
+    Files that the manifest does not name are ignored (a backend may leave its cache there).
+
+    Args:
+        path: the bundle's directory.
+        checksums: False skips reading every file; sizes are checked all the same.
+
+    Raises:
+        BundleError: missing, not a bundle, or of a newer schema.
+        ChecksumError: a file is missing, has another size or other bytes.
+    """
+    manifest = _read_manifest(path)
+    for name, spec in manifest.files.items():
+        file = path / name
+        if not file.is_file() or file.stat().st_size != spec.bytes:
+            size = f"{file.stat().st_size} bytes" if file.is_file() else "no file"
+            raise ChecksumError(f"{file}: {size}", expected=f"{spec.bytes} bytes", fix=_AGAIN)
+        if checksums and (found := sha256_of(file)) != spec.sha256:
+            raise ChecksumError(
+                f"{file} has SHA-256 {found[:12]}…", expected=f"{spec.sha256[:12]}…", fix=_AGAIN
+            )
+    return Bundle(path, manifest)
+
+
+_AGAIN = "copy the bundle again, or export the run again"
+
+
+def _read_manifest(path: Path) -> Manifest:
+    file = path / MANIFEST
+    if not file.is_file():
+        what = "a run directory" if (path / "recipe.toml").is_file() else "no bundle"
+        raise BundleError(
+            f"{path} is {what}" if path.is_dir() else f"no directory {path}",
+            expected=f"a directory with {MANIFEST}",
+            fix=f"stpl-deploy export {path} --out {path.name}.bundle"
+            if what == "a run directory"
+            else "stpl-deploy export RUN --out BUNDLE",
+        )
+    try:
+        document = json.loads(file.read_text())
+        version = document["schema_version"]
+        stored = document.pop("manifest_sha256", None)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ChecksumError(
+            f"{file} is damaged: {error}", expected="whole JSON", fix=_AGAIN
+        ) from error
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise BundleError(
+            f"{file} has schema version {version}",
+            expected=f"{SCHEMA_VERSION} or older",
+            fix="pip install --upgrade stpl-deploy",
+        )
+    if stored != _manifest_digest(document):
+        raise ChecksumError(
+            f"{file} was changed after export", expected="its own checksum", fix=_AGAIN
+        )
+    try:
+        return Manifest.model_validate(document)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise BundleError(
+            f"{file}: {key}: {first['msg']}", expected="a manifest", fix=_AGAIN
+        ) from error

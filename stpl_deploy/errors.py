@@ -1,0 +1,145 @@
+"""Every error a user can cause, in one tree; each knows its exit code.
+
+    StplError
+    ├── UsageError (2)           wrong arguments, or input that cannot be used
+    │   ├── RecipeError          a recipe or a --set that does not hold
+    │   ├── FrameError           frames of the wrong shape, dtype or range, or unreadable
+    │   ├── RunError             a run directory that is missing, broken or in the way
+    │   └── BundleError          a bundle that is missing, not one, or of a newer schema
+    ├── BreachError (3)          a promise about numbers or bytes that does not hold
+    │   ├── AccuracyError        an engine leaves its tolerance
+    │   └── ChecksumError        a file's bytes are not those of the manifest
+    ├── EnvironmentFault (4)     this machine lacks something, or it broke
+    │   ├── MissingExtraError    a library that an extra would install
+    │   └── SinkError            a result could not be written
+    └── SourceLostError (5)      a live source that went away for good
+
+Exit 0 is done; 1 is a bug in stpl-deploy and shows a traceback. A message says what was found,
+what was expected and what to type next.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, TypedDict
+
+if TYPE_CHECKING:
+    import pydantic
+
+
+class StplError(Exception):
+    """Base of all errors that are told to the user in one line, without a traceback."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, found: str, *, expected: str = "", fix: str = "") -> None:
+        """Say what was `found`, what was `expected`, and what to do or type (`fix`)."""
+        self.found, self.expected, self.fix = found, expected, fix
+        parts = [found]
+        if expected:
+            parts.append(f"expected {expected}")
+        if fix:
+            parts.append(f"try: {fix}")
+        super().__init__("; ".join(parts))
+
+
+class UsageError(StplError):
+    """Wrong arguments, or input that cannot be used."""
+
+    exit_code = 2
+
+
+class RecipeError(UsageError):
+    """A recipe or a `--set` that does not hold."""
+
+
+class FrameError(UsageError):
+    """Frames of the wrong shape, dtype or range, or that cannot be read."""
+
+
+class RunError(UsageError):
+    """A run directory that is missing, broken or in the way."""
+
+
+class BundleError(UsageError):
+    """A bundle that is missing, not a bundle, or of a newer schema."""
+
+
+class BreachError(StplError):
+    """A promise about numbers or bytes that does not hold."""
+
+    exit_code = 3
+
+
+class AccuracyError(BreachError):
+    """An engine's output leaves its tolerance."""
+
+
+class ChecksumError(BreachError):
+    """A file's bytes are not those that the manifest promises."""
+
+
+class EnvironmentFault(StplError):
+    """This machine lacks something, or something on it broke."""
+
+    exit_code = 4
+
+
+class MissingExtraError(EnvironmentFault):
+    """A library is missing that one of the extras would install."""
+
+    def __init__(self, library: str, extra: str) -> None:
+        """Name the `library` and the `extra` of stpl-deploy that brings it."""
+        self.library, self.extra = library, extra
+        super().__init__(
+            f"{library} is not installed",
+            expected=f"the extra [{extra}]",
+            fix=f"pip install 'stpl-deploy[{extra}]'",
+        )
+
+
+class SinkError(EnvironmentFault):
+    """A result could not be written."""
+
+
+class SourceLostError(StplError):
+    """A live source went away for good."""
+
+    exit_code = 5
+
+
+class Problem(TypedDict):
+    """The keyword arguments of an error about one recipe or manifest key."""
+
+    found: str
+    expected: str
+    fix: str
+
+
+def first_problem(error: pydantic.ValidationError, where: str, known: Sequence[str]) -> Problem:
+    """Turn pydantic's first complaint into found, expected and fix.
+
+    Args:
+        error: what pydantic raised.
+        where: the section's dotted name, such as `training`.
+        known: the keys that the section knows, to suggest the nearest.
+    """
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    full = f"{where}.{key}" if where and key else where or key
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, known, n=1)
+        return Problem(
+            found=f"unknown key {full}",
+            expected=f"one of {', '.join(known)}",
+            fix=f"write {where + '.' if where else ''}{near[0]}" if near else f"remove {full}",
+        )
+    if first["type"] == "missing":
+        return Problem(found=f"{full} is missing", expected=first["msg"], fix=f"set {full}")
+    reason = first["msg"].removeprefix("Value error, ")
+    return Problem(
+        found=f"{full} = {first['input']!r}",
+        expected=reason[:1].lower() + reason[1:],
+        fix=f"--set {full}=VALUE",
+    )

@@ -1,0 +1,198 @@
+"""Frames: one picture with its time, and the plain files that hold one or many of them.
+
+Arrays are `(C, H, W)` for a frame, `(T, C, H, W)` for a sequence and `(N, T, C, H, W)` for many.
+Grey levels: unsigned 8 and 16 bit values are read as a fraction of full scale, floats as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpl_deploy.codec import Array, FrameCodec
+from stpl_deploy.errors import FrameError
+
+FrameShape = tuple[int, int, int]
+"""(C, H, W)"""
+
+FRAME_SUFFIXES = (".npy", ".png")
+"""Files that hold one frame."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One observed frame."""
+
+    valid_time: datetime
+    """When it was observed; timezone-aware, UTC."""
+    data: Array
+    """`(C, H, W)` float32, physical units of the bundle's codec."""
+    mask: NDArray[np.bool_] | None = None
+    """`(H, W)`, True where the pixel was observed; None where all were."""
+    georef: Mapping[str, Any] | None = None
+    """Grid mapping, carried through unchanged."""
+    source_id: str = ""
+    """The file, topic or camera it came from."""
+
+    def content_hash(self) -> str:
+        """SHA-256 of the values and the mask: tells a repeat from a correction."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.data).tobytes())
+        if self.mask is not None:
+            digest.update(np.packbits(self.mask).tobytes())
+        return digest.hexdigest()
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """Read the one array of a .npy, .npz or .png file, as stored (PNG: `(H, W)` or `(H, W, C)`).
+
+    Raises:
+        FrameError: missing, empty, truncated, or not of these kinds.
+    """
+    if not path.is_file():
+        raise FrameError(
+            f"no file {path}", expected="a .npy, .npz or .png file", fix="check the path"
+        )
+    if path.stat().st_size == 0:
+        raise FrameError(f"{path} is empty", expected="a whole file", fix="write it again")
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".npy":
+            return _plain(np.load(path, allow_pickle=False), path)
+        if suffix == ".npz":
+            return _npz_array(path)
+        if suffix == ".png":
+            return _png_array(path)
+    except (OSError, ValueError, EOFError, SyntaxError, zipfile.BadZipFile) as error:
+        raise FrameError(
+            f"{path} cannot be read as {suffix}: {error}",
+            expected="a whole, unpickled file",
+            fix="write it again (a truncated copy reads like this)",
+        ) from error
+    raise FrameError(
+        f"{path} ends in {suffix or 'nothing'}",
+        expected=".npy, .npz or .png",
+        fix="convert it first, for example with numpy.save",
+    )
+
+
+def _plain(array: Any, path: Path) -> NDArray[Any]:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "uifb":
+        raise FrameError(
+            f"{path} holds {getattr(array, 'dtype', type(array).__name__)} values",
+            expected="real numbers",
+            fix="save the frames as float32 or uint8",
+        )
+    return array
+
+
+def _npz_array(path: Path) -> NDArray[Any]:
+    with np.load(path, allow_pickle=False) as archive:
+        names = list(archive.files)
+        chosen = "frames" if "frames" in names else names[0] if len(names) == 1 else None
+        if chosen is None:
+            raise FrameError(
+                f"{path} holds the arrays {', '.join(names) or 'none'}",
+                expected="one array, or one of the name frames",
+                fix="numpy.savez(path, frames=array)",
+            )
+        return _plain(archive[chosen], path)
+
+
+def _png_array(path: Path) -> NDArray[Any]:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        if image.mode in ("P", "1", "CMYK"):
+            image = image.convert("RGB" if image.mode != "1" else "L")  # type: ignore[assignment]
+        array = np.asarray(image)
+    return array[..., :-1] if image.mode in ("LA", "RGBA") else array  # opacity is not data
+
+
+def physical_values(array: NDArray[Any], codec: FrameCodec, where: str) -> Array:
+    """Turn stored numbers of any shape into physical float32 values and check their range.
+
+    Unsigned integers are a fraction of full scale where the codec's unit is "1", else physical.
+
+    Raises:
+        FrameError: a dtype that is not real numbers, NaN, infinity, or values out of range.
+    """
+    kind = array.dtype.kind
+    if kind not in "uif":
+        raise FrameError(
+            f"{where} has dtype {array.dtype}",
+            expected="float32, float64, uint8 or another real number type",
+            fix="convert it with .astype('float32')",
+        )
+    if kind == "u" and codec.units == "1":
+        values = (array / np.float32(np.iinfo(array.dtype).max)).astype(np.float32)
+    else:
+        values = array.astype(np.float32)
+    codec.check(values, where)
+    return values
+
+
+def as_frame(array: NDArray[Any], shape: FrameShape, where: str) -> NDArray[Any]:
+    """Bring one picture, `(H, W)`, `(H, W, C)` or `(C, H, W)`, to `shape` = (C, H, W).
+
+    Raises:
+        FrameError: it has another size.
+    """
+    channels, height, width = shape
+    if array.shape == shape:
+        return array
+    if array.shape == (height, width) and channels == 1:
+        return array[None]  # (1, H, W)
+    if array.shape == (height, width, channels):
+        return np.moveaxis(array, -1, 0)  # (C, H, W)
+    raise FrameError(
+        f"{where} has the shape {array.shape}",
+        expected=f"{shape} (channels, height, width)",
+        fix=f"resize or crop the frames to {height}x{width}, {channels} channel(s)",
+    )
+
+
+def read_frame(path: Path, shape: FrameShape, codec: FrameCodec) -> Array:
+    """Read one frame `(C, H, W)` in physical units from a .npy or .png file.
+
+    Raises:
+        FrameError: see `read_array`, `as_frame` and `physical_values`.
+    """
+    array = as_frame(read_array(path), shape, str(path))
+    return physical_values(array, codec, str(path))
+
+
+def read_sequences(path: Path, shape: FrameShape | None, codec: FrameCodec) -> Array:
+    """Read `(N, T, C, H, W)` sequences in physical units from a .npy or .npz file.
+
+    Accepted layouts: `(N, T, C, H, W)`; `(T, C, H, W)` as one sequence; and the Moving MNIST test
+    file's `(20, N, 64, 64)` of unsigned bytes, time first (models.md 3.5).
+
+    Args:
+        path: the file; .npz holds one array, or one of the name `frames`.
+        shape: the frame that is expected, (C, H, W); None takes any.
+        codec: gives the physical range.
+
+    Raises:
+        FrameError: see `read_array` and `physical_values`; or a shape that does not fit.
+    """
+    array = read_array(path)
+    if array.ndim == 4 and array.dtype == np.uint8 and array.shape[0] == 20 and array.shape[1] > 4:
+        array = np.moveaxis(array, 0, 1)[:, :, None]  # (N, 20, 1, H, W)
+    elif array.ndim == 4:
+        array = array[None]  # (1, T, C, H, W)
+    if array.ndim != 5 or 0 in array.shape or (shape is not None and array.shape[2:] != shape):
+        wanted = "C, H, W" if shape is None else ", ".join(map(str, shape))
+        raise FrameError(
+            f"{path} has the shape {array.shape}",
+            expected=f"(N, T, {wanted}) or (T, {wanted})",
+            fix="reshape it, or train a model for these frames",
+        )
+    return physical_values(array, codec, str(path))

@@ -1,0 +1,35 @@
+"""Scores of predicted frames, per lead time (models.md 4.1)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpl_deploy.codec import Array
+
+PerLead = NDArray[np.float64]
+"""(K,), one value for each lead time 1..K."""
+
+
+def mse_per_frame(forecast: Array, truth: Array) -> PerLead:
+    """Squared error summed over C, H, W, averaged over sequences: the papers' "MSE / frame".
+
+    Args:
+        forecast: `(N, K, C, H, W)`.
+        truth: the same shape.
+    """
+    squared = np.square(forecast.astype(np.float64) - truth)
+    return np.asarray(squared.sum(axis=(2, 3, 4)).mean(axis=0))  # (K,)
+
+
+def mae_per_frame(forecast: Array, truth: Array) -> PerLead:
+    """Absolute error summed over C, H, W, averaged over sequences: the papers' "MAE / frame"."""
+    absolute = np.abs(forecast.astype(np.float64) - truth)
+    return np.asarray(absolute.sum(axis=(2, 3, 4)).mean(axis=0))  # (K,)
+
+
+def psnr_db(forecast: Array, truth: Array, peak: float = 1.0) -> PerLead:
+    """Peak signal-to-noise ratio from the mean squared error over N, C, H, W; inf if identical."""
+    squared = np.square(forecast.astype(np.float64) - truth).mean(axis=(0, 2, 3, 4))  # (K,)
+    with np.errstate(divide="ignore"):
+        return np.asarray(10.0 * np.log10(peak**2 / squared))

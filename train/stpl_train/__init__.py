@@ -1,0 +1,1 @@
+"""Trains forecasters: models, data, recipes and the training loop (PyTorch)."""

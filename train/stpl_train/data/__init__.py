@@ -1,0 +1,1 @@
+"""Training data: sequences of frames."""

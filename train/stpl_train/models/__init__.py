@@ -1,0 +1,84 @@
+"""The models, each in one file; a recipe names one by its word here or as `package.module:Class`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from typing import Any, cast
+
+import pydantic
+from torch import nn
+
+from stpl_deploy.errors import RecipeError, first_problem
+from stpl_train.forecaster import Forecaster, FrameShape
+
+MODELS: dict[str, str] = {
+    "convlstm": "stpl_train.models.convlstm:ConvLSTM",
+    "modernn": "stpl_train.models.modernn:MoDeRNN",
+}
+"""One word -> where the class lives."""
+
+
+class ForecasterModule(nn.Module, Forecaster):  # type: ignore[misc]
+    """What the type checker sees: a module that keeps the Forecaster contract."""
+
+
+def model_class(name: str) -> type[nn.Module]:
+    """Find a model's class by its word or by `package.module:Class`."""
+    target = MODELS.get(name, name)
+    module_name, colon, class_name = target.partition(":")
+    if not colon:
+        near = difflib.get_close_matches(name, MODELS, n=1)
+        raise RecipeError(
+            f'model.name = "{name}" is not a known model',
+            expected=f"one of {', '.join(sorted(MODELS))}, or package.module:Class",
+            fix=f"--set model.name={near[0] if near else 'modernn'}",
+        )
+    try:
+        found = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise RecipeError(
+            f'model.name = "{name}" cannot be imported: {error}',
+            expected="package.module:Class that this Python can import",
+            fix=f'python -c "import {module_name}" shows the whole error',
+        ) from error
+    return cast("type[nn.Module]", found)
+
+
+def build_model(name: str, frame_shape: FrameShape, keys: Mapping[str, Any]) -> ForecasterModule:
+    """Make an untrained model.
+
+    Args:
+        name: a word of `MODELS`, or `package.module:Class`. A foreign class is called as
+            `Class(frame_shape, **keys)`, or `Class(frame_shape, Class.Config(**keys))` where it
+            has a pydantic `Config`.
+        frame_shape: (C, H, W).
+        keys: the recipe's `[model]` section without `name`.
+
+    Raises:
+        RecipeError: an unknown name or key, or a value that the model cannot take.
+    """
+    cls = model_class(name)
+    config = getattr(cls, "Config", None)
+    try:
+        if config is None:
+            model = cls(frame_shape, **keys)
+        else:
+            model = cls(frame_shape, config(**keys))
+    except pydantic.ValidationError as error:
+        known = list(config.model_fields) if config is not None else []
+        raise RecipeError(**first_problem(error, "model", known)) from error
+    except TypeError as error:
+        raise RecipeError(
+            f"{name} does not take these [model] keys: {error}",
+            expected="the keyword arguments of its __init__",
+            fix=f"look at [model] in the recipe: {', '.join(keys) or 'no keys'}",
+        ) from error
+    if not isinstance(model, Forecaster):
+        raise RecipeError(
+            f"{name} does not keep the Forecaster contract",
+            expected="frame_shape, initial_state(batch) and step(frame, state)",
+            fix="see stpl_train/forecaster.py",
+        )
+    return cast("ForecasterModule", model)

@@ -1,0 +1,124 @@
+"""Small modules that several models share: space-to-depth, norms, convolutions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveInt
+from torch import Tensor, nn
+
+from stpl_deploy.errors import RecipeError
+from stpl_train.forecaster import FrameShape
+
+PatchOrder = Literal["row-col-channel", "channel-col-row", "channel-row-col"]
+"""Channel order after space-to-depth (models.md 1.0); it matters for foreign weights only.
+
+`row-col-channel`: PredRNN, OpenSTL and ONNX SpaceToDepth. `channel-col-row`: MoDeRNN, CMS-LSTM.
+`channel-row-col`: torch PixelUnshuffle.
+"""
+
+Norm = Literal["ln_chw", "gn1", "none"]
+"""`ln_chw`: LayerNorm over [C, H, W] with an affine per element (fixes the grid).
+`gn1`: the same statistics with an affine per channel. `none`: no norm."""
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError(f"must be odd, found {value}")
+    return value
+
+
+OddInt = Annotated[PositiveInt, AfterValidator(_odd)]
+
+
+class ModelConfig(BaseModel):
+    """Base of the models' recipe keys: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# Axes of a patched frame (b, c, h, row, w, col), in the order in which they make the channel.
+_AXES: dict[PatchOrder, tuple[int, int, int]] = {
+    "row-col-channel": (3, 5, 1),
+    "channel-col-row": (1, 5, 3),
+    "channel-row-col": (1, 3, 5),
+}
+
+
+class Patching(nn.Module):
+    """Space-to-depth and back: `(B, C, H, W)` <-> `(B, C*p*p, H/p, W/p)`. No parameters."""
+
+    def __init__(self, frame_shape: FrameShape, patch: int, order: PatchOrder) -> None:
+        """Raise RecipeError where the patch does not divide the frame."""
+        super().__init__()
+        channels, height, width = frame_shape
+        if height % patch or width % patch:
+            divisors = [p for p in range(1, 17) if height % p == 0 and width % p == 0]
+            raise RecipeError(
+                f"model.patch = {patch} does not divide the frame of {height}x{width}",
+                expected=f"one of {divisors}",
+                fix=f"--set model.patch={divisors[-1]}",
+            )
+        self.patch, self.order = patch, order
+        self.channels = channels
+        self.map_channels = channels * patch * patch
+        self.map_height, self.map_width = height // patch, width // patch
+
+    def to_map(self, frame: Tensor) -> Tensor:
+        """Fold a frame `(B, C, H, W)` into a map `(B, C*p*p, H/p, W/p)`."""
+        if self.patch == 1:
+            return frame
+        p, h, w = self.patch, self.map_height, self.map_width
+        x = frame.reshape(-1, self.channels, h, p, w, p)  # (B, C, h, row, w, col)
+        x = x.permute(0, *_AXES[self.order], 2, 4)  # (B, <channel axes>, h, w)
+        return x.reshape(-1, self.map_channels, h, w)  # (B, C*p*p, h, w)
+
+    def to_frame(self, feature_map: Tensor) -> Tensor:
+        """Unfold a map `(B, C*p*p, H/p, W/p)` into a frame `(B, C, H, W)`."""
+        if self.patch == 1:
+            return feature_map
+        p, h, w = self.patch, self.map_height, self.map_width
+        axes = _AXES[self.order]
+        size = {1: self.channels, 3: p, 5: p}
+        x = feature_map.reshape(-1, *(size[a] for a in axes), h, w)  # (B, <channel axes>, h, w)
+        source = {axis: i + 1 for i, axis in enumerate(axes)}  # where each axis lies now
+        x = x.permute(0, source[1], 4, source[3], 5, source[5])  # (B, C, h, row, w, col)
+        return x.reshape(-1, self.channels, h * p, w * p)  # (B, C, H, W)
+
+
+def make_norm(kind: Norm, channels: int, height: int, width: int) -> nn.Module:
+    """Return the norm of a `(B, channels, height, width)` map; epsilon is 1e-5 throughout."""
+    if kind == "ln_chw":
+        return nn.LayerNorm([channels, height, width])
+    if kind == "gn1":
+        return nn.GroupNorm(1, channels)
+    return nn.Identity()
+
+
+class ConvNorm(nn.Module):
+    """A bias-free "same" convolution followed by its own norm."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, norm: Norm, height: int, width: int
+    ) -> None:
+        """Make the convolution `inputs -> outputs` with `kernel` x `kernel` weights."""
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+        self.norm = make_norm(norm, outputs, height, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, inputs, h, w)` -> `(B, outputs, h, w)`."""
+        out: Tensor = self.norm(self.conv(x))
+        return out
+
+
+def zeros_state(
+    module: nn.Module, shapes: dict[str, tuple[int, ...]], batch: int
+) -> dict[str, Tensor]:
+    """All-zero state tensors `(batch, *shape)` like the module's parameters in dtype and device."""
+    like = next(module.parameters())
+    return {
+        name: torch.zeros(batch, *shape, dtype=like.dtype, device=like.device)
+        for name, shape in shapes.items()
+    }

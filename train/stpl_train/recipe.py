@@ -1,0 +1,219 @@
+"""Recipes: TOML with `[model]`, `[data]` and `[training]`; a typo is an error.
+
+A recipe is a file or the name of one that is shipped in `stpl_train/recipes/`. Any key can be set
+from the command line: `--set training.iterations=500`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import tomllib
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+
+from stpl_deploy.codec import FrameCodec
+from stpl_deploy.errors import RecipeError, first_problem
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSection(BaseModel):
+    """`[model]`: a name and the keys of that model's own config (checked when it is built)."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+    """A word of `stpl_train.models.MODELS`, or `package.module:Class`."""
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """Every key but the name."""
+        return dict(self.model_extra or {})
+
+
+class MovingMnistSection(_Section):
+    """`[data] source = "moving-mnist"`: digits that bounce in a box (models.md 3.5)."""
+
+    source: Literal["moving-mnist"]
+    frame: tuple[Literal[1], PositiveInt, PositiveInt] = (1, 64, 64)
+    """(C, H, W); H = W."""
+    context: PositiveInt = 10
+    """T, the frames that the model reads."""
+    horizon: PositiveInt = 10
+    """K, the frames that it predicts."""
+    digits: PositiveInt = 2
+    """Digits in each sequence."""
+    digit_size: PositiveInt = 28
+    """Side of a digit in pixels."""
+    step: PositiveFloat = 0.1
+    """Way per frame as a fraction of the free range (64 - 28 = 36 pixels: 3.6 pixels)."""
+    images: str = "scikit-learn"
+    """`scikit-learn` for its own handwritten digits, `mnist` to download MNIST, or a path with
+    `train-images-idx3-ubyte[.gz]`."""
+    validation_sequences: PositiveInt = 256
+    cadence_s: PositiveFloat | None = None
+    """Seconds between frames; None where time has no meaning."""
+    codec: FrameCodec = FrameCodec()
+
+
+class ArraySection(_Section):
+    """`[data] source = "array"`: the user's own sequences, `.npy` or `.npz`."""
+
+    source: Literal["array"]
+    path: Path
+    """`(N, T, C, H, W)`, or one long sequence `(T, C, H, W)` that is cut into windows."""
+    context: PositiveInt = 10
+    horizon: PositiveInt = 10
+    stride: PositiveInt = 1
+    """Frames between the starts of neighbouring windows."""
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """The last part of the data, never trained on; no window crosses into it."""
+    cadence_s: PositiveFloat | None = None
+    codec: FrameCodec = FrameCodec()
+
+
+DataSection = Annotated[MovingMnistSection | ArraySection, Field(discriminator="source")]
+
+
+class TrainingSection(_Section):
+    """`[training]`: how the weights are found (models.md 3)."""
+
+    iterations: PositiveInt
+    batch: PositiveInt = 16
+    """Sequences per iteration, over all devices together."""
+    seed: NonNegativeInt = 0
+    lr: PositiveFloat = 1e-3
+    lr_min: NonNegativeFloat = 1e-6
+    lr_hold: PositiveInt = 1
+    """Iterations for which the cosine's value is held (the papers step it per epoch of 200)."""
+    warmup: NonNegativeInt = 0
+    """Iterations over which the learning rate rises linearly from zero."""
+    weight_decay: NonNegativeFloat = 0.01
+    loss: Literal["sse-sae", "sse", "mse"] = "sse-sae"
+    """`sse-sae`: (sum of squares + sum of absolutes) / 4, `sse`: sum of squares / 2, both summed
+    over the batch; `mse`: mean of squares."""
+    skip_first_guess: bool = True
+    """Leave the guess of frame 2 out of the loss, as MoDeRNN's and CMS-LSTM's code does."""
+    sampling_until: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Scheduled sampling: the chance of seeing the true frame falls from 1 to 0 over this part of
+    the iterations; 0 never shows one."""
+    reversed_pass: bool = True
+    """A second optimiser step per iteration on the time-reversed sequence."""
+    clip_norm: PositiveFloat | None = None
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    validate_every: PositiveInt = 200
+    checkpoint_every: PositiveInt = 200
+
+
+class Recipe(_Section):
+    """A whole recipe."""
+
+    model: ModelSection
+    data: DataSection
+    training: TrainingSection
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes in the package."""
+    folder = resources.files("stpl_train") / "recipes"
+    return sorted(
+        item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml")
+    )
+
+
+def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by file or shipped name and apply `section.key=value` settings.
+
+    Raises:
+        RecipeError: no such recipe, not TOML, an unknown key, or a value that does not fit.
+    """
+    document = _document(name)
+    for setting in settings:
+        _apply(document, setting)
+    return parse_recipe(document)
+
+
+def parse_recipe(document: dict[str, Any]) -> Recipe:
+    """Check a recipe that was read already.
+
+    Raises:
+        RecipeError: an unknown key, or a value that does not fit.
+    """
+    try:
+        return Recipe.model_validate(document)
+    except pydantic.ValidationError as error:
+        where = error.errors(include_url=False)[0]["loc"]
+        raise RecipeError(**first_problem(error, "", _known(where))) from error
+
+
+def _known(where: tuple[int | str, ...]) -> list[str]:
+    sections: dict[str, type[BaseModel]] = {
+        "training": TrainingSection,
+        "moving-mnist": MovingMnistSection,
+        "array": ArraySection,
+        "codec": FrameCodec,
+    }
+    inside = [str(part) for part in where[:-1] if str(part) in sections]
+    return list(sections[inside[-1]].model_fields if inside else Recipe.model_fields)
+
+
+def _document(name: str) -> dict[str, Any]:
+    path = Path(name)
+    if path.suffix == ".toml" or path.is_file():
+        if not path.is_file():
+            raise RecipeError(
+                f"no recipe file {path}", expected="a .toml file", fix="check the path"
+            )
+        text, where = path.read_text(), str(path)
+    elif name in shipped_recipes():
+        text = (resources.files("stpl_train") / "recipes" / f"{name}.toml").read_text()
+        where = name
+    else:
+        near = difflib.get_close_matches(name, shipped_recipes(), n=1, cutoff=0.4)
+        raise RecipeError(
+            f"no recipe {name}",
+            expected=f"a .toml file or one of {', '.join(shipped_recipes())}",
+            fix=f"stpl-deploy train {near[0]}" if near else "stpl-deploy train --help",
+        )
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(
+            f"{where} is not TOML: {error}", expected="TOML", fix="mend that line"
+        ) from error
+
+
+def _apply(document: dict[str, Any], setting: str) -> None:
+    key, equals, text = setting.partition("=")
+    parts = key.strip().split(".")
+    if not equals or len(parts) < 2 or not all(parts):
+        raise RecipeError(
+            f"--set {setting}", expected="section.key=value", fix="--set training.iterations=500"
+        )
+    try:
+        value = tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()  # a bare word is a string
+    at = document
+    for part in parts[:-1]:
+        at = at.setdefault(part, {})
+        if not isinstance(at, dict):
+            raise RecipeError(
+                f"--set {setting}: {part} is a value", expected="a section", fix="check the key"
+            )
+    at[parts[-1]] = value

@@ -1,0 +1,156 @@
+"""The run directory: what training leaves behind, and what `export` starts from.
+
+RUN/
+  recipe.toml            the resolved recipe
+  weights.safetensors    the weights of the best validation so far (names of the model's state dict)
+  training.safetensors   everything that `--resume` needs, in one file
+  validation.npz         a few validation sequences, at most 64 MB, for the closed-loop check
+  metrics.csv            one line per validation
+  samples/  tensorboard/
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import tomli_w
+import tomllib
+from torch import Tensor
+
+from stpl_deploy.codec import Array
+from stpl_deploy.errors import RunError
+from stpl_deploy.files import atomic_file
+from stpl_train.models import ForecasterModule, build_model
+from stpl_train.recipe import Recipe, parse_recipe
+
+RECIPE = "recipe.toml"
+WEIGHTS = "weights.safetensors"
+TRAINING = "training.safetensors"
+VALIDATION = "validation.npz"
+METRICS = "metrics.csv"
+
+VALIDATION_BYTES = 64 * 2**20
+"""Most that the kept validation sequences may take, as float32."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """An opened run directory."""
+
+    path: Path
+    recipe: Recipe
+
+    def file(self, name: str) -> Path:
+        """Path of one of the run's files."""
+        return self.path / name
+
+    def model(self) -> ForecasterModule:
+        """The model with the best weights, in float32 on the CPU, in evaluation mode.
+
+        Raises:
+            RunError: no weights yet, a broken file, or tensors that do not fit the recipe.
+        """
+        path = self.path / WEIGHTS
+        if not path.is_file():
+            raise RunError(
+                f"{self.path} has no {WEIGHTS}",
+                expected="a run that was trained up to its first validation",
+                fix=f"stpl-deploy train --resume --out {self.path}",
+            )
+        try:
+            tensors = safetensors.torch.load_file(path)
+        except (safetensors.SafetensorError, OSError) as error:
+            raise RunError(
+                f"{path} is broken: {error}", expected="safetensors", fix="train again"
+            ) from error
+        model = build_model(self.recipe.model.name, self.recipe.data.frame, self.recipe.model.keys)
+        load_weights(model, tensors, str(path))
+        return model.eval()
+
+    def validation(self) -> Array:
+        """Validation sequences `(N, T + K, C, H, W)`, float32, model units.
+
+        Raises:
+            RunError: the file is missing or broken.
+        """
+        path = self.path / VALIDATION
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return np.asarray(archive["frames"], dtype=np.float32)
+        except (OSError, KeyError, ValueError, EOFError) as error:
+            raise RunError(
+                f"{path} cannot be read: {error}",
+                expected="the run's own sequences",
+                fix="--data FILE",
+            ) from error
+
+
+def load_weights(model: ForecasterModule, tensors: dict[str, Tensor], where: str) -> None:
+    """Load a state dict strictly.
+
+    Raises:
+        RunError: names or shapes differ, or a value is not finite; the first one is named.
+    """
+    wanted = model.state_dict()
+    for name in sorted(wanted.keys() | tensors.keys()):
+        have = tuple(tensors[name].shape) if name in tensors else None
+        want = tuple(wanted[name].shape) if name in wanted else None
+        if have != want:
+            raise RunError(
+                f"{where}: tensor {name} has shape {have}",
+                expected=f"{want}",
+                fix="use the recipe that these weights were trained with",
+            )
+        if not bool(tensors[name].isfinite().all()):
+            raise RunError(
+                f"{where}: tensor {name} has NaN or infinity",
+                expected="finite weights",
+                fix="train again",
+            )
+    model.load_state_dict(tensors)
+
+
+def save_recipe(path: Path, recipe: Recipe) -> None:
+    """Write the resolved recipe; None stands for an absent key."""
+    with atomic_file(path / RECIPE) as file:
+        tomli_w.dump(recipe.model_dump(mode="json", exclude_none=True), file)
+
+
+def save_validation(path: Path, frames: Array) -> None:
+    """Keep the first sequences `(N, T + K, C, H, W)` that fit into 64 MB."""
+    keep = max(1, VALIDATION_BYTES // frames[0].nbytes)
+    with atomic_file(path / VALIDATION) as file:
+        np.savez_compressed(file, frames=frames[:keep])
+
+
+def open_run(path: Path) -> Run:
+    """Open a run directory.
+
+    Raises:
+        RunError: it is not one.
+        RecipeError: its recipe does not hold.
+    """
+    file = path / RECIPE
+    if not file.is_file():
+        what = (
+            "a bundle"
+            if (path / "manifest.json").is_file()
+            else "no run"
+            if path.is_dir()
+            else "not there"
+        )
+        raise RunError(
+            f"{path} is {what}",
+            expected=f"a directory with {RECIPE}",
+            fix=f"stpl-deploy train modernn-mini --out {path}",
+        )
+    try:
+        document: dict[str, Any] = tomllib.loads(file.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise RunError(f"{file} is broken: {error}", expected="TOML", fix="train again") from error
+    return Run(path, parse_recipe(document))
