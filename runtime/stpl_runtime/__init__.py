@@ -1,1 +1,1 @@
-"""Runs bundles: engine sessions, the nowcaster, sources and sinks. Imports neither torch nor onnx."""
+"""Runs bundles: sessions, the nowcaster, sources and sinks. Imports neither torch nor onnx."""

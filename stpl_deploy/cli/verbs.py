@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
+
 import typer
 
-from stpl_deploy.cli import export, inspect, verify
+VERBS = (
+    "export",
+    "verify",
+    "inspect",
+)
+"""Each is a module beside this one with a function of the same name."""
 
 
 def register(app: typer.Typer) -> None:
     """Add every verb to the app."""
-    app.command("export")(export.export)
-    app.command("verify")(verify.verify)
-    app.command("inspect")(inspect.inspect)
+    for verb in VERBS:
+        module = importlib.import_module(f"stpl_deploy.cli.{verb}")
+        app.command(verb)(getattr(module, verb))

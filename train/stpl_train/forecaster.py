@@ -40,6 +40,15 @@ class Forecaster(Protocol):
         ...
 
 
+@runtime_checkable
+class PenalisedForecaster(Forecaster, Protocol):
+    """A forecaster whose training adds a penalty of its own (PredRNN-V2's decoupling loss)."""
+
+    def training_step(self, frame: Tensor, state: State) -> tuple[Tensor, State, Tensor]:
+        """`step`, plus a scalar that the trainer averages over steps and adds to the mean loss."""
+        ...
+
+
 def emissions(model: Forecaster, frames: Tensor, horizon: int) -> Iterator[Tensor]:
     """Free-running pass: yield the T + K - 1 emissions, each `(B, C, H, W)`.
 

@@ -77,6 +77,8 @@ class ArraySection(_Section):
     source: Literal["array"]
     path: Path
     """`(N, T, C, H, W)`, or one long sequence `(T, C, H, W)` that is cut into windows."""
+    frame: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    """(C, H, W); None takes the file's, and the run's own recipe then states it."""
     context: PositiveInt = 10
     horizon: PositiveInt = 10
     stride: PositiveInt = 1

@@ -25,6 +25,7 @@ from torch import Tensor
 from stpl_deploy.codec import Array
 from stpl_deploy.errors import RunError
 from stpl_deploy.files import atomic_file
+from stpl_train.forecaster import FrameShape
 from stpl_train.models import ForecasterModule, build_model
 from stpl_train.recipe import Recipe, parse_recipe
 
@@ -49,6 +50,19 @@ class Run:
         """Path of one of the run's files."""
         return self.path / name
 
+    @property
+    def frame_shape(self) -> FrameShape:
+        """(C, H, W).
+
+        Raises:
+            RunError: the recipe was never resolved.
+        """
+        if self.recipe.data.frame is None:
+            raise RunError(
+                f"{self.path} states no data.frame", expected="C, H, W", fix="train again"
+            )
+        return self.recipe.data.frame
+
     def model(self) -> ForecasterModule:
         """The model with the best weights, in float32 on the CPU, in evaluation mode.
 
@@ -68,7 +82,7 @@ class Run:
             raise RunError(
                 f"{path} is broken: {error}", expected="safetensors", fix="train again"
             ) from error
-        model = build_model(self.recipe.model.name, self.recipe.data.frame, self.recipe.model.keys)
+        model = build_model(self.recipe.model.name, self.frame_shape, self.recipe.model.keys)
         load_weights(model, tensors, str(path))
         return model.eval()
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: sessions with the state bound to buffers that never leave the runtime."""
+"""ONNX Runtime on the CPU; the state is bound to buffers that never leave the runtime."""
 
 from __future__ import annotations
 
@@ -98,9 +98,8 @@ class OrtSession:
         """T frames in, K frames out; see the protocol."""
         wanted = (self.manifest.context, *self.manifest.frame)
         _check_shape(frames, wanted, "T, C, H, W")
-        spec = self.manifest.graphs["rollout"] if "rollout" in self.manifest.graphs else None
         session = self._session("rollout")
-        assert spec is not None
+        spec = self.manifest.graphs["rollout"]
         out: Array = session.run([spec.outputs[0]], {spec.inputs[0]: frames})[0]
         return out  # (B, K, C, H, W)
 

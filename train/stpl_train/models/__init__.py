@@ -1,4 +1,4 @@
-"""The models, each in one file; a recipe names one by its word here or as `package.module:Class`."""
+"""The models, one file each; a recipe names one by its word or as `package.module:Class`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MODELS: dict[str, str] = {
 """One word -> where the class lives."""
 
 
-class ForecasterModule(nn.Module, Forecaster):  # type: ignore[misc]
+class ForecasterModule(nn.Module, Forecaster):
     """What the type checker sees: a module that keeps the Forecaster contract."""
 
 
@@ -62,10 +62,7 @@ def build_model(name: str, frame_shape: FrameShape, keys: Mapping[str, Any]) -> 
     cls = model_class(name)
     config = getattr(cls, "Config", None)
     try:
-        if config is None:
-            model = cls(frame_shape, **keys)
-        else:
-            model = cls(frame_shape, config(**keys))
+        model = cls(frame_shape, **keys) if config is None else cls(frame_shape, config(**keys))
     except pydantic.ValidationError as error:
         known = list(config.model_fields) if config is not None else []
         raise RecipeError(**first_problem(error, "model", known)) from error

@@ -84,7 +84,7 @@ class ConvLSTM(nn.Module):
         )
         self.decode = nn.Conv2d(widths[-1], self.patching.map_channels, 1, bias=False)
         size = (self.patching.map_height, self.patching.map_width)
-        self.state_shapes = {
+        self.state_shapes: dict[str, tuple[int, ...]] = {
             f"layer{n}.{part}": (width, *size)
             for n, width in enumerate(config.hidden)
             for part in ("h", "c")

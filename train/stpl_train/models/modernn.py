@@ -119,7 +119,7 @@ class MoDeRNN(nn.Module):
         self.encode = nn.Conv2d(self.patching.map_channels, config.hidden, 1)
         self.cells = nn.ModuleList(MoDeRNNCell(config, *size) for _ in range(config.layers))
         self.decode = nn.Conv2d(config.hidden, self.patching.map_channels, 1)
-        self.state_shapes = {
+        self.state_shapes: dict[str, tuple[int, ...]] = {
             f"layer{n}.{part}": (config.hidden, *size)
             for n in range(config.layers)
             for part in ("h", "c")

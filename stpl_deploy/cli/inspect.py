@@ -1,0 +1,7 @@
+"""`stpl-deploy inspect`."""
+
+from __future__ import annotations
+
+
+def inspect() -> None:
+    """Inspect."""

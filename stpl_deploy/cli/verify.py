@@ -1,0 +1,7 @@
+"""`stpl-deploy verify`."""
+
+from __future__ import annotations
+
+
+def verify() -> None:
+    """Verify."""
