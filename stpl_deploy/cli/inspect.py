@@ -1,7 +1,85 @@
-"""`stpl-deploy inspect`."""
+"""`stpl-deploy inspect`: what a run or a bundle is."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated, Any
 
-def inspect() -> None:
-    """Inspect."""
+import typer
+
+from stpl_deploy.errors import UsageError
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="Run or bundle directory.")],
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Say what a run or a bundle is: model, frames, state, files, accuracy."""
+    from stpl_deploy.cli.output import print_json
+
+    if (path / "manifest.json").is_file():
+        _bundle(path, json)
+    elif (path / "recipe.toml").is_file():
+        from stpl_deploy.cli.extras import needs
+
+        with needs("train"):
+            from stpl_train.describe import describe_run
+
+        document = describe_run(path)
+        if json:
+            print_json(document)
+        else:
+            _pairs(f"run {path}", document)
+    else:
+        raise UsageError(
+            f"{path} is neither a run nor a bundle",
+            expected="a directory with recipe.toml or manifest.json",
+            fix="stpl-deploy train modernn-mini --out RUN",
+        )
+
+
+def _bundle(path: Path, json: bool) -> None:
+    from stpl_deploy.bundle import open_bundle
+    from stpl_deploy.cli.output import print_accuracy, print_json, print_table
+
+    manifest = open_bundle(path).manifest
+    if json:
+        print_json(manifest.model_dump(mode="json"))
+        return
+    channels, height, width = manifest.frame
+    codec = manifest.codec
+    state_kb = sum(_elements(spec.shape) for spec in manifest.state) * 4 / 1024
+    _pairs(
+        f"bundle {path}",
+        {
+            "model": f"{manifest.model.name}, {manifest.model.parameters:,} parameters",
+            "frames": f"{manifest.context} in, {manifest.horizon} out, {channels}x{height}x{width}",
+            "cadence": "not fixed" if manifest.cadence_s is None else f"{manifest.cadence_s:g} s",
+            "values": f"{codec.quantity}, {codec.low:g} to {codec.high:g}"
+            + ("" if codec.units == "1" else f" {codec.units}"),
+            "state": f"{len(manifest.state)} tensors, {state_kb:.0f} KiB for each stream",
+            "precision": f"{manifest.precision}, opset {manifest.opset}",
+            "made": f"{manifest.created} with "
+            + ", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
+        },
+    )
+    rows = [
+        [name, f"{spec.bytes / 1e6:.2f} MB", spec.sha256[:12]]
+        for name, spec in manifest.files.items()
+    ]
+    print_table("files", ["name", "size", "SHA-256"], rows)
+    if manifest.accuracy is not None:
+        print_accuracy(manifest.accuracy)
+
+
+def _elements(shape: tuple[int, ...]) -> int:
+    count = 1
+    for side in shape:
+        count *= side
+    return count
+
+
+def _pairs(title: str, pairs: dict[str, Any]) -> None:
+    print(title)
+    for key, value in pairs.items():
+        print(f"  {key:<11}{value}")

@@ -1,0 +1,150 @@
+"""`stpl-deploy export`: a run directory becomes a bundle, or nothing at all."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+
+import onnx
+
+from stpl_deploy.bundle import (
+    REFERENCE,
+    WEIGHTS,
+    Bundle,
+    GraphName,
+    GraphSpec,
+    Manifest,
+    ModelInfo,
+    open_bundle,
+    seal,
+    writing_bundle,
+)
+from stpl_deploy.codec import Array
+from stpl_deploy.errors import AccuracyError, FrameError
+from stpl_deploy.frames import read_sequences
+from stpl_export.compose import forecast_onnx, rollout_onnx
+from stpl_export.onnx_step import OPSET, state_specs, step_onnx
+from stpl_export.reference import make_reference, save_reference
+from stpl_export.weights import gather_weights, point_into, save_weights
+from stpl_runtime.verify import first_breach, verify_bundle
+from stpl_train.models import ForecasterModule
+from stpl_train.run import Run, open_run
+
+Progress = Callable[[str], None]
+_TOOLS = ("stpl-deploy", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+
+
+def export_run(
+    run_path: Path,
+    out: Path,
+    *,
+    data: Path | None = None,
+    progress: Progress = lambda _: None,
+) -> Bundle:
+    """Export a run to a bundle of ONNX graphs and check it in closed loop.
+
+    Args:
+        run_path: a run directory.
+        out: the bundle to make; must not be there yet.
+        data: sequences `(N, T + K, C, H, W)` for the check, .npy or .npz in physical units; None
+            takes the validation sequences that the run kept.
+        progress: told what runs now.
+
+    Raises:
+        RunError, RecipeError, FrameError: the run or the data cannot be used.
+        AccuracyError: a graph leaves its tolerance; no bundle is left.
+    """
+    run = open_run(run_path)
+    model = run.model()
+    sequences, label = _sequences(run, data)
+    with writing_bundle(out) as partial:
+        progress("PyTorch reference in float32 and float64")
+        reference = make_reference(model, sequences, run.recipe.data.context, label)
+        save_reference(partial / REFERENCE, reference)
+        graphs = _write_graphs(partial, model, run, progress)
+        bundle = seal(partial, _manifest(run, model, graphs))
+        report = verify_bundle(bundle, progress=progress)
+        breach = first_breach(report)
+        if breach is not None:
+            raise AccuracyError(
+                breach,
+                expected="PyTorch's results within the tolerance",
+                fix="another version of torch or onnxruntime; stpl-deploy doctor says what is here",
+            )
+        seal(partial, bundle.manifest.model_copy(update={"accuracy": report}))
+    return open_bundle(out, checksums=False)
+
+
+def _sequences(run: Run, data: Path | None) -> tuple[Array, str]:
+    """Sequences `(N, T + K, C, H, W)` in model units, and where they came from."""
+    section = run.recipe.data
+    length = section.context + section.horizon
+    if data is None:
+        return run.validation(), f"{section.source}, validation part"
+    physical = read_sequences(data, run.frame_shape, section.codec)
+    if physical.shape[1] < length:
+        raise FrameError(
+            f"{data} has sequences of {physical.shape[1]} frames",
+            expected=f"at least {length} = {section.context} + {section.horizon}",
+            fix="give longer sequences",
+        )
+    return section.codec.model_from_physical(physical[:, :length]), data.name
+
+
+def _write_graphs(
+    directory: Path, model: ForecasterModule, run: Run, progress: Progress
+) -> dict[GraphName, GraphSpec]:
+    section, frame = run.recipe.data, model.frame_shape
+    progress("step graph")
+    step, state = step_onnx(model), state_specs(model)
+    state_dict = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    weights = gather_weights(state_dict, [step])
+    save_weights(directory / WEIGHTS, weights)
+    progress("forecast and rollout graphs")
+    models: dict[GraphName, onnx.ModelProto] = {
+        "step": step,
+        "forecast": forecast_onnx(step, state, frame, section.horizon),
+        "rollout": rollout_onnx(step, state, frame, section.context, section.horizon),
+    }
+    specs: dict[GraphName, GraphSpec] = {}
+    for name, graph in models.items():
+        file = f"{name}.onnx"
+        pointed = point_into(graph, directory / WEIGHTS)
+        (directory / file).write_bytes(pointed.SerializeToString(deterministic=True))
+        specs[name] = GraphSpec(
+            file=file,
+            inputs=tuple(value.name for value in graph.graph.input),
+            outputs=tuple(value.name for value in graph.graph.output),
+        )
+    return specs
+
+
+def _manifest(run: Run, model: ForecasterModule, graphs: dict[GraphName, GraphSpec]) -> Manifest:
+    section = run.recipe.data
+    return Manifest(
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        model=ModelInfo(
+            name=run.recipe.model.name,
+            parameters=sum(tensor.numel() for tensor in model.parameters()),
+            keys=run.recipe.model.keys,
+        ),
+        context=section.context,
+        horizon=section.horizon,
+        frame=model.frame_shape,
+        cadence_s=section.cadence_s,
+        codec=section.codec,
+        state=state_specs(model),
+        opset=OPSET,
+        graphs=graphs,
+        recipe=run.recipe.model_dump(mode="json", exclude_none=True),
+        tools=tool_versions(),
+    )
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of what makes a bundle."""
+    versions = {name: importlib.metadata.version(name) for name in _TOOLS}
+    return {"python": platform.python_version(), **versions}

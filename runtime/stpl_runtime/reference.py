@@ -1,0 +1,92 @@
+"""What PyTorch gave for a few real sequences: lets any device prove itself without PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpl_deploy.bundle import REFERENCE, Bundle
+from stpl_deploy.codec import Array
+from stpl_deploy.errors import BundleError
+
+Double = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ReferenceState:
+    """One state tensor after the context of the first sequence."""
+
+    values: Double
+    """`(1, *shape)`, PyTorch in float64."""
+    tolerance: float
+    """Greatest difference that an fp32 engine may show."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Sequences in model units with PyTorch's closed-loop outputs."""
+
+    data: str
+    """Where the sequences came from; `synthetic` where moving digits stood in."""
+    context: Array
+    """`(N, T, C, H, W)`"""
+    truth: Array
+    """`(N, K, C, H, W)`"""
+    float32: Array
+    """`(N, K, C, H, W)`, PyTorch in float32."""
+    float64: Double
+    """`(N, K, C, H, W)`, PyTorch in float64."""
+    tolerance: Double
+    """`(K,)`: greatest difference from float64 that an fp32 engine may show at each lead time."""
+    states: dict[str, ReferenceState]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Name -> array, as `reference.npz` holds them."""
+        plain = {
+            "data": np.asarray(self.data),
+            "context": self.context,
+            "truth": self.truth,
+            "float32": self.float32,
+            "float64": self.float64,
+            "tolerance": self.tolerance,
+        }
+        for name, state in self.states.items():
+            plain[f"state/{name}"] = state.values
+            plain[f"state_tolerance/{name}"] = np.asarray(state.tolerance)
+        return plain
+
+
+def load_reference(bundle: Bundle) -> Reference:
+    """Read a bundle's `reference.npz`.
+
+    Raises:
+        BundleError: it is missing or not of this form.
+    """
+    path = bundle.file(REFERENCE)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            states = {
+                spec.name: ReferenceState(
+                    archive[f"state/{spec.name}"],
+                    float(archive[f"state_tolerance/{spec.name}"]),
+                )
+                for spec in bundle.manifest.state
+            }
+            return Reference(
+                data=str(archive["data"]),
+                context=archive["context"],
+                truth=archive["truth"],
+                float32=archive["float32"],
+                float64=archive["float64"],
+                tolerance=archive["tolerance"],
+                states=states,
+            )
+    except (OSError, KeyError, ValueError, EOFError) as error:
+        raise BundleError(
+            f"{path} cannot be read: {error}",
+            expected="the sequences that export wrote",
+            fix="export the run again",
+        ) from error

@@ -1,0 +1,132 @@
+"""The closed-loop check: every way to run the rollout against PyTorch's own outputs.
+
+Runs on any device from the bundle's `reference.npz`, without PyTorch. The engine's error is its
+difference from PyTorch's float64 outputs; the tolerance comes with the reference (see there).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from stpl_deploy.bundle import (
+    AccuracyReport,
+    Bundle,
+    GraphAccuracy,
+    GraphName,
+    LeadAccuracy,
+)
+from stpl_deploy.codec import Array
+from stpl_runtime.engine import Session, StateHandle, closed_loop, open_session
+from stpl_runtime.reference import Reference, load_reference
+
+_Run = tuple[Array, StateHandle | None]
+
+
+def verify_bundle(
+    bundle: Bundle,
+    *,
+    engine: str = "onnx",
+    threads: int | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> AccuracyReport:
+    """Run every graph of the bundle over its reference sequences and judge each lead time.
+
+    Each graph runs all sequences in one batch, and the first one alone.
+
+    Args:
+        bundle: an opened bundle.
+        engine: a word of `stpl_runtime.engine.ENGINES`.
+        threads: compute threads; None takes what this process may use.
+        progress: told what runs now.
+    """
+    reference = load_reference(bundle)
+    graphs: tuple[GraphName, ...] = tuple(bundle.manifest.graphs)
+    session = open_session(bundle, graphs, engine=engine, threads=threads)
+    try:
+        checks = tuple(_checks(session, graphs, reference, progress or (lambda _: None)))
+    finally:
+        session.close()
+    return AccuracyReport(data=reference.data, sequences=len(reference.context), checks=checks)
+
+
+def first_breach(report: AccuracyReport) -> str | None:
+    """Say which check failed first and by how much; None where all passed."""
+    for check in report.checks:
+        where = f"{check.path} on {check.provider}, batch {check.batch}"
+        for lead in check.leads:
+            if not lead.passed:
+                return (
+                    f"{where}: error {lead.max_error:.2e} at lead time {lead.lead}, "
+                    f"tolerance {lead.tolerance:.2e}"
+                )
+        if not check.passed:
+            return f"{where}: state error {check.state_error} times its tolerance"
+    return None
+
+
+def _checks(
+    session: Session,
+    graphs: tuple[GraphName, ...],
+    reference: Reference,
+    progress: Callable[[str], None],
+) -> Iterator[GraphAccuracy]:
+    for batch in sorted({len(reference.context), 1}, reverse=True):
+        for graph in graphs:
+            progress(f"{graph}, batch {batch}")
+            frames, state = _run(session, graph, reference, batch)
+            yield GraphAccuracy(
+                engine=session.engine,
+                provider=session.provider,
+                path=graph,
+                batch=batch,
+                leads=_leads(frames, reference, batch),
+                state_error=None if state is None else _state_error(session, state, reference),
+            )
+
+
+def _run(session: Session, graph: GraphName, reference: Reference, batch: int) -> _Run:
+    context = reference.context[:batch]
+    horizon = reference.truth.shape[1]
+    if graph == "rollout":
+        return session.rollout(np.ascontiguousarray(context)), None
+    if graph == "step":
+        return closed_loop(session, context, horizon), None
+    state = session.zero_state(batch)
+    for t in range(context.shape[1] - 1):
+        _, state = session.step(np.ascontiguousarray(context[:, t]), state)
+    return session.forecast(np.ascontiguousarray(context[:, -1]), state)
+
+
+def _leads(frames: Array, reference: Reference, batch: int) -> tuple[LeadAccuracy, ...]:
+    exact = reference.float64[:batch]
+    truth = reference.truth[:batch]
+    error = np.abs(frames.astype(np.float64) - exact)  # (B, K, C, H, W)
+    finite = np.isfinite(frames).all()
+    leads = []
+    for k in range(error.shape[1]):
+        squared = float(np.mean(np.square(error[:, k])))
+        ours = float(np.mean(np.square(frames[:, k].astype(np.float64) - truth[:, k])))
+        theirs = float(np.mean(np.square(exact[:, k] - truth[:, k])))
+        leads.append(
+            LeadAccuracy(
+                lead=k + 1,
+                max_error=float(error[:, k].max()) if finite else float("inf"),
+                mean_error=float(error[:, k].mean()) if finite else float("inf"),
+                psnr_db=-10.0 * float(np.log10(squared)) if finite and squared > 0 else None,
+                tolerance=float(reference.tolerance[k]),
+                mse_change=ours / theirs - 1.0 if finite and theirs > 0 else 0.0,
+            )
+        )
+    return tuple(leads)
+
+
+def _state_error(session: Session, state: StateHandle, reference: Reference) -> float:
+    """Greatest state error of the first sequence as a multiple of its tolerance."""
+    arrays = session.state_arrays(state)
+    worst = 0.0
+    for name, expected in reference.states.items():
+        gap = np.abs(arrays[name][:1].astype(np.float64) - expected.values).max()
+        worst = max(worst, float(gap) / expected.tolerance if np.isfinite(gap) else float("inf"))
+    return worst

@@ -1,0 +1,26 @@
+"""Turns a missing library into the line that installs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from stpl_deploy.errors import MissingExtraError
+
+_OURS = ("stpl_deploy", "stpl_train", "stpl_export", "stpl_runtime")
+
+
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Wrap the imports of a verb that needs `extra`.
+
+    Raises:
+        MissingExtraError: one of its libraries is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        library = (error.name or "a library").partition(".")[0]
+        if library in _OURS:
+            raise
+        raise MissingExtraError(library, extra) from error

@@ -1,0 +1,73 @@
+"""What the verbs share: results on stdout, progress on stderr, tables."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from stpl_deploy.bundle import AccuracyReport
+
+
+def say(line: str) -> None:
+    """Tell the person what runs now, on stderr."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def print_json(document: Any) -> None:
+    """Print one JSON document on stdout; infinite and undefined numbers become null."""
+    sys.stdout.write(json.dumps(_finite(document), indent=2, default=str) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table on stdout; every column but the first is right-aligned."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left")
+    for n, column in enumerate(columns):
+        table.add_column(column, justify="left" if n == 0 else "right")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(soft_wrap=False).print(table)
+
+
+def print_accuracy(report: AccuracyReport) -> None:
+    """Print the closed-loop check: worst case over all paths for each lead time."""
+    rows = []
+    for leads in zip(*(check.leads for check in report.checks), strict=True):
+        worst = max(leads, key=lambda lead: lead.max_error)
+        psnr = "identical" if worst.psnr_db is None else f"{worst.psnr_db:.0f} dB"
+        rows.append(
+            [
+                str(worst.lead),
+                f"{worst.max_error:.1e}",
+                f"{worst.tolerance:.1e}",
+                f"{worst.mean_error:.1e}",
+                psnr,
+                f"{worst.mse_change:+.1e}",
+                "ok" if all(lead.passed for lead in leads) else "BREACH",
+            ]
+        )
+    columns = ["lead", "max error", "tolerance", "mean error", "PSNR", "change of MSE", ""]
+    print_table("Closed loop against PyTorch in float64", columns, rows)
+    sys.stdout.write(f"  {report.sequences} sequences: {report.data}\n")
+    for check in report.checks:
+        state = "" if check.state_error is None else f", state {check.state_error:.2f} of tolerance"
+        verdict = "ok" if check.passed else "BREACH"
+        sys.stdout.write(
+            f"  {check.path:9}batch {check.batch:<3} on {check.provider}{state}: {verdict}\n"
+        )
