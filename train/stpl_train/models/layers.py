@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveInt
 from torch import Tensor, nn
 
@@ -87,24 +89,51 @@ class Patching(nn.Module):
         return x.reshape(-1, self.channels, h * p, w * p)  # (B, C, H, W)
 
 
+class ChannelNorm(nn.Module):
+    """`gn1`: mean and variance over everything but the batch, affine per channel.
+
+    The numbers of `nn.GroupNorm(1, C)`. That class exports with a Shape node and copies of its
+    weights; this one is a single InstanceNormalization between two static reshapes.
+    """
+
+    def __init__(self, *shape: int) -> None:
+        """Make the norm of `(B, *shape)`, `shape` ending in (channels, height, width)."""
+        super().__init__()
+        self.shape = shape
+        self.weight = nn.Parameter(torch.ones(shape[-3], 1, 1))
+        self.bias = nn.Parameter(torch.zeros(shape[-3], 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, *shape)` -> the same shape."""
+        flat = F.instance_norm(x.reshape(-1, 1, math.prod(self.shape)))  # (B, 1, elements)
+        return flat.reshape(-1, *self.shape) * self.weight + self.bias
+
+
 def make_norm(kind: Norm, channels: int, height: int, width: int) -> nn.Module:
     """Return the norm of a `(B, channels, height, width)` map; epsilon is 1e-5 throughout."""
     if kind == "ln_chw":
         return nn.LayerNorm([channels, height, width])
     if kind == "gn1":
-        return nn.GroupNorm(1, channels)
+        return ChannelNorm(channels, height, width)
     return nn.Identity()
 
 
 class ConvNorm(nn.Module):
-    """A bias-free "same" convolution followed by its own norm."""
+    """A "same" convolution, without bias unless asked for, followed by its own norm."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, norm: Norm, height: int, width: int
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        norm: Norm,
+        height: int,
+        width: int,
+        bias: bool = False,
     ) -> None:
         """Make the convolution `inputs -> outputs` with `kernel` x `kernel` weights."""
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+        self.conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
         self.norm = make_norm(norm, outputs, height, width)
 
     def forward(self, x: Tensor) -> Tensor:
