@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from stpl_deploy.bundle import AccuracyReport
@@ -16,9 +17,26 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
+def document_text(document: Any) -> str:
+    """JSON text; infinite and undefined numbers become null."""
+    return json.dumps(_finite(document), indent=2, default=str) + "\n"
+
+
 def print_json(document: Any) -> None:
-    """Print one JSON document on stdout; infinite and undefined numbers become null."""
-    sys.stdout.write(json.dumps(_finite(document), indent=2, default=str) + "\n")
+    """Print one JSON document on stdout."""
+    sys.stdout.write(document_text(document))
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a function that is told (done, of); a bar on stderr where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, of: bar.update(task, completed=done, total=of)
 
 
 def _finite(value: Any) -> Any:

@@ -1,0 +1,215 @@
+"""`stpl-deploy bench`: from a frame's arrival to its nowcast, each way in turn, in one process.
+
+Every round runs each row once, in a new order, so that a machine that slows down slows all of them.
+A row is the time of one whole answer at batch 1, numpy in and numpy out:
+
+    pytorch-eager     T + K - 1 steps of the model (where torch is installed)
+    onnx-steps        T + K - 1 calls of the step graph
+    onnx-unrolled     one call of the rollout graph
+    onnx-prewarmed    one call of the forecast graph; its T - 1 prefix steps ran before the arrival
+    onnx-first-frame  one call of the step graph on that prefix: the first predicted frame
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stpl_deploy.machine import describe, usable_cpus
+
+from stpl_deploy.bundle import WEIGHTS, Bundle
+from stpl_deploy.codec import Array
+from stpl_deploy.files import atomic_file
+from stpl_runtime.engine import Session, closed_loop, open_session
+from stpl_runtime.reference import load_reference
+
+Case = Callable[[], Callable[[], Any]]
+"""Prepares one arrival (untimed) and returns what is timed."""
+
+RATIOS = {
+    "prewarmed_vs_unrolled": ("onnx-unrolled", "onnx-prewarmed"),
+    "prewarmed_vs_eager": ("pytorch-eager", "onnx-prewarmed"),
+    "unrolled_vs_eager": ("pytorch-eager", "onnx-unrolled"),
+    "unrolled_vs_steps": ("onnx-steps", "onnx-unrolled"),
+}
+"""Name -> (slower, faster): how many times the second is faster than the first."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Latency of one way, in milliseconds, over the rounds."""
+
+    name: str
+    median_ms: float
+    p95_ms: float
+    min_ms: float
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times faster, from the medians; the spread is over single rounds."""
+
+    name: str
+    times: float
+    p05: float
+    p95: float
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """What `bench` found, and where."""
+
+    bundle: str
+    model: str
+    context: int
+    horizon: int
+    frame: tuple[int, int, int]
+    threads: int
+    rows: tuple[Row, ...]
+    ratios: tuple[Ratio, ...]
+    machine: dict[str, Any]
+
+    def document(self) -> dict[str, Any]:
+        """The report as JSON: `rows` and `ratios` by name."""
+        whole = asdict(self)
+        whole["rows"] = {row.pop("name"): row for row in whole["rows"]}
+        whole["ratios"] = {ratio.pop("name"): ratio for ratio in whole["ratios"]}
+        return whole
+
+
+def bench_bundle(
+    bundle: Bundle,
+    *,
+    rounds: int = 30,
+    threads: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> BenchReport:
+    """Measure every way that this machine has.
+
+    Args:
+        bundle: an opened bundle.
+        rounds: timed rounds, after two that warm up.
+        threads: compute threads of every engine; None takes what this process may use.
+        progress: told the round and the number of rounds.
+    """
+    count = threads or usable_cpus()
+    frames = load_reference(bundle).context[:1]  # (1, T, C, H, W)
+    session = open_session(bundle, ["step", "forecast", "rollout"], threads=count)
+    cases = _onnx_cases(session, frames, bundle.manifest.horizon)
+    if importlib.util.find_spec("torch") is not None:
+        cases = {"pytorch-eager": _eager_case(bundle, frames, count), **cases}
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    order = list(cases)
+    shuffle = random.Random(0)  # noqa: S311 (an order of rounds, not a secret)
+    for n in range(rounds + 2):
+        progress(n, rounds + 2)
+        shuffle.shuffle(order)
+        for name in order:
+            timed = cases[name]()
+            begin = time.perf_counter()
+            timed()
+            if n >= 2:
+                times[name].append(1e3 * (time.perf_counter() - begin))
+    session.close()
+    manifest = bundle.manifest
+    return BenchReport(
+        bundle=bundle.path.name,
+        model=f"{manifest.model.name}, {manifest.model.parameters:,} parameters",
+        context=manifest.context,
+        horizon=manifest.horizon,
+        frame=manifest.frame,
+        threads=count,
+        rows=tuple(_row(name, times[name]) for name in cases),
+        ratios=tuple(
+            _ratio(name, times[slow], times[fast])
+            for name, (slow, fast) in RATIOS.items()
+            if slow in times and fast in times
+        ),
+        machine=describe(),
+    )
+
+
+def _onnx_cases(session: Session, frames: Array, horizon: int) -> dict[str, Case]:
+    newest = np.ascontiguousarray(frames[:, -1])  # (1, C, H, W)
+
+    def prewarmed(last: Callable[[Array, Any], Any]) -> Case:
+        def prepare() -> Callable[[], Any]:
+            state = session.zero_state(1)
+            for t in range(frames.shape[1] - 1):
+                _, state = session.step(np.ascontiguousarray(frames[:, t]), state)
+            return lambda: last(newest, state)
+
+        return prepare
+
+    return {
+        "onnx-steps": lambda: lambda: closed_loop(session, frames, horizon),
+        "onnx-unrolled": lambda: lambda: session.rollout(frames),
+        "onnx-prewarmed": prewarmed(session.forecast),
+        "onnx-first-frame": prewarmed(session.step),
+    }
+
+
+def _eager_case(bundle: Bundle, frames: Array, threads: int) -> Case:
+    """PyTorch with the same weights, the same threads, the same frames."""
+    import safetensors.torch
+    import torch
+
+    from stpl_train.forecaster import rollout
+    from stpl_train.models import build_model
+
+    manifest = bundle.manifest
+    model = build_model(manifest.model.name, manifest.frame, manifest.model.keys).eval()
+    tensors = safetensors.torch.load_file(bundle.file(WEIGHTS))
+    model.load_state_dict({name: tensors[name] for name in model.state_dict()})
+
+    def run() -> Array:
+        with torch.inference_mode():
+            out = rollout(model, torch.from_numpy(frames), manifest.horizon).numpy()
+        return np.asarray(out, dtype=np.float32)
+
+    def prepare() -> Callable[[], Any]:
+        torch.set_num_threads(threads)
+        return run
+
+    return prepare
+
+
+def _row(name: str, times: list[float]) -> Row:
+    median, p95 = (float(value) for value in np.percentile(times, (50, 95)))
+    return Row(name, round(median, 3), round(p95, 3), round(min(times), 3), len(times))
+
+
+def _ratio(name: str, slow: list[float], fast: list[float]) -> Ratio:
+    times = float(np.median(slow) / np.median(fast))
+    low, high = (float(v) for v in np.percentile(np.divide(slow, fast), (5, 95)))
+    return Ratio(name, round(times, 2), round(low, 2), round(high, 2))
+
+
+def save_chart(report: BenchReport, path: Path) -> None:
+    """Draw the rows as bars, median with a whisker to p95, as SVG or PNG by the file's name."""
+    import matplotlib.figure
+
+    figure = matplotlib.figure.Figure(figsize=(7.5, 0.6 * len(report.rows) + 1.6), layout="tight")
+    axes = figure.subplots()
+    names = [row.name for row in report.rows]
+    medians = [row.median_ms for row in report.rows]
+    whiskers = [[0.0] * len(names), [row.p95_ms - row.median_ms for row in report.rows]]
+    bars = axes.barh(names, medians, xerr=whiskers, color="#3b6ea5", ecolor="#888888", capsize=3)
+    axes.bar_label(bars, labels=[f" {value:.1f}" for value in medians], padding=4)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.set_xlabel("ms from a frame's arrival to its nowcast (bar: median, whisker: p95)")
+    axes.set_title(
+        f"{report.model}, {report.context} in, {report.horizon} out, {report.threads} threads",
+        fontsize=10,
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    with atomic_file(path) as file:
+        figure.savefig(file, format=path.suffix.removeprefix("."))

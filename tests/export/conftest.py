@@ -1,0 +1,76 @@
+"""Small runs and bundles, made by the real export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from stpl_deploy.bundle import Bundle
+from stpl_export.export import export_run
+from stpl_train import run as runs
+from stpl_train.models import build_model
+from stpl_train.recipe import parse_recipe
+
+TRAINED = Path(__file__).parents[1] / "data" / "modernn-mini"
+
+KEYS = {
+    "modernn": {"hidden": 4, "layers": 2, "patch": 2},
+    "convlstm": {"hidden": [4, 4], "kernel": 3, "patch": 2},
+}
+
+
+def make_run(
+    path: Path, model: str, *, seed: int = 0, context: int = 3, horizon: int = 3, side: int = 8
+) -> Path:
+    """Write a run directory with random weights and random validation sequences."""
+    recipe = parse_recipe(
+        {
+            "model": {"name": model, **KEYS[model]},
+            "data": {
+                "source": "moving-mnist",
+                "frame": [1, side, side],
+                "digit_size": side // 2,
+                "context": context,
+                "horizon": horizon,
+            },
+            "training": {"iterations": 1},
+        }
+    )
+    path.mkdir(parents=True)
+    torch.manual_seed(seed)
+    runs.save_recipe(path, recipe)
+    network = build_model(model, (1, side, side), recipe.model.keys)
+    with torch.no_grad():
+        for name, tensor in network.named_parameters():
+            if name.endswith(("norm.weight", "norm.bias", "norm_c.weight", "norm_c.bias")):
+                tensor.add_(0.3 * torch.randn_like(tensor))  # fresh norms are blind to some faults
+    safetensors.torch.save_file(network.state_dict(), path / runs.WEIGHTS)
+    random = np.random.default_rng(seed)
+    frames = random.random((4, context + horizon, 1, side, side), dtype=np.float32)
+    runs.save_validation(path, frames)
+    return path
+
+
+RunMaker = Callable[..., Path]
+
+
+@pytest.fixture
+def run_maker(tmp_path: Path) -> RunMaker:
+    """Make a run directory in a temporary folder."""
+
+    def make(model: str, **keys: int) -> Path:
+        name = "-".join([model, *(f"{key}{value}" for key, value in keys.items())])
+        return make_run(tmp_path / name, model, **keys)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trained_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The small trained run that lies in the repository, exported once."""
+    return export_run(TRAINED, tmp_path_factory.mktemp("trained") / "bundle")
