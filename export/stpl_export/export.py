@@ -27,7 +27,7 @@ from stpl_deploy.errors import AccuracyError, FrameError
 from stpl_deploy.frames import read_sequences
 from stpl_export.compose import forecast_onnx, rollout_onnx
 from stpl_export.onnx_step import OPSET, state_specs, step_onnx
-from stpl_export.reference import make_reference, save_reference
+from stpl_export.reference import MOST_SEQUENCES, make_reference, save_reference
 from stpl_export.weights import gather_weights, point_into, save_weights
 from stpl_runtime.verify import first_breach, verify_bundle
 from stpl_train.models import ForecasterModule
@@ -42,6 +42,7 @@ def export_run(
     out: Path,
     *,
     data: Path | None = None,
+    sequences: int = MOST_SEQUENCES,
     progress: Progress = lambda _: None,
 ) -> Bundle:
     """Export a run to a bundle of ONNX graphs and check it in closed loop.
@@ -51,6 +52,7 @@ def export_run(
         out: the bundle to make; must not be there yet.
         data: sequences `(N, T + K, C, H, W)` for the check, .npy or .npz in physical units; None
             takes the validation sequences that the run kept.
+        sequences: keep at most so many in the bundle for the check.
         progress: told what runs now.
 
     Raises:
@@ -59,10 +61,10 @@ def export_run(
     """
     run = open_run(run_path)
     model = run.model()
-    sequences, label = _sequences(run, data)
+    frames, label = _sequences(run, data)
     with writing_bundle(out) as partial:
         progress("PyTorch reference in float32 and float64")
-        reference = make_reference(model, sequences, run.recipe.data.context, label)
+        reference = make_reference(model, frames, run.recipe.data.context, label, sequences)
         save_reference(partial / REFERENCE, reference)
         graphs = _write_graphs(partial, model, run, progress)
         bundle = seal(partial, _manifest(run, model, graphs))

@@ -25,7 +25,13 @@ MOST_BYTES = 16 * 2**20
 MOST_SEQUENCES = 16
 
 
-def make_reference(model: ForecasterModule, sequences: Array, context: int, data: str) -> Reference:
+def make_reference(
+    model: ForecasterModule,
+    sequences: Array,
+    context: int,
+    data: str,
+    most: int = MOST_SEQUENCES,
+) -> Reference:
     """Run the closed loop in PyTorch, in float32 and float64.
 
     Args:
@@ -33,8 +39,9 @@ def make_reference(model: ForecasterModule, sequences: Array, context: int, data
         sequences: `(N, T + K, C, H, W)`, model units; as many as fit are used.
         context: T.
         data: where the sequences came from, for the report.
+        most: use at most so many sequences (and at most 16 MB of them).
     """
-    keep = max(1, min(MOST_SEQUENCES, len(sequences), MOST_BYTES // (3 * sequences[0].nbytes)))
+    keep = max(1, min(most, len(sequences), MOST_BYTES // (3 * sequences[0].nbytes)))
     sequences = sequences[:keep]
     horizon = sequences.shape[1] - context
     frames = torch.from_numpy(np.ascontiguousarray(sequences[:, :context]))  # (N, T, C, H, W)

@@ -20,6 +20,9 @@ def export(
         Path | None,
         typer.Option(help="Sequences for the check, .npy or .npz; default: the run's own."),
     ] = None,
+    sequences: Annotated[
+        int, typer.Option(min=1, help="Sequences that the bundle keeps to prove itself.")
+    ] = 16,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Export a run to a bundle and check it against PyTorch over the closed loop."""
@@ -33,7 +36,7 @@ def export(
     with needs("export"):
         from stpl_export.export import export_run
 
-    bundle = export_run(run, out, data=data, progress=say)
+    bundle = export_run(run, out, data=data, sequences=sequences, progress=say)
     manifest = bundle.manifest
     if json:
         print_json({"bundle": str(out), **manifest.model_dump(mode="json")})
