@@ -5,7 +5,8 @@
     │   ├── RecipeError          a recipe or a --set that does not hold
     │   ├── FrameError           frames of the wrong shape, dtype or range, or unreadable
     │   ├── RunError             a run directory that is missing, broken or in the way
-    │   └── BundleError          a bundle that is missing, not one, or of a newer schema
+    │   ├── BundleError          a bundle that is missing, not one, or of a newer schema
+    │   └── CheckpointError      another project's checkpoint that does not fit
     ├── BreachError (3)          a promise about numbers or bytes that does not hold
     │   ├── AccuracyError        an engine leaves its tolerance
     │   └── ChecksumError        a file's bytes are not those of the manifest
@@ -64,6 +65,10 @@ class RunError(UsageError):
 
 class BundleError(UsageError):
     """A bundle that is missing, not a bundle, or of a newer schema."""
+
+
+class CheckpointError(UsageError):
+    """A checkpoint of another project that is not what it is said to be, or does not fit."""
 
 
 class BreachError(StplError):
