@@ -15,7 +15,10 @@ from stpl_train.forecaster import Forecaster, FrameShape
 
 MODELS: dict[str, str] = {
     "convlstm": "stpl_train.models.convlstm:ConvLSTM",
+    "e3d-lstm": "stpl_train.models.e3d_lstm:E3DLSTM",
+    "mim": "stpl_train.models.mim:MIM",
     "modernn": "stpl_train.models.modernn:MoDeRNN",
+    "predrnn-pp": "stpl_train.models.predrnn_pp:PredRNNPP",
 }
 """One word -> where the class lives."""
 
