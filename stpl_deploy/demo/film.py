@@ -28,10 +28,12 @@ def save_film(path: Path, rows: Sequence[Row], *, frame_ms: int = 220) -> None:
 
     In the error panel blue is too little and red too much.
     """
+    from PIL import Image
+
     context, horizon = len(rows[0][0]), len(rows[0][1])
     pictures = [_picture(rows, t, context) for t in range(context + horizon)]
     palette = pictures[-1].quantize(colors=255)
-    frames = [picture.quantize(palette=palette, dither=0) for picture in pictures]
+    frames = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     durations = [frame_ms] * len(frames)
     durations[-1] *= 6
     with atomic_file(path) as file:
@@ -85,7 +87,7 @@ def _picture(rows: Sequence[Row], t: int, context: int) -> Image.Image:
 def _grey(frame: Array) -> NDArray[np.uint8]:
     """`(C, H, W)` in [0, 1] -> `(H, W, 3)`."""
     level = np.round(255 * np.clip(frame.mean(axis=0), 0, 1)).astype(np.uint8)
-    return np.repeat(level[..., None], 3, axis=-1)
+    return np.tile(level[..., None], (1, 1, 3))
 
 
 def _signed(error: Array) -> NDArray[np.uint8]:
@@ -93,4 +95,4 @@ def _signed(error: Array) -> NDArray[np.uint8]:
     e = np.clip(error.mean(axis=0), -1, 1)[..., None]  # (H, W, 1)
     red, blue = np.array([190.0, 30, 45]), np.array([40.0, 80, 180])
     colour = 255 + np.abs(e) * (np.where(e > 0, red, blue) - 255)
-    return np.round(colour).astype(np.uint8)
+    return np.asarray(np.round(colour), dtype=np.uint8)
