@@ -4,6 +4,7 @@ Every round runs each row once, in a new order, so that a machine that slows dow
 A row is the time of one whole answer at batch 1, numpy in and numpy out:
 
     pytorch-eager     T + K - 1 steps of the model (where torch is installed)
+    pytorch-compiled  the same with torch.compile on the step (where asked for)
     onnx-steps        T + K - 1 calls of the step graph
     onnx-unrolled     one call of the rollout graph
     onnx-prewarmed    one call of the forecast graph; its T - 1 prefix steps ran before the arrival
@@ -35,6 +36,7 @@ Case = Callable[[], Callable[[], Any]]
 RATIOS = {
     "prewarmed_vs_unrolled": ("onnx-unrolled", "onnx-prewarmed"),
     "prewarmed_vs_eager": ("pytorch-eager", "onnx-prewarmed"),
+    "prewarmed_vs_compiled": ("pytorch-compiled", "onnx-prewarmed"),
     "unrolled_vs_eager": ("pytorch-eager", "onnx-unrolled"),
     "unrolled_vs_steps": ("onnx-steps", "onnx-unrolled"),
 }
@@ -89,6 +91,7 @@ def bench_bundle(
     *,
     rounds: int = 30,
     threads: int | None = None,
+    compiled: bool = False,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> BenchReport:
     """Measure every way that this machine has.
@@ -97,6 +100,7 @@ def bench_bundle(
         bundle: an opened bundle.
         rounds: timed rounds, after two that warm up.
         threads: compute threads of every engine; None takes what this process may use.
+        compiled: measure torch.compile too; it compiles for a while first.
         progress: told the round and the number of rounds.
     """
     count = threads or usable_cpus()
@@ -104,7 +108,9 @@ def bench_bundle(
     session = open_session(bundle, ["step", "forecast", "rollout"], threads=count)
     cases = _onnx_cases(session, frames, bundle.manifest.horizon)
     if importlib.util.find_spec("torch") is not None:
-        cases = {"pytorch-eager": _eager_case(bundle, frames, count), **cases}
+        cases = {"pytorch-eager": _torch_case(bundle, frames, count), **cases}
+        if compiled:
+            cases["pytorch-compiled"] = _torch_case(bundle, frames, count, compiled=True)
     times: dict[str, list[float]] = {name: [] for name in cases}
     order = list(cases)
     shuffle = random.Random(0)  # noqa: S311 (an order of rounds, not a secret)
@@ -156,7 +162,7 @@ def _onnx_cases(session: Session, frames: Array, horizon: int) -> dict[str, Case
     }
 
 
-def _eager_case(bundle: Bundle, frames: Array, threads: int) -> Case:
+def _torch_case(bundle: Bundle, frames: Array, threads: int, *, compiled: bool = False) -> Case:
     """PyTorch with the same weights, the same threads, the same frames."""
     import safetensors.torch
     import torch
@@ -168,6 +174,8 @@ def _eager_case(bundle: Bundle, frames: Array, threads: int) -> Case:
     model = build_model(manifest.model.name, manifest.frame, manifest.model.keys).eval()
     tensors = safetensors.torch.load_file(bundle.file(WEIGHTS))
     model.load_state_dict({name: tensors[name] for name in model.state_dict()})
+    if compiled:
+        model.step = torch.compile(model.step, dynamic=False)  # type: ignore[method-assign]
 
     def run() -> Array:
         with torch.inference_mode():

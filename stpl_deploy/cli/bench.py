@@ -15,6 +15,9 @@ def bench(
         int | None,
         typer.Option(min=1, help="Compute threads; default: all that this process may use."),
     ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Measure torch.compile too; it compiles first.")
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(help="Directory for bench.json and bench.svg; default: BUNDLE-bench."),
@@ -29,7 +32,9 @@ def bench(
 
     opened = open_bundle(bundle)
     with progress_bar("rounds") as progress:
-        report = bench_bundle(opened, rounds=rounds, threads=threads, progress=progress)
+        report = bench_bundle(
+            opened, rounds=rounds, threads=threads, compiled=compiled, progress=progress
+        )
     folder = out or bundle.absolute().with_name(f"{bundle.absolute().name}-bench")
     with atomic_file(folder / "bench.json") as file:
         file.write(document_text(report.document()).encode())

@@ -1,0 +1,36 @@
+"""The bench measures what it says; no test asserts a time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from stpl_deploy.bundle import Bundle
+from stpl_export.bench import RATIOS, bench_bundle, save_chart
+from stpl_export.export import export_run
+
+
+def test_every_row_and_ratio_is_there(run_maker: Any, tmp_path: Path) -> None:
+    bundle: Bundle = export_run(run_maker("convlstm"), tmp_path / "bundle")
+    rounds: list[tuple[int, int]] = []
+    report = bench_bundle(
+        bundle, rounds=4, threads=1, progress=lambda done, of: rounds.append((done, of))
+    )
+    assert rounds == [(n, 6) for n in range(6)]
+    document = json.loads(json.dumps(report.document()))
+    wanted = {"pytorch-eager", "onnx-steps", "onnx-unrolled", "onnx-prewarmed", "onnx-first-frame"}
+    assert document["rows"].keys() == wanted
+    assert all(row["rounds"] == 4 for row in document["rows"].values())
+    assert all(
+        0 < row["min_ms"] <= row["median_ms"] <= row["p95_ms"] for row in document["rows"].values()
+    )
+    for name, ratio in document["ratios"].items():
+        slow, fast = (document["rows"][row]["median_ms"] for row in RATIOS[name])
+        assert abs(ratio["times"] - slow / fast) <= 0.02 * slow / fast + 0.01
+    assert {"prewarmed_vs_unrolled", "prewarmed_vs_eager"} <= document["ratios"].keys()
+    assert document["machine"]
+    save_chart(report, tmp_path / "bench.svg")
+    text = (tmp_path / "bench.svg").read_text()
+    assert "<svg" in text
+    assert str(tmp_path) not in text
