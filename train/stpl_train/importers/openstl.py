@@ -7,6 +7,7 @@ weights of June 2023 were presumably trained with older equations: `Hints.equati
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -64,14 +65,110 @@ def predrnnv2(tensors: Mapping[str, Tensor], hints: Hints) -> Imported:
     return convert_st_lstm(PROJECT, tensors, "predrnn-v2", hints)
 
 
+def predrnnpp(tensors: Mapping[str, Tensor], hints: Hints) -> Imported:
+    """PredRNN++ (models.md 1.7): bias-free; `conv_o` of each cell is dead.
+
+    OpenSTL's layer norm cannot run there, so no tensor tells the frame's size.
+    """
+    first = need(tensors, "cell_list.0.conv_x.0.weight", 4, PROJECT)  # (7D, C*p*p, k, k)
+    shape, patch = frame_and_patch(first.shape[1], None, hints)
+    keys: dict[str, Any] = {
+        "hidden": [
+            need(tensors, f"cell_list.{n}.conv_h.0.weight", 4, PROJECT).shape[1]
+            for n in range(count_layers(tensors, r"cell_list\.(\d+)\."))
+        ],
+        "kernel": int(first.shape[-1]),
+        "patch": patch,
+        "equations": hints.equations or "current",
+    }
+    rules = [
+        (r"cells\.(\d+)\.(conv_[xhcm])\.conv\.weight", r"cell_list.\1.\2.0.weight"),
+        (r"cells\.(\d+)\.conv_c_new\.conv\.weight", r"cell_list.\1.conv_c2m.0.weight"),
+        (r"cells\.(\d+)\.conv_m_new\.conv\.weight", r"cell_list.\1.conv_om.0.weight"),
+        (r"cells\.(\d+)\.merge\.weight", r"cell_list.\1.conv_last.weight"),
+        (r"highway\.conv_([xz])\.conv\.weight", r"gradient_highway.\1_concat.0.weight"),
+        (r"decode\.weight", "conv_last.weight"),
+    ]
+    dead = r"cell_list\.\d+\.conv_o\.0\.weight"
+    return assemble(PROJECT, tensors, "predrnn-pp", keys, shape, rules, dead)
+
+
+def mim(tensors: Mapping[str, Tensor], hints: Hints) -> Imported:
+    """MIM (models.md 1.8): `conv_last` of the difference column is dead.
+
+    `ct_weight` `(2D, h, w)` holds the peepholes of i and f, one after the other.
+    """
+    first = need(tensors, "stlstm_layer.0.conv_x.0.weight", 4, PROJECT)  # (7D, C*p*p, k, k)
+    peepholes = need(tensors, "stlstm_layer.1.ct_weight", 3, PROJECT)  # (2D, h, w)
+    norm = "stlstm_layer.0.conv_x.1.weight"
+    size = (int(peepholes.shape[1]), int(peepholes.shape[2]))
+    shape, patch = frame_and_patch(first.shape[1], size, hints)
+    layers = count_layers(tensors, r"stlstm_layer\.(\d+)\.")
+    keys: dict[str, Any] = {
+        "hidden": peepholes.shape[0] // 2,
+        "layers": layers,
+        "kernel": int(first.shape[-1]),
+        "patch": patch,
+        "norm": norm_key(tensors, norm),
+    }
+    rules = [*_mim_rules(layers), (r"decode\.weight", "conv_last.weight")]
+    dead = r"stlstm_layer_diff\.\d+\.conv_last\.weight"
+    return assemble(PROJECT, _split_peepholes(tensors), "mim", keys, shape, rules, dead)
+
+
+def _split_peepholes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Replace each `<cell>.ct_weight` by `<cell>.ct_weight[i]` and `<cell>.ct_weight[f]`."""
+    split: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if name.endswith(".ct_weight") and tensor.ndim == 3:
+            middle = tensor.shape[0] // 2
+            split |= {f"{name}[i]": tensor[:middle], f"{name}[f]": tensor[middle:]}
+        else:
+            split[name] = tensor
+    return split
+
+
+def _mim_rules(layers: int) -> list[tuple[str, str]]:
+    """Rules for the cells; what is `blocks.<l-1>` here is `stlstm_layer.<l>` there."""
+    names = {"first": "stlstm_layer.0"}  # our cell -> upstream's
+    convs = {f"first.conv_{part}": f"stlstm_layer.0.conv_{part}" for part in "xhmo"}
+    inner: dict[str, str] = {}  # our peephole cell -> upstream's
+    for n in range(layers - 1):
+        ours, theirs = f"blocks.{n}", f"stlstm_layer.{n + 1}"
+        names[ours] = inner[f"{ours}.inner"] = theirs
+        inner[f"differences.{n}"] = f"stlstm_layer_diff.{n}"
+        convs |= {
+            f"{ours}.conv_{a}": f"{theirs}.conv_{b}_cc" for a, b in zip("xhm", "xts", strict=True)
+        }
+    for ours, theirs in inner.items():
+        convs |= {f"{ours}.conv_{part}": f"{theirs}.conv_{part}_concat" for part in "xh"}
+    rules = [
+        (rf"{re.escape(ours)}\.merge\.weight", f"{theirs}.conv_last.weight")
+        for ours, theirs in names.items()
+    ]
+    for ours, theirs in convs.items():
+        cell = re.escape(ours)
+        rules.append((rf"{cell}\.conv\.weight", f"{theirs}.0.weight"))
+        rules.append((rf"{cell}\.norm\.(weight|bias)", rf"{theirs}.1.\1"))
+    for ours, theirs in inner.items():
+        cell = re.escape(ours)
+        rules.append((rf"{cell}\.peep_([if])", rf"{theirs}.ct_weight[\1]"))
+        rules.append((rf"{cell}\.peep_o", f"{theirs}.oc_weight"))
+    return rules
+
+
 METHODS: dict[str, Callable[[Mapping[str, Tensor], Hints], Imported]] = {
     "convlstm": convlstm,
     "predrnn": predrnn,
     "predrnnv2": predrnnv2,
+    "predrnnpp": predrnnpp,
+    "mim": mim,
 }
 """OpenSTL's own word for a method -> its importer."""
 
 MARKS: dict[str, str] = {
+    "predrnnpp": "gradient_highway.z_concat.0.weight",
+    "mim": "stlstm_layer.0.conv_x.0.weight",
     "predrnnv2": "adapter.weight",
     "predrnn": "cell_list.0.conv_m.0.weight",
     "convlstm": "cell_list.0.conv_x.0.weight",
