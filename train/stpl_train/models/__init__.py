@@ -14,11 +14,16 @@ from stpl_deploy.errors import RecipeError, first_problem
 from stpl_train.forecaster import Forecaster, FrameShape
 
 MODELS: dict[str, str] = {
+    "cms-lstm": "stpl_train.models.cms_lstm:CMSLSTM",
     "convlstm": "stpl_train.models.convlstm:ConvLSTM",
     "e3d-lstm": "stpl_train.models.e3d_lstm:E3DLSTM",
     "mim": "stpl_train.models.mim:MIM",
     "modernn": "stpl_train.models.modernn:MoDeRNN",
+    "predrnn": "stpl_train.models.predrnn:PredRNN",
     "predrnn-pp": "stpl_train.models.predrnn_pp:PredRNNPP",
+    "predrnn-v2": "stpl_train.models.predrnn:PredRNNV2",
+    "predrnn-zigzag": "stpl_train.models.predrnn_zigzag:PredRNNZigzag",
+    "sa-convlstm": "stpl_train.models.sa_convlstm:SAConvLSTM",
 }
 """One word -> where the class lives."""
 

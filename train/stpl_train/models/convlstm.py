@@ -6,9 +6,15 @@ Equations (`*` convolution, `o` product, `s` sigmoid), for each layer:
     c' = f o c + i o g      o = s(Wxo*x + Who*h)                  h' = o o tanh(c')
 
 No biases, no peepholes, none of OpenSTL's unused weights. `forget_bias = 0` is OpenSTL's own.
+
+`equations = "openstl-2023-06"` is what OpenSTL computed until December 2023 (its issue 68):
+h' = o o g, so that the cell never reaches the output. Weights published in June 2023 were
+presumably trained with it.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from pydantic import Field, PositiveInt
@@ -40,6 +46,8 @@ class ConvLSTMConfig(ModelConfig):
     """Norm after each gate convolution."""
     forget_bias: float = 1.0
     """Added to the forget gate before its sigmoid."""
+    equations: Literal["current", "openstl-2023-06"] = "current"
+    """The older ones are for OpenSTL's weights of June 2023 only."""
 
 
 class ConvLSTMCell(nn.Module):
@@ -54,14 +62,16 @@ class ConvLSTMCell(nn.Module):
         self.conv_x = ConvNorm(inputs, 4 * hidden, config.kernel, config.norm, *size)
         self.conv_h = ConvNorm(hidden, 4 * hidden, config.kernel, config.norm, *size)
         self.forget_bias = config.forget_bias
+        self.output_reads_cell = config.equations == "current"
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         """Advance the layer by one frame."""
         gates = self.conv_x(x) + self.conv_h(h)  # (B, 4D, h, w)
         i, f, g, o = gates.chunk(4, dim=1)  # (B, D, h, w) each
         i, f, o = torch.sigmoid(i), torch.sigmoid(f + self.forget_bias), torch.sigmoid(o)
-        c = f * c + i * torch.tanh(g)  # (B, D, h, w)
-        return o * torch.tanh(c), c
+        g = torch.tanh(g)  # (B, D, h, w)
+        c = f * c + i * g  # (B, D, h, w)
+        return o * (torch.tanh(c) if self.output_reads_cell else g), c
 
 
 class ConvLSTM(nn.Module):
