@@ -5,6 +5,7 @@
     │   ├── RecipeError          a recipe or a --set that does not hold
     │   ├── FrameError           frames of the wrong shape, dtype or range, or unreadable
     │   ├── RunError             a run directory that is missing, broken or in the way
+    │   ├── DivergedError        training whose loss or weights are no longer finite
     │   ├── BundleError          a bundle that is missing, not one, or of a newer schema
     │   └── CheckpointError      another project's checkpoint that does not fit
     ├── BreachError (3)          a promise about numbers or bytes that does not hold
@@ -61,6 +62,10 @@ class FrameError(UsageError):
 
 class RunError(UsageError):
     """A run directory that is missing, broken or in the way."""
+
+
+class DivergedError(UsageError):
+    """Training whose loss or weights are no longer finite."""
 
 
 class BundleError(UsageError):

@@ -50,8 +50,12 @@ class Frame:
         return digest.hexdigest()
 
 
-def read_array(path: Path) -> NDArray[Any]:
+def read_array(path: Path, *, lazy: bool = False) -> NDArray[Any]:
     """Read the one array of a .npy, .npz or .png file, as stored (PNG: `(H, W)` or `(H, W, C)`).
+
+    Args:
+        path: the file.
+        lazy: leave a .npy on disk, mapped into memory.
 
     Raises:
         FrameError: missing, empty, truncated, or not of these kinds.
@@ -65,7 +69,8 @@ def read_array(path: Path) -> NDArray[Any]:
     suffix = path.suffix.lower()
     try:
         if suffix == ".npy":
-            return _plain(np.load(path, allow_pickle=False), path)
+            mapped = "r" if lazy else None
+            return _plain(np.load(path, mmap_mode=mapped, allow_pickle=False), path)
         if suffix == ".npz":
             return _npz_array(path)
         if suffix == ".png":
@@ -183,16 +188,25 @@ def read_sequences(path: Path, shape: FrameShape | None, codec: FrameCodec) -> A
     Raises:
         FrameError: see `read_array` and `physical_values`; or a shape that does not fit.
     """
-    array = read_array(path)
-    if array.ndim == 4 and array.dtype == np.uint8 and array.shape[0] == 20 and array.shape[1] > 4:
+    return physical_values(sequence_layout(read_array(path), shape, str(path)), codec, str(path))
+
+
+def sequence_layout(array: NDArray[Any], shape: FrameShape | None, where: str) -> NDArray[Any]:
+    """View stored sequences as `(N, T, C, H, W)`; the layouts are those of `read_sequences`.
+
+    Raises:
+        FrameError: a shape that does not fit.
+    """
+    found = array.shape
+    if array.ndim == 4 and array.dtype == np.uint8 and found[0] == 20 and found[1] > 4:
         array = np.moveaxis(array, 0, 1)[:, :, None]  # (N, 20, 1, H, W)
     elif array.ndim == 4:
         array = array[None]  # (1, T, C, H, W)
     if array.ndim != 5 or 0 in array.shape or (shape is not None and array.shape[2:] != shape):
         wanted = "C, H, W" if shape is None else ", ".join(map(str, shape))
         raise FrameError(
-            f"{path} has the shape {array.shape}",
+            f"{where} has the shape {found}",
             expected=f"(N, T, {wanted}) or (T, {wanted})",
             fix="reshape it, or train a model for these frames",
         )
-    return physical_values(array, codec, str(path))
+    return array

@@ -22,6 +22,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    model_validator,
 )
 
 from stpl_deploy.codec import FrameCodec
@@ -51,7 +52,7 @@ class MovingMnistSection(_Section):
 
     source: Literal["moving-mnist"]
     frame: tuple[Literal[1], PositiveInt, PositiveInt] = (1, 64, 64)
-    """(C, H, W); H = W."""
+    """(C, H, W)"""
     context: PositiveInt = 10
     """T, the frames that the model reads."""
     horizon: PositiveInt = 10
@@ -70,6 +71,15 @@ class MovingMnistSection(_Section):
     """Seconds between frames; None where time has no meaning."""
     codec: FrameCodec = FrameCodec()
 
+    @model_validator(mode="after")
+    def _digits_fit(self) -> MovingMnistSection:
+        if self.digit_size > min(self.frame[1:]):
+            raise ValueError(
+                f"digit_size {self.digit_size} must not exceed the frame of "
+                f"{self.frame[1]}x{self.frame[2]}"
+            )
+        return self
+
 
 class ArraySection(_Section):
     """`[data] source = "array"`: the user's own sequences, `.npy` or `.npz`."""
@@ -85,6 +95,8 @@ class ArraySection(_Section):
     """Frames between the starts of neighbouring windows."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """The last part of the data, never trained on; no window crosses into it."""
+    validation_sequences: PositiveInt = 256
+    """At most so many windows of that part, evenly spread."""
     cadence_s: PositiveFloat | None = None
     codec: FrameCodec = FrameCodec()
 
@@ -98,7 +110,7 @@ class TrainingSection(_Section):
     iterations: PositiveInt
     batch: PositiveInt = 16
     """Sequences per iteration, over all devices together."""
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     lr: PositiveFloat = 1e-3
     lr_min: NonNegativeFloat = 1e-6
     lr_hold: PositiveInt = 1
@@ -111,15 +123,32 @@ class TrainingSection(_Section):
     over the batch; `mse`: mean of squares."""
     skip_first_guess: bool = True
     """Leave the guess of frame 2 out of the loss, as MoDeRNN's and CMS-LSTM's code does."""
+    sampling: Literal["scheduled", "reverse"] = "scheduled"
+    """Which true frames the model is shown: `scheduled` (all of the context, ever fewer of the
+    future) or PredRNN-V2's `reverse` (ever more of the context as well), models.md 3.1 and 3.2."""
     sampling_until: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Scheduled sampling: the chance of seeing the true frame falls from 1 to 0 over this part of
-    the iterations; 0 never shows one."""
+    """`scheduled`: the chance of seeing the true frame falls from 1 to 0 over this part of the
+    iterations; 0 never shows one."""
+    reverse_start: NonNegativeInt = 25000
+    """`reverse`: the iteration up to which context and future are both shown half the time."""
+    reverse_end: PositiveInt = 50000
+    """`reverse`: from here on the context is always shown, the future never."""
+    reverse_alpha: PositiveFloat = 5000.0
+    """`reverse`: iterations in which the chance that a context frame is hidden falls to 1/e."""
     reversed_pass: bool = True
     """A second optimiser step per iteration on the time-reversed sequence."""
     clip_norm: PositiveFloat | None = None
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     validate_every: PositiveInt = 200
     checkpoint_every: PositiveInt = 200
+
+    @model_validator(mode="after")
+    def _reverse_in_order(self) -> TrainingSection:
+        if not self.reverse_start < self.reverse_end:
+            raise ValueError(
+                f"reverse_start {self.reverse_start} must be below reverse_end {self.reverse_end}"
+            )
+        return self
 
 
 class Recipe(_Section):
@@ -138,16 +167,30 @@ def shipped_recipes() -> list[str]:
     )
 
 
-def load_recipe(name: str, settings: Sequence[str] = ()) -> Recipe:
+def load_recipe(name: str, settings: Sequence[str] = (), model: str | None = None) -> Recipe:
     """Read a recipe by file or shipped name and apply `section.key=value` settings.
+
+    Args:
+        name: a file, or one of `shipped_recipes`.
+        settings: each `section.key=value`.
+        model: another model's name; it takes the place of the recipe's whole `[model]` section,
+            whose keys belong to the recipe's own model.
 
     Raises:
         RecipeError: no such recipe, not TOML, an unknown key, or a value that does not fit.
     """
     document = _document(name)
+    if model is not None:
+        document["model"] = {"name": model}
     for setting in settings:
         _apply(document, setting)
     return parse_recipe(document)
+
+
+def recipe_title(name: str) -> str:
+    """What a shipped recipe says about itself in its first line."""
+    text = (resources.files("stpl_train") / "recipes" / f"{name}.toml").read_text()
+    return text.partition("\n")[0].lstrip("# ")
 
 
 def parse_recipe(document: dict[str, Any]) -> Recipe:

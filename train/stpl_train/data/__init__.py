@@ -1,1 +1,44 @@
-"""Training data: sequences of frames."""
+"""Training data: sequences by index, from a generator or from the user's own file."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stpl_train.data.arrays import open_array
+from stpl_train.data.digits import Part, digit_images
+from stpl_train.data.moving_digits import MovingDigits
+from stpl_train.data.sequences import DataSplit, Sequences, training_indices
+from stpl_train.randomness import Stream
+from stpl_train.recipe import ArraySection, DataSection, MovingMnistSection
+
+__all__ = ["DataSplit", "Sequences", "open_data", "training_indices"]
+
+
+def open_data(section: DataSection, seed: int) -> DataSplit:
+    """Open the data of a recipe; the validation part does not depend on the seed.
+
+    Raises:
+        FrameError: files that are missing or that do not fit.
+        EnvironmentFault: digits that must be downloaded, and cannot be.
+    """
+    if isinstance(section, ArraySection):
+        return open_array(section)
+    training = _moving_digits(section, seed, "training", None)
+    validation = _moving_digits(section, 0, "validation", section.validation_sequences)
+    every = np.arange(section.validation_sequences)
+    return DataSplit(training, validation.batch(every), section.frame)
+
+
+def _moving_digits(
+    section: MovingMnistSection, seed: int, part: Part, count: int | None
+) -> MovingDigits:
+    return MovingDigits(
+        images=digit_images(section.images, section.digit_size, part),
+        frame=section.frame,
+        length=section.context + section.horizon,
+        digits=section.digits,
+        step=section.step,
+        seed=seed,
+        stream=Stream.TRAINING_DIGITS if part == "training" else Stream.VALIDATION_DIGITS,
+        count=count,
+    )

@@ -1,0 +1,66 @@
+"""What the training loop asks of data: sequences by index, and in which order they come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpl_deploy.codec import Array
+from stpl_train.forecaster import FrameShape
+from stpl_train.randomness import permutation
+
+Indices = NDArray[np.int64]
+"""(B,), numbers of sequences."""
+
+
+class Sequences(Protocol):
+    """A set of sequences, each a pure function of its index."""
+
+    @property
+    def count(self) -> int | None:
+        """How many there are; None where they never repeat."""
+        ...
+
+    def batch(self, indices: Indices) -> Array:
+        """Sequences `(B, T + K, C, H, W)` float32 in model units.
+
+        A sequence depends on its own index only, not on the others in the batch.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class DataSplit:
+    """Opened data: what is trained on, what is held out, and the frame's shape."""
+
+    training: Sequences
+    validation: Array
+    """`(N, T + K, C, H, W)` float32 in model units; never trained on, never a test set."""
+    frame: FrameShape
+
+
+def training_indices(sequences: Sequences, seed: int, iteration: int, batch: int) -> Indices:
+    """Which sequences iteration 0, 1, ... sees: every one once per epoch, in a new random order.
+
+    Args:
+        sequences: the training set.
+        seed: of the run.
+        iteration: from 0.
+        batch: sequences per iteration over all devices; a batch may reach into the next epoch.
+
+    Returns:
+        `(batch,)`.
+    """
+    places = np.arange(iteration * batch, (iteration + 1) * batch, dtype=np.int64)
+    if sequences.count is None:
+        return places
+    epochs, within = np.divmod(places, sequences.count)
+    orders = {
+        int(epoch): permutation(seed, int(epoch), sequences.count) for epoch in np.unique(epochs)
+    }
+    return np.array(
+        [orders[int(e)][w] for e, w in zip(epochs, within, strict=True)], dtype=np.int64
+    )

@@ -1,0 +1,239 @@
+"""The training loop itself, on one or several devices.
+
+It always starts from the run directory's training.safetensors: a new run has one with iteration 0,
+so a resumed run takes the same way. Everything random is a function of (seed, iteration).
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Iterator
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from stpl_deploy.codec import Array
+from stpl_deploy.errors import DivergedError
+from stpl_deploy.metrics import mse_per_frame
+from stpl_train.checkpoint import (
+    Progress,
+    ValidationRow,
+    load_training,
+    plain_weights,
+    restore_optimizer,
+    save_training,
+    save_weights,
+)
+from stpl_train.data import DataSplit, training_indices
+from stpl_train.interrupt import StopRequest
+from stpl_train.logs import NoScalars, Scalars, open_scalars, save_metrics
+from stpl_train.losses import sequence_loss, shard_weight
+from stpl_train.models import build_model
+from stpl_train.prefetch import prefetched
+from stpl_train.progress import Reporter
+from stpl_train.randomness import Stream, torch_seed
+from stpl_train.run import METRICS, TRAINING, WEIGHTS, Run, load_weights
+from stpl_train.schedules import Shown, learning_rate, shown_frames
+from stpl_train.unroll import TrainingPass
+from stpl_train.validation import forecasts, persistence_mse, save_strips
+
+_CHECK_EVERY = 10
+"""Iterations between looks at the loss on a GPU, which has to finish its queue for that."""
+
+
+class Trainer:
+    """One process's part of a training run."""
+
+    def __init__(self, fabric: Fabric, run: Run, data: DataSplit) -> None:
+        """Read the run's state and set model and optimiser up on this process's device."""
+        self.fabric, self.run, self.data = fabric, run, data
+        self.training = run.recipe.training
+        self.context, self.horizon = run.recipe.data.context, run.recipe.data.horizon
+        state = load_training(run.file(TRAINING))
+        self.progress: Progress = state.progress
+        model = build_model(run.recipe.model.name, run.frame_shape, run.recipe.model.keys)
+        load_weights(model, state.weights, str(run.file(TRAINING)))
+        self.model = model.train()
+        # Built after the weights lie on the device, so that the moments are put there too.
+        fabric.to_device(self.model)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=self.training.lr, weight_decay=self.training.weight_decay
+        )
+        restore_optimizer(self.model, self.optimizer, state.moments)
+        self.unrolled, self.stepper = fabric.setup(TrainingPass(self.model), self.optimizer)
+        if state.progress.precision:
+            fabric.strategy.precision.load_state_dict(state.progress.precision)
+        self.loss_sum = torch.tensor(
+            self.progress.loss_sum, dtype=torch.float64, device=fabric.device
+        )
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes and reports."""
+        return self.fabric.is_global_zero
+
+    def fit(self, reporter: Reporter) -> int | None:
+        """Train to the end, or to a wish to stop.
+
+        Returns:
+            The signal that stopped it, or None at the end.
+
+        Raises:
+            DivergedError: the loss or a weight is no longer finite; the last saved state stays.
+        """
+        scalars = self._scalars()
+        reporter.start(self.progress.iteration, self.training.iterations)
+        try:
+            with StopRequest() as stop:
+                for iteration, batch in self._batches():
+                    loss = self._iterate(iteration, batch)
+                    stopped = self._agreed(stop.signal)
+                    self._after(iteration + 1, loss, stopped is not None, reporter, scalars)
+                    if stopped is not None:
+                        return stopped
+        finally:
+            reporter.close()
+            scalars.close()
+        return None
+
+    def _scalars(self) -> Scalars:
+        if not self.main:
+            return NoScalars()
+        return open_scalars(self.run.file("tensorboard"), self.progress.iteration)
+
+    def _batches(self) -> Iterator[tuple[int, Array]]:
+        def load(iteration: int) -> Array:
+            indices = training_indices(
+                self.data.training, self.training.seed, iteration, self.training.batch
+            )
+            return self.data.training.batch(indices[self._share])  # (B, T + K, C, H, W)
+
+        return prefetched(load, self.progress.iteration, self.training.iterations)
+
+    @property
+    def _share(self) -> slice:
+        """This device's rows of the whole batch."""
+        return slice(self.fabric.global_rank, None, self.fabric.world_size)
+
+    def _iterate(self, iteration: int, batch: Array) -> Tensor:
+        """One optimiser step forward in time and, where the recipe says so, one backward."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.training, iteration)
+        frames = torch.from_numpy(batch)
+        if self.fabric.device.type == "cuda":
+            frames = frames.pin_memory()
+        frames = frames.to(self.fabric.device, non_blocking=True)
+        shown = shown_frames(self.training, iteration, self.context, self.horizon)[self._share]
+        # A model's own random layers: the same after a resume.
+        torch.manual_seed(torch_seed(self.training.seed, Stream.MODEL, iteration))
+        loss = self._step(frames, shown)
+        if self.training.reversed_pass:
+            loss = self._step(frames.flip(1), shown)
+        return loss
+
+    def _step(self, frames: Tensor, shown: Shown) -> Tensor:
+        """One optimiser step on `(B, T + K, C, H, W)`; returns the loss of the whole batch."""
+        kind, devices = self.training.loss, self.fabric.world_size
+        self.stepper.zero_grad()
+        guesses, penalty = self.unrolled(frames, shown)
+        loss = sequence_loss(kind, guesses, frames, skip_first=self.training.skip_first_guess)
+        local, total = frames.shape[0], self.training.batch
+        weight = shard_weight(kind, local, total, devices)
+        self.fabric.backward(loss * weight + penalty * (devices * local / total))
+        if self.training.clip_norm is not None:
+            self.fabric.clip_gradients(
+                self.unrolled,
+                self.stepper,
+                max_norm=self.training.clip_norm,
+                error_if_nonfinite=False,
+            )
+        self.stepper.step()
+        whole = loss.detach() * (weight / devices)
+        if devices > 1:
+            whole = self._sum(whole)
+        self.loss_sum += whole
+        self.progress.loss_steps += 1
+        return whole
+
+    def _agreed(self, wish: int | None) -> int | None:
+        """The signal that any process got: all stop after the same iteration."""
+        if self.fabric.world_size == 1:
+            return wish
+        # SIGINT is 2 and SIGTERM 15: the sum over processes is positive where any got one.
+        total = self._sum(torch.tensor(float(wish or 0), device=self.fabric.device))
+        return None if float(total) == 0 else wish or signal.SIGINT
+
+    def _sum(self, value: Tensor) -> Tensor:
+        """Over all processes."""
+        total = self.fabric.all_reduce(value, reduce_op="sum")
+        assert isinstance(total, Tensor)
+        return total
+
+    def _after(
+        self, done: int, loss: Tensor, stopping: bool, reporter: Reporter, scalars: Scalars
+    ) -> None:
+        """Check, report, validate and save, as far as each is due after `done` iterations."""
+        self.progress.iteration = done
+        last = done == self.training.iterations
+        validate = last or done % self.training.validate_every == 0
+        save = last or stopping or done % self.training.checkpoint_every == 0
+        shows = self.main and reporter.wants_step()
+        if (
+            self.fabric.device.type == "cpu"
+            or done % _CHECK_EVERY == 0
+            or validate
+            or save
+            or shows
+        ):
+            value = self._finite(float(loss), "loss", done)
+            if done % _CHECK_EVERY == 0:
+                scalars.loss(done, value)
+            if shows:
+                reporter.step(done, value)
+        if validate or save:
+            self.progress.loss_sum = float(self.loss_sum)
+        if validate:
+            self._validate(done, reporter, scalars)
+        if save and self.main:
+            self.progress.precision = self.fabric.strategy.precision.state_dict()
+            save_training(self.run.file(TRAINING), self.model, self.optimizer, self.progress)
+
+    def _finite(self, value: float, what: str, done: int) -> float:
+        if math.isfinite(value):
+            return value
+        lr = self.training.lr
+        raise DivergedError(
+            f"the {what} is {value} at iteration {done}",
+            expected="a finite number",
+            fix=f"--set training.lr={lr / 3:.2g} with another --out ({self.run.path} keeps the "
+            "last saved state)",
+        )
+
+    def _validate(self, done: int, reporter: Reporter, scalars: Scalars) -> None:
+        if self.main:
+            sequences = self.data.validation
+            # Weights that are not finite end here, before anything is written.
+            weights = plain_weights(self.model)
+            with self.fabric.autocast():
+                forecast = forecasts(self.model, sequences, self.context, self.training.batch)
+            mse = mse_per_frame(forecast, sequences[:, self.context :])
+            self._finite(float(mse.sum()), "validation error", done)
+            row = ValidationRow(
+                iteration=done,
+                loss=self.progress.loss_sum / max(1, self.progress.loss_steps),
+                lr=learning_rate(self.training, done - 1),
+                mse=tuple(mse.tolist()),
+                persistence=tuple(persistence_mse(sequences, self.context).tolist()),
+            )
+            self.progress.rows.append(row)
+            best = self.progress.best is row
+            if best:
+                save_weights(self.run.file(WEIGHTS), weights)
+            save_metrics(self.run.file(METRICS), self.progress.rows)
+            save_strips(self.run.file("samples") / f"{done:06d}.png", sequences, forecast)
+            scalars.row(row)
+            reporter.validated(row, best)
+        self.progress.loss_sum, self.progress.loss_steps = 0.0, 0
+        self.loss_sum.zero_()
