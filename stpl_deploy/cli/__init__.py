@@ -2,32 +2,155 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import sys
+import traceback
+from typing import Annotated
 
 import typer
 
-from stpl_deploy.errors import StplError
+from stpl_deploy import __version__
+from stpl_deploy.errors import EnvironmentFault, StplError
+
+INTERRUPTED = 130
+"""128 + SIGINT, as shells count."""
+PIPE_CLOSED = 141
+"""128 + SIGPIPE."""
 
 app = typer.Typer(
     name="stpl-deploy",
     help="Train spatiotemporal models, export them, and stream nowcasts at the edge.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
+# typer makes its copy of click's exceptions public only in part: this one by its subclass.
+_CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]  # ClickException
+
+_MACHINE_ERRORS = {
+    errno.ENOSPC: "free some space, or write to another disk",
+    errno.EDQUOT: "free some of your quota, or write to another disk",
+    errno.EROFS: "write to another place",
+    errno.EACCES: "check the permissions, or write to another place",
+    errno.EPERM: "check the permissions, or write to another place",
+    errno.EMFILE: "ulimit -n 4096",
+    errno.EIO: "check the disk",
+}
+"""Failures of the machine, not of stpl-deploy, and what to do about each."""
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"stpl-deploy {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
 
 def main() -> None:
-    """Run the command line; a user's mistake ends in one line and its exit code."""
+    """Run the command line and exit with its code; a user's mistake ends in one line."""
+    raise SystemExit(run(sys.argv[1:] or ["--help"]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line.
+
+    Args:
+        arguments: without the program's name.
+
+    Returns:
+        The exit code: see `stpl_deploy.errors`.
+    """
     from stpl_deploy.cli import verbs
 
-    verbs.register(app)
+    if not app.registered_commands:
+        verbs.register(app)
+    command = typer.main.get_command(app)
     try:
-        app()
-    except StplError as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        raise SystemExit(130) from None
+        code = command.main(arguments, prog_name="stpl-deploy", standalone_mode=False)
+        sys.stdout.flush()
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        return _pipe_closed()
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # typer's answer to a closed pipe
+            return _pipe_closed()
+        raise
+    except Exception as error:
+        return _told(error)
+    # An exit code where typer.Exit was raised, else what the verb returned.
+    return _fail("interrupted", code) if code == INTERRUPTED else code or 0
+
+
+def _told(error: Exception) -> int:
+    """Tell an error on stderr and give its exit code."""
+    if isinstance(error, _CommandLineError):
+        return _fail(f"error: {_usage(error)}", 2)
+    known = error if isinstance(error, StplError) else as_fault(error)
+    if known is not None:
+        return _fail(f"error: {known}", known.exit_code)
+    traceback.print_exception(error)
+    return _fail(
+        f"This is a bug in stpl-deploy {__version__}. Please report it with the lines above and "
+        "the output of: stpl-deploy doctor",
+        1,
+    )
+
+
+def as_fault(error: Exception) -> EnvironmentFault | None:
+    """The fault of this machine behind an error that no verb expected; None where there is none."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return EnvironmentFault(
+            f"out of memory: {str(error).splitlines()[0] if str(error) else 'no block is left'}",
+            expected="room for the model and its batch",
+            fix="a smaller batch, or stop other programs",
+        )
+    if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
+        where = f"{error.filename}: " if error.filename else ""
+        return EnvironmentFault(
+            f"{where}{error.strerror}",
+            expected="a disk that can be read and written",
+            fix=_MACHINE_ERRORS[error.errno],
+        )
+    return None
+
+
+def _usage(error: Exception) -> str:
+    """One line for a command line that does not parse."""
+    message = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "stpl-deploy"
+    return f"{message[:1].lower()}{message[1:]}; try: {command} --help"
+
+
+def _fail(line: str, code: int) -> int:
+    try:
+        sys.stderr.write(f"{line}\n")
+    except BrokenPipeError:
+        return _pipe_closed()
+    return code
+
+
+def _pipe_closed() -> int:
+    """Whoever read our output has gone: say nothing more, here or when Python flushes at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            with contextlib.suppress(BrokenPipeError):
+                stream.flush()
+            os.dup2(nowhere, stream.fileno())
+    return PIPE_CLOSED

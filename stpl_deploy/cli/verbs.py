@@ -10,6 +10,7 @@ VERBS = (
     "export",
     "verify",
     "inspect",
+    "doctor",
 )
 """Each is a module beside this one with a function of the same name."""
 

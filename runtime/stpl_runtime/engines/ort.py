@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from stpl_deploy.bundle import Bundle, GraphName
 from stpl_deploy.codec import Array
 from stpl_deploy.errors import BundleError, EnvironmentFault, FrameError, MissingExtraError
+from stpl_deploy.machine import usable_cpus
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -24,24 +24,6 @@ class OrtState:
 
     values: tuple[onnxruntime.OrtValue, ...]
     batch: int
-
-
-def usable_cpus() -> int:
-    """CPUs that this process may run on: affinity mask, then the cgroup's quota."""
-    try:
-        count = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this system
-        count = os.cpu_count() or 1
-    return max(1, min(count, _cgroup_quota() or count))
-
-
-def _cgroup_quota() -> int | None:
-    try:
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            quota, period = file.read().split()
-        return None if quota == "max" else max(1, int(quota) // int(period))
-    except (OSError, ValueError):
-        return None
 
 
 class OrtSession:

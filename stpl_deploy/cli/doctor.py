@@ -1,0 +1,179 @@
+"""`stpl-deploy doctor`: what this machine has, what works, and what to type for the rest."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stpl_deploy.errors import EnvironmentFault
+
+if TYPE_CHECKING:
+    from stpl_deploy.machine import Machine
+    from stpl_runtime.providers import ProviderTrial
+
+DISTRIBUTION = "stpl-deploy"
+
+
+@dataclass(frozen=True)
+class Extra:
+    """One extra of stpl-deploy and what of it is not installed."""
+
+    extra: str
+    missing: tuple[str, ...]
+    fix: str
+    """What to type; empty where nothing is missing."""
+
+
+@dataclass(frozen=True)
+class Examination:
+    """Everything that doctor found."""
+
+    machine: Machine
+    trials: tuple[ProviderTrial, ...]
+    extras: tuple[Extra, ...]
+    problems: tuple[str, ...]
+    """Things that are wrong, each with what to type."""
+
+    @property
+    def works(self) -> bool:
+        """Whether a bundle can run here at all."""
+        return any(trial.works for trial in self.trials)
+
+
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Say what this machine has, which engines really work, and what to type for the rest."""
+    found = examine_all()
+    if json:
+        from stpl_deploy.cli.output import print_json
+
+        print_json({"works": found.works, **asdict(found)})
+    else:
+        _print(found)
+    if not found.works:
+        raise EnvironmentFault(
+            "no engine works on this machine",
+            expected="one that can run a bundle",
+            fix=_first_fix(found.problems),
+        )
+
+
+def examine_all() -> Examination:
+    """Look at the machine, try every provider, and compare the extras with what is installed."""
+    from stpl_deploy import machine
+    from stpl_runtime.providers import try_providers
+
+    here = machine.examine()
+    problems = list(clashes(here.libraries))
+    trials: tuple[ProviderTrial, ...] = ()
+    try:
+        trials = try_providers()
+    except ImportError as error:
+        if not problems:
+            build = next((name for name in machine.ORT_BUILDS if here.libraries[name]), None)
+            problems.append(
+                f"{build} {here.libraries[build]} cannot be imported ({error}); "
+                f"try: pip install --force-reinstall {build}"
+                if build
+                else "onnxruntime is not installed; try: pip install 'stpl-deploy[cpu]'"
+            )
+    return Examination(here, trials, tuple(extras(here.libraries)), tuple(problems))
+
+
+def clashes(libraries: dict[str, str | None]) -> list[str]:
+    """Say so where several builds of ONNX Runtime share the one package folder.
+
+    Args:
+        libraries: distribution -> version, None where it is not installed.
+    """
+    from stpl_deploy.machine import ORT_BUILDS
+
+    builds = [name for name in ORT_BUILDS if libraries.get(name)]
+    if len(builds) < 2:
+        return []
+    names = " ".join(builds)
+    found = f"{' and '.join(builds)} are both installed and overwrite each other's files"
+    return [f"{found}; try: pip uninstall -y {names} && pip install {builds[-1]}"]
+
+
+def extras(libraries: dict[str, str | None]) -> list[Extra]:
+    """Compare this package's own metadata with what is installed.
+
+    Args:
+        libraries: distribution -> version, of the machine's report.
+    """
+    from stpl_deploy.machine import ORT_BUILDS, installed_version
+
+    has_ort = any(libraries.get(name) for name in ORT_BUILDS)
+    missing: dict[str, list[str]] = {}
+    too_old: set[str] = set()
+    for line in metadata.requires(DISTRIBUTION) or ():
+        extra = re.search(r"extra == ['\"]([^'\"]+)['\"]", line)
+        library = re.match(r"[\w.-]+", line)
+        if extra is None or library is None or extra[1] == "all":
+            continue
+        gaps = missing.setdefault(extra[1], [])
+        present = installed_version(library[0]) or (library[0] == "onnxruntime" and has_ort)
+        if not present:
+            gaps.append(library[0])
+            if "python_version >= '3.11'" in line and sys.version_info < (3, 11):
+                too_old.add(extra[1])
+    return [
+        Extra(extra, tuple(gaps), _fix(extra, bool(gaps), extra in too_old, has_ort))
+        for extra, gaps in sorted(missing.items())
+    ]
+
+
+def _fix(extra: str, lacks: bool, too_old: bool, has_ort: bool) -> str:
+    if not lacks:
+        return ""
+    if too_old:
+        return "Python 3.11 or later"
+    if extra == "gpu" and has_ort:
+        return f"pip uninstall -y onnxruntime && pip install '{DISTRIBUTION}[gpu]'"
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
+
+
+def _first_fix(problems: tuple[str, ...]) -> str:
+    return next((line.partition("try: ")[2] for line in problems), "pip install -U onnxruntime")
+
+
+def _print(found: Examination) -> None:
+    from stpl_deploy.cli.output import print_table
+
+    here = found.machine
+    rows: dict[str, Any] = {
+        "stpl-deploy": here.stpl_deploy,
+        "Python": here.python,
+        "system": f"{here.system}, {here.arch}",
+        "processor": f"{here.cpu}, {here.usable_cpus} CPUs usable",
+        "memory": f"{here.memory_gib:g} GiB",
+        "NVIDIA": _nvidia(here),
+        **{name: version for name, version in here.libraries.items() if version},
+    }
+    sys.stdout.write("this machine\n")
+    for name, value in rows.items():
+        sys.stdout.write(f"  {name:<18}{value}\n")
+    print_table(
+        "ONNX Runtime providers, each tried",
+        ["provider", "works", "why not"],
+        [[trial.provider, "yes" if trial.works else "no", trial.note] for trial in found.trials],
+    )
+    sys.stdout.write("extras\n")
+    for item in found.extras:
+        lack = f"lacks {', '.join(item.missing)}; try: {item.fix}" if item.missing else "installed"
+        sys.stdout.write(f"  {item.extra:<18}{lack}\n")
+    for problem in found.problems:
+        sys.stdout.write(f"problem: {problem}\n")
+
+
+def _nvidia(here: Machine) -> str:
+    board = f"Jetson Linux {here.jetson}" if here.jetson else ""
+    driver = f"driver {here.nvidia_driver}" if here.nvidia_driver else ""
+    return ", ".join(part for part in (board, driver, *here.gpus) if part) or "no driver"
