@@ -61,12 +61,14 @@ class ZigzagCell(nn.Module):
         d, k, size = config.hidden, config.kernel, (height, width)
         self.conv_x = ConvNorm(inputs, 4 * d, k, config.norm, *size) if inputs else None
         self.conv_h = ConvNorm(d, 4 * d, k, config.norm, *size, bias=config.bias)
-        # For i, f and o; zero, so that training starts without them.
-        self.peephole = nn.Parameter(torch.zeros(3, d, *size)) if config.peepholes else None
+        # Of i, f and o; zero, so that training starts without them.
+        self.peepholes = nn.ParameterList(
+            torch.zeros(d, *size) for _ in range(3 if config.peepholes else 0)
+        )
         self.forget_bias = config.forget_bias
 
     def _peep(self, gate: int, m: Tensor) -> Tensor | float:
-        return 0.0 if self.peephole is None else self.peephole[gate] * m  # (B, D, h, w)
+        return self.peepholes[gate] * m if len(self.peepholes) else 0.0  # (B, D, h, w)
 
     def forward(self, x: Tensor | None, h: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
         """Advance the layer by one frame."""
