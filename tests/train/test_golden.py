@@ -33,6 +33,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "openstl_predrnn": ("openstl", {"size": True}),
     "openstl_predrnn_ln1_32x48": ("openstl", {}),
     "openstl_predrnnv2": ("openstl", {"size": True}),
+    "openstl_predrnnpp": ("openstl", {"size": True}),
+    "openstl_predrnnpp_f09ce01": ("openstl", {"size": True, "equations": "openstl-2023-06"}),
+    "openstl_mim": ("openstl", {"size": True}),
     "thirdparty_sa_convlstm": ("sa-convlstm", {"size": True}),
 }
 """Case -> importer, hints; `size` says that no tensor tells the frame's size."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -306,7 +306,7 @@ def test_predrnn_v2_infers_as_predrnn_and_penalises_in_training() -> None:
 
 def test_the_zigzag_memory_reaches_the_layer_above_in_the_same_frame() -> None:
     shape = (1, 16, 16)
-    model = build("sa-convlstm-zigzag", shape)
+    model = cast("Any", build("sa-convlstm-zigzag", shape))
     state = model.initial_state(2)
     assert [name for name in state if name.endswith("m")] == ["m"]
     frame, zeros = clip(shape, 1)[:, 0], state["m"]
