@@ -31,6 +31,7 @@ from stpl_export.reference import MOST_SEQUENCES, make_reference, save_reference
 from stpl_export.weights import gather_weights, point_into, save_weights
 from stpl_runtime.verify import first_breach, verify_bundle
 from stpl_train.models import ForecasterModule
+from stpl_train.recipe import ArraySection, DataSection, SyntheticSection
 from stpl_train.run import Run, open_run
 
 Progress = Callable[[str], None]
@@ -85,7 +86,7 @@ def _sequences(run: Run, data: Path | None) -> tuple[Array, str]:
     section = run.recipe.data
     length = section.context + section.horizon
     if data is None:
-        return run.validation(), f"{section.source}, validation part"
+        return run.validation(), _label(section)
     physical = read_sequences(data, run.frame_shape, section.codec)
     if physical.shape[1] < length:
         raise FrameError(
@@ -94,6 +95,14 @@ def _sequences(run: Run, data: Path | None) -> tuple[Array, str]:
             fix="give longer sequences",
         )
     return section.codec.model_from_physical(physical[:, :length]), data.name
+
+
+def _label(section: DataSection) -> str:
+    """Where a run's own sequences came from."""
+    if isinstance(section, SyntheticSection):
+        return section.source
+    where = section.path.name if isinstance(section, ArraySection) else section.source
+    return f"{where}, validation part"
 
 
 def _write_graphs(

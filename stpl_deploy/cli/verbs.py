@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import importlib
+import keyword
 
 import typer
 
 VERBS = (
+    "import",
+    "train",
     "export",
     "verify",
     "inspect",
     "doctor",
 )
-"""Each is a module beside this one with a function of the same name."""
+"""Each is a module beside this one with a function of the same name; `import` is `import_`."""
 
 
 def register(app: typer.Typer) -> None:
     """Add every verb to the app."""
     for verb in VERBS:
-        module = importlib.import_module(f"stpl_deploy.cli.{verb}")
-        app.command(verb)(getattr(module, verb))
+        name = f"{verb}_" if keyword.iskeyword(verb) else verb
+        module = importlib.import_module(f"stpl_deploy.cli.{name}")
+        app.command(verb)(getattr(module, name))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stpl_train.models import build_model
+from stpl_train.recipe import Recipe
 from stpl_train.run import METRICS, open_run
 
 
@@ -24,9 +25,15 @@ def describe_run(path: Path) -> dict[str, Any]:
         + "x".join(str(side) for side in run.frame_shape),
         "data": recipe.data.source,
         "state": {name: tuple(tensor.shape[1:]) for name, tensor in state.items()},
-        "iterations": recipe.training.iterations,
-        "last": _last_line(path / METRICS),
+        **_origin(path, recipe),
     }
+
+
+def _origin(path: Path, recipe: Recipe) -> dict[str, Any]:
+    """How the weights came to be: imported, or trained here."""
+    if recipe.imported is not None:
+        return {"imported": f"{recipe.imported.file} of {recipe.imported.project}"}
+    return {"iterations": recipe.training.iterations, "last": _last_line(path / METRICS)}
 
 
 def _last_line(path: Path) -> dict[str, str]:

@@ -101,7 +101,24 @@ class ArraySection(_Section):
     codec: FrameCodec = FrameCodec()
 
 
-DataSection = Annotated[MovingMnistSection | ArraySection, Field(discriminator="source")]
+class SyntheticSection(_Section):
+    """`[data] source = "synthetic"`: an imported model came without data.
+
+    Moving digits stand in for the export's check; there is nothing to train on.
+    """
+
+    source: Literal["synthetic"]
+    frame: tuple[PositiveInt, PositiveInt, PositiveInt]
+    """(C, H, W)"""
+    context: PositiveInt = 10
+    horizon: PositiveInt = 10
+    cadence_s: PositiveFloat | None = None
+    codec: FrameCodec = FrameCodec()
+
+
+DataSection = Annotated[
+    MovingMnistSection | ArraySection | SyntheticSection, Field(discriminator="source")
+]
 
 
 class TrainingSection(_Section):
@@ -151,12 +168,26 @@ class TrainingSection(_Section):
         return self
 
 
+class ImportedSection(_Section):
+    """`[imported]`: where weights came from that were not trained here."""
+
+    project: str
+    """The word after `--from`."""
+    file: str
+    """The checkpoint's name."""
+    sha256: str
+    """Of the checkpoint's bytes."""
+    unused: tuple[str, ...] = ()
+    """Its tensors that change no output there and were left out."""
+
+
 class Recipe(_Section):
     """A whole recipe."""
 
     model: ModelSection
     data: DataSection
     training: TrainingSection
+    imported: ImportedSection | None = None
 
 
 def shipped_recipes() -> list[str]:
@@ -206,11 +237,25 @@ def parse_recipe(document: dict[str, Any]) -> Recipe:
         raise RecipeError(**first_problem(error, "", _known(where))) from error
 
 
+def settings_document(settings: Sequence[str]) -> dict[str, Any]:
+    """The part of a recipe that `section.key=value` settings make on their own.
+
+    Raises:
+        RecipeError: one of them has another form.
+    """
+    document: dict[str, Any] = {}
+    for setting in settings:
+        _apply(document, setting)
+    return document
+
+
 def _known(where: tuple[int | str, ...]) -> list[str]:
     sections: dict[str, type[BaseModel]] = {
         "training": TrainingSection,
         "moving-mnist": MovingMnistSection,
         "array": ArraySection,
+        "synthetic": SyntheticSection,
+        "imported": ImportedSection,
         "codec": FrameCodec,
     }
     inside = [str(part) for part in where[:-1] if str(part) in sections]

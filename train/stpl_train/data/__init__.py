@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from stpl_deploy.errors import RecipeError
 from stpl_train.data.arrays import open_array
 from stpl_train.data.digits import Part, digit_images
 from stpl_train.data.moving_digits import MovingDigits
 from stpl_train.data.sequences import DataSplit, Sequences, training_indices
 from stpl_train.randomness import Stream
-from stpl_train.recipe import ArraySection, DataSection, MovingMnistSection
+from stpl_train.recipe import ArraySection, DataSection, MovingMnistSection, SyntheticSection
 
 __all__ = ["DataSplit", "Sequences", "open_data", "training_indices"]
 
@@ -20,9 +21,16 @@ def open_data(section: DataSection, seed: int) -> DataSplit:
     Raises:
         FrameError: files that are missing or that do not fit.
         EnvironmentFault: digits that must be downloaded, and cannot be.
+        RecipeError: the stand-in of an imported model, which is not for training.
     """
     if isinstance(section, ArraySection):
         return open_array(section)
+    if isinstance(section, SyntheticSection):
+        raise RecipeError(
+            'data.source = "synthetic"',
+            expected="data to train on: moving-mnist or array",
+            fix="--set data.source=array --set data.path=FILE",
+        )
     training = _moving_digits(section, seed, "training", None)
     validation = _moving_digits(section, 0, "validation", section.validation_sequences)
     every = np.arange(section.validation_sequences)

@@ -122,17 +122,18 @@ def frame_and_patch(
         raise CheckpointError(
             f"the weights read {channels} channels per map cell",
             expected=f"frames of {shape[0] if shape else 'C'} channels in patches of {patch}",
-            fix="the frame shape and patch that the model was trained with",
+            fix="--frame C,H,W and --set model.patch=P as the model was trained",
         )
     if shape:
         return (shape[0], shape[1], shape[2]), patch
+    colours = channels // (patch * patch)
     if size is None:
         raise CheckpointError(
             "the weights fit frames of any size",
             expected="the height and width of the frames the model was trained on",
-            fix="--data with such frames, or the frame shape C,H,W",
+            fix=f"--frame {colours},64,64 (with your height and width), or --data FILE",
         )
-    return (channels // (patch * patch), size[0] * patch, size[1] * patch), patch
+    return (colours, size[0] * patch, size[1] * patch), patch
 
 
 def _patch_of(channels: int, colours: int | None) -> int:
@@ -175,7 +176,7 @@ def assemble(
                 f"tensor {upstream} has shape {tuple(found.shape)}",
                 expected=f"{tuple(ours[name].shape)} for {model} on frames of "
                 + "x".join(str(side) for side in frame_shape),
-                fix="the frame shape and patch that the model was trained with",
+                fix="--frame C,H,W and --set model.patch=P as the model was trained",
             )
     unused = tuple(name for name in tensors if name not in set(source.values()))
     for name in unused:
