@@ -8,10 +8,12 @@ import keyword
 import typer
 
 VERBS = (
-    "import",
     "train",
+    "import",
     "export",
     "verify",
+    "predict",
+    "stream",
     "inspect",
     "doctor",
 )

@@ -1,0 +1,165 @@
+"""`stpl-deploy train`: recipe -> run directory."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stpl_deploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from stpl_train.trainer import TrainingResult
+
+_DEVICES = ("auto", "cpu", "cuda")
+
+
+def train(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="A .toml file, or the name of a shipped recipe (see --list)."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory to make.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a key of the recipe."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Another model, also your own: package.module:Class."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last saved state of --out.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="Processes that share the batch.")] = 1,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    recipes: Annotated[
+        bool, typer.Option("--list", help="List the shipped recipes, and train nothing.")
+    ] = False,
+) -> None:
+    """Train a recipe; Ctrl-C saves, --resume goes on from there."""
+    from stpl_deploy.cli.extras import needs
+    from stpl_deploy.cli.output import print_json
+
+    if recipes:
+        _print_recipes(json)
+        return
+    target = _checked(recipe, out, settings, model, resume, device)
+    _import_from_here()
+    with needs("train"):
+        from stpl_train.progress import make_reporter
+        from stpl_train.recipe import load_recipe
+        from stpl_train.trainer import train as run_training
+
+    result = run_training(
+        None if recipe is None else load_recipe(recipe, settings or (), model),
+        target,
+        resume=resume,
+        device=device,  # type: ignore[arg-type]  # checked above
+        devices=devices,
+        reporter=make_reporter(quiet),
+    )
+    if json:
+        print_json(_document(result))
+    else:
+        _print_result(result)
+    if result.stopped_by is not None:
+        raise typer.Exit(128 + result.stopped_by)
+
+
+def _checked(
+    recipe: str | None,
+    out: Path | None,
+    settings: list[str] | None,
+    model: str | None,
+    resume: bool,
+    device: str,
+) -> Path:
+    if out is None:
+        raise UsageError("no --out", expected="a run directory", fix="--out runs/first")
+    if recipe is None and not resume:
+        raise UsageError(
+            "no RECIPE",
+            expected="a .toml file or a shipped name",
+            fix=f"stpl-deploy train modernn-mini --out {out}, or stpl-deploy train --list",
+        )
+    if recipe is None and (settings or model):
+        raise UsageError(
+            "--set or --model without RECIPE",
+            expected="a run resumed as it was started",
+            fix=f"stpl-deploy train --resume --out {out}",
+        )
+    if device not in _DEVICES:
+        raise UsageError(
+            f"--device {device}", expected=f"one of {', '.join(_DEVICES)}", fix="--device auto"
+        )
+    return out
+
+
+def _import_from_here() -> None:
+    """Make the user's own `package.module:Class` importable, as `python -m` would."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
+
+
+def _print_recipes(json: bool) -> None:
+    from stpl_deploy.cli.extras import needs
+    from stpl_deploy.cli.output import print_json
+
+    with needs("train"):
+        from stpl_train.recipe import recipe_title, shipped_recipes
+
+    titles = {name: recipe_title(name) for name in shipped_recipes()}
+    if json:
+        print_json(titles)
+        return
+    width = max(map(len, titles))
+    for name, title in titles.items():
+        print(f"{name:{width}}  {title}")
+
+
+def _document(result: TrainingResult) -> dict[str, object]:
+    return {
+        "run": str(result.run),
+        "finished": result.finished,
+        "iterations": result.iterations,
+        "best_iteration": result.best_iteration,
+        "mse_per_frame": list(result.mse),
+        "persistence_mse_per_frame": list(result.persistence),
+        "parameters": result.parameters,
+        "device": result.device,
+        "seconds": round(result.seconds, 3),
+    }
+
+
+def _print_result(result: TrainingResult) -> None:
+    from stpl_deploy.cli.output import print_table
+
+    if result.mse:
+        rows = [
+            [str(lead), f"{mse:.4g}", f"{still:.4g}", f"{mse / still - 1:+.0%}" if still else ""]
+            for lead, (mse, still) in enumerate(
+                zip(result.mse, result.persistence, strict=True), start=1
+            )
+        ]
+        print_table(
+            f"Validation MSE per frame, best weights (iteration {result.best_iteration})",
+            ["lead", "model", "persistence", "difference"],
+            rows,
+        )
+    if result.stopped_by is not None:
+        print(f"{result.run}: stopped and saved at iteration {result.iterations}")
+        print(f"next: stpl-deploy train --resume --out {result.run}")
+        return
+    what = "was trained already" if result.already else f"trained in {result.seconds:.0f} s"
+    print(
+        f"{result.run}: {what}, {result.iterations} iterations, {result.parameters:,} parameters, "
+        f"on {result.device}"
+    )
+    print(f"next: stpl-deploy export {result.run} --out {result.run}.bundle")
