@@ -3,32 +3,63 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from stpl_deploy.codec import Array
+from stpl_runtime.timing import time_text
 
 
 @dataclass(frozen=True)
 class Nowcast:
     """K predicted frames, when each is valid, and how they were made."""
 
-    issue_time: datetime
-    """Valid time of the newest observed frame; timezone-aware, UTC."""
-    valid_times: tuple[datetime, ...]
-    """K times, each after issue_time."""
     frames: Array
     """`(K, C, H, W)` float32, physical units, clipped to the codec's range."""
     context: Array
     """`(T, C, H, W)` float32, physical units: the frames it was made from."""
-    context_times: tuple[datetime, ...]
     units: str
     quantity: str
     low: float
     """Physical value that a picture shows as black."""
     high: float
     """Physical value that a picture shows as white."""
+    issue_time: datetime | None = None
+    """Valid time of the newest observed frame; UTC. None where the frames carry no time."""
+    cadence_s: float | None = None
+    """Seconds from one frame to the next; None where the frames carry no time."""
+    context_times: tuple[datetime, ...] = ()
+    """When each frame of the context was observed; empty where the frames carry no time."""
     source_id: str = ""
+    """Where the newest observed frame came from."""
     made_by: dict[str, str] = field(default_factory=dict)
     """Engine, provider, context mode, bundle checksum and the like."""
     latency_ms: float | None = None
     """From the newest frame's arrival to this nowcast; None for files."""
+
+    @property
+    def valid_times(self) -> tuple[datetime, ...]:
+        """K times, each after `issue_time`; empty where the frames carry no time."""
+        if self.issue_time is None or self.cadence_s is None:
+            return ()
+        step = timedelta(seconds=self.cadence_s)
+        return tuple(self.issue_time + step * k for k in range(1, len(self.frames) + 1))
+
+    @property
+    def name(self) -> str:
+        """A file name without suffix: `nowcast_<issue time>`."""
+        return "nowcast" if self.issue_time is None else f"nowcast_{time_text(self.issue_time)}"
+
+    def lead_text(self, steps: int) -> str:
+        """A frame's time against the issue time, in words: `+15 min`, or `+3` without times.
+
+        Args:
+            steps: frames after the newest observed one; 0 or less for the context.
+        """
+        sign = "\u2212" if steps < 0 else "+" if steps > 0 else ""
+        if self.cadence_s is None:
+            return f"{sign}{abs(steps)}"
+        seconds = abs(steps) * self.cadence_s
+        for unit, size in (("h", 3600.0), ("min", 60.0)):
+            if self.cadence_s >= size and self.cadence_s % size == 0:
+                return f"{sign}{seconds / size:g} {unit}"
+        return f"{sign}{round(seconds, 3):g} s"

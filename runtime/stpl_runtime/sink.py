@@ -5,8 +5,14 @@ A sink is one module under `sinks/`; its word in `SINKS` is what `--sink WORD:PA
 
 from __future__ import annotations
 
-from typing import Protocol
+import difflib
+import importlib
+import shutil
+from pathlib import Path
+from typing import Protocol, cast
 
+from stpl_deploy.errors import SinkError, UsageError
+from stpl_deploy.files import atomic_file
 from stpl_runtime.nowcast import Nowcast
 
 SINKS: dict[str, str] = {
@@ -20,6 +26,9 @@ SINKS: dict[str, str] = {
 class Sink(Protocol):
     """Writes nowcasts; each is on disk whole, or not there, when `write` returns."""
 
+    name: str
+    """What it is called in messages: its word and path."""
+
     def write(self, nowcast: Nowcast) -> None:
         """Write one nowcast.
 
@@ -31,3 +40,71 @@ class Sink(Protocol):
     def close(self) -> None:
         """Finish what is open."""
         ...
+
+
+def open_sink(text: str) -> Sink:
+    """Make a sink from `WORD:PATH`.
+
+    Raises:
+        UsageError: an unknown word, or no path.
+        SinkError: its directory cannot be made.
+    """
+    word, _, path = text.partition(":")
+    if word not in SINKS:
+        near = difflib.get_close_matches(word, SINKS, n=1)
+        raise UsageError(
+            f"unknown sink {word}",
+            expected=f"one of {', '.join(f'{name}:PATH' for name in SINKS)}",
+            fix=f"--sink {near[0] if near else 'npz'}:{path or 'DIRECTORY'}",
+        )
+    if not path:
+        raise UsageError(
+            f"--sink {text} has no path", expected=f"{word}:PATH", fix=f"--sink {word}:nowcasts"
+        )
+    module_name, _, name = SINKS[word].partition(":")
+    return cast("Sink", getattr(importlib.import_module(module_name), name)(Path(path)))
+
+
+def make_directory(path: Path) -> None:
+    """Make a sink's directory.
+
+    Raises:
+        UsageError: a file is in the way.
+        SinkError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(
+            f"{path} cannot be a directory: a file is in the way",
+            expected="a directory for nowcasts",
+            fix="another path",
+        ) from error
+    except OSError as error:
+        raise _sink_error(path, 0, error) from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file; it is there whole or not at all.
+
+    Raises:
+        SinkError: it could not be written.
+    """
+    try:
+        with atomic_file(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise _sink_error(path, len(content), error) from error
+
+
+def _sink_error(path: Path, size: int, error: OSError) -> SinkError:
+    there = next((p for p in (path, *path.parents) if p.is_dir()), Path("/"))
+    try:
+        free = f"{shutil.disk_usage(there).free:,} bytes free"
+    except OSError:
+        free = "free space unknown"
+    return SinkError(
+        f"cannot write {path}: {error.strerror or error} ({free})",
+        expected=f"room and rights for {size:,} bytes",
+        fix="free some space, or write elsewhere",
+    )

@@ -6,13 +6,18 @@ that `stpl-deploy stream` takes. A plain path means `folder`.
 
 from __future__ import annotations
 
+import difflib
+import importlib
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, cast
 
 from stpl_deploy.codec import FrameCodec
+from stpl_deploy.errors import UsageError
 from stpl_deploy.frames import Frame, FrameShape
 
 SOURCES: dict[str, str] = {
@@ -56,6 +61,12 @@ class Arrival:
 class Source(Protocol):
     """Yields what arrives until it ends or `stop` is set."""
 
+    name: str
+    """What it is called in messages."""
+    waits: bool
+    """True where frames wait at the source while the queue is full (files do); False where the
+    oldest in the queue must make room (a camera)."""
+
     def arrivals(self, stop: threading.Event) -> Iterator[Arrival]:
         """Yield arrivals in the order they are seen; return soon after `stop` is set.
 
@@ -63,3 +74,25 @@ class Source(Protocol):
             SourceLostError: the source went away for good.
         """
         ...
+
+
+def open_source(word: str, spec: SourceSpec) -> Source:
+    """Open what `stpl-deploy stream` was given: `SCHEME:REST`, `SCHEME://REST` or a path.
+
+    Raises:
+        UsageError: an unknown scheme, or a source that cannot be opened.
+    """
+    match = re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]+):(?://)?(.*)", word)
+    if match is None or Path(word).exists():
+        scheme, rest = "folder", word
+    else:
+        scheme, rest = match.group(1).lower(), match.group(2)
+    if scheme not in SOURCES:
+        near = difflib.get_close_matches(scheme, SOURCES, n=1)
+        raise UsageError(
+            f"unknown source {scheme}",
+            expected=f"a path, or one of {', '.join(f'{name}:' for name in SOURCES)}",
+            fix=f"{near[0] if near else 'folder'}:{rest}",
+        )
+    module_name, _, function = SOURCES[scheme].partition(":")
+    return cast("Source", getattr(importlib.import_module(module_name), function)(rest, spec))

@@ -1,0 +1,58 @@
+"""Nowcasts as PNG strips: the past, then the forecast, each frame with its lead time."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from stpl_runtime.nowcast import Nowcast
+from stpl_runtime.sink import make_directory, write_whole
+from stpl_runtime.sinks.picture import (
+    INK,
+    MARGIN,
+    TITLE,
+    canvas,
+    text_width,
+    tiles,
+    title,
+    write_text,
+)
+
+
+class PngSink:
+    """Writes `DIR/nowcast_<issue time>.png`."""
+
+    def __init__(self, path: Path) -> None:
+        """Make the directory `path`."""
+        make_directory(path)
+        self.path, self.name = path, f"png:{path}"
+
+    def write(self, nowcast: Nowcast) -> None:
+        """See `stpl_runtime.sink.Sink`."""
+        write_whole(self.path / f"{nowcast.name}.png", png_bytes(nowcast))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def png_bytes(nowcast: Nowcast) -> bytes:
+    """A strip, past | forecast, as a PNG file."""
+    every = tiles(nowcast)
+    bar = 2 * MARGIN  # a wider gap with a line between past and forecast
+    widths = sum(tile.image.width + MARGIN for tile in every)
+    heading = title(nowcast)
+    strip = canvas(
+        max(widths + MARGIN + bar, text_width(heading) + 2 * MARGIN),
+        TITLE + every[0].image.height + 2 * MARGIN,
+    )
+    write_text(strip, (MARGIN, 4), heading)
+    x, y = MARGIN, TITLE + MARGIN
+    for tile in every:
+        if tile.steps == 1:
+            strip.paste(INK, (x + MARGIN // 2, y, x + MARGIN // 2 + 2, strip.height - MARGIN))
+            x += bar
+        strip.paste(tile.image, (x, y))
+        x += tile.image.width + MARGIN
+    buffer = io.BytesIO()
+    strip.save(buffer, "PNG")
+    return buffer.getvalue()

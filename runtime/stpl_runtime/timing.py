@@ -1,0 +1,187 @@
+"""Time: the cadence grid, and when a file's frame was observed."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from stpl_deploy.errors import FrameError, UsageError
+
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+TOLERANCE = 0.25
+"""How far from its slot a frame may lie, as a fraction of the cadence."""
+
+
+@dataclass(frozen=True)
+class TimeGrid:
+    """Slots of equal length; slot 0 is at `phase`."""
+
+    cadence_s: float
+    phase: datetime
+
+    def slot(self, time: datetime) -> int | None:
+        """The slot that `time` belongs to; None where it lies off the grid."""
+        offset = (time - self.phase).total_seconds() / self.cadence_s
+        slot = math.floor(offset + 0.5)
+        return slot if abs(offset - slot) <= TOLERANCE + 1e-9 else None
+
+
+def time_text(time: datetime) -> str:
+    """UTC time as file names and messages show it, such as `20260131T120500Z`."""
+    fraction = f".{time.microsecond:06d}" if time.microsecond else ""
+    return f"{time.astimezone(timezone.utc):%Y%m%dT%H%M%S}{fraction}Z"
+
+
+_DIRECTIVES = {
+    "Y": r"\d{4}",
+    "y": r"\d{2}",
+    "m": r"\d{2}",
+    "d": r"\d{2}",
+    "H": r"\d{2}",
+    "I": r"\d{2}",
+    "M": r"\d{2}",
+    "S": r"\d{2}",
+    "f": r"\d{1,6}",
+    "j": r"\d{3}",
+    "b": r"[A-Za-z]{3}",
+    "B": r"[A-Za-z]+",
+    "p": r"[AaPp][Mm]",
+    "z": r"(?:Z|[+-]\d{2}:?\d{2})",
+    "%": "%",
+}
+
+
+def pattern_from_time_format(time_format: str) -> re.Pattern[str]:
+    """The regular expression that finds what a strptime pattern reads.
+
+    Raises:
+        UsageError: a directive that is not known, or none at all.
+    """
+    parts = re.split(r"(%.?)", time_format)
+    found = [part[1:] for part in parts[1::2]]
+    unknown = [letter for letter in found if letter not in _DIRECTIVES]
+    if unknown or not set(found) - {"%"}:
+        raise UsageError(
+            f"--time-format {time_format!r} has "
+            + (f"the directive %{unknown[0]}" if unknown else "no directive"),
+            expected="a strptime pattern of " + " ".join(f"%{letter}" for letter in _DIRECTIVES),
+            fix="--time-format %Y%m%d%H%M%S",
+        )
+    pieces = [_DIRECTIVES[part[1:]] if n % 2 else re.escape(part) for n, part in enumerate(parts)]
+    return re.compile("".join(pieces))
+
+
+# A run of 14 or 12 digits, or the same with one mark between date and time.
+_DIGITS = re.compile(r"(?<!\d)(\d{8})[T_-]?(\d{4}(?:\d{2})?)(?!\d)")
+_INDEX = re.compile(r"(\d+)$")
+
+
+class NameClock:
+    """Says when a file's frame was observed: from its name, or its mtime where that was asked for.
+
+    The way that fits the first file is kept: a folder does not mix dates and indices.
+    """
+
+    def __init__(
+        self,
+        time_format: str | None = None,
+        cadence_s: float | None = None,
+        *,
+        mtime: bool = False,
+    ) -> None:
+        """Choose how.
+
+        Args:
+            time_format: strptime pattern that is searched in the name without its suffix.
+            cadence_s: seconds between frames, for names that end in an index.
+            mtime: take the modification time and leave the name alone.
+        """
+        self._format, self._cadence_s, self._mtime = time_format, cadence_s, mtime
+        self._pattern = pattern_from_time_format(time_format) if time_format else None
+        self._indexed: bool | None = None
+
+    @property
+    def indexed(self) -> bool:
+        """Whether the names turned out to end in an index."""
+        return self._indexed is True
+
+    def time(self, path: Path) -> datetime:
+        """When the frame in `path` was observed, UTC.
+
+        Raises:
+            FrameError: the name tells no time.
+            UsageError: the name ends in an index and no cadence is known.
+        """
+        if self._mtime:
+            return datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
+        if self._pattern is not None:
+            return self._by_format(path, self._pattern)
+        if self._indexed is not True:
+            found = _time_from_digits(path.stem)
+            if found is not None:
+                self._indexed = False
+                return found
+        index = index_of(path)
+        if self._indexed is False or index is None:
+            raise FrameError(
+                f"the name {path.name} tells no time",
+                expected="12 or 14 digits (YYYYmmddHHMM[SS])"
+                + (
+                    " as in the first name"
+                    if self._indexed is False
+                    else ", or an index at its end"
+                ),
+                fix="--time-format PATTERN, or --mtime for the file's own time",
+            )
+        if self._cadence_s is None:
+            raise UsageError(
+                f"{path.name} ends in an index and no cadence is known",
+                expected="the seconds between frames",
+                fix="--cadence SECONDS, or --time-format PATTERN",
+            )
+        self._indexed = True
+        try:
+            return EPOCH + timedelta(seconds=index * self._cadence_s)
+        except OverflowError as error:
+            raise FrameError(
+                f"the index in the name {path.name} is too large",
+                expected="frames numbered from about 0",
+                fix="--time-format PATTERN",
+            ) from error
+
+    def _by_format(self, path: Path, pattern: re.Pattern[str]) -> datetime:
+        for match in pattern.finditer(path.stem):
+            try:
+                found = datetime.strptime(match.group(), self._format or "")
+            except ValueError:
+                continue
+            return (
+                found.astimezone(timezone.utc)
+                if found.tzinfo
+                else found.replace(tzinfo=timezone.utc)
+            )
+        raise FrameError(
+            f"the name {path.name} tells no time",
+            expected=f"--time-format {self._format} in it",
+            fix="another --time-format, or --mtime for the file's own time",
+        )
+
+
+def index_of(path: Path) -> int | None:
+    """The number at the end of a file's name, before the suffix."""
+    match = _INDEX.search(path.stem)
+    return int(match.group(1)) if match else None
+
+
+def _time_from_digits(stem: str) -> datetime | None:
+    for match in _DIGITS.finditer(stem):
+        digits = match.group(1) + match.group(2)
+        pattern = "%Y%m%d%H%M%S" if len(digits) == 14 else "%Y%m%d%H%M"
+        try:
+            return datetime.strptime(digits, pattern).replace(tzinfo=timezone.utc)
+        except ValueError:
+            continue
+    return None

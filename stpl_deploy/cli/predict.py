@@ -1,0 +1,128 @@
+"""`stpl-deploy predict`: a nowcast from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stpl_deploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from stpl_deploy.bundle import Bundle
+    from stpl_runtime.engine import Session
+    from stpl_runtime.inputs import Context
+
+_SUFFIXES = (".npz", ".npy", ".png", ".gif")
+
+
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="Bundle directory, from `stpl-deploy export`.")],
+    frames: Annotated[
+        Path,
+        typer.Argument(help="Folder of frames, or .npy/.npz of (T,C,H,W); the newest T are read."),
+    ],
+    out: Annotated[Path, typer.Option(help="File to write: .npz, .npy, .png or .gif.")],
+    horizon: Annotated[
+        int | None, typer.Option(min=1, help="Frames to predict; default: the bundle's.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Engine to run.")] = "onnx",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Compute threads; default: all that this process may use."),
+    ] = None,
+    cadence: Annotated[
+        float | None, typer.Option(help="Seconds between frames; default: the bundle's.")
+    ] = None,
+    time_format: Annotated[
+        str | None, typer.Option(help="strptime pattern of the time in the files' names.")
+    ] = None,
+    mtime: Annotated[
+        bool, typer.Option("--mtime", help="Take the files' modification times.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+) -> None:
+    """Predict the frames after the newest ones of a file or folder."""
+    _check_out(out, overwrite)
+    from stpl_deploy.bundle import open_bundle
+    from stpl_deploy.cli.output import print_json
+    from stpl_runtime.engine import open_session
+    from stpl_runtime.inputs import read_context
+    from stpl_runtime.predict import graphs_needed
+    from stpl_runtime.source import SourceSpec
+    from stpl_runtime.window import check_cadence
+
+    opened = open_bundle(bundle)
+    manifest = opened.manifest
+    check_cadence(cadence)
+    spec = SourceSpec(
+        manifest.frame, manifest.codec, time_format, cadence or manifest.cadence_s, mtime
+    )
+    context = read_context(frames, manifest.context, spec)
+    steps = manifest.horizon if horizon is None else horizon
+    session = open_session(opened, graphs_needed(manifest, steps), engine=engine, threads=threads)
+    report = _run(opened, session, context, steps, out)
+    if json:
+        print_json(report)
+    else:
+        issued = f", issued {report['issue_time']}" if report["issue_time"] else ""
+        print(f"{out}: {steps} frames {report['shape']}{issued}, in {report['ms']:.1f} ms")
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    if out.suffix.lower() not in _SUFFIXES:
+        raise UsageError(
+            f"--out {out} ends in {out.suffix or 'nothing'}",
+            expected=", ".join(_SUFFIXES),
+            fix=f"--out {out.with_suffix('.npz')}",
+        )
+    if out.is_dir() or (out.exists() and not overwrite):
+        raise UsageError(
+            f"{out} is there already",
+            expected="a path that is free",
+            fix="another --out" if out.is_dir() else "another --out, or --overwrite",
+        )
+
+
+def _run(
+    bundle: Bundle, session: Session, context: Context, steps: int, out: Path
+) -> dict[str, Any]:
+    """Predict, write, and say what was done."""
+    import time
+
+    from stpl_runtime.nowcast import Nowcast
+    from stpl_runtime.predict import made_by, predict_sequences
+    from stpl_runtime.sink import write_whole
+    from stpl_runtime.sinks.writers import bytes_for
+
+    manifest, one = bundle.manifest, len(context.frames) == 1
+    began = time.perf_counter()
+    frames = predict_sequences(bundle, session, context.frames, steps)
+    ms = 1e3 * (time.perf_counter() - began)
+    nowcast = Nowcast(
+        frames=frames[0] if one else frames,
+        context=context.frames[0] if one else context.frames,
+        units=manifest.codec.units,
+        quantity=manifest.codec.quantity,
+        low=manifest.codec.low,
+        high=manifest.codec.high,
+        issue_time=context.times[-1] if context.times else None,
+        cadence_s=context.cadence_s,
+        context_times=context.times,
+        source_id=context.source_id,
+        made_by=made_by(manifest, session, "window"),
+    )
+    write_whole(out, bytes_for(out.suffix.lower(), nowcast))
+    return {
+        "out": str(out),
+        "shape": list(nowcast.frames.shape),
+        "horizon": steps,
+        "units": nowcast.units,
+        "issue_time": nowcast.issue_time.isoformat() if nowcast.issue_time else None,
+        "valid_times": [time.isoformat() for time in nowcast.valid_times],
+        "source": nowcast.source_id,
+        "made_by": nowcast.made_by,
+        "ms": ms,
+    }
