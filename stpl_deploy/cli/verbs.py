@@ -15,6 +15,7 @@ VERBS = (
     "predict",
     "stream",
     "inspect",
+    "models",
     "doctor",
 )
 """Each is a module beside this one with a function of the same name; `import` is `import_`."""

@@ -1,0 +1,43 @@
+"""`stpl-deploy models`: every model, what it costs and where it comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import Annotated
+
+import typer
+
+
+def models(
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the tables of docs/models.md.")
+    ] = False,
+) -> None:
+    """List the models: parameters and GMAC per step as counted, state, source."""
+    from stpl_deploy.cli.extras import needs
+    from stpl_deploy.cli.output import print_json, print_table
+
+    with needs("train"):
+        from stpl_train import catalogue
+
+    entries = catalogue.catalogue()
+    if json:
+        print_json([dataclasses.asdict(found) for found in entries])
+        return
+    if markdown:
+        sys.stdout.write(catalogue.markdown(entries))
+        return
+    size = "x".join(str(side) for side in catalogue.FRAME)
+    print_table(
+        f"Default keys, frames of {size}, counted on the models themselves",
+        list(catalogue.COLUMNS),
+        catalogue.table_rows(entries),
+    )
+    for found in entries:
+        origin = found.origin
+        print(f"  {found.model}: {origin.title}, {origin.paper}; code: {origin.code}")
+        if origin.printed:
+            print(f"    parameters in print: {origin.printed}; {origin.remark}")
+    print("next: stpl-deploy train --list, or --model WORD with any recipe")
