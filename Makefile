@@ -1,0 +1,81 @@
+# Everything from a fresh machine: needs make and Python 3.11 or later, nothing else.
+#
+#   make demo    make test
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV := .venv
+EDGE_VENV := .venv-edge
+BIN := $(VENV)/bin
+EDGE_BIN := $(EDGE_VENV)/bin
+
+# A name may be there and not run (version managers leave such shims), so each is tried.
+runs = $(shell $(1) -c 'import sys; sys.exit(sys.version_info[:2] $(2))' >/dev/null 2>&1 && echo $(1))
+first = $(firstword $(foreach python,$(1),$(call runs,$(python),$(2))))
+
+# Training and export: Python 3.11 where present, for which a CPU build of torch is most at hand.
+PYTHON ?= $(call first,python3.11 python3 python3.13 python3.12 python,< (3$(comma) 11))
+# The runtime alone: its oldest Python (JetPack 6 has 3.10) where at hand, else the same one.
+EDGE_PYTHON ?= $(or $(call first,python3.10 $(wildcard $(PYENV_ROOT)/versions/3.10*/bin/python),!= (3$(comma) 10)),$(PYTHON))
+comma := ,
+
+PIP_FLAGS := --quiet --disable-pip-version-check
+PYTEST_FLAGS ?=
+
+.PHONY: help venv venv-edge demo test test-all test-edge soak lint format bench wheel clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# pip reads dependency groups since 25.1.
+$(VENV)/.stamp: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or later found; try: make PYTHON=/path/to/python3" >&2; exit 4; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install $(PIP_FLAGS) --editable '.[export]' --group dev
+	@touch $@
+
+$(EDGE_VENV)/.stamp: pyproject.toml
+	@test -n "$(EDGE_PYTHON)" || { echo "make: no Python 3.10 or later found; try: make EDGE_PYTHON=/path/to/python3" >&2; exit 4; }
+	test -x $(EDGE_BIN)/python || $(EDGE_PYTHON) -m venv $(EDGE_VENV)
+	$(EDGE_BIN)/python -m pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
+	$(EDGE_BIN)/python -m pip install $(PIP_FLAGS) --editable '.[cpu]' --group edge
+	@touch $@
+
+venv: $(VENV)/.stamp ## make .venv with everything for development
+
+venv-edge: $(EDGE_VENV)/.stamp ## make .venv-edge as an edge device has it: no torch, no onnx
+
+demo: venv ## train, export, verify and stream on this machine: the whole story
+	$(BIN)/stpl-deploy demo
+
+test: test-edge test-all ## every test, and the runtime's without torch
+
+test-all: venv
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+test-edge: venv-edge
+	STPL_TORCH_FREE=1 $(EDGE_BIN)/python -m pytest -o cache_dir=$(EDGE_VENV)/.pytest_cache tests/deploy tests/runtime $(PYTEST_FLAGS)
+
+soak: venv ## long streaming runs, by hand
+	$(BIN)/python -m pytest -m soak tests/runtime $(PYTEST_FLAGS)
+
+lint: venv ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: venv ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: venv ## time full-size models on this machine; writes benchmarks/results/
+	$(BIN)/python benchmarks/arrival_to_nowcast.py
+
+wheel: venv ## build dist/*.whl
+	$(BIN)/python -m build --wheel
+
+clean: ## remove what was built, and both virtual environments
+	rm -rf $(VENV) $(EDGE_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
