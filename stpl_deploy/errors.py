@@ -139,11 +139,12 @@ def first_problem(error: pydantic.ValidationError, where: str, known: Sequence[s
     key = ".".join(str(part) for part in first["loc"])
     full = f"{where}.{key}" if where and key else where or key
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, known, n=1)
+        section, _, word = full.rpartition(".")
+        near = difflib.get_close_matches(word, known, n=1)
         return Problem(
             found=f"unknown key {full}",
             expected=f"one of {', '.join(known)}",
-            fix=f"write {where + '.' if where else ''}{near[0]}" if near else f"remove {full}",
+            fix=f"write {f'{section}.{near[0]}'.lstrip('.')}" if near else f"remove {full}",
         )
     if first["type"] == "missing":
         return Problem(found=f"{full} is missing", expected=first["msg"], fix=f"set {full}")
