@@ -55,7 +55,7 @@ class Nowcast:
         Args:
             steps: frames after the newest observed one; 0 or less for the context.
         """
-        sign = "\u2212" if steps < 0 else "+" if steps > 0 else ""
+        sign = "-" if steps < 0 else "+" if steps > 0 else ""
         if self.cadence_s is None:
             return f"{sign}{abs(steps)}"
         seconds = abs(steps) * self.cadence_s

@@ -86,7 +86,7 @@ class Nowcaster:
         )
         self._session = session
         self._done_slot: int | None = None
-        self._made_by = made_by(manifest, session, mode)
+        self._made_by = made_by(bundle, session, mode)
 
     @property
     def ready(self) -> bool:

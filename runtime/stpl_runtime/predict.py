@@ -6,13 +6,12 @@ Streamed nowcasts equal `predict` bit for bit, since both are these two on the s
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 
-from stpl_deploy.bundle import Bundle, GraphName, Manifest, manifest_text
+from stpl_deploy.bundle import MANIFEST, Bundle, GraphName, Manifest
 from stpl_deploy.codec import Array
 from stpl_deploy.errors import AccuracyError, FrameError, UsageError
+from stpl_deploy.files import sha256_of
 from stpl_runtime.engine import Session, StateHandle
 
 _BATCH = 8
@@ -32,15 +31,16 @@ def graphs_needed(manifest: Manifest, horizon: int) -> tuple[GraphName, ...]:
     return ("forecast",) if manifest.context == 1 else ("step", "forecast")
 
 
-def made_by(manifest: Manifest, session: Session, context: str) -> dict[str, str]:
+def made_by(bundle: Bundle, session: Session, context: str) -> dict[str, str]:
     """How a nowcast was made, for those who read it later."""
+    manifest = bundle.manifest
     return {
         "engine": session.engine,
         "provider": session.provider,
         "context": context,
         "model": manifest.model.name,
         "precision": manifest.precision,
-        "bundle": hashlib.sha256(manifest_text(manifest).encode()).hexdigest()[:16],
+        "bundle": sha256_of(bundle.file(MANIFEST))[:16],
     }
 
 

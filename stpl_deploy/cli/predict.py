@@ -112,7 +112,7 @@ def _run(
         cadence_s=context.cadence_s,
         context_times=context.times,
         source_id=context.source_id,
-        made_by=made_by(manifest, session, "window"),
+        made_by=made_by(bundle, session, "window"),
     )
     write_whole(out, bytes_for(out.suffix.lower(), nowcast))
     return {
