@@ -3,6 +3,7 @@
 BUNDLE/
   manifest.json          everything below, described; schema-versioned, with its own checksum
   weights.safetensors    the model's tensors; every graph's external data lies in it
+  weights-fp16.safetensors   half copies of what convolutions read, in bundles of that precision
   step.onnx              (frame, state) -> (next frame, state)
   forecast.onnx          (newest frame, state) -> (K frames, the state after that frame)
   rollout.onnx           T frames -> K frames
@@ -14,10 +15,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import pydantic
@@ -25,11 +27,12 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 
 from stpl_deploy.codec import FrameCodec
 from stpl_deploy.errors import BundleError, ChecksumError
-from stpl_deploy.files import atomic_directory, sha256_of
+from stpl_deploy.files import atomic_directory, atomic_file, sha256_of
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
+HALF_WEIGHTS = "weights-{precision}.safetensors"
 REFERENCE = "reference.npz"
 
 GraphName = Literal["step", "forecast", "rollout"]
@@ -97,13 +100,16 @@ class LeadAccuracy(_Part):
     """Peak 1; None where the results are identical."""
     tolerance: PositiveFloat
     """Greatest max_error that passes."""
+    min_psnr_db: float | None = None
+    """Least PSNR that passes, for half precision."""
     mse_change: float
     """Relative change of the task's MSE against truth, engine over PyTorch minus 1."""
 
     @property
     def passed(self) -> bool:
-        """Whether the error is inside the tolerance; NaN is not."""
-        return self.max_error <= self.tolerance
+        """Whether error and PSNR are inside the tolerance; NaN is not."""
+        close = self.min_psnr_db is None or self.psnr_db is None or self.psnr_db >= self.min_psnr_db
+        return close and self.max_error <= self.tolerance
 
 
 class GraphAccuracy(_Part):
@@ -157,6 +163,10 @@ class Manifest(_Part):
     codec: FrameCodec
     state: tuple[StateSpec, ...]
     precision: str = "fp32"
+    convolution_share: dict[str, float] = {}
+    """Type -> share of the step's convolution work, in multiply-accumulates; empty for fp32."""
+    kept_fp32: dict[str, str] = {}
+    """Work that stays in fp32 in half precision: node -> why."""
     opset: int
     graphs: dict[GraphName, GraphSpec]
     engines: tuple[EngineSpec, ...] = ()
@@ -195,16 +205,25 @@ class Bundle:
         return self.path / self.manifest.graphs[name].file
 
 
-def _manifest_digest(document: Mapping[str, Any]) -> str:
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+_UNSIGNED = "0" * 64
+_SIGNATURE = re.compile(rb'"manifest_sha256": "([0-9a-f]{64})"\n}\n\Z')
 
 
 def manifest_text(manifest: Manifest) -> str:
-    """The manifest as JSON, with a checksum over everything else in it."""
-    document = manifest.model_dump(mode="json")
-    document["manifest_sha256"] = _manifest_digest(document)
-    return json.dumps(document, indent=2, allow_nan=False) + "\n"
+    """The manifest as JSON, its last key a checksum of the text in which that key is all zeros."""
+    document = {**manifest.model_dump(mode="json"), "manifest_sha256": _UNSIGNED}
+    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    head, _, tail = text.rpartition(_UNSIGNED)
+    return head + hashlib.sha256(text.encode()).hexdigest() + tail
+
+
+def _is_signed(content: bytes) -> bool:
+    """Whether a manifest's bytes are those that `manifest_text` gave."""
+    found = _SIGNATURE.search(content)
+    if found is None:
+        return False
+    unsigned = content[: found.start(1)] + _UNSIGNED.encode() + content[found.end(1) :]
+    return hashlib.sha256(unsigned).hexdigest() == found[1].decode()
 
 
 @contextmanager
@@ -225,10 +244,11 @@ def seal(directory: Path, manifest: Manifest) -> Bundle:
             bytes=path.stat().st_size, sha256=sha256_of(path)
         )
         for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
+        if path.is_file() and path != directory / MANIFEST
     }
     sealed = manifest.model_copy(update={"files": files})
-    (directory / MANIFEST).write_text(manifest_text(sealed))
+    with atomic_file(directory / MANIFEST) as file:
+        file.write(manifest_text(sealed).encode())
     return Bundle(directory, sealed)
 
 
@@ -246,6 +266,7 @@ def open_bundle(path: Path, *, checksums: bool = True) -> Bundle:
         ChecksumError: a file is missing, has another size or other bytes.
     """
     manifest = _read_manifest(path)
+    _check_names(path, manifest)
     for name, spec in manifest.files.items():
         file = path / name
         if not file.is_file() or file.stat().st_size != spec.bytes:
@@ -256,6 +277,19 @@ def open_bundle(path: Path, *, checksums: bool = True) -> Bundle:
                 f"{file} has SHA-256 {found[:12]}…", expected=f"{spec.sha256[:12]}…", fix=_AGAIN
             )
     return Bundle(path, manifest)
+
+
+def _check_names(path: Path, manifest: Manifest) -> None:
+    """Every graph and engine must be among the checksummed files, and those inside the bundle."""
+    parts = (*manifest.graphs.values(), *manifest.engines)
+    for name in (*manifest.files, *(part.file for part in parts)):
+        inside = not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
+        if name not in manifest.files or not inside:
+            raise BundleError(
+                f"{path / MANIFEST} names {name}",
+                expected="a file of the bundle, with its checksum",
+                fix=_AGAIN,
+            )
 
 
 _AGAIN = "copy the bundle again, or export the run again"
@@ -273,9 +307,10 @@ def _read_manifest(path: Path) -> Manifest:
             else "stpl-deploy export RUN --out BUNDLE",
         )
     try:
-        document = json.loads(file.read_text())
+        content = file.read_bytes()
+        document = json.loads(content)
         version = document["schema_version"]
-        stored = document.pop("manifest_sha256", None)
+        document.pop("manifest_sha256", None)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ChecksumError(
             f"{file} is damaged: {error}", expected="whole JSON", fix=_AGAIN
@@ -286,7 +321,7 @@ def _read_manifest(path: Path) -> Manifest:
             expected=f"{SCHEMA_VERSION} or older",
             fix="pip install --upgrade stpl-deploy",
         )
-    if stored != _manifest_digest(document):
+    if not _is_signed(content):
         raise ChecksumError(
             f"{file} was changed after export", expected="its own checksum", fix=_AGAIN
         )

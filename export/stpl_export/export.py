@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timezone
 from pathlib import Path
 
 import onnx
 
 from stpl_deploy.bundle import (
+    HALF_WEIGHTS,
     REFERENCE,
     WEIGHTS,
+    AccuracyReport,
     Bundle,
     GraphName,
     GraphSpec,
@@ -26,9 +28,11 @@ from stpl_deploy.codec import Array
 from stpl_deploy.errors import AccuracyError, FrameError
 from stpl_deploy.frames import read_sequences
 from stpl_export.compose import forecast_onnx, rollout_onnx
+from stpl_export.half_step import HalfStep, make_half_step, verify_emulated
 from stpl_export.onnx_step import OPSET, state_specs, step_onnx
+from stpl_export.precision import half_weights, opset_of
 from stpl_export.reference import MOST_SEQUENCES, make_reference, save_reference
-from stpl_export.weights import gather_weights, point_into, save_weights
+from stpl_export.weights import gather_weights, point_into, save_half_weights, save_weights
 from stpl_runtime.verify import first_breach, verify_bundle
 from stpl_train.models import ForecasterModule
 from stpl_train.recipe import ArraySection, DataSection, SyntheticSection
@@ -44,9 +48,14 @@ def export_run(
     *,
     data: Path | None = None,
     sequences: int = MOST_SEQUENCES,
+    precision: str = "fp32",
+    keep_fp32: Collection[str] = (),
     progress: Progress = lambda _: None,
 ) -> Bundle:
     """Export a run to a bundle of ONNX graphs and check it in closed loop.
+
+    A bundle in half precision is checked twice: as ONNX Runtime's CPU kernels run it, and with
+    every rounding emulated. There are no bf16 kernels on the CPU: only the second one then.
 
     Args:
         run_path: a run directory.
@@ -54,11 +63,14 @@ def export_run(
         data: sequences `(N, T + K, C, H, W)` for the check, .npy or .npz in physical units; None
             takes the validation sequences that the run kept.
         sequences: keep at most so many in the bundle for the check.
+        precision: `fp32`, `fp16` or `bf16`.
+        keep_fp32: nodes of the step graph that stay in fp32 all the same.
         progress: told what runs now.
 
     Raises:
         RunError, RecipeError, FrameError: the run or the data cannot be used.
-        AccuracyError: a graph leaves its tolerance; no bundle is left.
+        AccuracyError: a graph leaves its tolerance, or less than 95% of the convolution work is in
+            the promised precision; no bundle is left.
     """
     run = open_run(run_path)
     model = run.model()
@@ -67,9 +79,9 @@ def export_run(
         progress("PyTorch reference in float32 and float64")
         reference = make_reference(model, frames, run.recipe.data.context, label, sequences)
         save_reference(partial / REFERENCE, reference)
-        graphs = _write_graphs(partial, model, run, progress)
-        bundle = seal(partial, _manifest(run, model, graphs))
-        report = verify_bundle(bundle, progress=progress)
+        graphs, half = _write_graphs(partial, model, run, precision, keep_fp32, progress)
+        bundle = seal(partial, _manifest(run, model, graphs, half))
+        report = _check(bundle, half, progress)
         breach = first_breach(report)
         if breach is not None:
             raise AccuracyError(
@@ -106,14 +118,26 @@ def _label(section: DataSection) -> str:
 
 
 def _write_graphs(
-    directory: Path, model: ForecasterModule, run: Run, progress: Progress
-) -> dict[GraphName, GraphSpec]:
+    directory: Path,
+    model: ForecasterModule,
+    run: Run,
+    precision: str,
+    keep_fp32: Collection[str],
+    progress: Progress,
+) -> tuple[dict[GraphName, GraphSpec], HalfStep | None]:
     section, frame = run.recipe.data, model.frame_shape
     progress("step graph")
     step, state = step_onnx(model), state_specs(model)
     state_dict = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     weights = gather_weights(state_dict, [step])
     save_weights(directory / WEIGHTS, weights)
+    files = [directory / WEIGHTS]
+    half = None
+    if precision in ("fp16", "bf16"):
+        half = make_half_step(step, "fp16" if precision == "fp16" else "bf16", keep_fp32)
+        step = half.typed
+        files.append(directory / HALF_WEIGHTS.format(precision=precision))
+        save_half_weights(files[1], half_weights(step, half.policy.precision))
     progress("forecast and rollout graphs")
     models: dict[GraphName, onnx.ModelProto] = {
         "step": step,
@@ -123,17 +147,35 @@ def _write_graphs(
     specs: dict[GraphName, GraphSpec] = {}
     for name, graph in models.items():
         file = f"{name}.onnx"
-        pointed = point_into(graph, directory / WEIGHTS)
+        pointed = graph
+        for weights_file in files:
+            pointed = point_into(pointed, weights_file)
         (directory / file).write_bytes(pointed.SerializeToString(deterministic=True))
         specs[name] = GraphSpec(
             file=file,
             inputs=tuple(value.name for value in graph.graph.input),
             outputs=tuple(value.name for value in graph.graph.output),
         )
-    return specs
+    return specs, half
 
 
-def _manifest(run: Run, model: ForecasterModule, graphs: dict[GraphName, GraphSpec]) -> Manifest:
+def _check(bundle: Bundle, half: HalfStep | None, progress: Progress) -> AccuracyReport:
+    if half is None:
+        return verify_bundle(bundle, progress=progress)
+    report = verify_emulated(bundle, half.step, half.policy, progress=progress)
+    if half.policy.precision == "bf16":
+        progress("onnxruntime has no bf16 convolution on the CPU: checked by emulation alone")
+        return report
+    real = verify_bundle(bundle, progress=progress)
+    return real.model_copy(update={"checks": (*real.checks, *report.checks)})
+
+
+def _manifest(
+    run: Run,
+    model: ForecasterModule,
+    graphs: dict[GraphName, GraphSpec],
+    half: HalfStep | None,
+) -> Manifest:
     section = run.recipe.data
     return Manifest(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -148,7 +190,10 @@ def _manifest(run: Run, model: ForecasterModule, graphs: dict[GraphName, GraphSp
         cadence_s=section.cadence_s,
         codec=section.codec,
         state=state_specs(model),
-        opset=OPSET,
+        precision="fp32" if half is None else half.policy.precision,
+        convolution_share={} if half is None else half.work.shares(),
+        kept_fp32={} if half is None else half.policy.kept,
+        opset=OPSET if half is None else opset_of(half.typed),
         graphs=graphs,
         recipe=run.recipe.model_dump(mode="json", exclude_none=True),
         tools=tool_versions(),

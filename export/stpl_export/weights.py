@@ -59,6 +59,25 @@ def save_weights(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
     path.write_bytes(safetensors.numpy.save(contiguous))
 
 
+def save_half_weights(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Write fp16 or bf16 tensors as safetensors, by hand: numpy itself has no bf16."""
+    header: dict[str, Any] = {}
+    end = 0
+    for name, values in tensors.items():
+        begin, end = end, end + values.nbytes
+        kind = _SAFETENSORS_NAMES[values.dtype.name]
+        header[name] = {"dtype": kind, "shape": values.shape, "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors start at a multiple of 8 bytes
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for values in tensors.values():
+            file.write(np.ascontiguousarray(values).tobytes())
+
+
+_SAFETENSORS_NAMES = {"float16": "F16", "bfloat16": "BF16"}
+
+
 def point_into(model: ModelProto, path: Path) -> ModelProto:
     """Return the model with every initializer that lies in the file at `path` as external data."""
     offsets = _offsets(path)

@@ -20,6 +20,7 @@ from stpl_deploy.bundle import (
 from stpl_deploy.codec import Array
 from stpl_runtime.engine import Session, StateHandle, closed_loop, open_session
 from stpl_runtime.reference import Reference, load_reference
+from stpl_runtime.tolerance import lead_tolerance, min_psnr_db, state_tolerance
 
 _Run = tuple[Array, StateHandle | None]
 
@@ -45,7 +46,9 @@ def verify_bundle(
     graphs: tuple[GraphName, ...] = tuple(bundle.manifest.graphs)
     session = open_session(bundle, graphs, engine=engine, threads=threads)
     try:
-        checks = tuple(_checks(session, graphs, reference, progress or (lambda _: None)))
+        precision = bundle.manifest.precision
+        told = progress or (lambda _: None)
+        checks = tuple(_checks(session, graphs, reference, precision, told))
     finally:
         session.close()
     return AccuracyReport(data=reference.data, sequences=len(reference.context), checks=checks)
@@ -57,6 +60,11 @@ def first_breach(report: AccuracyReport) -> str | None:
         where = f"{check.path} on {check.provider}, batch {check.batch}"
         for lead in check.leads:
             if not lead.passed:
+                if lead.max_error <= lead.tolerance:
+                    return (
+                        f"{where}: {lead.psnr_db:.1f} dB at lead time {lead.lead}, "
+                        f"at least {lead.min_psnr_db:.0f} dB promised"
+                    )
                 return (
                     f"{where}: error {lead.max_error:.2e} at lead time {lead.lead}, "
                     f"tolerance {lead.tolerance:.2e}"
@@ -70,6 +78,7 @@ def _checks(
     session: Session,
     graphs: tuple[GraphName, ...],
     reference: Reference,
+    precision: str,
     progress: Callable[[str], None],
 ) -> Iterator[GraphAccuracy]:
     for batch in sorted({len(reference.context), 1}, reverse=True):
@@ -81,8 +90,10 @@ def _checks(
                 provider=session.provider,
                 path=graph,
                 batch=batch,
-                leads=_leads(frames, reference, batch),
-                state_error=None if state is None else _state_error(session, state, reference),
+                leads=_leads(frames, reference, precision, batch),
+                state_error=None
+                if state is None
+                else _state_error(session, state, reference, precision),
             )
 
 
@@ -99,7 +110,9 @@ def _run(session: Session, graph: GraphName, reference: Reference, batch: int) -
     return session.forecast(np.ascontiguousarray(context[:, -1]), state)
 
 
-def _leads(frames: Array, reference: Reference, batch: int) -> tuple[LeadAccuracy, ...]:
+def _leads(
+    frames: Array, reference: Reference, precision: str, batch: int
+) -> tuple[LeadAccuracy, ...]:
     exact = reference.float64[:batch]
     truth = reference.truth[:batch]
     error = np.abs(frames.astype(np.float64) - exact)  # (B, K, C, H, W)
@@ -115,18 +128,22 @@ def _leads(frames: Array, reference: Reference, batch: int) -> tuple[LeadAccurac
                 max_error=float(error[:, k].max()) if finite else float("inf"),
                 mean_error=float(error[:, k].mean()) if finite else float("inf"),
                 psnr_db=-10.0 * float(np.log10(squared)) if finite and squared > 0 else None,
-                tolerance=float(reference.tolerance[k]),
+                tolerance=lead_tolerance(reference, precision, k),
+                min_psnr_db=min_psnr_db(precision),
                 mse_change=ours / theirs - 1.0 if finite and theirs > 0 else 0.0,
             )
         )
     return tuple(leads)
 
 
-def _state_error(session: Session, state: StateHandle, reference: Reference) -> float:
+def _state_error(
+    session: Session, state: StateHandle, reference: Reference, precision: str
+) -> float:
     """Greatest state error of the first sequence as a multiple of its tolerance."""
     arrays = session.state_arrays(state)
     worst = 0.0
     for name, expected in reference.states.items():
         gap = np.abs(arrays[name][:1].astype(np.float64) - expected.values).max()
-        worst = max(worst, float(gap) / expected.tolerance if np.isfinite(gap) else float("inf"))
+        allowed = state_tolerance(reference, precision, name)
+        worst = max(worst, float(gap) / allowed if np.isfinite(gap) else float("inf"))
     return worst

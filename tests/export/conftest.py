@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import safetensors.torch
 import torch
 
 from stpl_deploy.bundle import Bundle
 from stpl_export.export import export_run
+from stpl_export.onnx_step import step_onnx
 from stpl_train import run as runs
 from stpl_train.models import build_model
 from stpl_train.recipe import parse_recipe
@@ -73,4 +76,33 @@ def run_maker(tmp_path: Path) -> RunMaker:
 @pytest.fixture(scope="session")
 def trained_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The small trained run that lies in the repository, exported once."""
-    return export_run(TRAINED, tmp_path_factory.mktemp("trained") / "bundle")
+    return export_run(TRAINED, tmp_path_factory.mktemp("trained") / "bundle", sequences=4)
+
+
+STEP_MODELS = {
+    "convlstm": {"hidden": [8, 8]},
+    "modernn": {"hidden": 8, "layers": 2},
+    "predrnn": {"hidden": 8, "layers": 2},
+    "predrnn-zigzag": {"hidden": 8, "layers": 2},
+    "predrnn-pp": {"hidden": [8, 8]},
+    "mim": {"hidden": 8, "layers": 2},
+    "e3d-lstm": {"hidden": [8, 8]},
+    "cms-lstm": {"hidden": 8, "layers": 2},
+    "sa-convlstm": {"hidden": 8, "layers": 2},
+}
+"""Every model with a graph of its own, two layers, frames of 1x16x16 in patches of 4."""
+
+StepMaker = Callable[[str], onnx.ModelProto]
+
+
+@pytest.fixture(scope="session")
+def step_of() -> StepMaker:
+    """The step graph of a model in `STEP_MODELS`, exported once; copy it before a change."""
+
+    @functools.cache
+    def make(name: str) -> onnx.ModelProto:
+        torch.manual_seed(0)
+        model = build_model(name, (1, 16, 16), {"patch": 4, **STEP_MODELS[name]}).eval()
+        return step_onnx(model)
+
+    return make

@@ -51,6 +51,12 @@ class OrtSession:
                     path, options, providers=["CPUExecutionProvider"]
                 )
             except Exception as error:  # onnxruntime's own errors share no public base
+                if self.manifest.precision == "bf16":
+                    raise EnvironmentFault(
+                        f"{path}: ONNX Runtime has no bf16 convolution on the CPU",
+                        expected="a bundle in fp32 or fp16, or a TensorRT engine",
+                        fix="stpl-deploy export RUN --out BUNDLE --precision fp16",
+                    ) from error
                 raise EnvironmentFault(
                     f"onnxruntime {onnxruntime.__version__} cannot load {path}: {_line(error)}",
                     expected="a version that runs this graph",
