@@ -13,8 +13,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
 
 from stpl_deploy.bundle import StateSpec
 from stpl_deploy.frames import FrameShape
@@ -35,6 +42,7 @@ class _Unroller:
         self.graph, self.state = step.graph, tuple(state)
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
+        self.values: list[ValueInfoProto] = []
         self._shared = {tensor.name for tensor in step.graph.initializer}
 
     def step(self, tag: str, frame: str, state: dict[str, str]) -> tuple[str, dict[str, str]]:
@@ -54,6 +62,11 @@ class _Unroller:
             copy.input.extend(rename(name) for name in node.input)
             copy.output.extend(rename(name) for name in node.output)
             self.nodes.append(copy)
+        for value in (*self.graph.value_info, *self.graph.output):
+            named = ValueInfoProto()
+            named.CopyFrom(value)
+            named.name = rename(value.name)
+            self.values.append(named)
         return rename(NEXT_FRAME), {spec.name: rename(spec.output) for spec in self.state}
 
     def constant(self, name: str, values: Sequence[int]) -> str:
@@ -74,13 +87,14 @@ class _Unroller:
         self.node("Concat", wide, [FORECAST], axis=1)
 
     def model(self, name: str, step: ModelProto, inputs: list[str], outputs: list[str],
-              values: dict[str, onnx.ValueInfoProto]) -> ModelProto:  # fmt: skip
+              values: dict[str, ValueInfoProto]) -> ModelProto:  # fmt: skip
         """Wrap the nodes into a model that shares the step's initializers."""
         graph = GraphProto()
         graph.name = name
         graph.node.extend(self.nodes)
         graph.initializer.extend(step.graph.initializer)
         graph.initializer.extend(self.constants)
+        graph.value_info.extend(self.values)
         graph.input.extend(values[key] for key in inputs)
         graph.output.extend(values[key] for key in outputs)
         made = helper.make_model(graph, opset_imports=list(step.opset_import))
@@ -91,7 +105,7 @@ class _Unroller:
 
 def _values(
     step: ModelProto, frame: FrameShape, context: int, horizon: int
-) -> dict[str, onnx.ValueInfoProto]:
+) -> dict[str, ValueInfoProto]:
     values = {value.name: value for value in (*step.graph.input, *step.graph.output)}
     for name, length in ((CONTEXT, context), (FORECAST, horizon)):
         shape: list[str | int | None] = ["batch", length, *frame]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from stpl_deploy.bundle import StateSpec
 from stpl_deploy.errors import RecipeError
+from stpl_export.shapes import state_shapes
 from stpl_train.forecaster import State
 from stpl_train.models import ForecasterModule
 
@@ -129,6 +130,7 @@ def _clean(model: onnx.ModelProto) -> onnx.ModelProto:
         names = [name.removeprefix(_PREFIX) for name in node.input]
         del node.input[:]
         node.input.extend(names)
+    state_shapes(model)
     return model
 
 
