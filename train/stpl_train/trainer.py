@@ -242,7 +242,8 @@ def _result(
     seconds: float,
 ) -> TrainingResult:
     best = progress.best
-    model = build_model(run.recipe.model.name, run.frame_shape, run.recipe.model.keys)
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(run.recipe.model.name, run.frame_shape, run.recipe.model.keys)
     return TrainingResult(
         run=run.path,
         iterations=progress.iteration,
