@@ -110,7 +110,9 @@ class WindowPast:
 
 
 class CarriedPast:
-    """One state that goes on from frame to frame; it starts anew after a gap only.
+    """One state that goes on from frame to frame; it starts anew with the first one after a gap.
+
+    So it has read the whole run of frames without a hole, whichever nowcasts were skipped.
 
     A correction of a frame that the state has already taken in changes the window, not the state;
     the newest frame can still be corrected, since it is taken in when the next one is there.
@@ -140,8 +142,7 @@ class CarriedPast:
     def state_before(self, window: Entries) -> StateHandle:
         """See `Past`."""
         if not self._continues(window):
-            self._state, self._ahead = self._session.zero_state(), None
-            self._slot = window[0].slot - 1
+            self._start(window[0])
         for entry in window[:-1]:
             if entry.slot > self._slot:
                 self._take_in(entry)
@@ -155,8 +156,11 @@ class CarriedPast:
 
     def leave(self, entry: Entry) -> None:
         """Take in a frame that no nowcast came to: nowcasts are skipped, frames are not."""
-        if self._state is not None and entry.slot == self._slot + 1:
-            self._take_in(entry)
+        if self._state is not None and entry.slot <= self._slot:
+            return
+        if self._state is None or entry.slot > self._slot + 1:
+            self._start(entry)
+        self._take_in(entry)
 
     def idle_step(self, window: Window) -> bool:
         """Take the newest frame in beside the state, where its nowcast did not do that."""
@@ -173,6 +177,10 @@ class CarriedPast:
     def reset(self) -> None:
         """See `Past`."""
         self._state, self._ahead = None, None
+
+    def _start(self, first: Entry) -> None:
+        self._state, self._ahead = self._session.zero_state(), None
+        self._slot = first.slot - 1
 
     def _continues(self, entries: Entries) -> bool:
         if self._state is None:

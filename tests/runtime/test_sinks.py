@@ -1,0 +1,159 @@
+"""What sinks write, and that a failure leaves nothing behind."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stpl_deploy.errors import SinkError, UsageError
+from stpl_runtime.nowcast import Nowcast
+from stpl_runtime.sink import open_sink, write_whole
+from stpl_runtime.sinks.gif import gif_bytes
+from stpl_runtime.sinks.png import png_bytes
+from tests.runtime.conftest import picture, slot_time
+
+
+def make_nowcast(channels: int = 1, side: int = 16, minutes: int = 0) -> Nowcast:
+    shape = (channels, side, side)
+    return Nowcast(
+        frames=np.stack([picture(n, shape) for n in range(3)]),
+        context=np.stack([picture(10 + n, shape) for n in range(4)]),
+        units="mm h-1",
+        quantity="rain rate",
+        low=0.0,
+        high=1.0,
+        issue_time=slot_time(minutes / 5),
+        cadence_s=300.0,
+        context_times=tuple(slot_time(n) for n in range(-3, 1)),
+        made_by={"engine": "onnx"},
+    )
+
+
+def test_npz_has_everything_and_needs_no_pickle(tmp_path: Path) -> None:
+    nowcast = make_nowcast()
+    open_sink(f"npz:{tmp_path}/deep/er").write(nowcast)
+    (path,) = (tmp_path / "deep" / "er").iterdir()
+    assert path.name == "nowcast_20260131T235000Z.npz"
+    with np.load(path, allow_pickle=False) as archive:
+        np.testing.assert_array_equal(archive["frames"], nowcast.frames)
+        np.testing.assert_array_equal(archive["context"], nowcast.context)
+        assert str(archive["units"]) == "mm h-1"
+        assert archive["issue_time"] == np.datetime64("2026-01-31T23:50:00")
+        assert list(archive["valid_times"]) == [
+            np.datetime64(f"2026-{t}") for t in ("01-31T23:55", "02-01T00:00", "02-01T00:05")
+        ]
+        assert archive["context_times"][-1] == archive["issue_time"]
+        assert json.loads(str(archive["made_by"])) == {"engine": "onnx"}
+
+
+def test_png_is_one_strip_of_past_and_forecast(tmp_path: Path) -> None:
+    open_sink(f"png:{tmp_path}").write(make_nowcast())
+    with Image.open(tmp_path / "nowcast_20260131T235000Z.png") as image:
+        strip = np.asarray(image)
+    assert strip.shape[2] == 3
+    # The borders, which are the longest rows of their colour, and not the grey pixels within.
+    forecast = strip[-8:] == (235, 120, 20)
+    past = strip[-8:] == (150, 150, 150)
+    forecast, past = forecast.all(axis=2), past.all(axis=2)
+    assert forecast.sum() >= 3 * 100
+    assert past.sum() >= 4 * 100
+    assert np.flatnonzero(past.any(axis=0)).max() < np.flatnonzero(forecast.any(axis=0)).min()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_pictures_show_the_values(channels: int) -> None:
+    nowcast = make_nowcast(channels, side=96)
+    with Image.open(io.BytesIO(png_bytes(nowcast))) as image:
+        strip = np.asarray(image).astype(float)
+    shown = nowcast.frames[-1] if channels == 3 else nowcast.frames[-1][:1]
+    wanted = np.broadcast_to(np.moveaxis(np.rint(shown * 255), 0, -1), (96, 96, 3))
+    found = [
+        (y, x)
+        for y in range(20, strip.shape[0] - 95)
+        for x in range(strip.shape[1] - 115, strip.shape[1] - 95)
+        if np.array_equal(strip[y : y + 96, x : x + 96], wanted)
+    ]
+    assert len(found) == 1
+
+
+def test_gif_shows_past_and_forecast(tmp_path: Path) -> None:
+    with Image.open(io.BytesIO(gif_bytes(make_nowcast()))) as image:
+        assert image.n_frames == 7  # type: ignore[attr-defined]
+        assert image.info["loop"] == 0
+    latest = tmp_path / "a" / "latest.gif"
+    sink = open_sink(f"gif:{latest}")
+    for minutes in (0, 5):
+        sink.write(make_nowcast(minutes=minutes))
+    assert [path.name for path in latest.parent.iterdir()] == ["latest.gif"]
+    each = open_sink(f"gif:{tmp_path}/each")
+    for minutes in (0, 5):
+        each.write(make_nowcast(minutes=minutes))
+    assert len(list((tmp_path / "each").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("word", "fix"),
+    [
+        ("pgn:x", "--sink png:x"),
+        ("npy", "--sink npz:DIRECTORY"),
+        ("zarr:x", "--sink npz:x"),
+        ("gif", "--sink gif:nowcasts"),
+        ("gif:", "--sink gif:nowcasts"),
+    ],
+)
+def test_unknown_sinks_suggest_the_nearest(word: str, fix: str) -> None:
+    with pytest.raises(UsageError, match=f"try: {fix}"):
+        open_sink(word)
+
+
+def test_a_file_in_the_way_of_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UsageError, match="a file is in the way"):
+            open_sink(f"npz:{path}")
+
+
+def test_a_directory_that_went_away_is_made_again(tmp_path: Path) -> None:
+    sink = open_sink(f"npz:{tmp_path}/out")
+    (tmp_path / "out").rmdir()
+    sink.write(make_nowcast())
+    assert len(list((tmp_path / "out").iterdir())) == 1
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from stpl_deploy.errors import SinkError
+from stpl_runtime.sink import write_whole
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # the disk is full after 1000 bytes
+try:
+    write_whole(Path(sys.argv[1]), bytes(5000))
+except SinkError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
+    target = tmp_path / "nowcast.npz"
+    target.write_bytes(b"older")
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, target], capture_output=True, text=True, check=True
+    )
+    assert str(target) in done.stdout
+    assert "bytes free" in done.stdout
+    assert "5,000 bytes" in done.stdout
+    assert target.read_bytes() == b"older"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_target_that_is_a_directory_is_a_sink_error(tmp_path: Path) -> None:
+    with pytest.raises(SinkError, match="cannot write"):
+        write_whole(tmp_path, b"x")
+    assert not list(tmp_path.iterdir())
