@@ -8,10 +8,13 @@ import keyword
 import typer
 
 VERBS = (
+    "demo",
+    "data",
     "train",
     "import",
     "export",
     "verify",
+    "bench",
     "predict",
     "stream",
     "inspect",
@@ -26,4 +29,8 @@ def register(app: typer.Typer) -> None:
     for verb in VERBS:
         name = f"{verb}_" if keyword.iskeyword(verb) else verb
         module = importlib.import_module(f"stpl_deploy.cli.{name}")
-        app.command(verb)(getattr(module, name))
+        made = getattr(module, name)
+        if isinstance(made, typer.Typer):  # a group of verbs
+            app.add_typer(made, name=verb)
+        else:
+            app.command(verb)(made)

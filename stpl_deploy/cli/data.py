@@ -1,0 +1,145 @@
+"""`stpl-deploy data`: look at frames, and convert them once into what training reads fast."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from stpl_deploy.readers.survey import Survey
+
+data = typer.Typer(
+    help="Look at frames of any format, or convert them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+_Reader = Annotated[
+    str | None,
+    typer.Option("--reader", help="Word of a reader, such as odim or video; found if not given."),
+]
+_Variable = Annotated[
+    str | None,
+    typer.Option("--variable", help="Variable or quantity, where a file holds several."),
+]
+
+
+@data.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="File or folder of frames.")],
+    reader: _Reader = None,
+    variable: _Variable = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Write first and last frame as a picture.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Say what a file or folder holds: times, gaps, range, units, masks, grid."""
+    from stpl_deploy.cli.output import print_json
+    from stpl_deploy.reader import ReadOptions
+    from stpl_deploy.readers.opening import joined_pieces
+    from stpl_deploy.readers.survey import Surveyor
+
+    surveyor = Surveyor()
+    for part, files in joined_pieces(path, reader, ReadOptions(variable=variable)):
+        surveyor.add(part, files)
+    survey = surveyor.survey()
+    if picture is not None:
+        from stpl_deploy.readers.sight import save_sights
+
+        save_sights(picture, survey, surveyor.sights)
+    if json:
+        print_json(survey.document())
+    else:
+        _print(path, survey)
+
+
+@data.command()
+def convert(
+    path: Annotated[Path, typer.Argument(help="File or folder of frames.")],
+    out: Annotated[Path, typer.Option("--out", help="X.zarr (for training), X.nc or X.npz.")],
+    reader: _Reader = None,
+    variable: _Variable = None,
+) -> None:
+    """Read an archive once and write it as one dataset, a chunk for each frame."""
+    from stpl_deploy.cli.output import progress_bar
+    from stpl_deploy.reader import ReadOptions
+    from stpl_deploy.readers.store import convert as convert_frames
+
+    with progress_bar("frames") as told:
+        survey = convert_frames(
+            path, out, reader, ReadOptions(variable=variable), lambda done: told(done, 0)
+        )
+    _print(out, survey)
+
+
+def _print(path: Path, survey: Survey) -> None:
+    channels, height, width = survey.shape
+    quantity = survey.quantity
+    pairs = {
+        "frames": f"{survey.frames} of {channels}x{height}x{width} in {survey.files} files"
+        + (f", {survey.sequences} sequences" if survey.sequences > 1 else ""),
+        "times": f"{survey.first} to {survey.last}" if survey.observed else "counted, not observed",
+        "cadence": "one frame" if survey.cadence_s is None else f"{survey.cadence_s:g} s",
+        "gaps": _gaps(survey),
+        "values": _values(survey),
+        "units": quantity.units if quantity.units != "1" else "1 (fraction of full scale)",
+        "pixels": ", ".join(
+            f"{share:.1%} {name.replace('_', ' ')}" for name, share in survey.share.items()
+        ),
+        "grid": _grid(survey),
+    }
+    if survey.empty:
+        shown = ", ".join(survey.empty[:3]) + (" ..." if len(survey.empty) > 3 else "")
+        pairs["empty"] = f"{len(survey.empty)} frames are no data all over: {shown}"
+    pairs.update(survey.notes)
+    print(f"data {path}")
+    for key, value in pairs.items():
+        print(f"  {key:<13}{value}")
+
+
+def _gaps(survey: Survey) -> str:
+    if not survey.gaps and not survey.off_cadence:
+        return "none"
+    parts = [
+        f"{gap.missing} missing before {gap.before} ({Path(gap.file).name})"
+        for gap in survey.gaps[:5]
+    ]
+    if len(survey.gaps) > 5:
+        parts.append(f"{len(survey.gaps) - 5} more gaps")
+    if survey.off_cadence:
+        parts.append(f"{len(survey.off_cadence)} off the cadence, first {survey.off_cadence[0]}")
+    return "; ".join(parts)
+
+
+def _values(survey: Survey) -> str:
+    if survey.low is None or survey.high is None:
+        return f"{survey.quantity.name}, no pixel has one"
+    return f"{survey.quantity.name}, {survey.low:g} to {survey.high:g}"
+
+
+def _grid(survey: Survey) -> str:
+    grid = survey.grid
+    if not grid.crs_wkt:
+        return "pixels, no place on the Earth"
+    unit = "degrees" if grid.geographic else "m"
+    step_x, step_y = abs(grid.affine[2]), abs(grid.affine[3])
+    left, bottom, right, top = (  # to a thousandth of a pixel
+        round(edge / step, 3) * step + 0.0  # no minus zero
+        for edge, step in zip(grid.corners, (step_x, step_y) * 2, strict=True)
+    )
+    return (
+        f"{step_x:.8g} x {step_y:.8g} {unit}, x {left:.10g} to {right:.10g}, "
+        f"y {bottom:.10g} to {top:.10g}, {_projection(grid.crs_wkt)}"
+    )
+
+
+def _projection(wkt: str) -> str:
+    """The system's name, or its method where it has none."""
+    name, method = re.search(r'"([^"]*)"', wkt), re.search(r'METHOD\["([^"]*)"', wkt)
+    if name and name[1].lower() not in ("unknown", "unnamed"):
+        return name[1]
+    return method[1] if method else "unnamed projection"

@@ -1,0 +1,1 @@
+"""Readers, one module each, and what joins their pieces into a dataset."""

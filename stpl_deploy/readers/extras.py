@@ -1,0 +1,65 @@
+"""Turns a reader's missing library into the line that installs it, and its complaints into ours."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stpl_deploy.errors import FrameError, MissingExtraError
+
+_DECODER_ERRORS = (
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    RuntimeError,
+    SyntaxError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What the libraries raise on bytes that are not what they should be."""
+
+
+@contextmanager
+def reads_with(extra: str) -> Iterator[None]:
+    """Wrap the imports of a reader whose library comes with `extra`.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        library = (error.name or "a library").partition(".")[0]
+        if library == "stpl_deploy":
+            raise
+        raise MissingExtraError(library, extra) from error
+
+
+@contextmanager
+def decoding(path: Path, word: str) -> Iterator[None]:
+    """Wrap the decoding of `path`.
+
+    Raises:
+        FrameError: the library could not decode it; names the file and the reader `word`.
+    """
+    try:
+        yield
+    except _DECODER_ERRORS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FrameError(
+            f"{path} cannot be read as {word}: {reason}",
+            expected="a whole file",
+            fix="copy it again (a truncated copy reads like this), or name another --reader",
+        ) from error
+
+
+def refuse_empty(path: Path) -> None:
+    """Raise FrameError where the file `path` has no bytes."""
+    if path.is_file() and path.stat().st_size == 0:
+        raise FrameError(f"{path} is empty", expected="a whole file", fix="copy it again")

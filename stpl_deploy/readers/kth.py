@@ -1,0 +1,74 @@
+"""KTH actions as folders of pictures: `<action>/personNN_<action>_dK_*/image_XXXX.*`.
+
+Grey, 25 frames a second; a window must have contiguous numbers. Persons 1 to 16 are for training,
+17 to 25 for the test. models.md section 3.5. (The original .avi files: reader `video`.)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from stpl_deploy.reader import Piece, ReadOptions, pixel_grid, state_of
+from stpl_deploy.readers.extras import decoding, refuse_empty
+from stpl_deploy.readers.images import grey_picture, is_picture
+from stpl_deploy.readers.names import last_number
+from stpl_deploy.readers.units import grey_level
+
+SUFFIXES: tuple[str, ...] = ()
+ABOUT = "KTH action folders: personNN_<action>_dK_*/image_XXXX"
+_CLIP = re.compile(r"person(\d\d)_([a-z]+)_(d\d)\w*", re.IGNORECASE)
+_LAST_TRAINING_PERSON = 16
+_CADENCE_S = 1 / 25
+
+
+def recognises(path: Path) -> bool:
+    """Whether it is a folder with such folders in it, at most two levels down."""
+    return path.is_dir() and bool(_clips(path))
+
+
+def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
+    """Yield one piece for each clip; a sequence ends where a number is left out."""
+    for clip in _clips(path):
+        match = _CLIP.fullmatch(clip.name)
+        assert match is not None
+        files = [file for file in clip.iterdir() if is_picture(file)]
+        files.sort(key=lambda file: (last_number(file.name) or 0, file.name))
+        if not files:
+            continue
+        # A piece for each run of pictures of one size, so that the joiner names an odd one.
+        pictures = []
+        for file in files:
+            refuse_empty(file)
+            with decoding(file, "kth"):
+                pictures.append(grey_picture(file))
+        numbers = np.array([last_number(file.name) or 0 for file in files])
+        begins = np.diff(numbers, prepend=-1) != 1
+        begins[0] = True
+        edges = [
+            0,
+            *(n for n in range(1, len(files)) if pictures[n].shape != pictures[n - 1].shape),
+            len(files),
+        ]
+        for low, high in pairwise(edges):
+            frames = np.stack(pictures[low:high])[:, None]  # (n, 1, H, W)
+            yield Piece(
+                frames=frames,
+                state=state_of(frames),
+                grid=pixel_grid(*frames.shape[2:]),
+                quantity=grey_level(),
+                source=str(clip) if low == 0 else str(files[low]),
+                cadence_s=_CADENCE_S,
+                begins=begins[low:high],
+                split=0 if int(match[1]) <= _LAST_TRAINING_PERSON else 2,
+                notes={"split_rule": "KTH: persons 1 to 16 train, 17 to 25 test"},
+            )
+
+
+def _clips(path: Path) -> list[Path]:
+    folders = [path, *path.glob("*/"), *path.glob("*/*/")]
+    return sorted(folder for folder in folders if _CLIP.fullmatch(folder.name) and folder.is_dir())

@@ -1,0 +1,120 @@
+"""Our own datasets read back: from Zarr, NetCDF or .npz to pieces again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stpl_deploy.errors import FrameError
+from stpl_deploy.reader import Grid, Piece, Quantity
+from stpl_deploy.readers.extras import reads_with
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+_NOTES = ("institution", "licence", "attribution", "split_rule")
+
+
+def pieces_of_dataset(opened: xr.Dataset, block_values: int) -> Iterator[Piece]:
+    """Yield the frames of a dataset of ours in blocks of about `block_values` values."""
+    frames = opened["frames"]
+    facts, quantity, grid = opened.attrs, quantity_of(opened), grid_of(opened)
+    files = str(facts["files"]).split("\n")
+    columns = {
+        name: opened[name].values for name in ("sequence", "source", "split") if name in opened
+    }
+    time = opened["time"].values.astype("datetime64[ns]")
+    observed = facts["time_is"] == "observed"
+    block = max(1, block_values // max(1, int(np.prod(frames.shape[1:]))))
+    for start, stop in _runs(columns, len(time), block):
+        rows = slice(start, stop)
+        begins = np.zeros(stop - start, bool)
+        begins[0] = start == 0 or columns["sequence"][start] != columns["sequence"][start - 1]
+        yield Piece(
+            frames=frames[rows].values,
+            state=opened["state"][rows].values,
+            grid=grid,
+            quantity=quantity,
+            source=files[int(columns["source"][start])],
+            time=time[rows] if observed else None,
+            elapsed_s=None if observed else (time[rows] - time[start]).astype(np.int64) / 1e9,
+            cadence_s=facts.get("cadence_s"),
+            begins=begins,
+            split=int(columns["split"][start]) if "split" in columns else None,
+            notes={key: str(facts[key]) for key in _NOTES if key in facts},
+        )
+
+
+def _runs(columns: dict[str, Any], count: int, block: int) -> Iterator[tuple[int, int]]:
+    """Stretches of at most `block` frames in which no column changes."""
+    changes = np.zeros(count, bool)
+    for values in columns.values():
+        changes[1:] |= values[1:] != values[:-1]
+    edges = [0, *np.flatnonzero(changes).tolist(), count]
+    for low, high in pairwise(edges):
+        for start in range(low, high, block):
+            yield start, min(start + block, high)
+
+
+def quantity_of(opened: xr.Dataset) -> Quantity:
+    """What the numbers of a dataset mean."""
+    frame, facts = opened["frames"].attrs, opened.attrs
+    zr = (float(facts["zr_a"]), float(facts["zr_b"])) if "zr_a" in facts else None
+    return Quantity(
+        name=str(frame["long_name"]),
+        units=str(frame["units"]),
+        standard_name=str(frame.get("standard_name", "")),
+        no_echo=float(frame["no_echo_value"]) if "no_echo_value" in frame else None,
+        channels=tuple(str(facts["channels"]).split("\n")),
+        zr=zr,
+        accumulation_s=float(facts["accumulation_s"]) if "accumulation_s" in facts else None,
+    )
+
+
+def grid_of(opened: xr.Dataset) -> Grid:
+    """Where the pixels of a dataset lie."""
+    left, top, width, height = (float(value) for value in opened.attrs["affine"])
+    wkt = str(opened["crs"].attrs["crs_wkt"]) if "crs" in opened.variables else ""
+    geographic = opened["x"].attrs.get("standard_name") == "longitude"
+    rows, columns = opened["frames"].shape[-2:]
+    return Grid((left, top, width, height), rows, columns, wkt, geographic)
+
+
+def check_zarr_whole(path: Path) -> None:
+    """Refuse a store of ours that lost chunks: Zarr would read them as no data.
+
+    Raises:
+        FrameError: names the array and how many chunks are gone.
+    """
+    with reads_with("zarr"):
+        import zarr
+    group = zarr.open_group(str(path), mode="r")
+    for name in ("frames", "state", "time"):
+        array: Any = group[name]
+        missing = array.nchunks - array.nchunks_initialized
+        if missing:
+            raise FrameError(
+                f"{path} lacks {missing} of {array.nchunks} chunks of {name}",
+                expected="a whole store",
+                fix="copy it again, or stpl-deploy data convert once more",
+            )
+
+
+def dataset_of_npz(path: Path) -> xr.Dataset:
+    """The dataset that `data convert` wrote as .npz, all of it in memory."""
+    with reads_with("frames"):
+        import xarray as xr
+    with np.load(path, allow_pickle=False) as archive:
+        described = json.loads(str(archive["dataset"]))
+        arrays = {name: archive[name] for name in described["variables"]}
+    variables = {
+        name: (tuple(facts["dims"]), arrays[name], facts["attrs"])
+        for name, facts in described["variables"].items()
+    }
+    opened = xr.Dataset(variables, attrs=described["attrs"])
+    return opened.set_coords([name for name in variables if name not in ("frames", "state")])
