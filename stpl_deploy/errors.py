@@ -119,6 +119,9 @@ class SourceLostError(StplError):
     exit_code = 5
 
 
+_MEND = "mend one of them, also by --set section.key=value"
+
+
 class Problem(TypedDict):
     """The keyword arguments of an error about one recipe or manifest key."""
 
@@ -127,16 +130,19 @@ class Problem(TypedDict):
     fix: str
 
 
-def first_problem(error: pydantic.ValidationError, where: str, known: Sequence[str]) -> Problem:
+def first_problem(
+    error: pydantic.ValidationError, where: str, known: Sequence[str], tags: Sequence[str] = ()
+) -> Problem:
     """Turn pydantic's first complaint into found, expected and fix.
 
     Args:
         error: what pydantic raised.
         where: the section's dotted name, such as `training`.
         known: the keys that the section knows, to suggest the nearest.
+        tags: parts of pydantic's path that the user never wrote, such as a union's choice.
     """
     first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
+    key = ".".join(str(part) for part in first["loc"] if part not in tags)
     full = f"{where}.{key}" if where and key else where or key
     if first["type"] == "extra_forbidden":
         section, _, word = full.rpartition(".")
@@ -149,6 +155,8 @@ def first_problem(error: pydantic.ValidationError, where: str, known: Sequence[s
     if first["type"] == "missing":
         return Problem(found=f"{full} is missing", expected=first["msg"], fix=f"set {full}")
     reason = first["msg"].removeprefix("Value error, ")
+    if isinstance(first["input"], dict):  # a rule between several keys
+        return Problem(found=f"[{full}] {reason}", expected="keys that fit one another", fix=_MEND)
     return Problem(
         found=f"{full} = {first['input']!r}",
         expected=reason[:1].lower() + reason[1:],

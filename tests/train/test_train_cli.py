@@ -15,6 +15,11 @@ from typer.testing import CliRunner
 
 from stpl_deploy.cli import app, verbs
 from stpl_deploy.errors import StplError
+from stpl_deploy.metrics import mse_per_frame
+from stpl_train.models import build_model
+from stpl_train.recipe import load_recipe, shipped_recipes
+from stpl_train.run import open_run
+from stpl_train.validation import forecasts, persistence_mse
 
 verbs.register(app)
 
@@ -74,6 +79,27 @@ def test_lists_recipes() -> None:
         assert name in stdout
 
 
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_shipped_recipes_hold(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.data.frame is not None
+    model = build_model(recipe.model.name, recipe.data.frame, recipe.model.keys)
+    assert model.frame_shape == recipe.data.frame
+
+
+def test_the_small_trained_run_is_the_shipped_recipes() -> None:
+    """And it beats persistence at every lead time by a quarter at least."""
+    folder = Path(__file__).parents[1] / "data" / "modernn-mini"
+    run = open_run(folder)
+    assert run.recipe == load_recipe("modernn-mini")
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 1e6
+    sequences = run.validation()
+    context = run.recipe.data.context
+    forecast = forecasts(run.model(), sequences, context, batch=16)
+    mse = mse_per_frame(forecast, sequences[:, context:])
+    assert (mse < 0.75 * persistence_mse(sequences, context)).all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -87,6 +113,21 @@ def test_lists_recipes() -> None:
             ["modernn-mini", "--out", "{tmp}/run", "--set", "training.iteration=5"],
             2,
             "try: write training.iterations",
+        ),
+        (
+            ["modernn-mini", "--out", "{tmp}/run", "--set", "data.digit=3"],
+            2,
+            "unknown key data.digit;",
+        ),
+        (
+            ["modernn-mini", "--out", "{tmp}/run", "--set", "data.digit=3"],
+            2,
+            "try: write data.digits",
+        ),
+        (
+            ["modernn-mini", "--out", "{tmp}/run", "--set", "data.digit_size=99"],
+            2,
+            "error: [data] digit_size 99 must not exceed the frame of 32x32;",
         ),
         (["modernn-mini", "--out", "{tmp}/run", "--set", "training.batch=no"], 2, "training.batch"),
         (["modernn-mini", "--out", "{tmp}/run", "--set", "batch"], 2, "section.key=value"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -18,7 +19,14 @@ import pytest
 import torch
 from PIL import Image
 
-from stpl_deploy.errors import DivergedError, RecipeError, RunError, StplError, UsageError
+from stpl_deploy.errors import (
+    DivergedError,
+    RecipeError,
+    RunError,
+    SinkError,
+    StplError,
+    UsageError,
+)
 from stpl_train.checkpoint import ValidationRow, load_training
 from stpl_train.progress import Plain, Quiet
 from stpl_train.recipe import Recipe, parse_recipe
@@ -286,6 +294,27 @@ def test_an_existing_out_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is there already"):
         train(tiny(), tmp_path, device="cpu")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("limit", [1000, 6000])
+def test_a_full_disk_is_told_and_the_run_goes_on_later(
+    undisturbed: Path, tmp_path: Path, limit: int
+) -> None:
+    """A limit on file sizes stands in for the disk: below, the start fails; above, a later save."""
+    out = tmp_path / "run"
+    if limit > 1000:
+        train(tiny(), out, device="cpu", reporter=StopAt(1))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(SinkError, match=r"cannot be written: File too large"):
+            train(tiny(), out, resume=True, device="cpu")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert out.exists() is (limit > 1000)
+    train(tiny(), out, resume=True, device="cpu")
+    assert bytes_of(out) == bytes_of(undisturbed)
 
 
 def test_more_devices_than_sequences(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ policy; the ways from raw bits to numbers are therefore written out here.
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,10 @@ def torch_seed(seed: int, stream: Stream, index: int) -> int:
     return int(_philox(seed, stream, index).random_raw(1)[0]) >> 1
 
 
+@lru_cache(maxsize=2)
 def permutation(seed: int, index: int, count: int) -> NDArray[np.int64]:
-    """A random order of 0..count-1, one per epoch `index`."""
-    return np.argsort(uniforms(seed, Stream.ORDER, index, count), kind="stable").astype(np.int64)
+    """A random order of 0..count-1, one per epoch `index`; read-only."""
+    draws = uniforms(seed, Stream.ORDER, index, count)
+    order = np.argsort(draws, kind="stable").astype(np.int64)
+    order.flags.writeable = False
+    return order

@@ -234,7 +234,7 @@ def parse_recipe(document: dict[str, Any]) -> Recipe:
         return Recipe.model_validate(document)
     except pydantic.ValidationError as error:
         where = error.errors(include_url=False)[0]["loc"]
-        raise RecipeError(**first_problem(error, "", _known(where))) from error
+        raise RecipeError(**first_problem(error, "", _known(where), _SOURCES)) from error
 
 
 def settings_document(settings: Sequence[str]) -> dict[str, Any]:
@@ -247,6 +247,9 @@ def settings_document(settings: Sequence[str]) -> dict[str, Any]:
     for setting in settings:
         _apply(document, setting)
     return document
+
+
+_SOURCES = ("moving-mnist", "array", "synthetic")  # pydantic names the source that it chose
 
 
 def _known(where: tuple[int | str, ...]) -> list[str]:

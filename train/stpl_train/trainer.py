@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from stpl_deploy.errors import EnvironmentFault, RecipeError, RunError
+from stpl_deploy.errors import EnvironmentFault, RecipeError, RunError, SinkError
 from stpl_deploy.files import atomic_directory, refuse_existing
 from stpl_train.checkpoint import Progress, load_training, save_training
 from stpl_train.data import DataSplit, open_data
@@ -74,7 +76,7 @@ def train(
 
     Raises:
         UsageError: a recipe, data or directory that cannot be used; nothing is left behind.
-        EnvironmentFault: no such device.
+        EnvironmentFault: no such device, or the directory cannot be written.
         DivergedError: the loss is no longer finite; the last saved state is kept.
     """
     start = time.monotonic()
@@ -95,14 +97,27 @@ def train(
         _same_data(run, data)
         _sweep(run)
     else:
-        run = start_run(out, resolved, data)
+        with _writing(out, "free some space"):
+            run = start_run(out, resolved, data)
     progress = load_training(run.file(TRAINING)).progress
     already = progress.iteration >= resolved.training.iterations
     stopped = None
     if not already:
-        stopped = _launch(run, data, chosen, devices, reporter or Quiet())
+        with _writing(out, f"free some space, then stpl-deploy train --resume --out {out}"):
+            stopped = _launch(run, data, chosen, devices, reporter or Quiet())
         progress = load_training(run.file(TRAINING)).progress
     return _result(run, progress, already, stopped, chosen, time.monotonic() - start)
+
+
+@contextmanager
+def _writing(out: Path, fix: str) -> Iterator[None]:
+    """Tell a full disk, or one that may not be written, in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise SinkError(
+            f"{out} cannot be written: {error.strerror or error}", expected="room on it", fix=fix
+        ) from error
 
 
 def choose_device(device: Device, devices: int) -> Literal["cpu", "cuda"]:
