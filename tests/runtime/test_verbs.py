@@ -215,7 +215,7 @@ def test_stream_writes_what_predict_writes(
     sinks = [f"npz:{tmp_path}/npz", f"png:{tmp_path}/png", f"gif:{tmp_path}/latest.gif"]
     words = [word for sink in sinks for word in ("--sink", sink)]
     code, stdout, err = cli(
-        "stream", bundle.path, f"folder:{folder}", *words, "--idle-timeout", 0.3, "--json"
+        "stream", bundle.path, f"folder:{folder}", *words, "--idle-timeout", 1, "--json"
     )
     assert code == 0, err
     report = json.loads(stdout)
@@ -242,7 +242,7 @@ def test_stream_carries_the_state(
     out = tmp_path / "npz"
     code, stdout, err = cli(
         *("stream", bundle.path, folder, "--context", "carry", "--horizon", horizon),
-        *("--sink", f"npz:{out}", "--idle-timeout", 0.3),
+        *("--sink", f"npz:{out}", "--idle-timeout", 1),
     )
     assert code == 0, err
     assert "frames: received 6 = 6 used" in stdout
@@ -296,7 +296,7 @@ def test_stream_says_that_an_index_needs_a_cadence(
     code, _, err = cli("stream", bundle.path, tmp_path)
     assert code == 2
     assert "--cadence SECONDS" in err
-    code, stdout, _ = cli("stream", bundle.path, tmp_path, "--cadence", 60, "--idle-timeout", 0.3)
+    code, stdout, _ = cli("stream", bundle.path, tmp_path, "--cadence", 60, "--idle-timeout", 1)
     assert code == 0
     assert "received 5 = 5 used" in stdout
 
@@ -331,7 +331,7 @@ sys.exit(run(sys.argv[1:]))
 
 def test_stream_goes_on_when_the_disk_is_full(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    words = ["stream", bundle.path, folder, "--sink", f"npz:{out}", "--idle-timeout", "0.3"]
+    words = ["stream", bundle.path, folder, "--sink", f"npz:{out}", "--idle-timeout", "1"]
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, *map(str, words), "--json"],
         capture_output=True,

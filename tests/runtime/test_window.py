@@ -41,7 +41,7 @@ ARRIVALS = st.lists(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(arrivals=ARRIVALS, context=st.integers(1, 5), data=st.data())
 def test_every_frame_is_accounted_for(
     arrivals: list[tuple[int, float, int]], context: int, data: st.DataObject
@@ -76,7 +76,7 @@ def test_every_frame_is_accounted_for(
         assert getattr(counts, kind) == sum(verdict == kind for _, verdict in earlier)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(slots=st.lists(st.integers(0, 12), max_size=40), context=st.integers(1, 5))
 def test_the_window_holds_the_last_word_of_each_slot(slots: list[int], context: int) -> None:
     ledger = Ledger()
