@@ -281,8 +281,8 @@ def open_bundle(path: Path, *, checksums: bool = True) -> Bundle:
 
 def _check_names(path: Path, manifest: Manifest) -> None:
     """Every graph and engine must be among the checksummed files, and those inside the bundle."""
-    parts = (*manifest.graphs.values(), *manifest.engines)
-    for name in (*manifest.files, *(part.file for part in parts)):
+    graphs = [graph.file for graph in manifest.graphs.values()]
+    for name in (*manifest.files, *graphs, *(engine.file for engine in manifest.engines)):
         inside = not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
         if name not in manifest.files or not inside:
             raise BundleError(

@@ -18,7 +18,7 @@ Array = NDArray[np.float32]
 class FrameCodec(BaseModel):
     """A linear map of the physical range [low, high] to [0, 1], and back with clipping."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     quantity: str = "grey level"
     """What a pixel is, in words."""
@@ -54,6 +54,8 @@ class FrameCodec(BaseModel):
             physical: values of any shape.
             where: what to call them in the message, such as a file name.
         """
+        if physical.size == 0:
+            raise FrameError(f"{where} holds no values", expected="frames", fix="write it again")
         finite = np.isfinite(physical)
         if not finite.all():
             raise FrameError(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,16 +43,16 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Write a file under a hidden temporary name beside `path`; rename it when the block ends well.
 
     On an error nothing of the new file is left and an older `path` is untouched.
+
+    Raises:
+        UsageError: a part of the way to `path` is a file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
+    temporary = _beside(path, "tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -60,10 +60,15 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     _sync_directory(path.parent)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _beside(path: Path, suffix: str) -> Path:
+    """A hidden name in the same directory, which is made where it is missing."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(
+            f"{path.parent} is no directory", expected="a directory", fix="another path"
+        ) from error
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{suffix}")
 
 
 @contextmanager
@@ -74,17 +79,20 @@ def atomic_directory(out: Path) -> Iterator[Path]:
         UsageError: `out` is there already and is not an empty directory.
     """
     refuse_existing(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+    partial = _beside(out, "partial")
+    partial.mkdir()
     try:
         yield partial
         for path in partial.rglob("*"):
-            if path.is_file():
+            if path.is_dir():
+                _sync_directory(path)
+            else:
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
-        partial.chmod(0o777 & ~_umask())
+        _sync_directory(partial)
+        refuse_existing(out)  # it may have come meanwhile
         if out.is_dir():
-            out.rmdir()  # empty, by refuse_existing
+            out.rmdir()
         partial.rename(out)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

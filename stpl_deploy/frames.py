@@ -69,8 +69,7 @@ def read_array(path: Path, *, lazy: bool = False) -> NDArray[Any]:
     suffix = path.suffix.lower()
     try:
         if suffix == ".npy":
-            mapped = "r" if lazy else None
-            return _plain(np.load(path, mmap_mode=mapped, allow_pickle=False), path)
+            return _plain(np.load(path, mmap_mode="r" if lazy else None, allow_pickle=False), path)
         if suffix == ".npz":
             return _npz_array(path)
         if suffix == ".png":
@@ -139,7 +138,8 @@ def physical_values(array: NDArray[Any], codec: FrameCodec, where: str) -> Array
     if kind == "u" and codec.units == "1":
         values = (array / np.float32(np.iinfo(array.dtype).max)).astype(np.float32)
     else:
-        values = array.astype(np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite: told below
+            values = array.astype(np.float32)
     codec.check(values, where)
     return values
 
