@@ -7,7 +7,6 @@ Grey levels: unsigned 8 and 16 bit values are read as a fraction of full scale, 
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -67,19 +66,20 @@ def read_array(path: Path, *, lazy: bool = False) -> NDArray[Any]:
     if path.stat().st_size == 0:
         raise FrameError(f"{path} is empty", expected="a whole file", fix="write it again")
     suffix = path.suffix.lower()
-    try:
-        if suffix == ".npy":
-            return _plain(np.load(path, mmap_mode="r" if lazy else None, allow_pickle=False), path)
-        if suffix == ".npz":
-            return _npz_array(path)
-        if suffix == ".png":
-            return _png_array(path)
-    except (OSError, ValueError, EOFError, SyntaxError, zipfile.BadZipFile) as error:
-        raise FrameError(
-            f"{path} cannot be read as {suffix}: {error}",
-            expected="a whole, unpickled file",
-            fix="write it again (a truncated copy reads like this)",
-        ) from error
+    readers = {".npy": _npy_array, ".npz": _npz_array, ".png": _png_array}
+    if suffix in readers:
+        try:
+            mapped = lazy and suffix == ".npy"
+            array = np.load(path, mmap_mode="r") if mapped else readers[suffix](path)
+            return _plain(array, path)
+        except FrameError:
+            raise
+        except Exception as error:  # what a parser meets in damaged bytes has no common base
+            raise FrameError(
+                f"{path} cannot be read as {suffix}: {error or type(error).__name__}",
+                expected="a whole, unpickled file",
+                fix="write it again (a truncated copy reads like this)",
+            ) from error
     raise FrameError(
         f"{path} ends in {suffix or 'nothing'}",
         expected=".npy, .npz or .png",
@@ -97,8 +97,14 @@ def _plain(array: Any, path: Path) -> NDArray[Any]:
     return array
 
 
-def _npz_array(path: Path) -> NDArray[Any]:
-    with np.load(path, allow_pickle=False) as archive:
+def _npy_array(path: Path) -> Any:
+    with path.open("rb") as file:
+        return np.load(file, allow_pickle=False)
+
+
+def _npz_array(path: Path) -> Any:
+    # Opened here: numpy leaves the file open where the archive turns out to be damaged.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         names = list(archive.files)
         chosen = "frames" if "frames" in names else names[0] if len(names) == 1 else None
         if chosen is None:
@@ -107,7 +113,7 @@ def _npz_array(path: Path) -> NDArray[Any]:
                 expected="one array, or one of the name frames",
                 fix="numpy.savez(path, frames=array)",
             )
-        return _plain(archive[chosen], path)
+        return archive[chosen]
 
 
 def _png_array(path: Path) -> NDArray[Any]:
