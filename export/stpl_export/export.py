@@ -27,6 +27,7 @@ from stpl_deploy.bundle import (
 from stpl_deploy.codec import Array
 from stpl_deploy.errors import AccuracyError, FrameError
 from stpl_deploy.frames import read_sequences
+from stpl_export.builders.plans import PlanRequest, build_plans
 from stpl_export.compose import forecast_onnx, rollout_onnx
 from stpl_export.half_step import HalfStep, make_half_step, verify_emulated
 from stpl_export.onnx_step import OPSET, state_specs, step_onnx
@@ -50,6 +51,7 @@ def export_run(
     sequences: int = MOST_SEQUENCES,
     precision: str = "fp32",
     keep_fp32: Collection[str] = (),
+    plans: PlanRequest | None = None,
     progress: Progress = lambda _: None,
 ) -> Bundle:
     """Export a run to a bundle of ONNX graphs and check it in closed loop.
@@ -65,6 +67,7 @@ def export_run(
         sequences: keep at most so many in the bundle for the check.
         precision: `fp32`, `fp16` or `bf16`.
         keep_fp32: nodes of the step graph that stay in fp32 all the same.
+        plans: TensorRT engines to build from the graphs; None for none.
         progress: told what runs now.
 
     Raises:
@@ -72,6 +75,8 @@ def export_run(
         AccuracyError: a graph leaves its tolerance, or less than 95% of the convolution work is in
             the promised precision; no bundle is left.
     """
+    if plans is not None:
+        plans.check()  # before minutes of work
     run = open_run(run_path)
     model = run.model()
     frames, label = _sequences(run, data)
@@ -89,7 +94,8 @@ def export_run(
                 expected="PyTorch's results within the tolerance",
                 fix="another version of torch or onnxruntime; stpl-deploy doctor says what is here",
             )
-        seal(partial, bundle.manifest.model_copy(update={"accuracy": report}))
+        engines = () if plans is None else build_plans(bundle, plans, progress=progress)
+        seal(partial, bundle.manifest.model_copy(update={"accuracy": report, "engines": engines}))
     return open_bundle(out, checksums=False)
 
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stpl_deploy.bundle import GraphName
 from stpl_deploy.errors import UsageError
 
-ENGINES = ("onnx",)
+if TYPE_CHECKING:
+    from stpl_export.builders.plans import PlanRequest
+
+ENGINES = ("onnx", "trt", "trt-rtx")
 PRECISIONS = ("fp32", "fp16", "bf16")
+GRAPHS: tuple[GraphName, ...] = ("step", "forecast", "rollout")
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="Run directory, from `stpl-deploy train`.")],
     out: Annotated[Path, typer.Option(help="Bundle directory to make.")],
-    engine: Annotated[str, typer.Option(help="What to build: onnx.")] = "onnx",
+    engine: Annotated[str, typer.Option(help="What to build: onnx, trt or trt-rtx.")] = "onnx",
     data: Annotated[
         Path | None,
         typer.Option(help="Sequences for the check, .npy or .npz; default: the run's own."),
@@ -31,12 +36,26 @@ def export(
         list[str] | None,
         typer.Option(help="A node to leave in fp32, as verify --bisect names it; may repeat."),
     ] = None,
+    gpu: Annotated[
+        str,
+        typer.Option(help="trt-rtx: compute capabilities, as 8.6,12.0; default: 8.0 to 12.0."),
+    ] = "",
+    batch: Annotated[str, typer.Option(help="trt: a plan for each batch size, as 1,4.")] = "1",
+    graphs: Annotated[
+        str,
+        typer.Option(help="trt: of step,forecast,rollout; default: step, and forecast if quick."),
+    ] = "",
+    compatible: Annotated[
+        str, typer.Option(help="trt: version, ampere+ or same-capability, with commas.")
+    ] = "",
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Export a run to a bundle and check it against PyTorch over the closed loop."""
     if engine not in ENGINES:
         raise UsageError(
-            f"unknown engine {engine}", expected=f"one of {', '.join(ENGINES)}", fix="--engine onnx"
+            f"unknown engine {engine}",
+            expected=f"one of {', '.join(ENGINES)}",
+            fix=f"--engine {'trt' if engine in ('tensorrt', 'engine') else 'onnx'}",
         )
     if precision not in PRECISIONS:
         raise UsageError(
@@ -50,6 +69,7 @@ def export(
     with needs("export"):
         from stpl_export.export import export_run
 
+    plans = None if engine == "onnx" else _request(engine, gpu, batch, graphs, compatible)
     bundle = export_run(
         run,
         out,
@@ -57,6 +77,7 @@ def export(
         sequences=sequences,
         precision=precision,
         keep_fp32=keep_fp32 or (),
+        plans=plans,
         progress=say,
     )
     manifest = bundle.manifest
@@ -67,5 +88,31 @@ def export(
     print_accuracy(manifest.accuracy)
     size = sum(spec.bytes for spec in manifest.files.values()) / 1e6
     print(f"{out}: {manifest.model.name}, {manifest.model.parameters:,} parameters, {size:.1f} MB")
+    for spec in manifest.engines:
+        took = f"{spec.details['build_seconds']:.1f} s, built, not run"
+        print(f"  {spec.file}: {spec.engine} {spec.details['version']}, {took}")
     print(f"next: stpl-deploy bench {out}")
     print(f"      stpl-deploy predict {out} FRAMES --out nowcast.npz")
+
+
+def _request(engine: str, gpu: str, batch: str, graphs: str, compatible: str) -> PlanRequest:
+    from stpl_export.builders.plans import PlanRequest
+
+    try:
+        batches = tuple(int(word) for word in _words(batch))
+    except ValueError as error:
+        raise UsageError(f"--batch {batch}", expected="numbers such as 1,4", fix="--batch 1") from (
+            error
+        )
+    chosen = [name for name in GRAPHS if name in _words(graphs)]
+    if unknown := set(_words(graphs)).difference(GRAPHS):
+        raise UsageError(
+            f"unknown graph {min(unknown)}",
+            expected=f"of {', '.join(GRAPHS)}",
+            fix="--graphs step,forecast",
+        )
+    return PlanRequest(engine, _words(gpu), batches, tuple(chosen), _words(compatible))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
