@@ -156,6 +156,10 @@ class TrainingSection(_Section):
     """A second optimiser step per iteration on the time-reversed sequence."""
     clip_norm: PositiveFloat | None = None
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    threads: PositiveInt | None = None
+    """CPU threads of each process; None takes PyTorch's own choice. A small model is fastest with
+    one: its operations are too short to share, and threads that wait for one another on a busy
+    machine made it ten times slower."""
     validate_every: PositiveInt = 200
     checkpoint_every: PositiveInt = 200
 

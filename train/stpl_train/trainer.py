@@ -244,8 +244,19 @@ def _fit_process(fabric: Fabric, path: Path, reporter: Reporter) -> int | None:
 
 
 def _fit(fabric: Fabric, run: Run, data: DataSplit, reporter: Reporter) -> int | None:
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _threads(run.recipe.training.threads):
         return Trainer(fabric, run, data).fit(reporter)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Let PyTorch use `count` CPU threads inside the block; None leaves it alone."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _result(

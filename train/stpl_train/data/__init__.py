@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from stpl_deploy.codec import Array
 from stpl_deploy.errors import RecipeError
 from stpl_train.data.arrays import open_array
 from stpl_train.data.digits import Part, digit_images
@@ -12,7 +15,10 @@ from stpl_train.data.sequences import DataSplit, Sequences, training_indices
 from stpl_train.randomness import Stream
 from stpl_train.recipe import ArraySection, DataSection, MovingMnistSection, SyntheticSection
 
-__all__ = ["DataSplit", "Sequences", "open_data", "training_indices"]
+__all__ = ["DataSplit", "Sequences", "open_data", "training_indices", "unseen_sequence"]
+
+_UNSEEN = 1
+"""A seed of the validation digits; the validation part itself has 0."""
 
 
 def open_data(section: DataSection, seed: int) -> DataSplit:
@@ -35,6 +41,17 @@ def open_data(section: DataSection, seed: int) -> DataSplit:
     validation = _moving_digits(section, 0, "validation", section.validation_sequences)
     every = np.arange(section.validation_sequences)
     return DataSplit(training, validation.batch(every), section.frame)
+
+
+def unseen_sequence(section: DataSection, frames: int) -> Array:
+    """One long sequence `(frames, C, H, W)`, model units, that neither part of the data holds.
+
+    Moving digits only: digits of the validation part on ways of their own.
+    """
+    assert isinstance(section, MovingMnistSection), "moving digits"
+    digits = _moving_digits(section, _UNSEEN, "validation", 1)
+    sequences = replace(digits, length=frames).batch(np.zeros(1, dtype=np.int64))
+    return np.asarray(sequences[0], dtype=np.float32)
 
 
 def _moving_digits(

@@ -1,0 +1,96 @@
+"""The live part of the demo: another process fills a folder, the stream makes nowcasts of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from stpl_deploy.bundle import Bundle
+from stpl_deploy.codec import Array
+from stpl_deploy.demo import feed
+from stpl_deploy.demo.film import Row
+from stpl_runtime.engine import open_session
+from stpl_runtime.ledger import Ledger
+from stpl_runtime.nowcast import Nowcast
+from stpl_runtime.nowcaster import Nowcaster
+from stpl_runtime.predict import graphs_needed
+from stpl_runtime.sink import Sink, open_sink
+from stpl_runtime.source import SourceSpec, open_source
+from stpl_runtime.stream import Stream, StreamReport, stop_on_signals
+
+
+@dataclass
+class Keep:
+    """A sink that keeps every nowcast in memory, to be scored when its truth is there."""
+
+    name: str = "memory"
+    nowcasts: list[Nowcast] = field(default_factory=list)
+
+    def write(self, nowcast: Nowcast) -> None:
+        """Keep it."""
+        self.nowcasts.append(nowcast)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def stream_live(
+    bundle: Bundle, frames: Array, folder: Path, sink: str, period_s: float
+) -> tuple[list[Nowcast], StreamReport]:
+    """Stream `frames` through a bundle as they arrive in a folder.
+
+    Args:
+        bundle: the opened bundle.
+        frames: `(T, C, H, W)` physical units, fed by another process.
+        folder: where they appear.
+        sink: a sink's word and path, beside the one that scores.
+        period_s: seconds between two frames.
+    """
+    manifest = bundle.manifest
+    folder.mkdir()
+    ledger, keep = Ledger(), Keep()
+    session = open_session(bundle, graphs_needed(manifest, manifest.horizon))
+    cadence_s = feed.CADENCE.total_seconds()
+    nowcaster = Nowcaster(bundle, session, cadence_s=cadence_s, ledger=ledger)
+    source = open_source(
+        f"folder:{folder}", SourceSpec(manifest.frame, manifest.codec, cadence_s=cadence_s)
+    )
+    sinks: list[Sink] = [keep, open_sink(sink)]
+    stream = Stream(nowcaster, source, sinks, ledger=ledger)
+    with tempfile.TemporaryDirectory() as temporary:
+        array = Path(temporary) / "frames.npy"
+        np.save(array, frames)
+        command = [sys.executable, "-m", feed.__name__, str(array), str(folder), str(period_s)]
+        with subprocess.Popen(command) as feeder, stop_on_signals(stream):  # noqa: S603
+            try:
+                report = stream.run(
+                    max_nowcasts=len(frames) - manifest.context + 1,
+                    idle_timeout_s=10 * period_s + 10,
+                )
+            finally:
+                feeder.terminate()
+    session.close()
+    return keep.nowcasts, report
+
+
+def with_truth(nowcasts: list[Nowcast], frames: Array, context: int) -> list[Row]:
+    """Context, truth and forecast of every nowcast whose truth was observed.
+
+    Args:
+        nowcasts: from `stream_live`.
+        frames: `(T, C, H, W)`, the frames that were fed.
+        context: T of the bundle.
+    """
+    rows: list[Row] = []
+    for nowcast in nowcasts:
+        assert nowcast.issue_time is not None, "the feed names its times"
+        newest = round((nowcast.issue_time - feed.START) / feed.CADENCE)
+        truth = frames[newest + 1 : newest + 1 + len(nowcast.frames)]
+        if len(truth) == len(nowcast.frames):
+            rows.append((frames[newest + 1 - context : newest + 1], truth, nowcast.frames))
+    return rows
