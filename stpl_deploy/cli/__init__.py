@@ -38,6 +38,7 @@ _MACHINE_ERRORS = {
     errno.EPERM: "check the permissions, or write to another place",
     errno.EMFILE: "ulimit -n 4096",
     errno.EIO: "check the disk",
+    errno.ENAMETOOLONG: "a shorter name",
 }
 """Failures of the machine, not of stpl-deploy, and what to do about each."""
 
@@ -102,7 +103,7 @@ def _told(error: Exception) -> int:
         return _fail(f"error: {_usage(error)}", 2)
     known = error if isinstance(error, StplError) else as_fault(error)
     if known is not None:
-        return _fail(f"error: {known}", known.exit_code)
+        return _fail(f"error: {' '.join(str(known).split())}", known.exit_code)
     traceback.print_exception(error)
     return _fail(
         f"This is a bug in stpl-deploy {__version__}. Please report it with the lines above and "
