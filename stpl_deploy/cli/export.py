@@ -63,9 +63,10 @@ def export(
             expected=f"one of {', '.join(PRECISIONS)}",
             fix="--precision fp16",
         )
-    from stpl_deploy.cli.extras import needs
+    from stpl_deploy.cli.extras import import_from_here, needs
     from stpl_deploy.cli.output import print_accuracy, print_json, say
 
+    import_from_here()
     with needs("export"):
         from stpl_export.export import export_run
 

@@ -1,7 +1,9 @@
-"""Turns a missing library into the line that installs it."""
+"""Libraries of the extras, and the user's own modules, as the verbs that need them see them."""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,3 +26,10 @@ def needs(extra: str) -> Iterator[None]:
         if library in _OURS:
             raise
         raise MissingExtraError(library, extra) from error
+
+
+def import_from_here() -> None:
+    """Make the user's own `package.module:Class` importable, as `python -m` would."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)

@@ -20,8 +20,9 @@ def inspect(
     if (path / "manifest.json").is_file():
         _bundle(path, json)
     elif (path / "recipe.toml").is_file():
-        from stpl_deploy.cli.extras import needs
+        from stpl_deploy.cli.extras import import_from_here, needs
 
+        import_from_here()
         with needs("train"):
             from stpl_train.describe import describe_run
 

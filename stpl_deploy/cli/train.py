@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,14 +41,14 @@ def train(
     ] = False,
 ) -> None:
     """Train a recipe; Ctrl-C saves, --resume goes on from there."""
-    from stpl_deploy.cli.extras import needs
+    from stpl_deploy.cli.extras import import_from_here, needs
     from stpl_deploy.cli.output import print_json
 
     if recipes:
         _print_recipes(json)
         return
     target = _checked(recipe, out, settings, model, resume, device)
-    _import_from_here()
+    import_from_here()
     with needs("train"):
         from stpl_train.progress import make_reporter
         from stpl_train.recipe import load_recipe
@@ -99,13 +97,6 @@ def _checked(
             f"--device {device}", expected=f"one of {', '.join(_DEVICES)}", fix="--device auto"
         )
     return out
-
-
-def _import_from_here() -> None:
-    """Make the user's own `package.module:Class` importable, as `python -m` would."""
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.insert(0, here)
 
 
 def _print_recipes(json: bool) -> None:
