@@ -19,6 +19,7 @@ from stpl_deploy.errors import FrameError
 from stpl_deploy.frames import read_array
 from stpl_deploy.reader import Piece, Quantity, ReadOptions, Times, pixel_grid, state_of
 from stpl_deploy.readers.names import time_in_name
+from stpl_deploy.readers.npz import open_npz
 from stpl_deploy.readers.own import dataset_of_npz, pieces_of_dataset
 from stpl_deploy.readers.units import cf_units
 
@@ -31,7 +32,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
     """Yield the frames in blocks."""
     beside: dict[str, NDArray[Any]] = {}
     if path.name.lower().endswith(".npz"):
-        with np.load(path, allow_pickle=False) as archive:
+        with open_npz(path) as archive:
             if "dataset" in archive.files:
                 yield from pieces_of_dataset(dataset_of_npz(path), _BLOCK_VALUES)
                 return

@@ -21,6 +21,7 @@ from stpl_deploy.readers.cf_grid import grid_and_flips, horizontal_dims
 from stpl_deploy.readers.extras import reads_with
 from stpl_deploy.readers.own import check_zarr_whole, pieces_of_dataset
 from stpl_deploy.readers.units import cf_units, rain_amount, rain_rate, reflectivity
+from stpl_deploy.readers.whole import refuse_cut_netcdf
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -47,6 +48,7 @@ def open_dataset(path: Path) -> xr.Dataset:
     with reads_with("netcdf"):
         import netCDF4  # noqa: F401  # as above
         import xarray as xr
+    refuse_cut_netcdf(path)
     return xr.open_dataset(path, engine="netcdf4")
 
 
@@ -71,7 +73,7 @@ def open_own(path: Path) -> xr.Dataset | None:
         opened.close()
         return None
     if path.is_dir():
-        check_zarr_whole(path)
+        check_zarr_whole(path, opened.attrs["chunk_bytes"])
     return opened.assign_coords(time=opened["time"].astype("datetime64[ns]"))
 
 

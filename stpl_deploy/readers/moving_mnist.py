@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from stpl_deploy.errors import FrameError
 from stpl_deploy.reader import Piece, ReadOptions, pixel_grid, state_of
+from stpl_deploy.readers.npz import open_npz
 from stpl_deploy.readers.units import grey_level
 
 SUFFIXES = (".npy", ".npz")
@@ -31,7 +32,7 @@ def recognises(path: Path) -> bool:
     if not path.is_file():
         return False
     if path.name.lower().endswith(".npz"):
-        with np.load(path, allow_pickle=False) as archive:
+        with open_npz(path) as archive:
             return {"clips", "input_raw_data"} <= set(archive.files)
     stored = np.load(path, mmap_mode="r", allow_pickle=False)
     return bool(stored.dtype == np.uint8 and stored.ndim == 4 and stored.shape[0] == _LENGTH)
@@ -57,7 +58,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
 
 
 def _read_clips(path: Path) -> Iterator[Piece]:
-    with np.load(path, allow_pickle=False) as archive:
+    with open_npz(path) as archive:
         clips, stored = archive["clips"], archive["input_raw_data"]  # (2, N, 2), (F, 1, H, W)
     if clips.ndim != 3 or clips.shape[0] != 2 or clips.shape[2] != 2 or stored.ndim != 4:
         raise FrameError(

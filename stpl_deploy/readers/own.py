@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from stpl_deploy.errors import FrameError
 from stpl_deploy.reader import Grid, Piece, Quantity
 from stpl_deploy.readers.extras import reads_with
+from stpl_deploy.readers.npz import open_npz
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -85,31 +87,37 @@ def grid_of(opened: xr.Dataset) -> Grid:
     return Grid((left, top, width, height), rows, columns, wkt, geographic)
 
 
-def check_zarr_whole(path: Path) -> None:
-    """Refuse a store of ours that lost chunks: Zarr would read them as no data.
+def check_zarr_whole(path: Path, promised: int) -> None:
+    """Refuse a store of ours that lost bytes: Zarr would read a lost chunk as no data.
 
     Raises:
-        FrameError: names the array and how many chunks are gone.
+        FrameError: names the store, and how many bytes it has and should have.
     """
-    with reads_with("zarr"):
-        import zarr
-    group = zarr.open_group(str(path), mode="r")
-    for name in ("frames", "state", "time"):
-        array: Any = group[name]
-        missing = array.nchunks - array.nchunks_initialized
-        if missing:
-            raise FrameError(
-                f"{path} lacks {missing} of {array.nchunks} chunks of {name}",
-                expected="a whole store",
-                fix="copy it again, or stpl-deploy data convert once more",
-            )
+    found = chunk_bytes(path)
+    if found != int(promised):
+        raise FrameError(
+            f"{path} has {found} bytes of frames",
+            expected=f"{promised}, a whole store",
+            fix="copy it again, or stpl-deploy data convert once more",
+        )
+
+
+def chunk_bytes(store: Path) -> int:
+    """Bytes of the files that hold frames and their states."""
+    return sum(
+        Path(folder, name).stat().st_size
+        for array in ("frames", "state")
+        for folder, _, names in os.walk(store / array)
+        for name in names
+        if not name.startswith(".z") and name != "zarr.json"
+    )
 
 
 def dataset_of_npz(path: Path) -> xr.Dataset:
     """The dataset that `data convert` wrote as .npz, all of it in memory."""
     with reads_with("frames"):
         import xarray as xr
-    with np.load(path, allow_pickle=False) as archive:
+    with open_npz(path) as archive:
         described = json.loads(str(archive["dataset"]))
         arrays = {name: archive[name] for name in described["variables"]}
     variables = {

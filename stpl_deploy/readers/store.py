@@ -23,6 +23,7 @@ from stpl_deploy.readers.dataset import TIME_UNITS, dataset_from_joined
 from stpl_deploy.readers.extras import reads_with
 from stpl_deploy.readers.join import Joined
 from stpl_deploy.readers.opening import joined_pieces, open_frames
+from stpl_deploy.readers.own import chunk_bytes
 from stpl_deploy.readers.survey import Survey, Surveyor
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def _zarr(
         survey = surveyor.survey()
         told(survey.frames)
         group = zarr.open_group(str(store), mode="r+")
+        group.attrs["chunk_bytes"] = chunk_bytes(store)
         group.attrs["files"] = "\n".join(names)
         if survey.cadence_s is not None:
             group.attrs["cadence_s"] = survey.cadence_s
@@ -192,4 +194,5 @@ def _in_memory(
     joined = open_frames(path, reader, options).load()
     for variable in joined.variables.values():
         variable.encoding.clear()  # of the file it came from
+    joined.attrs.pop("chunk_bytes", None)
     return joined, survey_of(joined)

@@ -21,6 +21,7 @@ from stpl_deploy.reader import Piece, Quantity, ReadOptions, Times, pixel_grid, 
 from stpl_deploy.readers.extras import decoding, reads_with, refuse_empty
 from stpl_deploy.readers.hdf5 import SUFFIXES as HDF5
 from stpl_deploy.readers.hdf5 import has
+from stpl_deploy.readers.npz import open_npz
 
 SUFFIXES = (*HDF5, ".npz")
 ABOUT = "TaxiBJ, the BJ*.h5 files or OpenSTL's dataset.npz"
@@ -38,7 +39,7 @@ def recognises(path: Path) -> bool:
     if path.is_dir():
         return any(_FILE.fullmatch(file.name) for file in path.iterdir())
     if path.name.lower().endswith(".npz"):
-        with np.load(path, allow_pickle=False) as archive:
+        with open_npz(path) as archive:
             return set(_NPZ) <= set(archive.files)
     return has(path, "data", "date")
 
@@ -103,7 +104,7 @@ def _read_h5(path: Path) -> tuple[Times, Array]:
         )
     midnight = np.array([f"{d[:4]}-{d[4:6]}-{d[6:]}" for d in days[keep]], "datetime64[ns]")
     since = ((slots[keep] - 1) * _SLOT - _BEIJING).astype("timedelta64[ns]")
-    time: Times = np.add(midnight, since, dtype="datetime64[ns]")
+    time: Times = np.asarray(midnight + since, "datetime64[ns]")
     order = np.argsort(time, kind="stable")
     return time[order], np.maximum(frames[keep][order], 0)
 
@@ -125,7 +126,7 @@ def _piece(frames: Array, time: Times, split: int, path: Path) -> Piece:
 
 
 def _read_npz(path: Path) -> Iterator[Piece]:
-    with np.load(path, allow_pickle=False) as archive:
+    with open_npz(path) as archive:
         for split, name in ((0, "train"), (2, "test")):
             pair = [archive[f"{part}_{name}"] for part in "XY"]
             both = np.concatenate(pair, axis=1)  # (N, 8, 2, 32, 32)

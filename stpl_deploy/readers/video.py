@@ -1,14 +1,13 @@
 """Video files, by PyAV: grey by default, `--variable rgb` for colour; one sequence each.
 
-PyAV's decoder may end without a word where a file is cut off, so the count of frames is held
-against the one in the container. nowcast.md section 8.2.
+PyAV's decoder may end without a word where a file is cut off, so lengths and the count of frames
+are held against those in the container. nowcast.md section 8.2.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from stpl_deploy.errors import FrameError
 from stpl_deploy.reader import Piece, ReadOptions, pixel_grid, state_of
 from stpl_deploy.readers.extras import reads_with
 from stpl_deploy.readers.units import grey_level
+from stpl_deploy.readers.whole import refuse_cut_video
 
 SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm", ".mpg", ".mpeg")
 ABOUT = "video files: grey, or --variable rgb"
@@ -35,6 +35,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
         raise FrameError(
             f"--variable {kind} of a video", expected="grey or rgb", fix="--variable grey"
         )
+    refuse_cut_video(path)
     with av.open(str(path)) as container:
         if not container.streams.video:
             raise FrameError(f"{path} holds no picture", expected="a video", fix="check the file")
@@ -45,6 +46,8 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
         elapsed: list[float] = []
         count = 0
         for frame in container.decode(stream):
+            if frame.is_corrupt:
+                raise ValueError(f"frame {count} is damaged")
             seconds = float(frame.time) if frame.time is not None else count * (cadence_s or 1.0)
             elapsed.append(seconds)
             block.append(np.asarray(frame.to_ndarray(format=_FORMATS[kind]), np.uint8))
@@ -54,7 +57,8 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
                 block, elapsed = [], []
         if block:
             yield _piece(block, elapsed, count == len(block), kind, cadence_s, path)
-        _check_whole(stream, count, path)
+        length_s = container.duration / 1e6 if container.duration else 0.0
+        _check_whole(count, int(stream.frames), length_s, cadence_s)
 
 
 def _piece(
@@ -81,7 +85,8 @@ def _piece(
     )
 
 
-def _check_whole(stream: Any, count: int, path: Path) -> None:
-    promised = int(stream.frames)
+def _check_whole(count: int, promised: int, length_s: float, cadence_s: float | None) -> None:
+    if promised == 0 and cadence_s:  # Matroska says how long it is, not how many frames it has
+        promised = int(length_s / cadence_s - 1.5)
     if count == 0 or count < promised:
-        raise EOFError(f"it ends after {count} of {promised or 'its'} frames")
+        raise EOFError(f"it ends after {count} of {max(promised, 1)} frames")

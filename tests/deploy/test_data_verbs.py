@@ -1,0 +1,111 @@
+"""`stpl-deploy data inspect` and `data convert` as a user types them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("xarray")
+pytest.importorskip("pyproj")
+
+from PIL import Image
+
+from stpl_deploy.colours import NO_DATA_COLOUR, NO_ECHO_COLOUR, colour_map
+
+FMI = Path(__file__).parents[2].parent / "shared" / "data" / "radar" / "fmi_pgm" / "20160928"
+
+needs_files = pytest.mark.skipif(not FMI.is_dir(), reason="no radar files in ../shared/data")
+
+Cli = Callable[..., Any]
+
+
+@pytest.fixture
+def with_gap(tmp_path: Path) -> Path:
+    """Five real frames, one of them left out."""
+    folder = tmp_path / "fmi"
+    folder.mkdir()
+    for n, file in enumerate(sorted(FMI.iterdir())[:6]):
+        if n != 3:
+            (folder / file.name).symlink_to(file)
+    return folder
+
+
+@needs_files
+def test_inspect_says_it_all(cli: Cli, with_gap: Path, tmp_path: Path) -> None:
+    done = cli("data", "inspect", with_gap, "--picture", tmp_path / "see.png")
+    assert (done.returncode, done.stderr) == (0, "")
+    for words in (
+        "5 of 1x1226x760 in 5 files",
+        "2016-09-28T14:45:00Z to 2016-09-28T15:10:00Z",
+        "300 s",
+        "1 missing before 2016-09-28T15:05:00Z (201609281505_fmi",
+        "dBZ",
+        "no echo",
+        "Polar Stereographic",
+    ):
+        assert words in done.stdout, words
+    with Image.open(tmp_path / "see.png") as image:
+        colours = {colour for _, colour in image.getcolors(1 << 20)}
+        assert image.width > image.height > 300
+    classes = set(colour_map("dBZ", 0, 1).colours[1:9])
+    assert classes | {NO_ECHO_COLOUR, NO_DATA_COLOUR} <= colours
+
+
+@needs_files
+def test_inspect_as_json(cli: Cli, with_gap: Path) -> None:
+    done = cli("data", "inspect", with_gap, "--json")
+    document = json.loads(done.stdout)
+    assert document["frames"] == 5
+    assert document["cadence_s"] == 300
+    assert document["gaps"][0]["missing"] == 1
+    assert document["quantity"]["units"] == "dBZ"
+    assert sum(document["share"].values()) == pytest.approx(1)
+    assert document["grid"]["corners"][2] == pytest.approx(759752.28, abs=0.01)
+
+
+@needs_files
+@pytest.mark.parametrize("kind", ["zarr", "nc", "npz"])
+def test_convert_and_inspect_agree(cli: Cli, with_gap: Path, tmp_path: Path, kind: str) -> None:
+    pytest.importorskip({"zarr": "zarr", "nc": "netCDF4", "npz": "numpy"}[kind])
+    out = tmp_path / f"cache.{kind}"
+    done = cli("data", "convert", with_gap, "--out", out)
+    assert (done.returncode, done.stderr) == (0, "")
+    before = json.loads(cli("data", "inspect", with_gap, "--json").stdout)
+    after = json.loads(cli("data", "inspect", out, "--json").stdout)
+    assert after == before
+    again = cli("data", "convert", with_gap, "--out", out)
+    assert again.returncode == 2
+    assert "is there already" in again.stderr
+
+
+def test_mistakes_end_in_one_line(cli: Cli, tmp_path: Path) -> None:
+    done = cli("data", "inspect", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "holds no file" in done.stderr
+    np.save(tmp_path / "a.npy", np.zeros((2, 4, 4)))
+    done = cli("data", "inspect", tmp_path / "a.npy", "--picture", tmp_path / "a.doc")
+    assert done.returncode == 2
+    assert "expected a picture such as .png" in done.stderr
+
+
+def test_colours_of_states_and_of_every_class() -> None:
+    colours = colour_map("mm h-1", 0, 1)
+    values = np.array([[0.0, 0.1, 0.49, 100.0], [np.nan, 3.0, 3.0, 1e9]], np.float32)
+    state = np.array([[0, 0, 0, 0], [2, 1, 0, 0]], np.uint8)
+    picture = colours.picture(values, state)
+    assert tuple(picture[0, 0]) == colours.colours[0]
+    assert tuple(picture[0, 1]) == tuple(picture[0, 2]) == colours.colours[1]
+    assert tuple(picture[0, 3]) == tuple(picture[1, 3]) == colours.colours[-1]
+    assert tuple(picture[1, 0]) == NO_DATA_COLOUR
+    assert tuple(picture[1, 1]) == NO_ECHO_COLOUR
+    ramp = colour_map("K", 270.0, 290.0)
+    ends = ramp.picture(np.array([[270.0, 290.0, 300.0, np.nan]], np.float32))[0]
+    assert [tuple(c) for c in ends] == [
+        ramp.colours[0], ramp.colours[-1], ramp.colours[-1], NO_DATA_COLOUR,
+    ]  # fmt: skip
