@@ -7,9 +7,10 @@ import errno
 import os
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from stpl_deploy import __version__
 from stpl_deploy.errors import EnvironmentFault, StplError
@@ -19,8 +20,20 @@ INTERRUPTED = 130
 PIPE_CLOSED = 141
 """128 + SIGPIPE."""
 
+
+class _InOrder(typer.core.TyperGroup):
+    """Lists the verbs in their own order; typer puts groups behind the others."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        from stpl_deploy.cli.verbs import VERBS
+
+        rest = [name for name in self.commands if name not in VERBS]
+        return [*(verb for verb in VERBS if verb in self.commands), *rest]
+
+
 app = typer.Typer(
     name="stpl-deploy",
+    cls=_InOrder,
     help="Train spatiotemporal models, export them, and stream nowcasts at the edge.",
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stpl_deploy.bundle import GraphName
 from stpl_deploy.errors import UsageError
 
 if TYPE_CHECKING:
+    from stpl_deploy.bundle import GraphName
     from stpl_export.builders.plans import PlanRequest
 
 ENGINES = ("onnx", "trt", "trt-rtx")
