@@ -27,6 +27,7 @@ from stpl_deploy.bundle import (
 from stpl_deploy.codec import Array
 from stpl_deploy.errors import AccuracyError, FrameError
 from stpl_deploy.frames import read_sequences
+from stpl_export.bisect import bisect_step
 from stpl_export.builders.plans import PlanRequest, build_plans
 from stpl_export.compose import forecast_onnx, rollout_onnx
 from stpl_export.half_step import HalfStep, make_half_step, verify_emulated
@@ -34,6 +35,7 @@ from stpl_export.onnx_step import OPSET, state_specs, step_onnx
 from stpl_export.precision import half_weights, opset_of
 from stpl_export.reference import MOST_SEQUENCES, make_reference, save_reference
 from stpl_export.weights import gather_weights, point_into, save_half_weights, save_weights
+from stpl_runtime.reference import Reference
 from stpl_runtime.verify import first_breach, verify_bundle
 from stpl_train.models import ForecasterModule
 from stpl_train.recipe import ArraySection, DataSection, SyntheticSection
@@ -92,7 +94,7 @@ def export_run(
             raise AccuracyError(
                 breach,
                 expected="PyTorch's results within the tolerance",
-                fix="another version of torch or onnxruntime; stpl-deploy doctor says what is here",
+                fix=_fix(half, reference, progress),
             )
         engines = () if plans is None else build_plans(bundle, plans, progress=progress)
         seal(partial, bundle.manifest.model_copy(update={"accuracy": report, "engines": engines}))
@@ -174,6 +176,18 @@ def _check(bundle: Bundle, half: HalfStep | None, progress: Progress) -> Accurac
         return report
     real = verify_bundle(bundle, progress=progress)
     return real.model_copy(update={"checks": (*real.checks, *report.checks)})
+
+
+def _fix(half: HalfStep | None, reference: Reference, progress: Progress) -> str:
+    """What to type after a breach; for half precision the operations that break are searched."""
+    if half is None:
+        return "another version of torch or onnxruntime; stpl-deploy doctor says what is here"
+    progress("searching what breaks in half precision")
+    found = bisect_step(half.step, half.policy, reference, progress=progress)
+    if found.first is None or not found.passes:
+        other = "bf16 or --precision " if half.policy.precision == "fp16" else ""
+        return f"--precision {other}fp32: no few operations are to blame"
+    return " ".join(f"--keep-fp32 {name}" for name in found.keep)
 
 
 def _manifest(

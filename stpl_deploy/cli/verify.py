@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stpl_deploy.errors import AccuracyError
+
+if TYPE_CHECKING:
+    from stpl_deploy.bundle import Bundle
 
 
 def verify(
@@ -17,6 +20,10 @@ def verify(
         int | None,
         typer.Option(min=1, help="Compute threads; default: all that this process may use."),
     ] = None,
+    bisect: Annotated[
+        bool,
+        typer.Option(help="On a breach in half precision: search the operation (needs [export])."),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Check a bundle's bytes and its closed-loop accuracy on this machine, without PyTorch."""
@@ -24,7 +31,8 @@ def verify(
     from stpl_deploy.cli.output import print_accuracy, print_json, say
     from stpl_runtime.verify import first_breach, verify_bundle
 
-    report = verify_bundle(open_bundle(bundle), engine=engine, threads=threads, progress=say)
+    opened = open_bundle(bundle)
+    report = verify_bundle(opened, engine=engine, threads=threads, progress=say)
     if json:
         print_json({"passed": report.passed, **report.model_dump(mode="json")})
     else:
@@ -34,5 +42,25 @@ def verify(
         raise AccuracyError(
             breach,
             expected="PyTorch's results within the tolerance",
-            fix="do not use this bundle on this machine; stpl-deploy doctor",
+            fix=_culprits(opened)
+            if bisect
+            else "do not use this bundle on this machine; stpl-deploy doctor",
         )
+
+
+def _culprits(bundle: Bundle) -> str:
+    """Search what breaks in half precision and say what to type."""
+    from stpl_deploy.cli.extras import needs
+    from stpl_deploy.cli.output import say
+
+    with needs("export"):
+        from stpl_export.bisect import bisect_bundle
+    found = bisect_bundle(bundle, progress=say)
+    if found.first is None:
+        return "another device or driver: with rounding emulated on this CPU the graph passes"
+    say(
+        f"first to break, rounding emulated on this CPU: {found.first} ({found.kinds[found.first]})"
+    )
+    if not found.passes:
+        return "export with --precision fp32: no few operations are to blame"
+    return "export with " + " ".join(f"--keep-fp32 {name}" for name in found.keep)

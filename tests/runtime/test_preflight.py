@@ -1,4 +1,4 @@
-"""Every mismatch between a plan and a machine has its own message, before a driver sees the plan."""
+"""Every mismatch has its own message, before a driver sees the plan."""
 
 from __future__ import annotations
 
