@@ -14,6 +14,7 @@ import numpy as np
 
 from stpl_deploy.errors import FrameError
 from stpl_deploy.reader import Piece, ReadOptions, Times, pixel_grid, state_of
+from stpl_deploy.readers import fmi_pgm
 from stpl_deploy.readers.extras import decoding, refuse_empty
 from stpl_deploy.readers.images import SUFFIXES, grey_picture, is_picture
 from stpl_deploy.readers.names import last_number, natural_key, time_in_name, visible_files
@@ -29,7 +30,9 @@ def recognises(path: Path) -> bool:
     if path.is_file():
         return is_picture(path)
     files = [file for file in visible_files(path) if file.suffix.lower() not in (".txt", ".md")]
-    return bool(files) and all(is_picture(file) for file in files)
+    if not files or not all(is_picture(file) for file in files):
+        return False
+    return not (files[0].suffix.lower() == ".pgm" and fmi_pgm.recognises(files[0]))
 
 
 def read(path: Path, options: ReadOptions) -> Iterator[Piece]:

@@ -74,7 +74,7 @@ def test_convert_and_inspect_agree(cli: Cli, with_gap: Path, tmp_path: Path, kin
     pytest.importorskip({"zarr": "zarr", "nc": "netCDF4", "npz": "numpy"}[kind])
     out = tmp_path / f"cache.{kind}"
     done = cli("data", "convert", with_gap, "--out", out)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr.strip()) == (0, "")
     before = json.loads(cli("data", "inspect", with_gap, "--json").stdout)
     after = json.loads(cli("data", "inspect", out, "--json").stdout)
     assert after == before

@@ -82,7 +82,7 @@ def some_frames() -> np.ndarray:
 
 def write_netcdf(path: Path, form: str) -> None:
     present("netCDF4")
-    times = np.datetime64("2024-01-01") + np.arange(6) * np.timedelta64(5, "m")
+    times = np.datetime64("2024-01-01", "ns") + np.arange(6) * np.timedelta64(5, "m")
     rain = (("time", "y", "x"), some_frames()[0].astype(np.float32), {"units": "mm/h"})
     coordinates = {"time": times, "y": np.arange(64.0), "x": np.arange(64.0)}
     written = xr.Dataset({"rain": rain}, coords=coordinates)

@@ -22,7 +22,7 @@ from stpl_deploy.readers.store import convert  # noqa: E402
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 KNMI = DATA / "radar" / "knmi_hdf5" / "201008"
 LAEA = "+proj=laea +lat_0=55 +lon_0=10 +ellps=WGS84 +units=m +type=crs"
-TIMES = np.datetime64("2024-01-01T00:00") + np.arange(6) * np.timedelta64(5, "m")
+TIMES = np.datetime64("2024-01-01T00:00", "ns") + np.arange(6) * np.timedelta64(5, "m")
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_one_frame_with_packed_values_scalar_time_and_km(tmp_path: Path) -> None
             "proj": ((), 0, pyproj.CRS(LAEA).to_cf()),
         },
         coords={
-            "valid_time": np.datetime64("2024-01-01T00:30"),
+            "valid_time": np.datetime64("2024-01-01T00:30", "ns"),
             "y": ("y", [1.0, 0.0], {"units": "km", "standard_name": "projection_y_coordinate"}),
             "x": ("x", [5.0, 6.0], {"units": "km", "standard_name": "projection_x_coordinate"}),
         },

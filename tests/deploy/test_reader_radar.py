@@ -198,6 +198,7 @@ def test_fmi_pgm_plain_and_gzipped_are_the_same(tmp_path: Path) -> None:
     plain = tmp_path / path.name.removesuffix(".gz")
     plain.write_bytes(gzip.decompress(path.read_bytes()))
     xr.testing.assert_equal(open_frames(plain), open_frames(path))
+    xr.testing.assert_equal(open_frames(tmp_path), open_frames(path))  # no folder of pictures
 
 
 @needs_files
