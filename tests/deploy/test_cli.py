@@ -17,9 +17,10 @@ from stpl_deploy.cli import as_fault, verbs
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
+# pydantic is not among them: newer versions of typer read options by it.
 HEAVY = (
     "cv2", "h5py", "lightning_fabric", "matplotlib", "numpy", "onnx", "onnxruntime", "onnxscript",
-    "pandas", "PIL", "pydantic", "rich", "safetensors", "scipy", "sklearn", "stpl_export",
+    "pandas", "PIL", "rich", "safetensors", "scipy", "sklearn", "stpl_export",
     "stpl_runtime", "stpl_train", "tensorrt", "torch", "watchfiles", "xarray", "zarr",
 )  # fmt: skip
 
