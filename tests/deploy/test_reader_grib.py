@@ -106,7 +106,7 @@ def test_gzipped_grib_is_the_same(tmp_path: Path) -> None:
 
 @needs_files
 def test_decoding_leaves_no_trace_and_the_process_ends_well() -> None:
-    """eccodes in one process with pyproj breaks its database and crashes at the end (exit 139)."""
+    """eccodes imported before pyproj breaks its database and crashes at the end (exit 139)."""
     program = (
         "import sys, h5py, pyproj\n"
         "from pathlib import Path\n"

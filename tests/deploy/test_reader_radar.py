@@ -256,3 +256,29 @@ def test_files_out_of_order_are_read_in_time_order(tmp_path: Path) -> None:
     one_by_one = [open_frames(file)["frames"].values for file in files]
     np.testing.assert_array_equal(dataset["frames"].values, np.concatenate(one_by_one))
     assert dataset["source"].values.tolist() == [3, 2, 1, 0]
+
+
+@needs_files
+def test_values_and_corners_from_the_bytes_themselves() -> None:
+    """The same as above without pysteps: raw numbers, and the corners it gives, written down."""
+    from PIL import Image
+
+    knmi, fmi = (sorted(folder.iterdir())[7] for folder in (KNMI, FMI))
+    with h5py.File(knmi) as file:
+        stored = file["image1/image_data"][...]
+    dataset = open_frames(knmi)
+    expected = np.where(stored == 65535, np.nan, stored / 100)
+    np.testing.assert_allclose(dataset["frames"].values[0, 0], expected, rtol=1e-6)
+    np.testing.assert_array_equal(dataset["state"].values[0] == NO_DATA, stored == 65535)
+    assert grid_of(dataset).corners == (0, -4_415_000, 700_000, -3_650_000)
+    with gzip.open(fmi) as file, Image.open(file) as image:
+        stored = np.asarray(image)
+    dataset = open_frames(fmi)
+    expected = np.where(stored == 255, np.nan, stored / 2 - 32)
+    np.testing.assert_array_equal(dataset["frames"].values[0, 0], expected.astype(np.float32))
+    corners = (0.0049823, 0.0097320, 759752.2852757, 1225544.6588913)
+    np.testing.assert_allclose(grid_of(dataset).corners, corners, rtol=0, atol=1e-3)
+    dataset = open_frames(sorted(ODYSSEY.rglob("*.hdf"))[0])
+    np.testing.assert_allclose(
+        grid_of(dataset).corners, (0, -4_400_000, 3_800_000, 0), rtol=0, atol=0.01
+    )
