@@ -2,9 +2,10 @@
 
 The eccodes wheel carries its own PROJ. Imported before pyproj it breaks pyproj's database and the
 interpreter crashes at its end (seen: exit 139 or 134); which comes first is not ours to say, so
-nothing but eccodes and numpy is imported here. For each message one line of JSON goes to stdout, then its
-values as float32; a line {"end": count} or {"error": text} closes the stream, and what happens to
-the process after that does not matter.
+nothing but eccodes and numpy is imported here.
+
+For each message one line of JSON goes to stdout, then its values as float32; a line {"end": count}
+or {"error": text} closes the stream, and what happens to the process after that does not matter.
 """
 
 from __future__ import annotations
