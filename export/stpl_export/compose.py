@@ -55,6 +55,11 @@ class _Unroller:
             return known.get(name, f"{tag}/{name}")
 
         for node in self.graph.node:
+            if all(name in self._shared for name in node.input if name):
+                if node.output[0] not in self._shared:  # depends on weights alone: once for all
+                    self.nodes.append(node)
+                    self._shared.update(node.output)
+                continue
             copy = NodeProto()
             copy.CopyFrom(node)
             copy.name = f"{tag}/{node.name}"
@@ -63,6 +68,8 @@ class _Unroller:
             copy.output.extend(rename(name) for name in node.output)
             self.nodes.append(copy)
         for value in (*self.graph.value_info, *self.graph.output):
+            if value.name in self._shared:
+                continue
             named = ValueInfoProto()
             named.CopyFrom(value)
             named.name = rename(value.name)

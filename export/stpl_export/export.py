@@ -30,6 +30,7 @@ from stpl_deploy.frames import read_sequences
 from stpl_export.bisect import bisect_step
 from stpl_export.builders.plans import PlanRequest, build_plans
 from stpl_export.compose import forecast_onnx, rollout_onnx
+from stpl_export.exact_norms import exact_norms
 from stpl_export.half_step import HalfStep, make_half_step, verify_emulated
 from stpl_export.onnx_step import OPSET, state_specs, step_onnx
 from stpl_export.precision import half_weights, opset_of
@@ -146,6 +147,8 @@ def _write_graphs(
         step = half.typed
         files.append(directory / HALF_WEIGHTS.format(precision=precision))
         save_half_weights(files[1], half_weights(step, half.policy.precision))
+    else:
+        step = exact_norms(step)
     progress("forecast and rollout graphs")
     models: dict[GraphName, onnx.ModelProto] = {
         "step": step,

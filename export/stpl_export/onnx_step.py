@@ -122,16 +122,31 @@ def _clean(model: onnx.ModelProto) -> onnx.ModelProto:
     for value in (*graph.input, *graph.output, *graph.initializer):
         value.ClearField("metadata_props")
         value.ClearField("doc_string")
+    same = _equal_constants(graph)
     for tensor in graph.initializer:
         tensor.name = tensor.name.removeprefix(_PREFIX)
     for node in graph.node:
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
-        names = [name.removeprefix(_PREFIX) for name in node.input]
+        names = [same.get(name, name).removeprefix(_PREFIX) for name in node.input]
         del node.input[:]
         node.input.extend(names)
     state_shapes(model)
     return model
+
+
+def _equal_constants(graph: onnx.GraphProto) -> dict[str, str]:
+    """Drop constants of the exporter's own that repeat an earlier one; name -> the one kept."""
+    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    same: dict[str, str] = {}
+    for tensor in list(graph.initializer):
+        if tensor.name.startswith(_PREFIX):
+            continue
+        key = (tensor.data_type, tuple(tensor.dims), tensor.raw_data)
+        if first.setdefault(key, tensor.name) != tensor.name:
+            same[tensor.name] = first[key]
+            graph.initializer.remove(tensor)
+    return same
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from stpl_export.builders.trt import (
     load_builder,
 )
 from stpl_export.builders.turing import without_fp32_products
+from stpl_export.exact_norms import plain_norms
 from stpl_export.half_step import check_promise
 from stpl_export.work import Work, fixed_batch
 from stpl_runtime.gpu import local_gpu
@@ -108,7 +109,7 @@ def build_plans(
     progress(f"{builder.name}, {precision}")
     specs = []
     for graph in request.graphs or default_graphs(bundle):
-        model = onnx.load(bundle.graph(graph), load_external_data=False)
+        model = plain_norms(onnx.load(bundle.graph(graph), load_external_data=False))
         for batch in request.batches:
             fixed = fixed_batch(model, batch)
             for target in _targets(builder, request, precision):

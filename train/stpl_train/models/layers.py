@@ -93,7 +93,7 @@ class ChannelNorm(nn.Module):
     """`gn1`: mean and variance over everything but the batch, affine per channel.
 
     The numbers of `nn.GroupNorm(1, C)`. That class exports with a Shape node and copies of its
-    weights; this one is a single InstanceNormalization between two static reshapes.
+    weights; this one is a single LayerNormalization between two static reshapes.
     """
 
     def __init__(self, *shape: int) -> None:
@@ -105,7 +105,8 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, *shape)` -> the same shape."""
-        flat = F.instance_norm(x.reshape(-1, 1, math.prod(self.shape)))  # (B, 1, elements)
+        elements = math.prod(self.shape)
+        flat = F.layer_norm(x.reshape(-1, elements), (elements,))  # (B, elements)
         return flat.reshape(-1, *self.shape) * self.weight + self.bias
 
 
