@@ -20,6 +20,8 @@ from stpl_deploy.errors import UsageError
 
 ENGINES: dict[str, str] = {
     "onnx": "stpl_runtime.engines.ort:OrtSession",
+    "trt": "stpl_runtime.engines.trt:TrtSession",
+    "trt-rtx": "stpl_runtime.engines.trt:RtxSession",
 }
 """One word -> where the session class lives. The class is made with (bundle, graphs, threads)."""
 

@@ -6,7 +6,7 @@ difference from PyTorch's float64 outputs; the tolerance comes with the referenc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -47,8 +47,9 @@ def verify_bundle(
     session = open_session(bundle, graphs, engine=engine, threads=threads)
     try:
         precision = bundle.manifest.precision
+        batches = _batches(bundle, engine, len(reference.context))
         told = progress or (lambda _: None)
-        checks = tuple(_checks(session, graphs, reference, precision, told))
+        checks = tuple(_checks(session, graphs, reference, precision, batches, told))
     finally:
         session.close()
     return AccuracyReport(data=reference.data, sequences=len(reference.context), checks=checks)
@@ -79,9 +80,10 @@ def _checks(
     graphs: tuple[GraphName, ...],
     reference: Reference,
     precision: str,
+    batches: Sequence[int],
     progress: Callable[[str], None],
 ) -> Iterator[GraphAccuracy]:
-    for batch in sorted({len(reference.context), 1}, reverse=True):
+    for batch in batches:
         for graph in graphs:
             progress(f"{graph}, batch {batch}")
             frames, state = _run(session, graph, reference, batch)
@@ -95,6 +97,13 @@ def _checks(
                 if state is None
                 else _state_error(session, state, reference, precision),
             )
+
+
+def _batches(bundle: Bundle, engine: str, most: int) -> list[int]:
+    """All sequences at once, and the first alone; plans have their own fixed batches."""
+    built = {spec.batch for spec in bundle.manifest.engines if spec.engine == engine}
+    sizes = {size for size in built if size <= most} if built else {most, 1}
+    return sorted(sizes, reverse=True)
 
 
 def _run(session: Session, graph: GraphName, reference: Reference, batch: int) -> _Run:
