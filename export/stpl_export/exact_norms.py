@@ -68,10 +68,17 @@ def _cast(source: str, target: str, to: int) -> NodeProto:
 
 
 def _norm_elements(step: ModelProto) -> dict[str, int]:
-    """Name of a LayerNormalization -> elements that it sums over, from its scale's shape."""
-    sizes = {tensor.name: math.prod(tensor.dims) for tensor in step.graph.initializer}
-    return {
-        node.name: sizes[node.input[1]]
-        for node in step.graph.node
-        if node.op_type == "LayerNormalization" and node.input[1] in sizes
+    """Name of a LayerNormalization -> elements that it sums over, from its input's stated shape."""
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*step.graph.value_info, *step.graph.input)
     }
+    return {
+        node.name: math.prod(shapes[node.input[0]][_axis(node) :])
+        for node in step.graph.node
+        if node.op_type == "LayerNormalization"
+    }
+
+
+def _axis(node: NodeProto) -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == "axis"), -1)
