@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from stpl_deploy.machine import describe, usable_cpus
 
 from stpl_deploy.bundle import WEIGHTS, Bundle
 from stpl_deploy.codec import Array
 from stpl_deploy.files import atomic_file
+from stpl_deploy.machine import describe, usable_cpus
 from stpl_runtime.engine import Session, closed_loop, open_session
 from stpl_runtime.reference import load_reference
 
