@@ -14,6 +14,7 @@ from stpl_deploy.errors import EnvironmentFault
 
 if TYPE_CHECKING:
     from stpl_deploy.machine import Machine
+    from stpl_runtime.preflight import Ability
     from stpl_runtime.providers import ProviderTrial
 
 DISTRIBUTION = "stpl-deploy"
@@ -35,6 +36,8 @@ class Examination:
 
     machine: Machine
     trials: tuple[ProviderTrial, ...]
+    abilities: tuple[Ability, ...]
+    """What each TensorRT flavour can do here; known from what is installed, nothing is loaded."""
     extras: tuple[Extra, ...]
     problems: tuple[str, ...]
     """Things that are wrong, each with what to type."""
@@ -67,6 +70,7 @@ def doctor(
 def examine_all() -> Examination:
     """Look at the machine, try every provider, and compare the extras with what is installed."""
     from stpl_deploy import machine
+    from stpl_runtime.preflight import abilities, look_here
     from stpl_runtime.providers import try_providers
 
     here = machine.examine()
@@ -83,7 +87,8 @@ def examine_all() -> Examination:
                 if build
                 else "onnxruntime is not installed; try: pip install 'stpl-deploy[cpu]'"
             )
-    return Examination(here, trials, tuple(extras(here.libraries)), tuple(problems))
+    able = abilities(look_here())
+    return Examination(here, trials, able, tuple(extras(here.libraries)), tuple(problems))
 
 
 def clashes(libraries: dict[str, str | None]) -> list[str]:
@@ -164,6 +169,19 @@ def _print(found: Examination) -> None:
         "ONNX Runtime providers, each tried",
         ["provider", "works", "why not"],
         [[trial.provider, "yes" if trial.works else "no", trial.note] for trial in found.trials],
+    )
+    print_table(
+        "TensorRT, by what is installed",
+        ["flavour", "version", "builds", "runs", "why not"],
+        [
+            [
+                a.name,
+                a.version or "",
+                *("yes" if can else "no" for can in (a.builds, a.runs)),
+                a.note,
+            ]
+            for a in found.abilities
+        ],
     )
     sys.stdout.write("extras\n")
     for item in found.extras:

@@ -11,10 +11,10 @@ from stpl_deploy.errors import UsageError
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="Run or bundle directory.")],
+    path: Annotated[Path, typer.Argument(help="Run or bundle directory, or an .engine file.")],
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Say what a run or a bundle is: model, frames, state, files, accuracy."""
+    """Say what a run, a bundle or an engine is: model, frames, state, files, accuracy."""
     from stpl_deploy.cli.output import print_json
 
     if (path / "manifest.json").is_file():
@@ -31,12 +31,26 @@ def inspect(
             print_json(document)
         else:
             _pairs(f"run {path}", document)
+    elif path.suffix == ".engine":
+        _plan(path, json)
     else:
         raise UsageError(
             f"{path} is neither a run nor a bundle",
             expected="a directory with recipe.toml or manifest.json",
             fix="stpl-deploy train modernn-mini --out RUN",
         )
+
+
+def _plan(path: Path, json: bool) -> None:
+    from stpl_deploy.cli.output import print_json
+    from stpl_runtime.plan_report import describe_plan, plan_lines
+    from stpl_runtime.preflight import look_here
+
+    report = describe_plan(path, look_here())
+    if json:
+        print_json(report)
+    else:
+        _pairs(f"engine {path}", plan_lines(report))
 
 
 def _bundle(path: Path, json: bool) -> None:
@@ -59,7 +73,11 @@ def _bundle(path: Path, json: bool) -> None:
             "values": f"{codec.quantity}, {codec.low:g} to {codec.high:g}"
             + ("" if codec.units == "1" else f" {codec.units}"),
             "state": f"{len(manifest.state)} tensors, {state_kb:.0f} KiB for each stream",
-            "precision": f"{manifest.precision}, opset {manifest.opset}",
+            "precision": f"{manifest.precision}, opset {manifest.opset}"
+            + "".join(
+                f", {share:.1%} of the convolution work in {kind}"
+                for kind, share in manifest.convolution_share.items()
+            ),
             "made": f"{manifest.created} with "
             + ", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
         },
@@ -69,6 +87,12 @@ def _bundle(path: Path, json: bool) -> None:
         for name, spec in manifest.files.items()
     ]
     print_table("files", ["name", "size", "SHA-256"], rows)
+    if manifest.engines:
+        plans = [
+            [spec.file, spec.engine, spec.precision, ", ".join(spec.details["capabilities"])]
+            for spec in manifest.engines
+        ]
+        print_table("engines", ["file", "flavour", "precision", "capabilities"], plans)
     if manifest.accuracy is not None:
         print_accuracy(manifest.accuracy)
 

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from stpl_deploy.bundle import Bundle, EngineSpec, open_bundle, seal
+from stpl_deploy.cli.inspect import inspect
 from stpl_deploy.errors import BundleError, ChecksumError, EnvironmentFault
 from stpl_runtime.gpu import Gpu
+from stpl_runtime.plan_report import describe_plan, plan_lines
 from stpl_runtime.preflight import Here, abilities, find_plan, look_here, mismatch, read_plan
 
 TINY = Path(__file__).parents[1] / "data" / "convlstm-tiny.bundle"
@@ -253,3 +255,42 @@ def test_the_checksum_is_of_the_bytes_that_are_returned(bundle: Bundle) -> None:
     spec = find_plan(bundle, "trt", "forecast", 1, HERE)
     data = read_plan(bundle, spec)
     assert hashlib.sha256(data).hexdigest() == bundle.manifest.files[spec.file].sha256
+
+
+def test_a_plan_is_described_without_a_driver(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = bundle.manifest.engines[0]
+    built = {
+        "weights_bytes": 1000,
+        "convolution_share": {"fp16": 0.97, "fp32": 0.03},
+        "layers": 12,
+        "layer_kinds": {"convolution": 8, "cast": 4},
+        "outputs": {"next_frame": {"type": "fp32", "shape": [1, 1, 8, 8]}},
+        "build_seconds": 1.5,
+        "warnings": 0,
+        "ran": False,
+    }
+    engines = (spec.model_copy(update={"details": spec.details | built}),)
+    seal(bundle.path, bundle.manifest.model_copy(update={"engines": engines}))
+    path = bundle.file(spec.file)
+    report = describe_plan(path, HERE)
+    assert report["runs_here"]
+    assert report["bytes"] == len(PLAN)
+    assert "97.0% fp16, 3.0% fp32" in plan_lines(report)["precision"]
+    assert "never run" in plan_lines(report)["ran"]
+    assert "needs an NVIDIA GPU" in describe_plan(path, _here(gpu=None))["why_not"]
+    assert not describe_plan(path, _here(gpu=None))["runs_here"]
+    inspect(path, json=False)
+    assert "8 convolution, 4 cast" in capsys.readouterr().out
+    inspect(bundle.path, json=False)
+    assert spec.file in capsys.readouterr().out
+    alone = tmp_path / "alone.engine"
+    alone.write_bytes(PLAN)
+    with pytest.raises(BundleError, match=r"has no manifest.json beside it"):
+        describe_plan(alone, HERE)
+    with pytest.raises(BundleError, match=r"other.engine is not a plan"):
+        describe_plan(bundle.path / "other.engine", HERE)
+    path.write_bytes(PLAN[:-1])
+    with pytest.raises(ChecksumError):
+        describe_plan(path, HERE)

@@ -204,9 +204,19 @@ def _cached_build(
     plan = builder.build(
         graph, bundle.graph("step"), target, timing_cache=timings, progress=progress
     )
+    plan.details["weights_bytes"] = _weights_bytes(model)
     plan.details["graph_sha256"] = hashlib.sha256(graph).hexdigest()
     _into_cache(directory, key, plan)
     return plan
+
+
+def _weights_bytes(model: ModelProto) -> int:
+    """Bytes of the graph's weights, most of which lie in the bundle's weights files."""
+    total = 0
+    for tensor in model.graph.initializer:
+        lengths = [int(entry.value) for entry in tensor.external_data if entry.key == "length"]
+        total += lengths[0] if lengths else len(tensor.raw_data)
+    return total
 
 
 def _from_cache(directory: Path, key: str) -> Plan | None:
