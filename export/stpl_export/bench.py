@@ -79,10 +79,10 @@ class BenchReport:
     machine: dict[str, Any]
 
     def document(self) -> dict[str, Any]:
-        """The report as JSON: `rows` and `ratios` by name."""
+        """The report as JSON: `rows`, and `ratios` as name -> times, `ratio_spread` beside them."""
         whole = asdict(self)
-        whole["rows"] = {row.pop("name"): row for row in whole["rows"]}
-        whole["ratios"] = {ratio.pop("name"): ratio for ratio in whole["ratios"]}
+        whole["ratios"] = {ratio.name: ratio.times for ratio in self.ratios}
+        whole["ratio_spread"] = {ratio.name: [ratio.p05, ratio.p95] for ratio in self.ratios}
         return whole
 
 

@@ -26,10 +26,12 @@ def bench(
 ) -> None:
     """Time PyTorch, unrolled and pre-warmed ONNX Runtime side by side in one process."""
     from stpl_deploy.bundle import open_bundle
+    from stpl_deploy.cli.extras import import_from_here
     from stpl_deploy.cli.output import document_text, print_json, print_table, progress_bar, say
     from stpl_deploy.files import atomic_file
     from stpl_export.bench import bench_bundle, save_chart
 
+    import_from_here()  # the bundle's model may be the user's own class
     opened = open_bundle(bundle)
     with progress_bar("rounds") as progress:
         report = bench_bundle(
