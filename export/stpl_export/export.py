@@ -79,7 +79,7 @@ def export_run(
             the promised precision; no bundle is left.
     """
     if plans is not None:
-        plans.check()  # before minutes of work
+        plans.check(precision)  # before minutes of work
     run = open_run(run_path)
     model = run.model()
     frames, label = _sequences(run, data)

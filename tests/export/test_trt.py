@@ -229,26 +229,28 @@ def test_gpus_that_can_share_an_engine_do() -> None:
     assert rtx_groups(("7.5",), KNOWN, "fp32") == [("7.5",)]
 
 
+@rtx
 def test_requests_that_cannot_be_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trt_module, "installed", lambda flavour: flavour == "trt-rtx")
     assert choose_flavour("trt") == choose_flavour("trt-rtx") == "trt-rtx"
-    PlanRequest("trt").check()
+    PlanRequest("trt").check("fp16")
     for request, match in (
         (PlanRequest("trt", batches=(1, 0)), "--batch 1,0"),
         (PlanRequest("trt", compatible=("all",)), "unknown --compatible all"),
         (PlanRequest("trt", compatible=("version",)), "--compatible is for TensorRT"),
         (PlanRequest("trt-rtx", gpus=("nine",)), "--gpu nine"),
+        (PlanRequest("trt", gpus=("8.6", "9.0")), "no engine for compute capability 9.0"),
     ):
         with pytest.raises(UsageError, match=match):
-            request.check()
+            request.check("fp16")
     monkeypatch.setattr(trt_module, "installed", lambda flavour: flavour == "trt")
     assert choose_flavour("trt") == "trt"
-    PlanRequest("trt", compatible=("version", "ampere+")).check()
+    PlanRequest("trt", compatible=("version", "ampere+")).check("fp16")
     with pytest.raises(MissingExtraError, match=r"pip install 'stpl-deploy\[trt-rtx\]'"):
         choose_flavour("trt-rtx")
     monkeypatch.setattr(trt_module, "installed", lambda flavour: False)
     with pytest.raises(MissingExtraError, match=r"pip install 'stpl-deploy\[trt\]'"):
-        PlanRequest("trt").check()
+        PlanRequest("trt").check("fp16")
 
 
 def test_the_cache_key_holds_everything_that_decides() -> None:

@@ -43,6 +43,9 @@ QUICK_NODES = 1500
 """`forecast` is built without being asked for up to this many nodes: build time grows faster than
 the graph (590 nodes 2 s, 5,200 nodes a minute, 9,900 nodes four minutes)."""
 
+_RECORD = 1
+"""Version of what the cache keeps about a plan; a change makes older entries unknown."""
+
 
 @dataclass(frozen=True)
 class PlanRequest:
@@ -58,8 +61,8 @@ class PlanRequest:
     compatible: tuple[str, ...] = ()
     """Words of `COMPATIBILITY`, TensorRT only."""
 
-    def check(self) -> None:
-        """Refuse what cannot be built before anything else is done.
+    def check(self, precision: str) -> None:
+        """Refuse what cannot be built in `precision`, before anything else is done.
 
         Raises:
             UsageError: a capability, a batch or a word of `compatible` that does not hold.
@@ -86,6 +89,8 @@ class PlanRequest:
                 expected="--gpu with the compute capabilities wanted",
                 fix="leave --compatible out",
             )
+        if flavour == "trt-rtx":
+            rtx_groups(self.gpus, load_builder(flavour).known_capabilities(), precision)
 
 
 def build_plans(
@@ -103,9 +108,9 @@ def build_plans(
         EnvironmentFault: the library is missing, broken, or refuses a graph.
         AccuracyError: a plan does not compute in the promised precision.
     """
-    request.check()
-    builder = load_builder(choose_flavour(request.engine))
     precision = bundle.manifest.precision
+    request.check(precision)
+    builder = load_builder(choose_flavour(request.engine))
     progress(f"{builder.name}, {precision}")
     specs = []
     for graph in request.graphs or default_graphs(bundle):
@@ -183,7 +188,14 @@ def plan_key(
         graph: serialized ONNX with fixed shapes.
         weights: checksums of the files that it reads.
     """
-    parts = [flavour, version, asdict(target), hashlib.sha256(graph).hexdigest(), list(weights)]
+    parts = [
+        _RECORD,
+        flavour,
+        version,
+        asdict(target),
+        hashlib.sha256(graph).hexdigest(),
+        list(weights),
+    ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
