@@ -58,8 +58,8 @@ test-all: venv
 test-edge: venv-edge
 	STPL_TORCH_FREE=1 $(EDGE_BIN)/python -m pytest -o cache_dir=$(EDGE_VENV)/.pytest_cache tests/deploy tests/runtime $(PYTEST_FLAGS)
 
-soak: venv ## long streaming runs, by hand
-	$(BIN)/python -m pytest -m soak tests/runtime $(PYTEST_FLAGS)
+soak: venv ## the long runs, by hand
+	$(BIN)/python -m pytest -m soak $(PYTEST_FLAGS)
 
 lint: venv ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
