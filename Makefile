@@ -21,7 +21,8 @@ EDGE_PYTHON ?= $(or $(call first,python3.10 $(wildcard $(PYENV_ROOT)/versions/3.
 comma := ,
 
 PIP_FLAGS := --quiet --disable-pip-version-check
-PYTEST_FLAGS ?=
+# One process for each CPU (tests/conftest.py pins it there).
+PYTEST_FLAGS ?= -n logical --maxprocesses 4 --dist worksteal
 
 .PHONY: help venv venv-edge demo test test-all test-edge soak lint format bench wheel clean
 
@@ -33,7 +34,7 @@ $(VENV)/.stamp: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or later found; try: make PYTHON=/path/to/python3" >&2; exit 4; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install $(PIP_FLAGS) --editable '.[export,readers]' --group dev
+	$(BIN)/python -m pip install $(PIP_FLAGS) --editable '.[evaluate,export,readers]' --group dev
 	@touch $@
 
 $(EDGE_VENV)/.stamp: pyproject.toml
