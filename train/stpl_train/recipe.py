@@ -101,6 +101,45 @@ class ArraySection(_Section):
     codec: FrameCodec = FrameCodec()
 
 
+class ArchiveSection(_Section):
+    """`[data] source = "archive"`: files of any format that a reader knows (docs/data.md)."""
+
+    source: Literal["archive"]
+    path: Path
+    """A file, a folder, or what `stpl-deploy data convert` wrote."""
+    reader: str | None = None
+    """Word of the reader; None finds it."""
+    variable: str | None = None
+    """Which one, where a file holds several."""
+    frame: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    """(C, H, W); smaller than the data's after the crop: area means. None takes the data's."""
+    crop: tuple[NonNegativeInt, NonNegativeInt, PositiveInt, PositiveInt] | None = None
+    """Top, left, height and width in pixels of the data."""
+    context: PositiveInt = 10
+    horizon: PositiveInt = 10
+    every: PositiveInt = 1
+    """Thinning: a window takes every n-th frame."""
+    stride: PositiveInt = 1
+    """Frames of the data between the starts of neighbouring windows."""
+    split: Literal["published", "time"] | None = None
+    """`published`: as it came with the data; `time`: training, validation and test are three blocks
+    of time; None: published where there is one."""
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """The last part of the data; training never reads it."""
+    validation_sequences: PositiveInt = 256
+    """At most so many windows of the validation part, evenly spread."""
+    cadence_s: PositiveFloat | None = None
+    """Seconds between the frames of a window; None takes the data's; another is refused."""
+    codec: FrameCodec = FrameCodec()
+
+    @model_validator(mode="after")
+    def _some_left(self) -> ArchiveSection:
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError("validation_fraction and test_fraction must leave frames for training")
+        return self
+
+
 class SyntheticSection(_Section):
     """`[data] source = "synthetic"`: an imported model came without data.
 
@@ -117,7 +156,8 @@ class SyntheticSection(_Section):
 
 
 DataSection = Annotated[
-    MovingMnistSection | ArraySection | SyntheticSection, Field(discriminator="source")
+    MovingMnistSection | ArraySection | ArchiveSection | SyntheticSection,
+    Field(discriminator="source"),
 ]
 
 
@@ -253,7 +293,12 @@ def settings_document(settings: Sequence[str]) -> dict[str, Any]:
     return document
 
 
-_SOURCES = ("moving-mnist", "array", "synthetic")  # pydantic names the source that it chose
+_SOURCES = (
+    "moving-mnist",
+    "array",
+    "archive",
+    "synthetic",
+)  # pydantic names the source that it chose
 
 
 def _known(where: tuple[int | str, ...]) -> list[str]:
@@ -261,6 +306,7 @@ def _known(where: tuple[int | str, ...]) -> list[str]:
         "training": TrainingSection,
         "moving-mnist": MovingMnistSection,
         "array": ArraySection,
+        "archive": ArchiveSection,
         "synthetic": SyntheticSection,
         "imported": ImportedSection,
         "codec": FrameCodec,

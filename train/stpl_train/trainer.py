@@ -137,8 +137,9 @@ def choose_device(device: Device, devices: int) -> Literal["cpu", "cuda"]:
 
 
 def with_frame(recipe: Recipe, data: DataSplit) -> Recipe:
-    """The recipe with `data.frame` as the data has it."""
-    section = recipe.data.model_copy(update={"frame": data.frame})
+    """The recipe with `data.frame` and, where it states none, `data.cadence_s` of the data."""
+    cadence_s = recipe.data.cadence_s or data.cadence_s
+    section = recipe.data.model_copy(update={"frame": data.frame, "cadence_s": cadence_s})
     return recipe.model_copy(update={"data": section})
 
 
@@ -180,9 +181,13 @@ def _check_processes(recipe: Recipe, device: str, devices: int) -> None:
 
 
 def _same_recipe(run: Run, recipe: Recipe) -> None:
-    if recipe.data.frame is None:
-        section = recipe.data.model_copy(update={"frame": run.recipe.data.frame})
-        recipe = recipe.model_copy(update={"data": section})
+    kept_data = run.recipe.data
+    resolved = {
+        key: getattr(kept_data, key)
+        for key in ("frame", "cadence_s")
+        if getattr(recipe.data, key) is None
+    }
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=resolved)})
     found, kept = _flat(recipe.model_dump(mode="json")), _flat(run.recipe.model_dump(mode="json"))
     for key in sorted(found.keys() | kept.keys()):
         if found.get(key) != kept.get(key):

@@ -1,4 +1,4 @@
-"""Training data: sequences by index, from a generator or from the user's own file."""
+"""Training data: sequences by index, from a generator or from the user's own files."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ import numpy as np
 
 from stpl_deploy.codec import Array
 from stpl_deploy.errors import RecipeError
+from stpl_train.data.archive import open_archive_split
 from stpl_train.data.arrays import open_array
 from stpl_train.data.digits import Part, digit_images
 from stpl_train.data.moving_digits import MovingDigits
 from stpl_train.data.sequences import DataSplit, Sequences, training_indices
 from stpl_train.randomness import Stream
-from stpl_train.recipe import ArraySection, DataSection, MovingMnistSection, SyntheticSection
+from stpl_train.recipe import (
+    ArchiveSection,
+    ArraySection,
+    DataSection,
+    MovingMnistSection,
+    SyntheticSection,
+)
 
 __all__ = ["DataSplit", "Sequences", "open_data", "training_indices", "unseen_sequence"]
 
@@ -31,10 +38,12 @@ def open_data(section: DataSection, seed: int) -> DataSplit:
     """
     if isinstance(section, ArraySection):
         return open_array(section)
+    if isinstance(section, ArchiveSection):
+        return open_archive_split(section)
     if isinstance(section, SyntheticSection):
         raise RecipeError(
             'data.source = "synthetic"',
-            expected="data to train on: moving-mnist or array",
+            expected="data to train on: moving-mnist, array or archive",
             fix="--set data.source=array --set data.path=FILE",
         )
     training = _moving_digits(section, seed, "training", None)

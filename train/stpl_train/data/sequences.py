@@ -40,6 +40,10 @@ class DataSplit:
     validation: Array
     """`(N, T + K, C, H, W)` float32 in model units; never trained on, never a test set."""
     frame: FrameShape
+    cadence_s: float | None = None
+    """Seconds between frames, where the data tells."""
+    validation_observed: NDArray[np.bool_] | None = None
+    """`(N, T + K, H, W)`, False where a pixel of `validation` was not observed; None: all were."""
 
 
 def training_indices(sequences: Sequences, seed: int, iteration: int, batch: int) -> Indices:
