@@ -18,6 +18,14 @@ import pytest
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def pytest_configure() -> None:
+    """Pin a parallel worker to a CPU of its own, so that no engine's threads fight another's."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is not None and hasattr(os, "sched_setaffinity"):
+        cpus = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cpus[int(worker.removeprefix("gw")) % len(cpus)]})
+
+
 @pytest.fixture(scope="session")
 def cli() -> Cli:
     """Run `stpl-deploy` with arguments in a process of its own."""
