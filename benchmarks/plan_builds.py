@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=list(MODELS))
     parser.add_argument("--graphs", default="step,forecast")
     parser.add_argument("--precisions", default="fp32,fp16")
+    parser.add_argument("--note", default="", help="what else ran on the machine")
     arguments = parser.parse_args()
     builder = load_builder("trt-rtx")
     for name in arguments.models:
@@ -79,12 +80,12 @@ def main() -> None:
                     "convolution_share": plan.work.shares(),
                     "warnings": len(plan.warnings),
                 }
-                add_row(row, builder.name)
+                add_row(row, builder.name, arguments.note)
                 sys.stdout.write(f"{row}\n")
                 sys.stdout.flush()
 
 
-def add_row(row: dict[str, Any], builder: str) -> None:
+def add_row(row: dict[str, Any], builder: str, note: str) -> None:
     """Put a row into the result file."""
     document = json.loads(RESULT.read_text()) if RESULT.is_file() else {"rows": []}
     same = ("model", "precision", "graph")
@@ -93,6 +94,7 @@ def add_row(row: dict[str, Any], builder: str) -> None:
         "builder": builder,
         "capabilities": list(PORTABLE),
         "machine": describe(),
+        "note": note or document.get("note", ""),
         "ran": "no: the plans were built, never run",
         "rows": [*others, row],
     }

@@ -155,20 +155,22 @@ def _load(data: bytes, spec: EngineSpec, device: Device) -> Callable[[], Executo
     """Load a plan by its flavour's library."""
     trt: Any = importlib.import_module("tensorrt" if spec.engine == "trt" else "tensorrt_rtx")
     log = _logger(spec.engine)
-    plan = trt.Runtime(log).deserialize_cuda_engine(data)
+    library = trt.Runtime(log)
+    plan = library.deserialize_cuda_engine(data)
     if plan is None:
         raise EnvironmentFault(
             f"{FLAVOURS[spec.engine]} {trt.__version__} cannot load {spec.file}: {log.last}",
             expected="a plan that passed every check of the manifest to load",
             fix=f"export the run again here with --engine {spec.engine}",
         )
-    return lambda: _TrtExecutor(plan, device)
+    return lambda: _TrtExecutor(library, plan, device)
 
 
 class _TrtExecutor:
     """One execution context: its addresses never change, so that it can be recorded."""
 
-    def __init__(self, plan: Any, device: Device) -> None:
+    def __init__(self, library: Any, plan: Any, device: Device) -> None:
+        self.owners = (library, plan)  # both must outlive the context
         self.context, self.device = plan.create_execution_context(), device
 
     def bind(self, name: str, address: int) -> None:
