@@ -14,6 +14,7 @@ VERBS = (
     "import",
     "export",
     "verify",
+    "evaluate",
     "bench",
     "predict",
     "stream",

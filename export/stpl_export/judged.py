@@ -1,0 +1,213 @@
+"""What `evaluate` judges, and on what: a run in PyTorch or a bundle on its engine; sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpl_deploy.bundle import MANIFEST, open_bundle
+from stpl_deploy.codec import Array, FrameCodec
+from stpl_deploy.errors import FrameError
+from stpl_deploy.frames import FrameShape, read_sequences
+from stpl_deploy.scores.images import Mask
+
+_BATCH = 8
+"""Sequences that PyTorch runs at once."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """Sequences with their truth."""
+
+    about: str
+    """Where they came from."""
+    frames: Array
+    """`(N, T + K, C, H, W)`, physical units."""
+    valid: Mask | None = None
+    """`(N, H, W)`, True where every frame was observed; None: all were."""
+    times: NDArray[np.datetime64] | None = None
+    """`(N, T + K)`; None where time has no meaning."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A forecaster with what it reads and predicts."""
+
+    name: str
+    how: str
+    """What runs it."""
+    context: int
+    horizon: int
+    frame: FrameShape
+    codec: FrameCodec
+    cadence_s: float | None
+    predict: Callable[[Array], Array]
+    """`(N, T, C, H, W)` -> `(N, K, C, H, W)`, physical units."""
+    own: Callable[[], Material]
+    """The sequences that it carries along."""
+
+
+def open_judged(path: Path, *, engine: str = "onnx", threads: int | None = None) -> Judged:
+    """Open a run or a bundle.
+
+    Args:
+        path: its directory.
+        engine: of a bundle.
+        threads: compute threads; None takes what this process may use.
+
+    Raises:
+        RunError: neither a run nor a bundle, or a broken run.
+        BundleError: a broken bundle.
+    """
+    if (path / MANIFEST).is_file():
+        return _bundle(path, engine, threads)
+    return _run(path, threads)
+
+
+def _bundle(path: Path, engine: str, threads: int | None) -> Judged:
+    from stpl_runtime.engine import open_session
+    from stpl_runtime.predict import graphs_needed, predict_sequences
+    from stpl_runtime.reference import load_reference
+
+    bundle = open_bundle(path)
+    manifest = bundle.manifest
+    session = open_session(
+        bundle, graphs_needed(manifest, manifest.horizon), engine=engine, threads=threads
+    )
+
+    def own() -> Material:
+        reference = load_reference(bundle)
+        frames = np.concatenate([reference.context, reference.truth], axis=1)
+        return Material(
+            f"the bundle's reference: {reference.data}", manifest.codec.physical_from_model(frames)
+        )
+
+    return Judged(
+        name=f"{manifest.model.name}, {manifest.model.parameters:,} parameters",
+        how=f"{session.engine} on {session.provider}, {manifest.precision}",
+        context=manifest.context,
+        horizon=manifest.horizon,
+        frame=manifest.frame,
+        codec=manifest.codec,
+        cadence_s=manifest.cadence_s,
+        predict=lambda frames: predict_sequences(bundle, session, frames, manifest.horizon),
+        own=own,
+    )
+
+
+def _run(path: Path, threads: int | None) -> Judged:
+    import torch
+
+    from stpl_deploy.machine import usable_cpus
+    from stpl_train.run import VALIDATION, open_run
+    from stpl_train.validation import forecasts
+
+    run = open_run(path)
+    data = run.recipe.data
+    model = run.model()
+    torch.set_num_threads(threads or usable_cpus())
+
+    def predict(frames: Array) -> Array:
+        inside = data.codec.model_from_physical(frames)  # (N, T, C, H, W)
+        # The values of the frames to come are not read, only their number.
+        room = np.zeros((len(inside), data.horizon, *inside.shape[2:]), np.float32)
+        sequences = np.concatenate([inside, room], axis=1)
+        return data.codec.physical_from_model(forecasts(model, sequences, data.context, _BATCH))
+
+    def own() -> Material:
+        frames = data.codec.physical_from_model(run.validation())
+        observed, times = _beside(run.file(VALIDATION), frames)
+        return Material("the run's validation sequences", frames, observed, times)
+
+    parameters = sum(tensor.numel() for tensor in model.parameters())
+    return Judged(
+        name=f"{run.recipe.model.name}, {parameters:,} parameters",
+        how="PyTorch, float32",
+        context=data.context,
+        horizon=data.horizon,
+        frame=run.frame_shape,
+        codec=data.codec,
+        cadence_s=data.cadence_s,
+        predict=predict,
+        own=own,
+    )
+
+
+def read_material(path: Path, judged: Judged) -> Material:
+    """Read the user's sequences; longer ones are cut, so that each frame is forecast once at most.
+
+    Args:
+        path: .npy or .npz as `stpl_deploy.frames.read_sequences` takes them. An .npz may also have
+            `observed`, `(N, S, H, W)`, False where a pixel was not observed, and `time`, `(N, S)`.
+        judged: says what frames are expected.
+
+    Raises:
+        FrameError: they cannot be read, do not fit, or are too few.
+    """
+    frames = read_sequences(path, judged.frame, judged.codec)  # (N, S, C, H, W)
+    length = judged.context + judged.horizon
+    if frames.shape[1] < length:
+        raise FrameError(
+            f"{path} has {frames.shape[1]} frames in a row",
+            expected=f"at least {length}: {judged.context} to read, {judged.horizon} to compare",
+            fix="give longer sequences",
+        )
+    every = range(0, frames.shape[1] - length + 1, judged.horizon)
+    seen, times = _read_beside(path, frames)
+
+    def cut(values: NDArray[np.generic]) -> NDArray[np.generic]:
+        """`(N, S, ...)` -> `(N windows, T + K, ...)`."""
+        return np.concatenate([values[:, start : start + length] for start in every])
+
+    return Material(
+        about=str(path),
+        frames=np.asarray(cut(frames), np.float32),
+        valid=None if seen is None else _always(cut(seen)),
+        times=None if times is None else np.asarray(cut(times), "datetime64[ns]"),
+    )
+
+
+def _beside(path: Path, frames: Array) -> tuple[Mask | None, NDArray[np.datetime64] | None]:
+    observed, times = _read_beside(path, frames)
+    return None if observed is None else _always(observed), times
+
+
+def _always(observed: NDArray[np.generic]) -> Mask:
+    """`(N, T + K, H, W)` -> `(N, H, W)`: observed in every frame."""
+    return np.asarray(observed.astype(np.bool_).all(axis=1), np.bool_)
+
+
+def _read_beside(
+    path: Path, frames: Array
+) -> tuple[NDArray[np.bool_] | None, NDArray[np.datetime64] | None]:
+    """`observed` `(N, S, H, W)` and `time` `(N, S)` of an .npz, where it has them."""
+    if path.suffix.lower() != ".npz":
+        return None, None
+    with np.load(path, allow_pickle=False) as archive:
+        found = {name: archive[name] for name in ("observed", "time") if name in archive.files}
+    sizes = {"observed": (*frames.shape[:2], *frames.shape[3:]), "time": frames.shape[:2]}
+    for name, values in found.items():
+        if values.shape == sizes[name][1:] and len(frames) == 1:
+            found[name] = values[None]  # one sequence, as (T, C, H, W) is
+        elif values.shape != sizes[name]:
+            raise FrameError(
+                f"{path}: `{name}` has the shape {values.shape}",
+                expected=f"{sizes[name]}, for frames of {frames.shape}",
+                fix="save both of the same sequences",
+            )
+    times = found.get("time")
+    if times is not None and times.dtype.kind != "M":
+        raise FrameError(
+            f"{path}: `time` has dtype {times.dtype}",
+            expected="datetime64",
+            fix="save it as datetime64[s]",
+        )
+    observed = found.get("observed")
+    return (
+        None if observed is None else observed.astype(np.bool_),
+        None if times is None else times.astype("datetime64[ns]"),
+    )

@@ -1,0 +1,131 @@
+"""`stpl-deploy evaluate`: a forecaster's scores per lead time, beside those of baselines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stpl_deploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from stpl_export.evaluate import Evaluation
+
+
+def evaluate(
+    path: Annotated[
+        Path, typer.Argument(metavar="RUN|BUNDLE", help="Run directory, or bundle directory.")
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Sequences, .npy or .npz of (N,S,C,H,W); default: those that it carries along."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Directory for scores.csv, scores.json and report.html."),
+    ] = None,
+    thresholds: Annotated[
+        str | None,
+        typer.Option(help="Events are values at or above these, such as 0.1,1,5; physical units."),
+    ] = None,
+    scales: Annotated[str, typer.Option(help="Sides of FSS's squares, in pixels.")] = "5,15,31",
+    baseline: Annotated[
+        str | None,
+        typer.Option(help="Of persistence,flow,day,week; default: all that the data allow."),
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Engine to run a bundle on.")] = "onnx",
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Compute threads; default: all that this process may use."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print all scores as JSON.")] = False,
+) -> None:
+    """Score forecasts per lead time, beside persistence, optical flow and the day before."""
+    limits = None if thresholds is None else _numbers("--thresholds", thresholds)
+    sides = [round(side) for side in _numbers("--scales", scales)]
+    if min(sides, default=1) < 1:
+        raise UsageError(f"--scales {scales}", expected="pixels, 1 or more", fix="--scales 5,15")
+    words = None if baseline is None else [word.strip() for word in baseline.split(",")]
+    import importlib.util
+
+    from stpl_deploy.cli.extras import import_from_here, needs
+    from stpl_deploy.cli.output import print_json, progress_bar, say
+
+    import_from_here()  # the model may be the user's own class
+    with needs("train"):
+        from stpl_export.evaluate import evaluate as scored
+        from stpl_export.judged import open_judged, read_material
+
+        judged = open_judged(path, engine=engine, threads=threads)
+    if words is None and importlib.util.find_spec("cv2") is None:
+        say("no optical flow: OpenCV is not installed; pip install 'stpl-deploy[evaluate]'")
+    material = judged.own() if data is None else read_material(data, judged)
+    with progress_bar("sequences") as progress:
+        evaluation = scored(
+            judged, material, thresholds=limits, scales=sides, baselines=words, progress=progress
+        )
+    if out is not None:
+        _save(evaluation, out)
+    if json:
+        print_json(evaluation.document())
+        return
+    _print(evaluation)
+    if out is not None:
+        print(f"{out}: scores.csv, scores.json, report.html")
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(word) for word in text.split(",") if word.strip()]
+    except ValueError as error:
+        raise UsageError(
+            f"{option} {text}", expected="numbers with commas between", fix=f"{option} 1,5"
+        ) from error
+
+
+def _save(evaluation: Evaluation, out: Path) -> None:
+    from stpl_deploy.cli.extras import needs
+    from stpl_deploy.cli.output import document_text
+    from stpl_deploy.files import atomic_file
+
+    with needs("evaluate"):
+        from stpl_export.report import html_report
+
+        page = html_report(evaluation)
+    for name, text in (
+        ("scores.csv", evaluation.table()),
+        ("scores.json", document_text(evaluation.document())),
+        ("report.html", page),
+    ):
+        with atomic_file(out / name) as file:
+            file.write(text.encode())
+
+
+def _print(evaluation: Evaluation) -> None:
+    """The mean of every score, then the first ones for each lead time."""
+    from stpl_deploy.cli.output import print_table
+    from stpl_export.report import number, title
+
+    judged, ways = evaluation.judged, evaluation.scores
+    print_table(
+        f"{judged.name}, {judged.how}: {judged.context} in, {judged.horizon} out",
+        ["all lead times", *ways],
+        [
+            [title(evaluation, name), *(number(scores.overall[name]) for scores in ways.values())]
+            for name in evaluation.names
+        ],
+    )
+    shown = ["mse", *(f"csi_{threshold:g}" for threshold in evaluation.thresholds[:2])]
+    for name in shown:
+        print_table(
+            title(evaluation, name),
+            ["lead", *ways],
+            [
+                [str(k + 1), *(number(float(one.per_lead[name][k])) for one in ways.values())]
+                for k in range(judged.horizon)
+            ],
+        )
+    print(f"{evaluation.sequences} sequences: {evaluation.data}")

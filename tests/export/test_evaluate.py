@@ -1,0 +1,222 @@
+"""`evaluate`: its numbers are those of the scores, its report stands alone, refusals say why."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stpl_deploy.baselines import persistence
+from stpl_deploy.codec import FrameCodec
+from stpl_deploy.errors import FrameError, RunError, UsageError
+from stpl_deploy.metrics import mse_per_frame
+from stpl_export.evaluate import MODEL, evaluate
+from stpl_export.judged import Judged, Material, open_judged, read_material
+from stpl_export.report import html_report
+from stpl_train.run import open_run
+
+pytest.importorskip("cv2", reason="OpenCV is in the extra evaluate")
+
+DATA = Path(__file__).parents[1] / "data"
+RUN, BUNDLE = DATA / "modernn-mini", DATA / "modernn-mini.bundle"
+RAIN = FrameCodec(quantity="rain rate", units="mm h-1", low=0.0, high=60.0)
+
+
+def rain_judge(side: int = 40) -> Judged:
+    """A forecaster of rain that knows persistence alone."""
+    return Judged(
+        name="still", how="numpy", context=4, horizon=3, frame=(1, side, side), codec=RAIN,
+        cadence_s=300.0, predict=lambda frames: persistence(frames, 3),
+        own=lambda: Material("nothing", np.zeros((1, 7, 1, side, side), np.float32)),
+    )  # fmt: skip
+
+
+def moving_rain(count: int = 3, side: int = 40) -> np.ndarray:
+    """`(N, 7, 1, side, side)`: a shower that goes three pixels to the right each frame."""
+    rows, columns = np.mgrid[:side, :side]
+    frames = [
+        [np.exp(-((columns - 8 - 3 * t) ** 2 + (rows - 12 - 5 * n) ** 2) / 30) for t in range(7)]
+        for n in range(count)
+    ]
+    rates = 30 * np.array(frames, np.float32)[:, :, None]
+    rates[rates < 0.1] = 0
+    return rates
+
+
+def test_a_runs_scores_are_those_of_its_own_forecasts() -> None:
+    judged = open_judged(RUN)
+    found = evaluate(judged, judged.own())
+    sequences = open_run(RUN).validation()
+    truth = sequences[:, 10:]
+    np.testing.assert_allclose(
+        found.scores[MODEL].per_lead["mse"],
+        mse_per_frame(judged.predict(sequences[:, :10]), truth),
+        rtol=1e-6,
+    )
+    np.testing.assert_allclose(
+        found.scores["persistence"].per_lead["mse"],
+        mse_per_frame(persistence(sequences[:, :10], 10), truth),
+        rtol=1e-6,
+    )
+    assert list(found.scores) == [MODEL, "persistence", "flow"]
+    mse = {name: scores.overall["mse"] for name, scores in found.scores.items()}
+    assert mse[MODEL] < mse["flow"] < mse["persistence"]
+    # The metrics that training wrote were of four times as many sequences.
+    with (RUN / "metrics.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    assert mse[MODEL] == pytest.approx(float(last["mse"]), rel=0.25)
+
+
+def test_a_bundle_scores_as_the_run_it_came_from(tmp_path: Path) -> None:
+    np.save(tmp_path / "some.npy", open_run(RUN).validation()[:3])
+    results = []
+    for path in (RUN, BUNDLE):
+        judged = open_judged(path, threads=1)
+        material = read_material(tmp_path / "some.npy", judged)
+        results.append(evaluate(judged, material, baselines=["persistence"]))
+    run, bundle = (result.scores for result in results)
+    assert run["persistence"].overall == pytest.approx(bundle["persistence"].overall, nan_ok=True)
+    np.testing.assert_allclose(run[MODEL].per_lead["mse"], bundle[MODEL].per_lead["mse"], rtol=1e-3)
+    assert "onnx" in results[1].judged.how
+
+
+def test_the_flow_wins_where_rain_moves() -> None:
+    found = evaluate(rain_judge(), Material("made", moving_rain()))
+    assert found.thresholds == (0.1, 1.0, 5.0)
+    assert found.scales == (5, 15, 31)
+    csi = {name: scores.per_lead["csi_5"] for name, scores in found.scores.items()}
+    assert (csi["flow"] > 0.8).all()
+    assert (csi["flow"] > csi["persistence"]).all()
+    np.testing.assert_array_equal(csi[MODEL], csi["persistence"])
+
+
+def test_a_dry_field_has_no_event_and_no_crash(tmp_path: Path) -> None:
+    judged = rain_judge()
+    found = evaluate(judged, judged.own())
+    for scores in found.scores.values():
+        assert math.isnan(scores.overall["csi_1"])
+        assert math.isnan(scores.overall["fss_1_5px"])
+        assert scores.overall["mse"] == 0
+        assert scores.overall["ssim"] == 1
+    assert "–" in html_report(found)
+
+
+def test_what_was_not_observed_does_not_count(tmp_path: Path) -> None:
+    frames = moving_rain()
+    observed = np.ones((3, 7, 40, 40), bool)
+    observed[:, 5, :, 30:] = False  # of one frame alone: the pixel leaves all of them
+    spoilt = frames.copy()
+    spoilt[..., 30:] = 55
+    for name, values in (("whole", frames), ("spoilt", spoilt)):
+        np.savez(tmp_path / f"{name}.npz", frames=values, observed=observed)
+    judged = rain_judge()
+    a, b = (
+        evaluate(judged, read_material(tmp_path / f"{name}.npz", judged), baselines=["persistence"])
+        for name in ("whole", "spoilt")
+    )
+    assert a.scores["persistence"].overall == pytest.approx(b.scores["persistence"].overall)
+
+
+def test_long_sequences_are_cut_and_yesterday_is_a_baseline(tmp_path: Path) -> None:
+    hours = np.arange(80)
+    values = np.sin(2 * np.pi * hours / 24) * 20 + 25  # the same every day
+    frames = np.broadcast_to(values[:, None, None, None], (80, 1, 40, 40)).astype(np.float32)
+    times = np.datetime64("2020-01-01", "s") + hours * np.timedelta64(1, "h")
+    np.savez(tmp_path / "days.npz", frames=frames, time=times)
+    judged = rain_judge()
+    material = read_material(tmp_path / "days.npz", judged)
+    assert material.frames.shape == (25, 7, 1, 40, 40)
+    assert material.times is not None
+    found = evaluate(judged, material)
+    assert list(found.scores) == [MODEL, "persistence", "flow", "day"]
+    day = found.scores["day"]
+    assert day.overall["mse"] < 1e-6
+    assert 0 < day.overall["frames"] < found.scores[MODEL].overall["frames"]
+    with pytest.raises(UsageError, match="more than a week"):
+        evaluate(judged, material, baselines=["week"])
+
+
+def test_the_report_stands_alone() -> None:
+    found = evaluate(rain_judge(), Material("<made> & moved", moving_rain()))
+    page = html_report(found)
+    assert "&lt;made&gt; &amp; moved" in page
+    assert "prefers-color-scheme: dark" in page
+    assert "mm h-1" in page
+    # Fetches nothing: pictures are inside, and no address is one of a script, style or picture.
+    assert not re.findall(r"(?:src|href)=\"(?!data:|#)", page)
+    assert "@import" not in page
+    assert page.count("<svg") == len(found.names)  # all but `frames`, and the spectrum
+    pictures = 2 * (4 + 3 * 3)
+    assert page.count("data:image/png;base64,") == pictures
+    assert "currentColor" in page
+    assert "#010203" not in page
+    assert html_report(found) == page
+
+
+def test_the_table_and_the_document_agree() -> None:
+    found = evaluate(rain_judge(), Material("made", moving_rain()), thresholds=[2.5], scales=[3])
+    lines = list(csv.DictReader(found.table().splitlines()))
+    assert len(lines) == 3 * (3 + 1)
+    document = json.loads(json.dumps(found.document()))
+    for line in lines:
+        scores = document["scores"][line["forecast"]]
+        for name in ("mse", "csi_2.5", "fss_2.5_3px"):
+            value = (
+                scores["mean"][name]
+                if line["lead"] == "mean"
+                else scores["per_lead"][name][int(line["lead"]) - 1]
+            )
+            assert float(line[name]) == value
+    assert [line["lead_s"] for line in lines[:4]] == ["300", "600", "900", ""]
+
+
+def test_what_cannot_be_judged_is_refused(tmp_path: Path) -> None:
+    judged = rain_judge()
+    with pytest.raises(RunError, match="no run"):
+        open_judged(tmp_path)
+    with pytest.raises(UsageError, match="unknown baseline wind"):
+        evaluate(judged, judged.own(), baselines=["wind"])
+    with pytest.raises(UsageError, match="more than a day"):
+        evaluate(judged, judged.own(), baselines=["day"])
+    np.save(tmp_path / "short.npy", moving_rain()[:, :6])
+    with pytest.raises(FrameError, match="4 to read, 3 to compare"):
+        read_material(tmp_path / "short.npy", judged)
+    np.savez(tmp_path / "mask.npz", frames=moving_rain(), observed=np.ones((3, 7, 40), bool))
+    with pytest.raises(FrameError, match="observed"):
+        read_material(tmp_path / "mask.npz", judged)
+    np.savez(tmp_path / "time.npz", frames=moving_rain(), time=np.zeros((3, 7)))
+    with pytest.raises(FrameError, match="datetime64"):
+        read_material(tmp_path / "time.npz", judged)
+
+
+def test_the_verb(cli: Any, tmp_path: Path) -> None:
+    np.save(tmp_path / "some.npy", open_run(RUN).validation()[:2])
+    done = cli(
+        "evaluate", BUNDLE, "--data", tmp_path / "some.npy", "--out", tmp_path / "out",
+        "--thresholds", "0.5", "--baseline", "persistence,flow",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for word in ("model", "persistence", "flow", "MSE", "CSI at 0.5", "report.html"):
+        assert word in done.stdout
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "report.html", "scores.csv", "scores.json",
+    ]  # fmt: skip
+    written = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert written["thresholds"] == [0.5]
+    assert len(written["scores"]["flow"]["per_lead"]["ssim"]) == 10
+    for arguments, words in (
+        (("--thresholds", "low"), "--thresholds low; expected numbers"),
+        (("--scales", "0"), "pixels, 1 or more"),
+        (("--baseline", "wind"), "unknown baseline wind"),
+        (("--data", tmp_path / "none.npy"), "no file"),
+    ):
+        refused = cli("evaluate", BUNDLE, *arguments)
+        assert refused.returncode == 2, refused.stderr
+        assert words in refused.stderr
+        assert "Traceback" not in refused.stderr
