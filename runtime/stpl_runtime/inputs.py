@@ -1,18 +1,22 @@
-"""What `predict` reads: a folder of frames, or an array file."""
+"""What `predict` reads: a folder of frames, an array file, or what a reader reads."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stpl_deploy.codec import Array
 from stpl_deploy.errors import FrameError, UsageError
 from stpl_deploy.frames import read_frame, read_sequences
+from stpl_deploy.reader import Grid
+from stpl_deploy.readers.names import visible_files
 from stpl_runtime.predict import newest_frames
 from stpl_runtime.source import SourceSpec
 from stpl_runtime.sources.folder import frame_files
@@ -31,6 +35,28 @@ class Context:
     """Seconds between frames, where it is known."""
     source_id: str = ""
     """The file that the newest frame came from."""
+    grid: Grid | None = None
+    """Where the pixels lie, where the frames tell."""
+    observed: NDArray[np.bool_] | None = None
+    """`(H, W)`, False where the newest frame had no data; None where it had everywhere."""
+    standard_name: str = ""
+    """CF standard name of the quantity, where the frames tell."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """`institution`, `licence`, `attribution`, where the frames tell."""
+
+
+def needs_reader(path: Path) -> bool:
+    """Whether a reader reads `path`: no folder of .npy and .png, and no plain array."""
+    if path.is_dir():
+        return path.suffix.lower() == ".zarr" or not (frame_files(path) or not visible_files(path))
+    if path.suffix.lower() != ".npz":
+        return path.is_file() and path.suffix.lower() != ".npy"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False  # told as a plain array's fault
+    return "dataset.npy" in names or {"time.npy", "units.npy"} <= names
 
 
 def read_context(path: Path, context: int, spec: SourceSpec) -> Context:

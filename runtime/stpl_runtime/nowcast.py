@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stpl_deploy.codec import Array
+from stpl_deploy.reader import Grid
 from stpl_runtime.timing import time_text
 
 
@@ -35,6 +40,21 @@ class Nowcast:
     """Engine, provider, context mode, bundle checksum and the like."""
     latency_ms: float | None = None
     """From the newest frame's arrival to this nowcast; None for files."""
+
+    grid: Grid | None = None
+    """Where the pixels lie; None where the frames do not tell."""
+    observed: NDArray[np.bool_] | None = None
+    """`(H, W)`, False where the newest frame had no data; None where it had everywhere."""
+    standard_name: str = ""
+    """CF standard name of the quantity, where the frames tell."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """What goes along with the data: `institution`, `licence`, `attribution`."""
+
+    def masked(self) -> Array:
+        """The predicted frames, NaN where the newest observed frame had no data."""
+        if self.observed is None:
+            return self.frames
+        return np.where(self.observed, self.frames, np.float32(np.nan))
 
     @property
     def valid_times(self) -> tuple[datetime, ...]:

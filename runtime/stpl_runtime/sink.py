@@ -8,11 +8,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, cast
 
 from stpl_deploy.errors import SinkError, UsageError
-from stpl_deploy.files import atomic_file
+from stpl_deploy.files import atomic_directory, atomic_file
 from stpl_runtime.nowcast import Nowcast
 
 SINKS: dict[str, str] = {
@@ -95,6 +96,20 @@ def write_whole(path: Path, content: bytes) -> None:
             file.write(content)
     except OSError as error:
         raise _sink_error(path, len(content), error) from error
+
+
+def write_whole_directory(path: Path, fill: Callable[[Path], None]) -> None:
+    """Write a directory by `fill`, which is given an empty one; it is there whole or not at all.
+
+    Raises:
+        UsageError: `path` is there already.
+        SinkError: it could not be written.
+    """
+    try:
+        with atomic_directory(path) as partial:
+            fill(partial)
+    except OSError as error:
+        raise _sink_error(path, 0, error) from error
 
 
 def _sink_error(path: Path, size: int, error: OSError) -> SinkError:

@@ -14,16 +14,21 @@ if TYPE_CHECKING:
     from stpl_runtime.engine import Session
     from stpl_runtime.inputs import Context
 
-_SUFFIXES = (".npz", ".npy", ".png", ".gif")
+_SUFFIXES = (".npz", ".npy", ".png", ".gif", ".nc", ".tif", ".tiff", ".zarr")
 
 
 def predict(
     bundle: Annotated[Path, typer.Argument(help="Bundle directory, from `stpl-deploy export`.")],
     frames: Annotated[
         Path,
-        typer.Argument(help="Folder of frames, or .npy/.npz of (T,C,H,W); the newest T are read."),
+        typer.Argument(
+            help="Folder of frames, .npy/.npz of (T,C,H,W), or what a reader reads; "
+            "the newest T are read."
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="File to write: .npz, .npy, .png or .gif.")],
+    out: Annotated[
+        Path, typer.Option(help="File to write: .npz, .npy, .png, .gif, .nc, .tif or .zarr.")
+    ],
     horizon: Annotated[
         int | None, typer.Option(min=1, help="Frames to predict; default: the bundle's.")
     ] = None,
@@ -41,6 +46,12 @@ def predict(
     mtime: Annotated[
         bool, typer.Option("--mtime", help="Take the files' modification times.")
     ] = False,
+    reader: Annotated[
+        str | None, typer.Option(help="Reader of FRAMES, as in `stpl-deploy data inspect`.")
+    ] = None,
+    variable: Annotated[
+        str | None, typer.Option(help="Variable to read, where a file holds several.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
 ) -> None:
@@ -49,18 +60,26 @@ def predict(
     from stpl_deploy.bundle import open_bundle
     from stpl_deploy.cli.output import print_json
     from stpl_runtime.engine import open_session
-    from stpl_runtime.inputs import read_context
+    from stpl_runtime.inputs import needs_reader, read_context
     from stpl_runtime.predict import graphs_needed
+    from stpl_runtime.sinks.writers import check_installed
     from stpl_runtime.source import SourceSpec
     from stpl_runtime.window import check_cadence
 
+    check_installed(out.suffix.lower())
     opened = open_bundle(bundle)
     manifest = opened.manifest
     check_cadence(cadence)
     spec = SourceSpec(
         manifest.frame, manifest.codec, time_format, cadence or manifest.cadence_s, mtime
     )
-    context = read_context(frames, manifest.context, spec)
+    if reader is not None or variable is not None or needs_reader(frames):
+        from stpl_runtime.archive import archive_spec, read_archive
+
+        how = archive_spec(manifest.recipe, reader, variable)
+        context = read_archive(frames, manifest.context, spec, how)
+    else:
+        context = read_context(frames, manifest.context, spec)
     steps = manifest.horizon if horizon is None else horizon
     session = open_session(opened, graphs_needed(manifest, steps), engine=engine, threads=threads)
     report = _run(opened, session, context, steps, out)
@@ -94,8 +113,7 @@ def _run(
 
     from stpl_runtime.nowcast import Nowcast
     from stpl_runtime.predict import made_by, predict_sequences
-    from stpl_runtime.sink import write_whole
-    from stpl_runtime.sinks.writers import bytes_for
+    from stpl_runtime.sinks.writers import write_nowcast
 
     manifest, one = bundle.manifest, len(context.frames) == 1
     began = time.perf_counter()
@@ -113,8 +131,12 @@ def _run(
         context_times=context.times,
         source_id=context.source_id,
         made_by=made_by(bundle, session, "window"),
+        grid=context.grid,
+        observed=context.observed,
+        standard_name=context.standard_name,
+        notes=context.notes,
     )
-    write_whole(out, bytes_for(out.suffix.lower(), nowcast))
+    write_nowcast(out, nowcast)
     return {
         "out": str(out),
         "shape": list(nowcast.frames.shape),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from stpl_deploy.reader import Piece, ReadOptions
 from stpl_deploy.readers.dataset import dataset_from_joined
 from stpl_deploy.readers.extras import decoding, refuse_empty
 from stpl_deploy.readers.join import Joined, Joiner
-from stpl_deploy.readers.names import in_time_order
+from stpl_deploy.readers.names import in_time_order, time_in_name
 from stpl_deploy.readers.registry import Choice, choose
 from stpl_deploy.readers.units import cf_units
 
@@ -24,6 +25,7 @@ def open_frames(
     reader: str | None = None,
     options: ReadOptions | None = None,
     units: str | None = None,
+    newest: int | None = None,
 ) -> xr.Dataset:
     """Read a file or a folder into one dataset (`stpl_deploy.readers.dataset`), in time order.
 
@@ -34,6 +36,7 @@ def open_frames(
         reader: word of a reader; None finds it.
         options: what to read, where there is a choice.
         units: the unit it must have; None takes any.
+        newest: of a folder whose files all have times in their names, read so many of the last.
 
     Raises:
         FrameError: it cannot be read or used; names the file.
@@ -41,7 +44,7 @@ def open_frames(
         UsageError: no such reader.
     """
     options = options or ReadOptions()
-    choice = choose(path, reader)
+    choice = _newest(choose(path, reader), newest)
     opened = _as_it_lies(choice) if options.variable is None else None
     if opened is None:
         joiner = Joiner()
@@ -92,6 +95,12 @@ def _check_units(source: str, found: str, expected: str | None) -> None:
             expected=cf_units(expected),
             fix="convert it first, or use a recipe for these units",
         )
+
+
+def _newest(choice: Choice, count: int | None) -> Choice:
+    if count is None or any(time_in_name(path.name) is None for path in choice.paths):
+        return choice
+    return replace(choice, paths=in_time_order(choice.paths)[-count:])
 
 
 def _as_it_lies(choice: Choice) -> xr.Dataset | None:

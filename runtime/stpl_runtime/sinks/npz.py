@@ -35,7 +35,9 @@ def npz_bytes(nowcast: Nowcast) -> bytes:
     """A nowcast as an .npz file.
 
     It holds `frames` and `context` in physical units, `units`, `quantity`, `made_by` (JSON), and,
-    where the frames carry times, `issue_time`, `valid_times` and `context_times` (datetime64, UTC).
+    where the frames carry times, `issue_time`, `valid_times` and `context_times` (datetime64, UTC);
+    where they carry a grid, `affine` (left, top, pixel width, pixel height) and `crs_wkt`; where a
+    part was not observed, `observed` (H, W).
     """
     arrays: dict[str, Any] = {
         "frames": nowcast.frames,
@@ -48,6 +50,11 @@ def npz_bytes(nowcast: Nowcast) -> bytes:
         arrays["issue_time"] = _times((nowcast.issue_time,))[0]
         arrays["valid_times"] = _times(nowcast.valid_times)
         arrays["context_times"] = _times(nowcast.context_times)
+    if nowcast.grid is not None:
+        arrays["affine"] = np.asarray(nowcast.grid.affine)
+        arrays["crs_wkt"] = np.asarray(nowcast.grid.crs_wkt)
+    if nowcast.observed is not None:
+        arrays["observed"] = nowcast.observed
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()

@@ -1,0 +1,189 @@
+"""What `predict` reads by a reader: the newest frames of any format, on the model's grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpl_deploy.codec import Array
+from stpl_deploy.errors import FrameError
+from stpl_deploy.reader import NO_DATA, NO_ECHO, ReadOptions, States
+from stpl_deploy.readers.fit import Fit
+from stpl_deploy.readers.opening import open_frames
+from stpl_deploy.readers.own import grid_of, quantity_of
+from stpl_runtime.inputs import Context
+from stpl_runtime.source import SourceSpec
+from stpl_runtime.timing import EPOCH, TOLERANCE, time_text
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+_NOTES = ("institution", "licence", "attribution")
+
+
+@dataclass(frozen=True)
+class ArchiveSpec:
+    """How an archive becomes the frames that a model was trained on."""
+
+    reader: str | None = None
+    """Word of the reader; None finds it."""
+    variable: str | None = None
+    """Which one, where a file holds several."""
+    fit: Fit | None = None
+    """For frames of another size than the model's; None refuses them."""
+    every: int = 1
+    """The model was trained on every n-th frame."""
+
+
+def archive_spec(
+    recipe: Mapping[str, Any], reader: str | None, variable: str | None
+) -> ArchiveSpec:
+    """How the recipe in a manifest read its archive; what the user says comes first."""
+    data = recipe.get("data", {})
+    if data.get("source") != "archive":
+        return ArchiveSpec(reader, variable)
+    crop = data.get("crop")
+    zr = data.get("codec", {}).get("zr")
+    fit = Fit(
+        crop=None if crop is None else (crop[0], crop[1], crop[2], crop[3]),
+        size=(data["frame"][1], data["frame"][2]),
+        **({} if zr is None else {"zr": (zr[0], zr[1])}),
+    )
+    return ArchiveSpec(reader, variable or data.get("variable"), fit, int(data.get("every", 1)))
+
+
+def read_archive(path: Path, context: int, spec: SourceSpec, how: ArchiveSpec) -> Context:
+    """Read the newest `context` frames.
+
+    Args:
+        path: what a reader reads.
+        context: T.
+        spec: the frames that are expected; a stated cadence is the step between them.
+        how: which reader, and how its frames come to the model's grid.
+
+    Raises:
+        FrameError: it cannot be read, is in other units, has too few frames, a hole between them
+            or a frame without any data. Names the file.
+        MissingExtraError: the reader's library is not installed.
+        UsageError: no such reader.
+    """
+    options = ReadOptions(variable=how.variable)
+    reach = (context - 1) * how.every + 1
+    dataset = open_frames(path, how.reader, options, units=spec.codec.units, newest=reach)
+    observed = dataset.attrs["time_is"] == "observed"
+    found = dataset.attrs.get("cadence_s")
+    cadence_s = spec.cadence_s
+    if cadence_s is None and observed and found is not None:
+        cadence_s = float(found) * how.every
+    rows = _by_time(dataset, context, cadence_s) if observed else _counted(dataset, context, how)
+    _one_sequence(dataset, rows)
+    fit = _fit(dataset, spec, how, str(path))
+    part = dataset.isel(time=rows)
+    frames, state = fit.apply(part["frames"].values, part["state"].values, quantity_of(dataset))
+    frames = _checked(dataset, rows, frames, state, spec)
+    mask = state[-1] != NO_DATA
+    attributes = dataset["frames"].attrs
+    return Context(
+        frames=frames[None],  # (1, T, C, H, W)
+        times=tuple(_time(dataset, row) for row in rows) if observed else (),
+        cadence_s=cadence_s,
+        source_id=Path(_file(dataset, rows[-1])).name,
+        grid=fit.grid(grid_of(dataset), str(path)),
+        observed=None if mask.all() else mask,
+        standard_name=str(attributes.get("standard_name", "")),
+        notes={key: str(dataset.attrs[key]) for key in _NOTES if key in dataset.attrs},
+    )
+
+
+def _by_time(dataset: xr.Dataset, context: int, cadence_s: float | None) -> list[int]:
+    """The rows at the newest time and each cadence before it."""
+    times = dataset["time"].values.astype("datetime64[ns]").astype(np.int64)
+    if cadence_s is None:
+        _enough(dataset, context, 1)
+        cadence_s = 1.0
+    rows = []
+    for back in range(context - 1, -1, -1):
+        wanted = int(times[-1]) - round(back * cadence_s * 1e9)
+        row = int(np.argmin(np.abs(times - wanted)))
+        if abs(int(times[row]) - wanted) > TOLERANCE * cadence_s * 1e9 or row in rows:
+            due = time_text(EPOCH + timedelta(microseconds=wanted // 1000))
+            raise FrameError(
+                f"no frame of {due} before {_file(dataset, len(times) - 1)} "
+                f"({time_text(_time(dataset, len(times) - 1))})",
+                expected=f"{context} frames, one every {cadence_s:g} s",
+                fix="fill the hole; --cadence SECONDS if that is not it",
+            )
+        rows.append(row)
+    return rows
+
+
+def _counted(dataset: xr.Dataset, context: int, how: ArchiveSpec) -> list[int]:
+    _enough(dataset, context, how.every)
+    last = dataset.sizes["time"] - 1
+    return [last - back * how.every for back in range(context - 1, -1, -1)]
+
+
+def _enough(dataset: xr.Dataset, context: int, every: int) -> None:
+    count, wanted = dataset.sizes["time"], (context - 1) * every + 1
+    if count < wanted:
+        raise FrameError(
+            f"{_file(dataset, count - 1)} and what comes before it: {count} frame(s)",
+            expected=f"at least {wanted}, which this model reads",
+            fix=f"give {wanted} consecutive frames",
+        )
+
+
+def _one_sequence(dataset: xr.Dataset, rows: list[int]) -> None:
+    if len(set(dataset["sequence"].values[rows].tolist())) > 1:
+        raise FrameError(
+            f"{_file(dataset, rows[-1])} ends a sequence that is too short",
+            expected=f"{len(rows)} frames of one sequence",
+            fix="give a longer sequence",
+        )
+
+
+def _fit(dataset: xr.Dataset, spec: SourceSpec, how: ArchiveSpec, where: str) -> Fit:
+    shape = dataset["frames"].shape[1:]
+    if shape == spec.shape:
+        return Fit()
+    if how.fit is None or shape[0] != spec.shape[0]:
+        raise FrameError(
+            f"{where} has frames of the shape {tuple(shape)}",
+            expected=f"{spec.shape} (channels, height, width)",
+            fix="resize or crop them, or train on this archive with data.crop and data.frame",
+        )
+    return how.fit
+
+
+def _checked(
+    dataset: xr.Dataset, rows: list[int], frames: Array, state: States, spec: SourceSpec
+) -> Array:
+    """The frames, no rain where there was no echo, `no_data_value` where nothing was observed."""
+    codec = spec.codec
+    nothing = np.broadcast_to((state == NO_ECHO)[:, None], frames.shape)
+    frames = np.where(nothing, np.float32(codec.no_rain_value), frames)
+    for n, row in enumerate(rows):
+        observed: NDArray[np.bool_] = state[n] != NO_DATA
+        where = f"{_file(dataset, row)} ({time_text(_time(dataset, row))})"
+        if not observed.any():
+            raise FrameError(
+                f"{where} has no data all over", expected="observed frames", fix="leave it out"
+            )
+        codec.check(frames[n], where, observed)
+    return np.where(np.isnan(frames), np.float32(codec.no_data_value), frames)
+
+
+def _file(dataset: xr.Dataset, row: int) -> str:
+    files = str(dataset.attrs["files"]).split("\n")
+    return files[int(dataset["source"].values[row])]
+
+
+def _time(dataset: xr.Dataset, row: int) -> datetime:
+    stamp = dataset["time"].values[row].astype("datetime64[us]").astype(np.int64)
+    return EPOCH + timedelta(microseconds=int(stamp))

@@ -1,0 +1,83 @@
+"""Nowcasts as GeoTIFF: one band for each lead time (and channel), described by its valid time."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from stpl_deploy.readers.extras import reads_with
+from stpl_runtime.nowcast import Nowcast
+
+
+def geotiff_bytes(nowcast: Nowcast) -> bytes:
+    """A nowcast as a GeoTIFF file, float32, tiled and deflated; NaN is no data.
+
+    Each band has the description `<valid time>` (or the lead as `+3` without times), scale 1,
+    offset 0, the unit, and the tags lead_time_s, valid_time and channel.
+
+    Raises:
+        MissingExtraError: rasterio is not installed.
+    """
+    with reads_with("geotiff"):
+        import rasterio
+        from rasterio.errors import NotGeoreferencedWarning
+        from rasterio.io import MemoryFile
+        from rasterio.transform import Affine
+    frames = nowcast.masked()  # (K, C, H, W)
+    bands = frames.reshape(-1, *frames.shape[2:])  # (K * C, H, W)
+    profile = {
+        "driver": "GTiff",
+        "dtype": "float32",
+        "count": len(bands),
+        "height": bands.shape[1],
+        "width": bands.shape[2],
+        "nodata": float("nan"),
+        "compress": "deflate",
+        "predictor": 3,
+        "tiled": True,
+        "blockxsize": 256,
+        "blockysize": 256,
+    }
+    grid = nowcast.grid
+    if grid is not None:
+        left, top, width, height = grid.affine
+        profile["transform"] = Affine(width, 0.0, left, 0.0, height, top)
+        if grid.crs_wkt:
+            profile["crs"] = rasterio.crs.CRS.from_wkt(grid.crs_wkt)
+    with warnings.catch_warnings(), MemoryFile() as memory:
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # where there is no grid
+        with memory.open(**profile) as file:
+            file.write(np.ascontiguousarray(bands))
+            file.scales, file.offsets = (1.0,) * len(bands), (0.0,) * len(bands)
+            file.units = (nowcast.units,) * len(bands)
+            file.descriptions = tuple(_description(nowcast, band) for band in range(len(bands)))
+            file.update_tags(**_tags(nowcast))
+            for band in range(len(bands)):
+                file.update_tags(band + 1, **_band_tags(nowcast, band))
+        return bytes(memory.read())
+
+
+def _description(nowcast: Nowcast, band: int) -> str:
+    step, channel = divmod(band, nowcast.frames.shape[1])
+    times = nowcast.valid_times
+    text = f"{times[step]:%Y-%m-%dT%H:%M:%SZ}" if times else f"+{step + 1}"
+    return text if nowcast.frames.shape[1] == 1 else f"{text} channel {channel}"
+
+
+def _tags(nowcast: Nowcast) -> dict[str, str]:
+    tags = {"quantity": nowcast.quantity, "source": nowcast.source_id, **nowcast.notes}
+    if nowcast.issue_time is not None:
+        tags["forecast_reference_time"] = f"{nowcast.issue_time:%Y-%m-%dT%H:%M:%SZ}"
+    return tags
+
+
+def _band_tags(nowcast: Nowcast, band: int) -> dict[str, str]:
+    step, channel = divmod(band, nowcast.frames.shape[1])
+    tags = {"channel": str(channel), "step": str(step + 1)}
+    if nowcast.valid_times:
+        assert nowcast.issue_time is not None, "a nowcast with times"
+        lead = nowcast.valid_times[step] - nowcast.issue_time
+        tags["lead_time_s"] = f"{lead.total_seconds():g}"
+        tags["valid_time"] = f"{nowcast.valid_times[step]:%Y-%m-%dT%H:%M:%SZ}"
+    return tags
