@@ -1,0 +1,129 @@
+"""From radar files to a georeferenced nowcast: read, train, export, predict, read again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+xr = pytest.importorskip("xarray")
+pyproj = pytest.importorskip("pyproj")
+pytest.importorskip("netCDF4")
+
+from stpl_deploy.bundle import open_bundle  # noqa: E402
+from stpl_deploy.cli import run  # noqa: E402
+from stpl_deploy.readers.opening import open_frames  # noqa: E402
+
+FMI = Path(__file__).parents[2].parent / "shared" / "data" / "radar" / "fmi_pgm" / "20160928"
+TOP, LEFT, SIDE = 0, 250, 128
+"""A part in the north: a third each of rain, of nothing there and of what no radar sees."""
+
+RECIPE = f"""
+[model]
+name = "convlstm"
+hidden = [4]
+kernel = 3
+patch = 4
+
+[data]
+source = "archive"
+path = "archive"
+crop = [{TOP}, {LEFT}, {SIDE}, {SIDE}]
+frame = [1, 64, 64]
+context = 3
+horizon = 2
+validation_fraction = 0.3
+test_fraction = 0.0
+
+[data.codec]
+quantity = "radar reflectivity"
+units = "dBZ"
+low = -32.0
+high = 60.0
+conversion = "dbz-to-rate"
+zr = [223.0, 1.53]
+kind = "db"
+clip = true
+
+[training]
+iterations = 3
+batch = 2
+loss = "mse"
+validate_every = 3
+checkpoint_every = 3
+threads = 1
+"""
+
+
+def lon_lat(dataset: object, row: float, column: float) -> tuple[float, float]:
+    """Degrees of a point of the grid that its own coordinates and grid mapping give."""
+    name = [str(variable) for variable in dataset.variables]  # type: ignore[attr-defined]
+    assert "crs" in name
+    crs = pyproj.CRS.from_cf(dataset["crs"].attrs)  # type: ignore[index]
+    x, y = dataset["x"].values, dataset["y"].values  # type: ignore[index]
+    at_x, at_y = (
+        np.interp(place, np.arange(len(axis)), axis) for place, axis in ((column, x), (row, y))
+    )
+    to_degrees = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+    lon, lat = to_degrees.transform(at_x, at_y)
+    return float(lon), float(lat)
+
+
+@pytest.mark.skipif(not FMI.is_dir(), reason="no FMI radar files in ../shared/data")
+def test_from_fmi_files_to_cf_netcdf(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    for file in sorted(FMI.iterdir())[:16]:
+        shutil.copy(file, archive)
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: object) -> str:
+        capsys.readouterr()
+        code = run([str(word) for word in words])
+        out, err = capsys.readouterr()
+        assert code == 0, err
+        return out
+
+    call("train", "recipe.toml", "--out", "run", "--device", "cpu")
+    call("export", "run", "--out", "fmi.bundle")
+    manifest = open_bundle(tmp_path / "fmi.bundle").manifest
+    assert manifest.cadence_s == 300
+    assert manifest.codec.kind == "db"
+    out = tmp_path / "nowcast.nc"
+    report = json.loads(call("predict", "fmi.bundle", archive, "--out", out, "--json"))
+
+    with open_frames(archive) as source, xr.open_dataset(out) as found:
+        newest = source["time"].values[-1]
+        assert report["issue_time"] == f"{np.datetime_as_string(newest, unit='s')}+00:00"
+        assert found["forecast_reference_time"].values == newest
+        steps = np.array([300, 600]) * np.timedelta64(1, "s")
+        assert (found["time"].values == newest + steps).all()
+        assert found["lead_time"].values.tolist() == [300.0, 600.0]
+        values = found["nowcast"]
+        assert values.shape == (2, 64, 64)
+        assert values.attrs["units"] == source["frames"].attrs["units"] == "dBZ"
+        assert values.attrs["standard_name"] == "equivalent_reflectivity_factor"
+        assert pyproj.CRS.from_cf(found["crs"].attrs) == pyproj.CRS.from_cf(source["crs"].attrs)
+        crop = source["state"].values[-1, TOP : TOP + SIDE, LEFT : LEFT + SIDE]
+        assert 0.2 < (crop == 2).mean() < 0.5
+        seen = (crop != 2).reshape(64, 2, 64, 2).mean(axis=(1, 3)) >= 0.5
+        np.testing.assert_array_equal(
+            np.isfinite(values.values), np.broadcast_to(seen, (2, 64, 64))
+        )
+        finite = values.values[np.isfinite(values.values)]
+        assert (finite >= -32).all()
+        assert (finite <= 60).all()
+        for row, column in ((0, 0), (63, 63), (10, 50)):
+            # The centre of a new pixel is the corner that four old ones share.
+            there = lon_lat(source, TOP + 2 * row + 0.5, LEFT + 2 * column + 0.5)
+            here = lon_lat(found, row, column)
+            # 0.01 pixel of 2 km is 20 m; a degree of latitude is 111 km.
+            metres = np.subtract(here, there) * 111_000
+            assert np.abs(metres).max() < 20
