@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,8 @@ class Judged:
     """`(N, T, C, H, W)` -> `(N, K, C, H, W)`, physical units."""
     own: Callable[[], Material]
     """The sequences that it carries along."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """The recipe's `[data]`, resolved."""
 
 
 def open_judged(path: Path, *, engine: str = "onnx", threads: int | None = None) -> Judged:
@@ -96,6 +99,7 @@ def _bundle(path: Path, engine: str, threads: int | None) -> Judged:
         cadence_s=manifest.cadence_s,
         predict=lambda frames: predict_sequences(bundle, session, frames, manifest.horizon),
         own=own,
+        data=manifest.recipe.get("data", {}),
     )
 
 
@@ -134,6 +138,7 @@ def _run(path: Path, threads: int | None) -> Judged:
         cadence_s=data.cadence_s,
         predict=predict,
         own=own,
+        data=data.model_dump(exclude_none=True),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,14 @@ from stpl_deploy.errors import UsageError
 
 if TYPE_CHECKING:
     from stpl_export.evaluate import Evaluation
+    from stpl_export.judged import Judged, Material
+
+
+class Part(str, Enum):
+    """A part of an archive that is not for training."""
+
+    validation = "validation"
+    test = "test"
 
 
 def evaluate(
@@ -20,8 +29,13 @@ def evaluate(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Sequences, .npy or .npz of (N,S,C,H,W); default: those that it carries along."
+            help="Sequences, .npy or .npz of (N,S,C,H,W), or any archive; "
+            "default: those that it carries along."
         ),
+    ] = None,
+    part: Annotated[
+        Part | None,
+        typer.Option(help="This part of the archive it was trained on, in place of --data."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -57,12 +71,14 @@ def evaluate(
     import_from_here()  # the model may be the user's own class
     with needs("train"):
         from stpl_export.evaluate import evaluate as scored
-        from stpl_export.judged import open_judged, read_material
+        from stpl_export.judged import open_judged
 
         judged = open_judged(path, engine=engine, threads=threads)
+    if out is not None:  # told now, and not when all is done
+        _drawing()
     if words is None and importlib.util.find_spec("cv2") is None:
         say("no optical flow: OpenCV is not installed; pip install 'stpl-deploy[evaluate]'")
-    material = judged.own() if data is None else read_material(data, judged)
+    material = _material(judged, data, part)
     with progress_bar("sequences") as progress:
         evaluation = scored(
             judged, material, thresholds=limits, scales=sides, baselines=words, progress=progress
@@ -77,6 +93,30 @@ def evaluate(
         print(f"{out}: scores.csv, scores.json, report.html")
 
 
+def _material(judged: Judged, data: Path | None, part: Part | None) -> Material:
+    from stpl_deploy.cli.extras import needs
+    from stpl_export.archives import archive_material, is_archive
+    from stpl_export.judged import read_material
+
+    if data is not None and part is not None:
+        raise UsageError(
+            f"--data {data} and --part {part.value}", expected="one of them", fix="leave one out"
+        )
+    if data is not None and not is_archive(data):
+        return read_material(data, judged)
+    if data is None and part is None:
+        return judged.own()
+    with needs("train"):
+        return archive_material(judged, path=data, part=part.value if part else "test")
+
+
+def _drawing() -> None:
+    from stpl_deploy.cli.extras import needs
+
+    with needs("evaluate"):
+        import matplotlib  # noqa: F401
+
+
 def _numbers(option: str, text: str) -> list[float]:
     try:
         return [float(word) for word in text.split(",") if word.strip()]
@@ -87,14 +127,11 @@ def _numbers(option: str, text: str) -> list[float]:
 
 
 def _save(evaluation: Evaluation, out: Path) -> None:
-    from stpl_deploy.cli.extras import needs
     from stpl_deploy.cli.output import document_text
     from stpl_deploy.files import atomic_file
+    from stpl_export.report import html_report
 
-    with needs("evaluate"):
-        from stpl_export.report import html_report
-
-        page = html_report(evaluation)
+    page = html_report(evaluation)
     for name, text in (
         ("scores.csv", evaluation.table()),
         ("scores.json", document_text(evaluation.document())),

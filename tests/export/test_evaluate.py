@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from stpl_deploy.baselines import persistence
 from stpl_deploy.codec import FrameCodec
 from stpl_deploy.errors import FrameError, RunError, UsageError
 from stpl_deploy.metrics import mse_per_frame
+from stpl_export.archives import archive_material, is_archive
 from stpl_export.evaluate import MODEL, evaluate
 from stpl_export.judged import Judged, Material, open_judged, read_material
 from stpl_export.report import html_report
@@ -96,9 +98,9 @@ def test_the_flow_wins_where_rain_moves() -> None:
     np.testing.assert_array_equal(csi[MODEL], csi["persistence"])
 
 
-def test_a_dry_field_has_no_event_and_no_crash(tmp_path: Path) -> None:
+def test_a_dry_field_has_no_event_and_no_crash() -> None:
     judged = rain_judge()
-    found = evaluate(judged, judged.own())
+    found = evaluate(judged, judged.own(), thresholds=[1.0], scales=[5])
     for scores in found.scores.values():
         assert math.isnan(scores.overall["csi_1"])
         assert math.isnan(scores.overall["fss_1_5px"])
@@ -143,7 +145,8 @@ def test_long_sequences_are_cut_and_yesterday_is_a_baseline(tmp_path: Path) -> N
 
 
 def test_the_report_stands_alone() -> None:
-    found = evaluate(rain_judge(), Material("<made> & moved", moving_rain()))
+    made = Material("<made> & moved", moving_rain())
+    found = evaluate(rain_judge(), made, thresholds=[1.0], scales=[5])
     page = html_report(found)
     assert "&lt;made&gt; &amp; moved" in page
     assert "prefers-color-scheme: dark" in page
@@ -193,6 +196,60 @@ def test_what_cannot_be_judged_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "time.npz", frames=moving_rain(), time=np.zeros((3, 7)))
     with pytest.raises(FrameError, match="datetime64"):
         read_material(tmp_path / "time.npz", judged)
+
+
+def test_an_archive_is_cut_into_whole_windows(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    frames = random.random((60, 1, 40, 40), dtype=np.float32) * 50
+    frames[50:, :, :, 38:] = np.nan  # not observed
+    frames[frames < 5] = 0
+    minutes = np.arange(60) * 5
+    minutes[30:] += 60  # a gap: 30 frames before it and 30 after
+    times = np.datetime64("2020-01-01T00:00", "s") + minutes * np.timedelta64(60, "s")
+    archive = tmp_path / "rain"
+    archive.mkdir()
+    np.savez(archive / "all.npz", frames=frames, time=times, units=np.array("mm h-1"))
+    judged = rain_judge()
+    assert is_archive(archive)
+    material = archive_material(judged, path=archive)
+    # One window of 7 every 3 frames on each side of the gap.
+    starts = [*range(0, 24, 3), *range(30, 54, 3)]
+    assert material.frames.shape == (16, 7, 1, 40, 40)
+    for window, start in zip(material.frames, starts, strict=True):
+        np.testing.assert_array_equal(window, frames[start : start + 7])
+    assert material.times is not None
+    np.testing.assert_array_equal(material.times[:, 0], times[starts])
+    assert material.valid is not None
+    seen = material.valid[:, 0, 39]
+    np.testing.assert_array_equal(seen, [start + 7 <= 50 for start in starts])
+    found = evaluate(judged, material)
+    assert found.scores["flow"].overall["frames"] == 16 * 3
+    assert math.isfinite(found.scores["persistence"].overall["csi_5"])
+    with pytest.raises(UsageError, match="not trained on an archive"):
+        archive_material(judged)
+    trained = replace(judged, data={"source": "archive", "path": archive, "test_fraction": 0.4})
+    tests = archive_material(trained, part="test")
+    np.testing.assert_array_equal(tests.frames[0], frames[36:43])
+    assert len(tests.frames) == 6
+    assert "test part" in tests.about
+
+
+def test_no_echo_is_what_the_model_calls_no_rain(tmp_path: Path) -> None:
+    archive = tmp_path / "dbz"
+    archive.mkdir()
+    frames = np.full((7, 1, 40, 40), -32, np.float32)
+    frames[:, :, 10:20] = 30
+    times = np.datetime64("2020-01-01T00:00", "s") + np.arange(7) * np.timedelta64(300, "s")
+    np.savez(archive / "all.npz", frames=frames, time=times, units=np.array("dBZ"))
+    codec = FrameCodec(quantity="reflectivity", units="dBZ", low=0.0, high=60.0, clip=True)
+    found = evaluate(
+        replace(rain_judge(), codec=codec),
+        archive_material(replace(rain_judge(), codec=codec), path=archive),
+    )
+    assert found.thresholds == (7.0, 23.0, 34.0)
+    for scores in found.scores.values():
+        assert scores.overall["rmse"] < 0.01
+        assert scores.overall["csi_23"] == 1
 
 
 def test_the_verb(cli: Any, tmp_path: Path) -> None:

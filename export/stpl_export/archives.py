@@ -1,0 +1,105 @@
+"""Sequences to judge a model on from an archive of any format, as training would cut them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from stpl_deploy.codec import Array
+from stpl_deploy.errors import FrameError, UsageError
+from stpl_deploy.scores.images import Mask
+from stpl_export.judged import Judged, Material
+
+Part = Literal["validation", "test"]
+
+_MOST_BYTES = 2**30
+"""Of the frames that are taken; more windows than that are thinned out evenly."""
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a reader reads it: all but .npy, and .npz without the states that ours have."""
+    if path.suffix.lower() != ".npz" or not path.is_file():
+        return path.is_dir() or path.suffix.lower() not in (".npy", ".npz")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return "state" in file.files
+    except (OSError, ValueError, EOFError):
+        return False  # told by whoever reads it
+
+
+def archive_material(judged: Judged, *, path: Path | None = None, part: Part = "test") -> Material:
+    """Cut an archive into windows, one every K frames, on the model's grid.
+
+    Args:
+        judged: says what frames are expected, and how its own archive was read.
+        path: every window of this archive; None: the archive it was trained on.
+        part: of the archive it was trained on; training has seen nothing of `test`.
+
+    Raises:
+        UsageError: no `path`, and the model was not trained on an archive.
+        FrameError: it cannot be read or used, or has no window; names the file.
+    """
+    from stpl_train.data.archive import open_archive
+    from stpl_train.recipe import ArchiveSection
+
+    own = dict(judged.data) if judged.data.get("source") == "archive" else {}
+    if path is None and not own:
+        raise UsageError(
+            f"--part {part}, but this model was not trained on an archive",
+            expected='a recipe with data.source = "archive"',
+            fix="--data D",
+        )
+    asked = own | {
+        "source": "archive",
+        "frame": judged.frame,
+        "context": judged.context,
+        "horizon": judged.horizon,
+        "codec": judged.codec,
+        "stride": judged.horizon * int(own.get("every", 1)),
+    }
+    if path is not None:  # all of it is one part: nothing is held out from nobody
+        asked |= {"path": path, "split": "time", "validation_fraction": 1e-12, "test_fraction": 0.0}
+        if own.get("path") != path:
+            asked.pop("reader", None)
+    section = ArchiveSection.model_validate(asked)
+    archive = open_archive(section)
+    windows = archive.parts["training" if path is not None else part]
+    if windows.count == 0:
+        raise FrameError(
+            f"{section.path} has no {judged.context + judged.horizon} contiguous frames to compare",
+            expected="at least one window" + ("" if path else f" in its {part} part"),
+            fix="more frames, or another --data",
+        )
+    chosen = _spread(len(windows.starts), judged)
+    frames = windows.physical(chosen)  # (N, T + K, C, H, W)
+    observed: Mask = np.asarray(windows.observed(chosen).all(axis=1))  # (N, H, W)
+    times = None
+    if archive.cadence_s is not None:
+        steps = np.arange(windows.layout.length) * windows.layout.every
+        rows = windows.starts[chosen][:, None] + steps  # (N, T + K)
+        times = windows.frames.dataset["time"].values[rows].astype("datetime64[ns]")
+    what = f"{section.path}" if path is not None else f"{section.path}, {part} part"
+    some = "" if len(chosen) == len(windows.starts) else f" ({len(windows.starts)} evenly thinned)"
+    return Material(
+        about=what + some,
+        frames=_no_echo(frames, windows.frames.dataset["frames"].attrs, judged),
+        valid=None if observed.all() else observed,
+        times=times,
+    )
+
+
+def _spread(count: int, judged: Judged) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    window = 4 * (judged.context + judged.horizon) * int(np.prod(judged.frame))
+    keep = min(count, max(1, _MOST_BYTES // window))
+    return np.linspace(0, count - 1, keep).round().astype(np.int64)
+
+
+def _no_echo(frames: Array, attributes: dict[str, object], judged: Judged) -> Array:
+    """What the model calls no rain, in place of what the archive calls no echo."""
+    nothing = attributes.get("no_echo_value")
+    if nothing is None:
+        return frames
+    echo_free = frames == np.float32(str(nothing))
+    return np.where(echo_free, np.float32(judged.codec.no_rain_value), frames)
