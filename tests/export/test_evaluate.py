@@ -21,7 +21,7 @@ from stpl_export.archives import archive_material, is_archive
 from stpl_export.evaluate import MODEL, evaluate
 from stpl_export.judged import Judged, Material, open_judged, read_material
 from stpl_export.report import html_report
-from stpl_train.run import open_run
+from stpl_train.run import open_run, save_validation
 
 pytest.importorskip("cv2", reason="OpenCV is in the extra evaluate")
 
@@ -123,6 +123,16 @@ def test_what_was_not_observed_does_not_count(tmp_path: Path) -> None:
         for name in ("whole", "spoilt")
     )
     assert a.scores["persistence"].overall == pytest.approx(b.scores["persistence"].overall)
+
+
+def test_a_runs_own_sequences_keep_what_was_observed(run_maker: Any) -> None:
+    path = run_maker("convlstm")  # 3 in, 3 out, 8x8, four sequences
+    assert open_judged(path).own().valid is None
+    observed = np.ones((4, 6, 8, 8), bool)
+    observed[1, 5, 0] = False
+    save_validation(path, open_run(path).validation(), observed)
+    valid = open_judged(path).own().valid
+    np.testing.assert_array_equal(valid, observed[:, 5])
 
 
 def test_long_sequences_are_cut_and_yesterday_is_a_baseline(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import safetensors
 import safetensors.torch
 import tomli_w
 import tomllib
+from numpy.typing import NDArray
 from torch import Tensor
 
 from stpl_deploy.codec import Array
@@ -135,11 +136,20 @@ def save_recipe(path: Path, recipe: Recipe) -> None:
         tomli_w.dump(recipe.model_dump(mode="json", exclude_none=True), file)
 
 
-def save_validation(path: Path, frames: Array) -> None:
-    """Keep the first sequences `(N, T + K, C, H, W)` that fit into 64 MB."""
+def save_validation(path: Path, frames: Array, observed: NDArray[np.bool_] | None = None) -> None:
+    """Keep the first sequences `(N, T + K, C, H, W)` that fit into 64 MB.
+
+    Args:
+        path: the run directory.
+        frames: the sequences, model units.
+        observed: `(N, T + K, H, W)`, False where a pixel was not observed; None: all were.
+    """
     keep = max(1, VALIDATION_BYTES // frames[0].nbytes)
+    kept: dict[str, NDArray[Any]] = {"frames": frames[:keep]}
+    if observed is not None and not observed[:keep].all():
+        kept["observed"] = observed[:keep]
     with atomic_file(path / VALIDATION) as file:
-        np.savez_compressed(file, frames=frames[:keep])
+        np.savez_compressed(file, **kept)  # type: ignore[arg-type]
 
 
 def open_run(path: Path) -> Run:

@@ -152,7 +152,7 @@ def start_run(out: Path, recipe: Recipe, data: DataSplit) -> Run:
     model = initial_model(recipe, data)
     with atomic_directory(out) as partial:
         save_recipe(partial, recipe)
-        save_validation(partial, data.validation)
+        save_validation(partial, data.validation, data.validation_observed)
         save_training(partial / TRAINING, model, None, Progress())
     return open_run(out)
 
