@@ -11,7 +11,8 @@ import pydantic
 from torch import nn
 
 from stpl_deploy.errors import RecipeError, first_problem
-from stpl_train.forecaster import Forecaster, FrameShape
+from stpl_train.forecaster import Forecaster, FrameShape, PenalisedForecaster
+from stpl_train.models.residual import PenalisedResidual, Residual
 
 MODELS: dict[str, str] = {
     "cms-lstm": "stpl_train.models.cms_lstm:CMSLSTM",
@@ -62,11 +63,28 @@ def build_model(name: str, frame_shape: FrameShape, keys: Mapping[str, Any]) -> 
             `Class(frame_shape, **keys)`, or `Class(frame_shape, Class.Config(**keys))` where it
             has a pydantic `Config`.
         frame_shape: (C, H, W).
-        keys: the recipe's `[model]` section without `name`.
+        keys: the recipe's `[model]` section without `name`. Every model takes `output`: `frame`
+            (default), or `residual`: it learns the change from the frame that it is shown.
 
     Raises:
         RecipeError: an unknown name or key, or a value that the model cannot take.
     """
+    keys = dict(keys)
+    output = keys.pop("output", "frame")
+    if output not in ("frame", "residual"):
+        raise RecipeError(
+            f"model.output = {output!r}",
+            expected="frame or residual",
+            fix="--set model.output=residual",
+        )
+    model = _built(name, frame_shape, keys)
+    if output == "frame":
+        return model
+    wrapped = PenalisedResidual if isinstance(model, PenalisedForecaster) else Residual
+    return cast("ForecasterModule", wrapped(model))
+
+
+def _built(name: str, frame_shape: FrameShape, keys: Mapping[str, Any]) -> ForecasterModule:
     cls = model_class(name)
     config = getattr(cls, "Config", None)
     try:
