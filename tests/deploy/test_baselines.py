@@ -132,22 +132,22 @@ def knmi() -> np.ndarray:
 
 
 MEASURED = {
-    "fmi": (fmi, range(3, 28, 2), "pyproj",
-        [[0.90, 0.68, 0.39], [0.83, 0.52, 0.21], [0.76, 0.40, 0.11], [0.67, 0.28, 0.05]],
-        [[0.90, 0.68, 0.39], [0.83, 0.52, 0.20], [0.76, 0.40, 0.11], [0.67, 0.28, 0.04]]),
-    "knmi": (knmi, range(11, 80, 3), "h5py",
-        [[0.91, 0.78, 0.51], [0.81, 0.60, 0.24], [0.71, 0.46, 0.07], [0.56, 0.31, 0.01]],
-        [[0.91, 0.78, 0.51], [0.81, 0.59, 0.22], [0.71, 0.46, 0.07], [0.57, 0.31, 0.01]]),
+    "fmi": (fmi, range(3, 28, 6), "pyproj", [
+        [0.902, 0.668, 0.393], [0.833, 0.518, 0.213],
+        [0.759, 0.403, 0.110], [0.669, 0.283, 0.044]]),
+    "knmi": (knmi, range(11, 80, 12), "h5py", [
+        [0.905, 0.772, 0.480], [0.806, 0.574, 0.182],
+        [0.700, 0.434, 0.055], [0.558, 0.298, 0.008]]),
 }  # fmt: skip
-"""CSI at each lead and threshold, measured before: of DIS flow in a script of its own, and of
-pysteps' Lucas-Kanade flow with its extrapolation (nowcast.md section 5)."""
+"""CSI at each lead and threshold of pysteps 1.21, Lucas-Kanade flow with its extrapolation, from
+these origins and on the same pixels."""
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_opencv")
 @pytest.mark.parametrize("name", MEASURED)
 def test_flow_is_as_good_as_pysteps_on_real_radar(name: str) -> None:
-    read, origins, library, measured, pysteps = MEASURED[name]
+    read, origins, library, pysteps = MEASURED[name]
     if not RADAR.is_dir():
         pytest.skip("the radar files are not here")
     pytest.importorskip(library)
@@ -161,8 +161,8 @@ def test_flow_is_as_good_as_pysteps_on_real_radar(name: str) -> None:
             truth = rates[None, origin + lead]
             counts[n] += events.contingency(moved[None, lead - 1], truth, THRESHOLDS, seen)
     found = events.csi(counts)
-    np.testing.assert_allclose(found, measured, rtol=0, atol=0.02)
-    assert (found > np.subtract(pysteps, 0.02)).all()
+    assert (found > np.subtract(pysteps, 0.02)).all(), found
+    assert (found < np.add(pysteps, 0.03)).all(), found  # much better would be a look ahead
 
 
 @pytest.mark.slow
