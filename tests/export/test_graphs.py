@@ -150,7 +150,7 @@ def test_a_state_that_changes_shape_is_named() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_honest_exports_pass(seed: int, run_maker: Any, tmp_path: Path) -> None:
-    run = run_maker("modernn" if seed % 2 else "convlstm", seed=seed, context=4, horizon=6)
+    run = run_maker("modernn" if seed % 4 == 1 else "convlstm", seed=seed, context=4, horizon=6)
     bundle = export_run(run, tmp_path / "bundle")
     report = open_bundle(bundle.path).manifest.accuracy
     assert report is not None
