@@ -71,7 +71,9 @@ def _bundle(path: Path, json: bool) -> None:
             "frames": f"{manifest.context} in, {manifest.horizon} out, {channels}x{height}x{width}",
             "cadence": "not fixed" if manifest.cadence_s is None else f"{manifest.cadence_s:g} s",
             "values": f"{codec.quantity}, {codec.low:g} to {codec.high:g}"
-            + ("" if codec.units == "1" else f" {codec.units}"),
+            + ("" if codec.units == "1" else f" {codec.units}")
+            + ("" if codec.conversion == "none" else f", {codec.conversion}, Z-R {codec.zr}")
+            + ("" if codec.kind == "linear" else f", the model sees {codec.kind}"),
             "state": f"{len(manifest.state)} tensors, {state_kb:.0f} KiB for each stream",
             "precision": f"{manifest.precision}, opset {manifest.opset}"
             + "".join(
