@@ -42,6 +42,8 @@ class OrtSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or usable_cpus()
         options.inter_op_num_threads = 1
+        # Each graph has threads of its own; those of the last call must not spin into the next's.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         options.log_severity_level = 3
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
         for graph in graphs:
