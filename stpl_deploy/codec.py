@@ -27,6 +27,10 @@ Array = NDArray[np.float32]
 _ROUNDING = 1e-4
 """What float32 in [0, 1] may lose, times ten or more: a value at the threshold stays rain."""
 
+_SLACK = 1e-3
+"""Part of the range by which values may leave it: resampling and float16, whose step below 1 is
+0.0005, overshoot the ends by that much; values in another unit leave the range by far more."""
+
 
 class FrameCodec(BaseModel):
     """A map of the physical range [low, high] to [0, 1], and back with clipping."""
@@ -96,6 +100,11 @@ class FrameCodec(BaseModel):
         """Physical value that stands for a pixel that was not observed."""
         return self.no_rain_value if self.no_data is None else self.no_data
 
+    def range_text(self) -> str:
+        """The range in words, such as `[0, 60] mm h-1`; the unit "1" is left out."""
+        unit = "" if self.units == "1" else f" {self.units}"
+        return f"[{self.low:g}, {self.high:g}]{unit}"
+
     def model_from_physical(self, physical: Array) -> Array:
         """Map physical values of any shape to model units, float32; NaN as `no_data_value`."""
         missing = np.isnan(physical)
@@ -149,20 +158,24 @@ class FrameCodec(BaseModel):
         if not finite.all():
             raise FrameError(
                 f"{where} has {int((~finite).sum())} values that are NaN or infinite",
-                expected=f"finite {self.quantity} in [{self.low:g}, {self.high:g}] {self.units}",
+                expected=f"finite {self.quantity} in {self.range_text()}",
                 fix="mask or fill them before",
             )
         if self.clip:
             return
-        slack = 1e-3 * (self.high - self.low)
+        slack = _SLACK * (self.high - self.low)
         inside = physical != np.float32(self.no_rain_value)
         least = float(np.min(physical, where=inside, initial=self.low))
         most = float(np.max(physical, where=inside, initial=self.low))
         if least < self.low - slack or most > self.high + slack:
+            fraction = (self.low, self.high, self.units) == (0.0, 1.0, "1")
+            bytes_likely = fraction and least >= 0 and 1 < most <= 255
             raise FrameError(
                 f"{where} has values from {float(physical.min()):g} to {float(physical.max()):g}",
-                expected=f"{self.quantity} in [{self.low:g}, {self.high:g}] {self.units}",
-                fix=f"convert the frames to [{self.low:g}, {self.high:g}] {self.units} first",
+                expected=f"{self.quantity} in {self.range_text()}",
+                fix="divide by 255"
+                if bytes_likely
+                else f"convert the frames to {self.range_text()} first",
             )
 
     @property

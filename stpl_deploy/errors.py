@@ -153,12 +153,38 @@ def first_problem(
             fix=f"write {f'{section}.{near[0]}'.lstrip('.')}" if near else f"remove {full}",
         )
     if first["type"] == "missing":
-        return Problem(found=f"{full} is missing", expected=first["msg"], fix=f"set {full}")
+        return Problem(found=f"{full} is missing", expected="a value", fix=f"set {full}")
     reason = first["msg"].removeprefix("Value error, ")
     if isinstance(first["input"], dict):  # a rule between several keys
         return Problem(found=f"[{full}] {reason}", expected="keys that fit one another", fix=_MEND)
+    expected, example = _plain(reason)
+    if isinstance(first["loc"][-1], int):  # one of a list, which --set gives as a whole
+        whole, example = full.rpartition(".")[0], f"[{example}, ...]"
+    else:
+        whole = full
     return Problem(
         found=f"{full} = {first['input']!r}",
-        expected=reason[:1].lower() + reason[1:],
-        fix=f"--set {full}=VALUE",
+        expected=expected,
+        fix=f"--set {whole}={example}",
     )
+
+
+_KINDS = {
+    "integer": ("an integer", "10"),
+    "number": ("a number", "0.5"),
+    "boolean": ("true or false", "true"),
+    "string": ("a string", "VALUE"),
+    "list": ("a list", "[VALUE, ...]"),
+    "tuple": ("a list", "[VALUE, ...]"),
+}
+"""pydantic's word for what it wanted -> ours, and an example in TOML."""
+
+
+def _plain(reason: str) -> tuple[str, str]:
+    """Strip pydantic's prose to what is expected, with an example of it."""
+    text = reason.removeprefix("Input should be ")
+    kind = text.removeprefix("a valid ").partition(",")[0]
+    if text.startswith("a valid ") and kind in _KINDS:
+        return _KINDS[kind]
+    choice = text.split("'")
+    return text[:1].lower() + text[1:], choice[1] if text.startswith("'") else "VALUE"

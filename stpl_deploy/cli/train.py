@@ -42,7 +42,7 @@ def train(
 ) -> None:
     """Train a recipe; Ctrl-C saves, --resume goes on from there."""
     from stpl_deploy.cli.extras import import_from_here, needs
-    from stpl_deploy.cli.output import print_json
+    from stpl_deploy.cli.output import print_json, say
 
     if recipes:
         _print_recipes(json)
@@ -54,8 +54,13 @@ def train(
         from stpl_train.recipe import load_recipe
         from stpl_train.trainer import train as run_training
 
+    loaded = None
+    if recipe is not None:
+        loaded = load_recipe(recipe, settings or (), model, rest=f" --out {target}")
+        if resume and not quiet and not target.exists():
+            say(f"{target} is not there: starting it")
     result = run_training(
-        None if recipe is None else load_recipe(recipe, settings or (), model),
+        loaded,
         target,
         resume=resume,
         device=device,  # type: ignore[arg-type]  # checked above
@@ -79,7 +84,12 @@ def _checked(
     device: str,
 ) -> Path:
     if out is None:
-        raise UsageError("no --out", expected="a run directory", fix="--out runs/first")
+        run = recipe if recipe is not None and (Path(recipe) / "recipe.toml").is_file() else None
+        raise UsageError(
+            "no --out",
+            expected="a run directory",
+            fix=f"stpl-deploy train --resume --out {run}" if run else "--out runs/first",
+        )
     if recipe is None and not resume:
         raise UsageError(
             "no RECIPE",

@@ -68,5 +68,20 @@ def test_values_out_of_range_are_told(values: list[float], words: str) -> None:
     assert caught.value.found.startswith("frame.npy")
 
 
+@pytest.mark.parametrize(
+    ("codec", "most", "fix"),
+    [
+        (FrameCodec(), 255.0, "divide by 255"),
+        (FrameCodec(), 256.0, "convert the frames to [0, 1] first"),
+        (FrameCodec(high=60, units="mm h-1"), 90.0, "convert the frames to [0, 60] mm h-1 first"),
+    ],
+)
+def test_what_to_do_about_the_range(codec: FrameCodec, most: float, fix: str) -> None:
+    with pytest.raises(FrameError) as caught:
+        codec.check(np.asarray([0, most], np.float32), "frame.npy")
+    assert caught.value.fix == fix
+    assert caught.value.expected == f"grey level in {codec.range_text()}"
+
+
 def test_rounding_at_the_ends_is_not_out_of_range() -> None:
     FrameCodec().check(np.asarray([-1e-6, 1 + 1e-6], np.float32), "frame.npy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 import pydantic
 import pytest
@@ -68,6 +69,8 @@ class Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid")
     batch: pydantic.PositiveInt
     seed: int = 0
+    way: Literal["left", "right"] = "left"
+    sizes: tuple[int, ...] = ()
 
 
 @pytest.mark.parametrize(
@@ -75,7 +78,11 @@ class Section(pydantic.BaseModel):
     [
         ({"batch": 1, "sead": 3}, ("unknown key", "sead", "batch, seed", "seed")),
         ({}, ("batch", "missing")),
-        ({"batch": -4}, ("batch", "-4", "greater than 0")),
+        ({"batch": -4}, ("batch", "-4", "expected greater than 0")),
+        ({"batch": "ten"}, ("'ten'; expected an integer; try: --set training.batch=10",)),
+        ({"batch": 1.5}, ("1.5; expected an integer",)),
+        ({"batch": 1, "way": "up"}, ("expected 'left' or 'right'", "training.way=left")),
+        ({"batch": 1, "sizes": [3, "x"]}, ("sizes.1 = 'x'", "--set training.sizes=[10, ...]")),
     ],
 )
 def test_one_line_for_a_key_that_does_not_hold(

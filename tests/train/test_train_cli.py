@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,6 +64,28 @@ def test_trains_and_says_what_to_type_next(tmp_path: Path) -> None:
     assert code == 0
     assert "was trained already" in stdout
     assert stderr == ""
+
+
+def test_a_run_is_never_told_to_be_removed(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(Path(__file__).parents[1] / "data" / "modernn-mini", run)
+    resume = f"stpl-deploy train --resume --out {run}"
+    code, _, stderr = command("modernn-mini", "--out", str(run), "--device=cpu", *TINY)
+    assert code == 2
+    assert resume in stderr
+    assert "remove" not in stderr
+    code, _, stderr = command(str(run), "--resume")
+    assert code == 2
+    assert stderr.endswith(f"try: {resume}")
+
+
+def test_resume_says_where_it_starts_afresh(tmp_path: Path) -> None:
+    line = f"{tmp_path / 'new'} is not there: starting it"
+    arguments = ["modernn-mini", "--out", str(tmp_path / "new"), "--resume", "--device=cpu", *TINY]
+    for starts in (True, False):
+        code, _, stderr = command(*arguments)
+        assert code == 0
+        assert (line in stderr.splitlines()) == starts
 
 
 def test_json_is_all_of_stdout_and_quiet_is_quiet(tmp_path: Path) -> None:
@@ -137,6 +160,12 @@ def test_the_small_trained_run_is_the_shipped_recipes() -> None:
             "reverse_start 60000 must be below reverse_end 50000",
         ),
         (["modernn-mini", "--out", "{tmp}/run", "--model", "none:None"], 2, "cannot be imported"),
+        (["modern-mini", "--out", "{tmp}/run"], 2, "train modernn-mini --out {tmp}/run"),
+        (
+            ["modernn-mini", "--out", "{tmp}/run", "--set", "training.iterations=ten"],
+            2,
+            "training.iterations = 'ten'; expected an integer; try: --set training.iterations=10",
+        ),
         (["--resume", "--out", "{tmp}/none"], 2, "not there"),
         (["--resume", "--out", "{tmp}", "--set", "a.b=1"], 2, "without RECIPE"),
     ],
@@ -146,7 +175,7 @@ def test_mistakes(tmp_path: Path, arguments: list[str], code: int, message: str)
     filled = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
     found, stdout, stderr = command(*filled)
     assert found == code
-    assert message in stderr
+    assert message.replace("{tmp}", str(tmp_path)) in stderr
     assert "\n" not in stderr.strip()
     assert stdout == ""
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
@@ -176,7 +205,7 @@ def test_bad_data_in_a_real_process(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr == (
         "error: own.npy has 1 values that are NaN or infinite; expected finite grey level in "
-        "[0, 1] 1; try: mask or fill them before\n"
+        "[0, 1]; try: mask or fill them before\n"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own.npy", "own.toml"]
 

@@ -242,7 +242,9 @@ def shipped_recipes() -> list[str]:
     )
 
 
-def load_recipe(name: str, settings: Sequence[str] = (), model: str | None = None) -> Recipe:
+def load_recipe(
+    name: str, settings: Sequence[str] = (), model: str | None = None, *, rest: str = ""
+) -> Recipe:
     """Read a recipe by file or shipped name and apply `section.key=value` settings.
 
     Args:
@@ -250,11 +252,12 @@ def load_recipe(name: str, settings: Sequence[str] = (), model: str | None = Non
         settings: each `section.key=value`.
         model: another model's name; it takes the place of the recipe's whole `[model]` section,
             whose keys belong to the recipe's own model.
+        rest: what follows the recipe on the command line, to be typed again after a typo.
 
     Raises:
         RecipeError: no such recipe, not TOML, an unknown key, or a value that does not fit.
     """
-    document = _document(name)
+    document = _document(name, rest)
     if model is not None:
         document["model"] = {"name": model}
     for setting in settings:
@@ -315,7 +318,7 @@ def _known(where: tuple[int | str, ...]) -> list[str]:
     return list(sections[inside[-1]].model_fields if inside else Recipe.model_fields)
 
 
-def _document(name: str) -> dict[str, Any]:
+def _document(name: str, rest: str) -> dict[str, Any]:
     path = Path(name)
     if path.suffix == ".toml" or path.is_file():
         if not path.is_file():
@@ -331,7 +334,7 @@ def _document(name: str) -> dict[str, Any]:
         raise RecipeError(
             f"no recipe {name}",
             expected=f"a .toml file or one of {', '.join(shipped_recipes())}",
-            fix=f"stpl-deploy train {near[0]}" if near else "stpl-deploy train --help",
+            fix=f"stpl-deploy train {near[0]}{rest}" if near else "stpl-deploy train --list",
         )
     try:
         return tomllib.loads(text)

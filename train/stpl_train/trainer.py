@@ -90,6 +90,7 @@ def train(
     assert recipe is not None, "a recipe, or resume"
     _check_processes(recipe, chosen, devices)
     if not going_on:
+        _refuse_run(out)
         refuse_existing(out)
     data = open_data(recipe.data, recipe.training.seed)
     resolved = with_frame(recipe, data)
@@ -107,6 +108,16 @@ def train(
             stopped = _launch(run, data, chosen, devices, reporter or Quiet())
         progress = load_training(run.file(TRAINING)).progress
     return _result(run, progress, already, stopped, chosen, time.monotonic() - start)
+
+
+def _refuse_run(out: Path) -> None:
+    """Say how to go on with a run, where `refuse_existing` would say to remove it."""
+    if (out / RECIPE).is_file():
+        raise RunError(
+            f"{out} is there already and holds a run",
+            expected="a path that is free",
+            fix=f"stpl-deploy train --resume --out {out} to go on with it, or another --out",
+        )
 
 
 @contextmanager
