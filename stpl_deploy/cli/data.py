@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 data = typer.Typer(
     help="Look at frames of any format, or convert them.",
-    no_args_is_help=True,
     rich_markup_mode=None,
 )
 
@@ -25,6 +24,12 @@ _Variable = Annotated[
     str | None,
     typer.Option("--variable", help="Variable or quantity, where a file holds several."),
 ]
+
+
+@data.callback(invoke_without_command=True)
+def _help_alone(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @data.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,7 +32,7 @@ def inspect(
         if json:
             print_json(document)
         else:
-            _pairs(f"run {path}", document)
+            _pairs(f"run {path}", _run_lines(document))
     elif path.suffix == ".engine":
         _plan(path, json)
     else:
@@ -39,6 +41,35 @@ def inspect(
             expected="a directory with recipe.toml or manifest.json",
             fix="stpl-deploy train modernn-mini --out RUN",
         )
+
+
+def _run_lines(document: dict[str, Any]) -> dict[str, str]:
+    """What `describe_run` found, in short lines."""
+    shapes = document["state"].values()
+    lines = {
+        "model": f"{document['model']}, {document['parameters']:,} parameters",
+        "keys": ", ".join(f"{key} {value}" for key, value in document["keys"].items()) or "none",
+        "frames": document["frames"],
+        "data": document["data"],
+        "state": _state_line(shapes),
+    }
+    if "imported" in document:
+        return {**lines, "imported": document["imported"]}
+    last = document["last"]
+    if not last:
+        return {**lines, "trained": f"not validated yet, of {document['iterations']:,} iterations"}
+    return {
+        **lines,
+        "trained": f"iteration {int(last['iteration']):,} of {document['iterations']:,}, "
+        f"loss {float(last['loss']):.4g}",
+        "validation": f"MSE per frame {float(last['mse']):.4g}, "
+        f"persistence {float(last['persistence']):.4g}",
+    }
+
+
+def _state_line(shapes: Collection[tuple[int, ...]]) -> str:
+    kib = sum(math.prod(shape) for shape in shapes) * 4 / 1024  # float32
+    return f"{len(shapes)} tensors, {kib:,.0f} KiB for each stream"
 
 
 def _plan(path: Path, json: bool) -> None:
@@ -63,18 +94,16 @@ def _bundle(path: Path, json: bool) -> None:
         return
     channels, height, width = manifest.frame
     codec = manifest.codec
-    state_kb = sum(_elements(spec.shape) for spec in manifest.state) * 4 / 1024
     _pairs(
         f"bundle {path}",
         {
             "model": f"{manifest.model.name}, {manifest.model.parameters:,} parameters",
             "frames": f"{manifest.context} in, {manifest.horizon} out, {channels}x{height}x{width}",
             "cadence": "not fixed" if manifest.cadence_s is None else f"{manifest.cadence_s:g} s",
-            "values": f"{codec.quantity}, {codec.low:g} to {codec.high:g}"
-            + ("" if codec.units == "1" else f" {codec.units}")
+            "values": f"{codec.quantity} in {codec.range_text()}"
             + ("" if codec.conversion == "none" else f", {codec.conversion}, Z-R {codec.zr}")
             + ("" if codec.kind == "linear" else f", the model sees {codec.kind}"),
-            "state": f"{len(manifest.state)} tensors, {state_kb:.0f} KiB for each stream",
+            "state": _state_line([spec.shape for spec in manifest.state]),
             "precision": f"{manifest.precision}, opset {manifest.opset}"
             + "".join(
                 f", {share:.1%} of the convolution work in {kind}"
@@ -97,13 +126,7 @@ def _bundle(path: Path, json: bool) -> None:
         print_table("engines", ["file", "flavour", "precision", "capabilities"], plans)
     if manifest.accuracy is not None:
         print_accuracy(manifest.accuracy)
-
-
-def _elements(shape: tuple[int, ...]) -> int:
-    count = 1
-    for side in shape:
-        count *= side
-    return count
+        print(f"  as recorded by export; stpl-deploy verify {path} measures here")
 
 
 def _pairs(title: str, pairs: dict[str, Any]) -> None:

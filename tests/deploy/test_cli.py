@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -57,6 +58,33 @@ def test_help_lists_the_verbs_in_their_order(cli: Cli) -> None:
         listed = [line.split()[0] for line in done.stdout.partition("Commands:")[2].splitlines()[1:]
                   if line.startswith("  ") and line[2] != " "]  # fmt: skip
         assert listed == list(verbs.VERBS)
+
+
+def test_a_group_alone_prints_its_help(cli: Cli) -> None:
+    done = cli("data")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == cli("data", "--help").stdout
+
+
+def test_inspect_in_short_lines(cli: Cli, root: Path) -> None:
+    pytest.importorskip("torch")
+    done = cli("inspect", root / "tests" / "data" / "modernn-mini")
+    assert done.returncode == 0, done.stderr
+    lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in done.stdout.splitlines()[1:]}
+    assert re.fullmatch(r"modernn, \d+,\d{3} parameters", lines["model"])
+    assert re.fullmatch(r"\d+ tensors, \d+ KiB for each stream", lines["state"])
+    assert re.fullmatch(r"iteration [\d,]+ of [\d,]+, loss [\d.]+", lines["trained"])
+    assert re.fullmatch(r"MSE per frame [\d.]+, persistence 42.41", lines["validation"])
+    assert max(map(len, done.stdout.splitlines())) < 200
+    raw = json.loads(cli("inspect", root / "tests" / "data" / "modernn-mini", "--json").stdout)
+    assert "mse_10" in raw["last"]
+
+
+def test_inspect_says_whose_accuracy_it_shows(cli: Cli, root: Path) -> None:
+    bundle = root / "tests" / "data" / "modernn-mini.bundle"
+    done = cli("inspect", bundle)
+    assert "grey level in [0, 1]\n" in done.stdout
+    assert f"as recorded by export; stpl-deploy verify {bundle} measures here" in done.stdout
 
 
 def test_version(cli: Cli) -> None:
