@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 DISTRIBUTION = "stpl-deploy"
 
+_NVIDIA_ONLY = ("gpu", "trt")
+"""Extras of no use without an NVIDIA GPU; trt-rtx builds plans for GPUs of other machines."""
+_NOT_HERE = "not for this machine"
+
 
 @dataclass(frozen=True)
 class Extra:
@@ -27,7 +31,7 @@ class Extra:
     extra: str
     missing: tuple[str, ...]
     fix: str
-    """What to type; empty where nothing is missing."""
+    """What to type, or that it is `not for this machine`; empty where nothing is missing."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,11 @@ def examine_all() -> Examination:
                 if build
                 else "onnxruntime is not installed; try: pip install 'stpl-deploy[cpu]'"
             )
-    able = abilities(look_here())
-    return Examination(here, trials, able, tuple(extras(here.libraries)), tuple(problems))
+    local = look_here()
+    able = abilities(local)
+    nvidia = bool(local.gpu or here.gpus or here.nvidia_driver or here.jetson)
+    found = tuple(extras(here.libraries, nvidia=nvidia))
+    return Examination(here, trials, able, found, tuple(problems))
 
 
 def clashes(libraries: dict[str, str | None]) -> list[str]:
@@ -107,11 +114,12 @@ def clashes(libraries: dict[str, str | None]) -> list[str]:
     return [f"{found}; try: pip uninstall -y {names} && pip install {builds[-1]}"]
 
 
-def extras(libraries: dict[str, str | None]) -> list[Extra]:
+def extras(libraries: dict[str, str | None], *, nvidia: bool) -> list[Extra]:
     """Compare this package's own metadata with what is installed.
 
     Args:
         libraries: distribution -> version, of the machine's report.
+        nvidia: whether the machine has an NVIDIA GPU or its driver.
     """
     from stpl_deploy.machine import ORT_BUILDS, installed_version
 
@@ -130,7 +138,13 @@ def extras(libraries: dict[str, str | None]) -> list[Extra]:
             if "python_version >= '3.11'" in line and sys.version_info < (3, 11):
                 too_old.add(extra[1])
     return [
-        Extra(extra, tuple(gaps), _fix(extra, bool(gaps), extra in too_old, has_ort))
+        Extra(
+            extra,
+            tuple(gaps),
+            _NOT_HERE
+            if gaps and extra in _NVIDIA_ONLY and not nvidia
+            else _fix(extra, bool(gaps), extra in too_old, has_ort),
+        )
         for extra, gaps in sorted(missing.items())
     ]
 
@@ -185,7 +199,8 @@ def _print(found: Examination) -> None:
     )
     sys.stdout.write("extras\n")
     for item in found.extras:
-        lack = f"lacks {', '.join(item.missing)}; try: {item.fix}" if item.missing else "installed"
+        way = item.fix if item.fix == _NOT_HERE else f"try: {item.fix}"
+        lack = f"lacks {', '.join(item.missing)}; {way}" if item.missing else "installed"
         sys.stdout.write(f"  {item.extra:<18}{lack}\n")
     for problem in found.problems:
         sys.stdout.write(f"problem: {problem}\n")

@@ -90,11 +90,20 @@ def test_two_builds_of_onnxruntime_clash() -> None:
 
 
 def test_the_gpu_build_does_for_onnxruntime_itself() -> None:
-    found = {item.extra: item for item in extras({"onnxruntime-gpu": "1.20.0"})}
+    found = {item.extra: item for item in extras({"onnxruntime-gpu": "1.20.0"}, nvidia=True)}
     assert "onnxruntime" not in found["cpu"].missing
     assert {"cpu", "gpu", "train", "export"} <= set(found)
     for item in found.values():
         assert bool(item.fix) == bool(item.missing)
+
+
+def test_no_gpu_build_is_proposed_where_there_is_no_gpu() -> None:
+    for nvidia, words in ((False, "not for this machine"), (True, "pip uninstall -y onnxruntime")):
+        found = {item.extra: item for item in extras({"onnxruntime": "1.20.0"}, nvidia=nvidia)}
+        if found["gpu"].missing:
+            assert words in found["gpu"].fix
+        assert all("uninstall" not in item.fix for item in found.values() if item.extra != "gpu")
+    assert found["cpu"].missing == ()
 
 
 def test_doctor_tries_each_provider(cli: Cli) -> None:
