@@ -66,6 +66,18 @@ def test_frames_that_the_weights_cannot_read_are_refused(hints: dict[str, Any]) 
         frame_and_patch(16, None, Hints(**hints))
 
 
+def test_the_patches_that_fit_are_listed() -> None:
+    with pytest.raises(CheckpointError) as caught:
+        frame_and_patch(32, None, Hints(frame_shape=(1, 64, 64)))
+    assert caught.value.expected == (
+        "frames of 32 channels in patches of 1, or of 8 channels in patches of 2, "
+        "or of 2 channels in patches of 4"
+    )
+    with pytest.raises(CheckpointError) as caught:
+        frame_and_patch(4, None, Hints(frame_shape=(1, 64, 64)), fixed=1)
+    assert caught.value.expected == "frames of 4 channels in patches of 1"
+
+
 def test_the_frame_size_is_asked_for_where_no_tensor_tells_it() -> None:
     with pytest.raises(CheckpointError, match="height and width"):
         convert("predrnn", st_lstm())

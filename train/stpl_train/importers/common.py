@@ -97,7 +97,7 @@ def map_size(tensors: Mapping[str, Tensor], name: str) -> tuple[int, int] | None
 
 
 def frame_and_patch(
-    channels: int, size: tuple[int, int] | None, hints: Hints
+    channels: int, size: tuple[int, int] | None, hints: Hints, fixed: int | None = None
 ) -> tuple[FrameShape, int]:
     """Find the frame's shape and the patch from a map of `channels` = C * patch * patch.
 
@@ -109,19 +109,20 @@ def frame_and_patch(
         channels: channels of the folded frame.
         size: (h, w) of the map, where a tensor tells it.
         hints: what the caller knows.
+        fixed: the only patch that the project's code has.
 
     Raises:
         CheckpointError: the hints contradict `channels`, or nothing tells the frame's size.
     """
     stored = hints.hyper_parameters.get("in_shape")  # [T, C, H, W]
     shape = hints.frame_shape or (tuple(int(side) for side in stored[1:]) if stored else None)
-    patch = hints.patch or hints.hyper_parameters.get("patch_size")
+    patch = fixed or hints.patch or hints.hyper_parameters.get("patch_size")
     if patch is None:
         patch = _patch_of(channels, shape[0] if shape else None)
     if channels % (patch * patch) or (shape and shape[0] * patch * patch != channels):
         raise CheckpointError(
             f"the weights read {channels} channels per map cell",
-            expected=f"frames of {shape[0] if shape else 'C'} channels in patches of {patch}",
+            expected=_fitting(channels, fixed),
             fix="--frame C,H,W and --set model.patch=P as the model was trained",
         )
     if shape:
@@ -134,6 +135,13 @@ def frame_and_patch(
             fix=f"--frame {colours},64,64 (with your height and width), or --data FILE",
         )
     return (colours, size[0] * patch, size[1] * patch), patch
+
+
+def _fitting(channels: int, fixed: int | None) -> str:
+    """The frames that fold into `channels`, in words."""
+    patches = [fixed] if fixed else range(1, math.isqrt(channels) + 1)
+    pairs = [(channels // p**2, p) for p in patches if channels % p**2 == 0]
+    return "frames of " + ", or of ".join(f"{c} channels in patches of {p}" for c, p in pairs)
 
 
 def _patch_of(channels: int, colours: int | None) -> int:

@@ -48,7 +48,7 @@ def convert(tensors: Mapping[str, Tensor], hints: Hints) -> Imported:
     gates = need(tensors, "layers.0.sa.conv_output.weight", 4, PROJECT)  # (3D, Z + D, k, k)
     memory = need(tensors, "layers.0.sa.conv_m.weight", 4, PROJECT)  # (2A, D, 1, 1)
     hidden = first.shape[0] // 4
-    shape, _ = frame_and_patch(decode.shape[0], None, Hints(hints.frame_shape, patch=1))
+    shape, _ = frame_and_patch(decode.shape[0], None, Hints(hints.frame_shape), fixed=1)
     layers = count_layers(tensors, r"layers\.(\d+)\.")
     keys: dict[str, Any] = {
         "hidden": hidden,
