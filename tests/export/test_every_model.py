@@ -48,15 +48,26 @@ SMALL: dict[str, dict[str, Any]] = {
     "sa-convlstm": {"hidden": 4, "layers": 2, "kernel": 3, "attention_kernel": 3},
 }
 
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "predrnn with CE and SE": ("predrnn", {"context_block": True, "se_scales": [1, 2]}),
+    "predrnn with layer norm": ("predrnn", {"norm": "ln_chw"}),
+    "sa-convlstm with CE and SE": ("sa-convlstm", {"context_block": True, "se_scales": [1]}),
+    "cms-lstm, CE only": ("cms-lstm", {"scales": []}),
+    "cms-lstm, SE only": ("cms-lstm", {"context": False}),
+    "cms-lstm, one scale": ("cms-lstm", {"scales": [1]}),
+    "cms-lstm, two scales": ("cms-lstm", {"scales": [1, 2]}),
+}
+"""Ablations and transplants: model and the keys beside those of SMALL."""
+
 
 def test_every_registered_model_is_here() -> None:
     assert set(SMALL) == set(MODELS)
 
 
-def make_model(model: str, grid: str) -> ForecasterModule:
+def make_model(model: str, grid: str, extra: dict[str, Any] | None = None) -> ForecasterModule:
     frame, patch = GRIDS[grid]
     torch.manual_seed(7)
-    network = build_model(model, frame, {**SMALL[model], "patch": patch}).eval()
+    network = build_model(model, frame, {**SMALL[model], "patch": patch, **(extra or {})}).eval()
     with torch.no_grad():
         for tensor in network.parameters():
             tensor.add_(0.05 * torch.randn_like(tensor))  # fresh norms and zeros hide faults
@@ -77,14 +88,14 @@ def test_builds_steps_and_rolls_out(model: str, grid: str) -> None:
     torch.testing.assert_close(alone, future[1:], rtol=0, atol=1e-4)  # batches do not mix
 
 
-def make_run(path: Path, model: str, grid: str) -> Path:
+def make_run(path: Path, model: str, grid: str, extra: dict[str, Any] | None = None) -> Path:
     frame, patch = GRIDS[grid]
     data = {"source": "synthetic", "frame": frame, "context": CONTEXT, "horizon": HORIZON}
-    keys = {"name": model, **SMALL[model], "patch": patch}
+    keys = {"name": model, **SMALL[model], "patch": patch, **(extra or {})}
     recipe = parse_recipe({"model": keys, "data": data, "training": {"iterations": 1}})
     path.mkdir()
     save_recipe(path, recipe)
-    safetensors.torch.save_file(make_model(model, grid).state_dict(), path / WEIGHTS)
+    safetensors.torch.save_file(make_model(model, grid, extra).state_dict(), path / WEIGHTS)
     save_validation(path, stand_in_sequences(frame, CONTEXT + HORIZON, 2))
     return path
 
@@ -101,6 +112,15 @@ def streamed(nowcaster: Nowcaster, frames: Array) -> Array:
     assert made is not None
     assert made.issue_time == start + timedelta(minutes=5 * (len(frames) - 1))
     return made.frames
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_ablations_and_transplants_export_and_verify(name: str, tmp_path: Path) -> None:
+    model, extra = VARIANTS[name]
+    run = make_run(tmp_path / "run", model, "32x32x2", extra)
+    report = verify_bundle(export_run(run, tmp_path / "bundle"))
+    assert report.passed
+    assert {check.path for check in report.checks} == {"step", "rollout", "forecast"}
 
 
 @pytest.mark.parametrize("grid", GRIDS)
