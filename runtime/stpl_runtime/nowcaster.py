@@ -94,6 +94,12 @@ class Nowcaster:
         return self.window.newest != self._done_slot and self.window.complete() is not None
 
     @property
+    def waiting(self) -> bool:
+        """Whether the newest slot has no nowcast yet because a frame of its window is missing."""
+        newest = self.window.newest
+        return newest not in (None, self._done_slot) and self.window.complete() is None
+
+    @property
     def prewarmed(self) -> bool:
         """Whether only the newest frame's own work is left for the window that is complete now."""
         window = self.window.complete()

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from stpl_deploy.errors import AccuracyError, SinkError
+from stpl_deploy.errors import AccuracyError, FrameError, SinkError
 from stpl_deploy.frames import Frame
+from stpl_runtime.faults import Fault, Faults
 from stpl_runtime.inbox import Inbox
 from stpl_runtime.ledger import Counts, Ledger
 from stpl_runtime.nowcast import Nowcast
@@ -38,14 +39,16 @@ class StreamReport:
     """What a stream did."""
 
     ended: str
-    """Why it ended, in words."""
+    """Why it ended, in words; `error` where an error says it."""
     counts: Counts
+    bad_frames: tuple[Fault, ...]
+    """The bad ones of `counts`, by what is wrong with them."""
     nowcasts: int
     """Made, and offered to every sink."""
     skipped: int
     """Not made, because a newer frame was there already."""
     incomplete: int
-    """Not made, because a frame of the window was missing."""
+    """Not made, because a frame of the window was missing; the newest slot's too, so far."""
     not_finite: int
     """Made by the engine with NaN or infinity, and not published."""
     prewarmed: int
@@ -61,7 +64,10 @@ class StreamReport:
         """0, or the code of what went wrong on the way."""
         if any(self.sink_failures.values()):
             return SinkError.exit_code
-        return AccuracyError.exit_code if self.not_finite else 0
+        if self.not_finite:
+            return AccuracyError.exit_code
+        all_bad = self.counts.bad == self.counts.received > 0
+        return FrameError.exit_code if all_bad else 0
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -104,6 +110,7 @@ class Stream:
         self._failures = {sink.name: 0 for sink in self.sinks}
         self._failing: set[str] = set()
         self._told: set[str] = set()
+        self._faults = Faults()
         self._published = self._not_finite = self._prewarmed = 0
         self._stop = threading.Event()
         self.ended = "not started"
@@ -126,8 +133,8 @@ class Stream:
             SourceLostError: the source went away; `report` still gives the counts.
             StplError: another error of the source.
         """
+        self.ended = "error"  # until the loop gives another reason
         self.nowcaster.warm_up()
-        self.ended = "interrupted"
         self._inbox.start()
         try:
             with self._status:
@@ -137,7 +144,7 @@ class Stream:
             for sink in self.sinks:
                 sink.close()
         if self._inbox.error is not None:
-            self.ended = str(self._inbox.error)
+            self.ended = "error"
             raise self._inbox.error
         return self.report()
 
@@ -148,9 +155,10 @@ class Stream:
         return StreamReport(
             ended=self.ended,
             counts=self.ledger.snapshot(),
+            bad_frames=self._faults.seen(),
             nowcasts=self._published,
             skipped=self.nowcaster.skipped,
-            incomplete=self.nowcaster.incomplete,
+            incomplete=self.nowcaster.incomplete + self.nowcaster.waiting,
             not_finite=self._not_finite,
             prewarmed=self._prewarmed,
             sink_failures=dict(self._failures),
@@ -197,15 +205,20 @@ class Stream:
         item = arrival.item
         if isinstance(item, BadFrame):
             self.ledger.settle("bad")
-            self._status.say(f"bad frame {item.source_id}: {item.reason}")
+            self._tell_bad(item.source_id, item.reason)
             return
         put = self.nowcaster.put(item, arrival.arrived)
         if put.verdict == "bad":
-            self._status.say(f"bad frame {item.source_id}: {put.reason}")
+            self._tell_bad(item.source_id, put.reason)
         elif put.verdict == "late":
             self._tell_once("late", f"{_named(item)} is late: {self._newest_text()}")
         elif put.verdict == "dropped":
             self._tell_once("dropped", f"{_named(item)} is off the grid of {self._grid_text()}")
+
+    def _tell_bad(self, source_id: str, reason: str) -> None:
+        line = self._faults.add(source_id, reason)
+        if line is not None:
+            self._status.say(f"{line} (told once; see the counts)")
 
     def _tell_once(self, kind: str, line: str) -> None:
         """The first of its kind; the others are in the counts."""

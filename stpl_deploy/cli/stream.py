@@ -60,7 +60,7 @@ def stream(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Watch a source and write a nowcast for each new frame; Ctrl-C ends it."""
+    """Watch a source and write a nowcast for each new frame; Ctrl-C ends it (exit code 0)."""
     from stpl_deploy.bundle import open_bundle
     from stpl_runtime.engine import open_session
     from stpl_runtime.ledger import Ledger
@@ -92,6 +92,7 @@ def stream(
     running = Stream(nowcaster, from_source, sinks, ledger=ledger)
     try:
         with stop_on_signals(running):
+            _begin(source, manifest.context, cadence, bool(sinks))
             running.run(max_nowcasts=max_nowcasts, idle_timeout_s=idle_timeout)
     except StplError:
         _print(running.report(), json)
@@ -100,6 +101,18 @@ def stream(
     _print(report, json)
     if report.exit_code:
         raise typer.Exit(report.exit_code)
+
+
+def _begin(source: str, context: int, cadence: float | None, kept: bool) -> None:
+    """Say what is waited for."""
+    from stpl_deploy.cli.output import say
+
+    every = "cadence learned from the first two"
+    if cadence is not None:
+        every = f"every {cadence:g} s (cadence stated)"
+    say(f"watching {source}: {context} frames needed, {every}; Ctrl-C ends")
+    if not kept:
+        say("no --sink: nowcasts are only counted; try: --sink png:out")
 
 
 def _print(report: StreamReport, json: bool) -> None:
@@ -112,6 +125,9 @@ def _print(report: StreamReport, json: bool) -> None:
 
     print(f"ended: {report.ended}")
     print(f"frames: {counts_text(report.counts)}")
+    for fault in report.bad_frames:
+        more = f" (and {fault.more} more)" if fault.more else ""
+        print(f"bad: {fault.first}{more}")
     print(
         f"nowcasts: {report.nowcasts} made, {report.skipped} skipped, "
         f"{report.incomplete} without a whole window, {report.not_finite} not finite"

@@ -21,6 +21,7 @@ from stpl_deploy.bundle import Bundle
 from stpl_deploy.errors import SinkError, SourceLostError, UsageError
 from stpl_deploy.frames import Frame
 from stpl_runtime.engine import Session, open_session
+from stpl_runtime.faults import Faults
 from stpl_runtime.inbox import Inbox
 from stpl_runtime.ledger import Ledger
 from stpl_runtime.nowcast import Nowcast
@@ -30,7 +31,7 @@ from stpl_runtime.sink import Sink
 from stpl_runtime.sinks.npz import NpzSink
 from stpl_runtime.source import BadFrame
 from stpl_runtime.stream import Stream
-from tests.runtime.conftest import CADENCE_S, ListSource, make_frame
+from tests.runtime.conftest import CADENCE_S, ListSource, make_frame, picture
 from tests.runtime.test_nowcaster import CountingSession
 
 
@@ -197,8 +198,49 @@ def test_bad_late_and_dropped_frames_are_told(
     lines = capsys.readouterr().err.splitlines()
     assert sum("is late" in line for line in lines) == 1  # of two
     assert sum("--cadence SECONDS" in line for line in lines) == 1
-    assert "bad frame bad.npy: broken" in lines
+    assert "bad frame bad.npy: broken (told once; see the counts)" in lines
     assert any("has the shape (1, 2, 2)" in line for line in lines)
+
+
+def test_each_kind_of_bad_frame_is_told_once(
+    bundle: Bundle, session: Session, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grey = [
+        Frame(make_frame(n).valid_time, picture(n) * (250 + n), None, None, f"g{n}")
+        for n in range(5)
+    ]
+    small = [BadFrame(f"s{n}.png", f"in/s{n}.png has the shape (1, {n}, {n})") for n in range(3)]
+    odd = [BadFrame("odd", "broken")]
+    report = make_stream(bundle, session, ListSource([*grey, *small, *odd])).run()
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" (")[0].split(" from")[0] for line in lines] == [
+        "bad frame g0 has values",
+        "bad frame in/s0.png has the shape",
+        "bad frame odd: broken",
+    ]
+    assert [fault.more for fault in report.bad_frames] == [4, 2, 0]
+    assert report.counts.bad == report.counts.received == 9
+    assert report.exit_code == 2
+    assert report.as_json()["bad_frames"][2] == {"first": "odd: broken", "more": 0}
+    good = make_stream(bundle, session, ListSource([*grey, make_frame(9)])).run()
+    assert good.exit_code == 0  # not all of them
+
+
+def test_reasons_without_end_do_not_fill_the_log() -> None:
+    faults = Faults()
+    words = [a + b for a in "abcdefgh" for b in "abcdefgh"]
+    told = [faults.add(f"f{n}", f"f{n} is {word}") for n, word in enumerate(words)]
+    assert sum(line is not None for line in told) == len(faults.seen()) == 17
+    assert sum(1 + fault.more for fault in faults.seen()) == 64
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5])
+def test_every_slot_is_accounted_for(bundle: Bundle, session: Session, count: int) -> None:
+    """Also the newest one, whose window is not complete yet."""
+    sink = KeptSink()
+    frames = [make_frame(n) for n in range(count)]
+    report = make_stream(bundle, session, ListSource(frames, pause=paced(sink, 3)), sink).run()
+    assert (report.nowcasts, report.incomplete) == (max(0, count - 3), min(3, count))
 
 
 def test_nan_from_the_engine_is_counted_and_told(
@@ -233,7 +275,7 @@ def test_a_source_that_ends_in_an_error(
     assert caught.value.exit_code == code
     assert stream.report().counts.used == 5  # what was there is counted first
     assert stream.report().nowcasts >= 1
-    assert stream.report().ended == str(error)
+    assert stream.report().ended == "error"  # which is told once, by whoever catches it
 
 
 def test_max_nowcasts_and_idle_timeout(bundle: Bundle, session: Session) -> None:

@@ -134,7 +134,7 @@ def clear(folder: Path) -> None:
         (only_array(np.zeros((1, 16, 17), np.float32)), ["(1, 16, 17)", "(1, 16, 16)", "resize"]),
         (only_array(np.zeros((1, 16, 16), np.complex64)), ["complex64", "float32"]),
         (only_array(np.zeros((1, 16, 16), "U3")), ["<U3", "real numbers"]),
-        (only_array(np.full((1, 16, 16), 255.0)), ["255", "[0, 1]", "convert"]),
+        (only_array(np.full((1, 16, 16), 255.0)), ["values from 255", "[0, 1]"]),
         (only_array(np.full((1, 16, 16), np.nan)), ["NaN", "finite"]),
         (truncate, ["cannot be read", "whole"]),
         (clear, ["has no frames", "4 files"]),
@@ -259,9 +259,34 @@ def test_stream_carries_the_state(
 
 
 def test_stream_on_an_empty_folder_waits(cli: Cli, bundle: Bundle, tmp_path: Path) -> None:
-    code, stdout, _ = cli("stream", bundle.path, tmp_path, "--idle-timeout", 0.1)
+    words = ("stream", bundle.path, tmp_path, "--idle-timeout", 0.1)
+    code, stdout, err = cli(*words)
     assert code == 0
     assert "received 0 = 0" in stdout
+    assert err.splitlines() == [
+        f"watching {tmp_path}: 4 frames needed, cadence learned from the first two; Ctrl-C ends",
+        "no --sink: nowcasts are only counted; try: --sink png:out",
+    ]
+    _, _, err = cli(*words, "--cadence", 5, "--sink", f"png:{tmp_path}/out")
+    assert err.splitlines() == [
+        f"watching {tmp_path}: 4 frames needed, every 5 s (cadence stated); Ctrl-C ends"
+    ]
+
+
+def test_stream_of_bad_frames_only_is_wrong_input(
+    cli: Cli, bundle: Bundle, folder: Path, tmp_path: Path
+) -> None:
+    for path in folder.iterdir():
+        np.save(path, 255 * np.load(path))
+    words = ("stream", bundle.path, folder, "--sink", f"npz:{tmp_path}/o", "--idle-timeout", 0.5)
+    code, stdout, err = cli(*words)
+    assert code == 2
+    first = f"r{slot_time(0):%Y%m%d%H%M}.npy has values from"
+    assert err.count("bad frame") == err.count(f"bad frame {first}") == 1
+    assert "received 6 = 6 bad" in stdout
+    (line,) = [line for line in stdout.splitlines() if line.startswith("bad: ")]
+    assert line.startswith(f"bad: {first}")
+    assert line.endswith(" (and 5 more)")
 
 
 def test_stream_refuses_bad_arguments(
@@ -293,9 +318,11 @@ def test_stream_says_that_an_index_needs_a_cadence(
 ) -> None:
     for n in range(5):
         np.save(tmp_path / f"f{n}.npy", picture(n))
-    code, _, err = cli("stream", bundle.path, tmp_path)
+    code, stdout, err = cli("stream", bundle.path, tmp_path)
     assert code == 2
     assert "--cadence SECONDS" in err
+    assert "ended: error\n" in stdout
+    assert "--cadence" not in stdout  # the error is told once
     code, stdout, _ = cli("stream", bundle.path, tmp_path, "--cadence", 60, "--idle-timeout", 1)
     assert code == 0
     assert "received 5 = 5 used" in stdout
