@@ -72,7 +72,7 @@ def flow(context: Array, horizon: int, units: str = "1") -> Array:
     Dense inverse search (DIS, Kroeger et al. 2016) finds where each pixel came from; the last frame
     is carried along that motion, which stays as it is, by backward semi-Lagrangian steps. Rain that
     comes in over the edge is none; other values go on as they are at the edge. Reflectivity is
-    moved as rain rate (nowcast.md sections 4 and 5).
+    moved as rain rate.
 
     Args:
         context: `(N, T, C, H, W)`, physical units; NaN is read as the least value of its sequence.

@@ -184,7 +184,7 @@ def read_sequences(path: Path, shape: FrameShape | None, codec: FrameCodec) -> A
     """Read `(N, T, C, H, W)` sequences in physical units from a .npy or .npz file.
 
     Accepted layouts: `(N, T, C, H, W)`; `(T, C, H, W)` as one sequence; and the Moving MNIST test
-    file's `(20, N, 64, 64)` of unsigned bytes, time first (models.md 3.5).
+    file's `(20, N, 64, 64)` of unsigned bytes, time first (sources.md 3.5).
 
     Args:
         path: the file; .npz holds one array, or one of the name `frames`.

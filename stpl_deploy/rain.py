@@ -1,4 +1,4 @@
-"""Reflectivity and rain rate: Z = a R^b, Z in mm6 m-3, R in mm h-1 (nowcast.md section 4)."""
+"""Reflectivity and rain rate: Z = a R^b, Z in mm6 m-3, R in mm h-1."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """fp16 and bf16: a policy per operation, and the step graph typed after it.
 
 TensorRT 11 is strongly typed: an engine computes in the types that the graph states, so half
-precision is a property of the graph. The policy (models.md 5, "FP16 hazards"):
+precision is a property of the graph. The policy (sources.md 5, "FP16 hazards"):
 
     half   convolutions, and matrix products that are work of the same kind (attention's weights
            times values); reshapes and splits whose results only such operations read

@@ -1,6 +1,6 @@
 """Fits frames to a model's grid: a crop, then an area mean; the grid goes along.
 
-Reflectivity is averaged as rain rate, never in decibels (nowcast.md section 4). A pixel of the new
+Reflectivity is averaged as rain rate, never in decibels. A pixel of the new
 grid is no data where less than half of its area was observed.
 """
 

@@ -1,7 +1,7 @@
 """FMI's radar composites as PGM pictures with comments, plain or gzipped.
 
 dBZ = DN / 2 - 32; 0 is no echo; the number after the size is what is missing. The false origin of
-the projection is not in the file; this is FMI's, as pysteps has it. nowcast.md section 3.
+the projection is not in the file; this is FMI's, as pysteps has it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """GeoTIFF, by rasterio; bands are channels.
 
 FMI writes gain, offset, nodata and undetect as items of the tag GDAL_METADATA and nowhere else;
-others use GDAL's own scale, offset and nodata. Both are read. nowcast.md section 3.
+others use GDAL's own scale, offset and nodata. Both are read.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """KNMI's HDF5 radar products (rain amounts and reflectivity), by h5py.
 
 Values by the formula `GEO=a*PV+b`; the earth's radius and the pixels are in km (kept here in
-metres); missing and out of the image are both no data. nowcast.md section 3.
+metres); missing and out of the image are both no data.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The fields are of a local table (discipline 209), which eccodes calls `unknown`: the triple of
 numbers tells the rain rate, the product's name in the file name the others. Below zero is no
-coverage for rain (-3, -1); -99 and -999 are for reflectivity. nowcast.md section 3.
+coverage for rain (-3, -1); -99 and -999 are for reflectivity.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 `what` stands at the data, the dataset or the file and each level completes the one below; strings
 are bytes or str, numbers may be arrays of one. nodata and undetect are two states. The nominal time
-of the file counts, not the window of the scans. nowcast.md section 3.
+of the file counts, not the window of the scans.
 """
 
 from __future__ import annotations

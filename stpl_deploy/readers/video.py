@@ -1,7 +1,7 @@
 """Video files, by PyAV: grey by default, `--variable rgb` for colour; one sequence each.
 
 PyAV's decoder may end without a word where a file is cut off, so lengths and the count of frames
-are held against those in the container. nowcast.md section 8.2.
+are held against those in the container.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def test_the_logarithm_as_written() -> None:
 
 
 def test_reflectivity_and_rain_rate() -> None:
-    """Marshall and Palmer; the figures of nowcast.md section 4."""
+    """Marshall and Palmer; the usual figures."""
     rates = np.asarray([0.1, 1.0, 10.0, 50.0])
     np.testing.assert_allclose(dbz_from_rate(rates), [7.0, 23.0, 39.0, 50.2], atol=0.05)
     for zr in ((200.0, 1.6), (223.0, 1.53), (316.0, 1.5), (58.53, 1.56)):

@@ -1,4 +1,4 @@
-"""`stpl-deploy models`: what is counted equals what models.md found in the authors' own code."""
+"""`stpl-deploy models`: what is counted equals what was counted in the authors' own code."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_counted_parameters(
 
 
 def test_multiply_adds_as_by_formula() -> None:
-    """MoDeRNN and CMS-LSTM by models.md; PredRNN's 19 steps are OpenSTL's 116.0 G."""
+    """MoDeRNN and CMS-LSTM by the formula; PredRNN's 19 steps are OpenSTL's 116.0 G."""
     counted = {found.model: found.gmac_per_step for found in catalogue()}
     assert round(counted["modernn"], 3) == 2.043
     assert round(counted["cms-lstm"], 2) == 2.01

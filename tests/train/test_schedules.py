@@ -1,4 +1,4 @@
-"""Learning rate and sampling as functions of the iteration (models.md 3.1 to 3.3)."""
+"""Learning rate and sampling as functions of the iteration (sources.md 3.1 to 3.3)."""
 
 from __future__ import annotations
 

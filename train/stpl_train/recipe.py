@@ -48,7 +48,7 @@ class ModelSection(BaseModel):
 
 
 class MovingMnistSection(_Section):
-    """`[data] source = "moving-mnist"`: digits that bounce in a box (models.md 3.5)."""
+    """`[data] source = "moving-mnist"`: digits that bounce in a box (sources.md 3.5)."""
 
     source: Literal["moving-mnist"]
     frame: tuple[Literal[1], PositiveInt, PositiveInt] = (1, 64, 64)
@@ -162,7 +162,7 @@ DataSection = Annotated[
 
 
 class TrainingSection(_Section):
-    """`[training]`: how the weights are found (models.md 3)."""
+    """`[training]`: how the weights are found (sources.md 3)."""
 
     iterations: PositiveInt
     batch: PositiveInt = 16
@@ -182,7 +182,7 @@ class TrainingSection(_Section):
     """Leave the guess of frame 2 out of the loss, as MoDeRNN's and CMS-LSTM's code does."""
     sampling: Literal["scheduled", "reverse"] = "scheduled"
     """Which true frames the model is shown: `scheduled` (all of the context, ever fewer of the
-    future) or PredRNN-V2's `reverse` (ever more of the context as well), models.md 3.1 and 3.2."""
+    future) or PredRNN-V2's `reverse` (ever more of the context as well), sources.md 3.1 and 3.2."""
     sampling_until: Annotated[float, Field(ge=0, le=1)] = 0.5
     """`scheduled`: the chance of seeing the true frame falls from 1 to 0 over this part of the
     iterations; 0 never shows one."""

@@ -29,7 +29,7 @@ def learning_rate(training: TrainingSection, iteration: int) -> float:
 def shown_chances(training: TrainingSection, iteration: int) -> tuple[float, float]:
     """Chance that a context frame and that a future frame is the true one.
 
-    Scheduled sampling (models.md 3.1): 1, and 1 falling linearly to 0. Reverse scheduled sampling
+    Scheduled sampling (sources.md 3.1): 1, and 1 falling linearly to 0. Reverse scheduled sampling
     (3.2): 0.5 rising exponentially to 1, and 0.5 falling linearly to 0.
     """
     if training.sampling == "scheduled":

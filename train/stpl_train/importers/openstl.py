@@ -30,7 +30,7 @@ PROJECT = "OpenSTL"
 
 
 def convlstm(tensors: Mapping[str, Tensor], hints: Hints) -> Imported:
-    """ConvLSTM (models.md 1.1): no forget bias; `conv_o` and the cells' `conv_last` are dead."""
+    """ConvLSTM (sources.md 1.1): no forget bias; `conv_o` and the cells' `conv_last` are dead."""
     layers = count_layers(tensors, r"cell_list\.(\d+)\.")
     first = need(tensors, "cell_list.0.conv_x.0.weight", 4, PROJECT)  # (4D, C*p*p, k, k)
     norm = "cell_list.0.conv_x.1.weight"
@@ -56,17 +56,17 @@ def convlstm(tensors: Mapping[str, Tensor], hints: Hints) -> Imported:
 
 
 def predrnn(tensors: Mapping[str, Tensor], hints: Hints) -> Imported:
-    """PredRNN (models.md 1.2)."""
+    """PredRNN (sources.md 1.2)."""
     return convert_st_lstm(PROJECT, tensors, "predrnn", hints)
 
 
 def predrnnv2(tensors: Mapping[str, Tensor], hints: Hints) -> Imported:
-    """PredRNN-V2 (models.md 1.2); `adapter.weight` serves the training loss only."""
+    """PredRNN-V2 (sources.md 1.2); `adapter.weight` serves the training loss only."""
     return convert_st_lstm(PROJECT, tensors, "predrnn-v2", hints)
 
 
 def predrnnpp(tensors: Mapping[str, Tensor], hints: Hints) -> Imported:
-    """PredRNN++ (models.md 1.7): bias-free; `conv_o` of each cell is dead.
+    """PredRNN++ (sources.md 1.7): bias-free; `conv_o` of each cell is dead.
 
     OpenSTL's layer norm cannot run there, so no tensor tells the frame's size.
     """
@@ -94,7 +94,7 @@ def predrnnpp(tensors: Mapping[str, Tensor], hints: Hints) -> Imported:
 
 
 def mim(tensors: Mapping[str, Tensor], hints: Hints) -> Imported:
-    """MIM (models.md 1.8): `conv_last` of the difference column is dead.
+    """MIM (sources.md 1.8): `conv_last` of the difference column is dead.
 
     `ct_weight` `(2D, h, w)` holds the peepholes of i and f, one after the other.
     """

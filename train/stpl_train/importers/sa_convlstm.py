@@ -1,6 +1,6 @@
 """Checkpoints of a third-party SA-ConvLSTM, jerrywn121/TianChi_AIEarth (folder SAConvLSTM).
 
-Its choices (models.md 1.6): no patches, no encoder, no norm, no forget bias, logits divided by
+Its choices (sources.md 1.6): no patches, no encoder, no norm, no forget bias, logits divided by
 sqrt(d), Z of the attention's width, one convolution over [x; h] with gates in the order i, f, o, g.
 """
 

@@ -1,6 +1,6 @@
 """CMS-LSTM (Chai et al., ICME 2022), after the released code where paper and code differ.
 
-models.md 1.5 and 2 (rows C1 to C6) say where they differ and why the code is followed. Each cell
+sources.md 1.5 and 2 (rows C1 to C6) say where they differ and why the code is followed. Each cell
 embeds context (CE), runs a layer-normed ConvLSTM, then lets its new states attend to one another
 at several scales (SE). The ablations are keys: `context = false` leaves CE out, `scales = []` SE.
 

@@ -1,6 +1,6 @@
 """E3D-LSTM (Wang et al., ICLR 2019), after the paper where paper and released code differ.
 
-models.md 1.9. A state has a depth of two frames. Each layer recalls from all of its own past cell
+sources.md 1.9. A state has a depth of two frames. Each layer recalls from all of its own past cell
 states by attention. Equations (`*` 3-D convolution, `o` product, `s` sigmoid):
 
     i = s(x_i + h_i)     r = s(x_r + h_r)     g = tanh(x_g + h_g)
