@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -55,9 +56,14 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="Compute threads; default: all that this process may use."),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace those three files in an existing --out.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print all scores as JSON.")] = False,
 ) -> None:
     """Score forecasts per lead time, beside persistence, optical flow and the day before."""
+    if out is not None:
+        _check_out(out, overwrite)
     limits = None if thresholds is None else _numbers("--thresholds", thresholds)
     sides = [round(side) for side in _numbers("--scales", scales)]
     if min(sides, default=1) < 1:
@@ -110,6 +116,19 @@ def _material(judged: Judged, data: Path | None, part: Part | None) -> Material:
         return archive_material(judged, path=data, part=part.value if part else "test")
 
 
+def _check_out(out: Path, overwrite: bool) -> None:
+    if out.is_dir():
+        if overwrite or not any(out.iterdir()):
+            return
+    elif not (out.exists() or out.is_symlink()):
+        return
+    raise UsageError(
+        f"{out} is there already",
+        expected="a path that is free, or an empty directory",
+        fix="another --out, or --overwrite" if out.is_dir() else "another --out",
+    )
+
+
 def _drawing() -> None:
     from stpl_deploy.cli.extras import needs
 
@@ -127,18 +146,21 @@ def _numbers(option: str, text: str) -> list[float]:
 
 
 def _save(evaluation: Evaluation, out: Path) -> None:
+    """Write all three at once into a new directory, one after the other into an older one."""
     from stpl_deploy.cli.output import document_text
-    from stpl_deploy.files import atomic_file
+    from stpl_deploy.files import atomic_directory, atomic_file
     from stpl_export.report import html_report
 
-    page = html_report(evaluation)
-    for name, text in (
-        ("scores.csv", evaluation.table()),
-        ("scores.json", document_text(evaluation.document())),
-        ("report.html", page),
-    ):
-        with atomic_file(out / name) as file:
-            file.write(text.encode())
+    texts = {
+        "scores.csv": evaluation.table(),
+        "scores.json": document_text(evaluation.document()),
+        "report.html": html_report(evaluation),
+    }
+    older = out.is_dir() and any(out.iterdir())
+    with contextlib.nullcontext(out) if older else atomic_directory(out) as folder:
+        for name, text in texts.items():
+            with atomic_file(folder / name) as file:
+                file.write(text.encode())
 
 
 def _print(evaluation: Evaluation) -> None:

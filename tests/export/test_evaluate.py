@@ -277,6 +277,18 @@ def test_the_verb(cli: Any, tmp_path: Path) -> None:
     written = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert written["thresholds"] == [0.5]
     assert len(written["scores"]["flow"]["per_lead"]["ssim"]) == 10
+    (tmp_path / "out" / "scores.csv").write_text("older")
+    again = (
+        "evaluate", BUNDLE, "--data", tmp_path / "some.npy", "--out", tmp_path / "out",
+        "--baseline", "persistence",
+    )  # fmt: skip
+    refused = cli(*again)
+    assert refused.returncode == 2
+    assert refused.stderr.endswith("try: another --out, or --overwrite\n")
+    assert (tmp_path / "out" / "scores.csv").read_text() == "older"
+    done = cli(*again, "--overwrite")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "scores.csv").read_text().startswith("forecast,lead")
     for arguments, words in (
         (("--thresholds", "low"), "--thresholds low; expected numbers"),
         (("--scales", "0"), "pixels, 1 or more"),
