@@ -6,7 +6,6 @@ Grey levels: unsigned 8 and 16 bit values are read as a fraction of full scale, 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,13 +39,6 @@ class Frame:
     """Grid mapping, carried through unchanged."""
     source_id: str = ""
     """The file, topic or camera it came from."""
-
-    def content_hash(self) -> str:
-        """SHA-256 of the values and the mask: tells a repeat from a correction."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.data).tobytes())
-        if self.mask is not None:
-            digest.update(np.packbits(self.mask).tobytes())
-        return digest.hexdigest()
 
 
 def read_array(path: Path, *, lazy: bool = False) -> NDArray[Any]:

@@ -62,12 +62,3 @@ def project(definition: str, lon: float, lat: float, where: str) -> tuple[float,
             fix="check how the file was written",
         )
     return float(x), float(y)
-
-
-def lon_lat_of(definition: str, x: float, y: float) -> tuple[float, float]:
-    """Longitude and latitude of a point of the plane; the inverse of `project`."""
-    with reads_with("frames"):
-        import pyproj
-    crs = crs_of(definition, "the dataset")
-    lon, lat = pyproj.Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True).transform(x, y)
-    return float(lon), float(lat)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from PIL import Image
 
 from stpl_deploy.codec import FrameCodec
 from stpl_deploy.errors import FrameError
-from stpl_deploy.frames import Frame, read_array, read_frame, read_sequences
+from stpl_deploy.frames import read_array, read_frame, read_sequences
 
 SHAPE = (1, 8, 6)
 CODEC = FrameCodec()
@@ -191,18 +190,3 @@ def test_sequences_of_another_shape_are_told(tmp_path: Path, shape: tuple[int, .
     path = save(tmp_path / "a.npy", np.zeros(shape, np.float32))
     with pytest.raises(FrameError, match="has the shape"):
         read_sequences(path, SHAPE, CODEC)
-
-
-def test_a_frame_knows_a_repeat_from_a_correction() -> None:
-    time = datetime(2026, 1, 1, tzinfo=timezone.utc)
-    data = np.zeros(SHAPE, np.float32)
-    mask = np.ones(SHAPE[1:], bool)
-    first = Frame(time, data, mask)
-    assert first.content_hash() == Frame(time, data.copy(), mask.copy()).content_hash()
-    corrected = data.copy()
-    corrected[0, 3, 3] = 1e-6
-    assert first.content_hash() != Frame(time, corrected, mask).content_hash()
-    mask = mask.copy()
-    mask[0, 0] = False
-    assert first.content_hash() != Frame(time, data, mask).content_hash()
-    assert first.content_hash() != Frame(time, data).content_hash()
