@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ def pytest_configure() -> None:
 def cli() -> Cli:
     """Run `stpl-deploy` with arguments in a process of its own."""
 
-    def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "stpl_deploy", *map(str, arguments)]
         environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
         return subprocess.run(
@@ -41,7 +42,7 @@ def cli() -> Cli:
             stdin=subprocess.DEVNULL,
             timeout=120,
             check=False,
-            **options,  # type: ignore[call-overload]
+            **options,
         )
 
     return run

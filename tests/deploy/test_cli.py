@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,10 +38,10 @@ print(json.dumps(sorted(sys.modules)))
 """
 
 
-def python(program: str, **options: object) -> subprocess.CompletedProcess[str]:
+def python(program: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", program],
-        capture_output=True, text=True, check=False, timeout=60, **options,  # type: ignore[call-overload]
+        capture_output=True, text=True, check=False, timeout=60, **options,
     )  # fmt: skip
 
 

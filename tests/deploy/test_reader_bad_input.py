@@ -290,6 +290,7 @@ def test_a_reader_of_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyP
         quantity = Quantity("snow depth", "cm")
         yield Piece(frames, state_of(frames), pixel_grid(2, 2), quantity, str(path))
 
+    # A module made at run time: the type checker knows none of its names.
     module.read, module.SUFFIXES, module.ABOUT = read, (".snow",), "snow"  # type: ignore[attr-defined]
     monkeypatch.setitem(__import__("sys").modules, "their_reader", module)
     point = EntryPoint("snow", "their_reader", registry.GROUP)

@@ -129,7 +129,7 @@ def test_a_decoder_that_dies_is_no_data(monkeypatch: pytest.MonkeyPatch) -> None
     dying = "import os; os.kill(os.getpid(), 9)"
 
     def start(command: list[str], **how: object) -> object:
-        return popen([command[0], "-c", dying], **how)  # type: ignore[call-overload]
+        return popen([command[0], "-c", dying], **how)  # type: ignore[call-overload]  # as Popen
 
     monkeypatch.setattr(grib.subprocess, "Popen", start)
     with pytest.raises(EnvironmentFault, match="ended with code -9"):

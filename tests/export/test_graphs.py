@@ -145,7 +145,7 @@ class _Leaky(torch.nn.Module):
 
 def test_a_state_that_changes_shape_is_named() -> None:
     with pytest.raises(RecipeError, match="step changes h; expected the same names"):
-        step_onnx(_Leaky())  # type: ignore[arg-type]
+        step_onnx(_Leaky())  # type: ignore[arg-type]  # breaks the contract on purpose
 
 
 @pytest.mark.parametrize("seed", range(20))

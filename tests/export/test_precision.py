@@ -21,6 +21,7 @@ from stpl_export.half_step import make_half_step
 from stpl_export.precision import (
     MOVES,
     WORK,
+    Half,
     float_values,
     make_policy,
     typed_step,
@@ -168,8 +169,9 @@ def test_emulation_rounds_operands_and_results() -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     x = random.standard_normal((1, 3, 8, 8)).astype(np.float32)
-    for precision, kind in (("fp16", TensorProto.FLOAT16), ("bf16", TensorProto.BFLOAT16)):
-        rounded = _run(emulated(model, ["conv"], precision), {"x": x})["y"]  # type: ignore[arg-type]
+    kinds: dict[Half, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+    for precision, kind in kinds.items():
+        rounded = _run(emulated(model, ["conv"], precision), {"x": x})["y"]
         assert np.array_equal(rounded, round_to(rounded, kind))
         weights = {"w": numpy_helper.from_array(round_to(weight, kind), "w")}
         del model.graph.initializer[:]
