@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from stpl_deploy.codec import Array
 from stpl_deploy.errors import FrameError, UsageError
 from stpl_deploy.frames import read_frame, read_sequences
-from stpl_deploy.reader import Grid
+from stpl_deploy.grid import Grid
 from stpl_deploy.readers.names import visible_files
 from stpl_runtime.predict import newest_frames
 from stpl_runtime.source import SourceSpec

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpl_deploy.codec import Array
-from stpl_deploy.reader import Grid
+from stpl_deploy.grid import Grid
 from stpl_runtime.timing import time_text
 
 

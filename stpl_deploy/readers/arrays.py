@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from stpl_deploy.errors import FrameError
 from stpl_deploy.frames import read_array
-from stpl_deploy.reader import Piece, Quantity, ReadOptions, Times, pixel_grid, state_of
+from stpl_deploy.grid import pixel_grid
+from stpl_deploy.reader import Piece, Quantity, ReadOptions, Times, state_of
 from stpl_deploy.readers.names import time_in_name
 from stpl_deploy.readers.npz import open_npz
 from stpl_deploy.readers.own import dataset_of_npz, pieces_of_dataset

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpl_deploy.errors import FrameError
-from stpl_deploy.reader import Grid, pixel_grid
+from stpl_deploy.grid import Grid, pixel_grid
 from stpl_deploy.readers.projections import crs_of, lon_lat_wkt
 
 if TYPE_CHECKING:

@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_deploy.reader import NO_DATA, NO_ECHO, VALUE, Grid, Piece, Times
+from stpl_deploy.grid import Grid
+from stpl_deploy.reader import NO_DATA, NO_ECHO, VALUE, Piece, Times
 from stpl_deploy.readers.extras import reads_with
 from stpl_deploy.readers.join import Joined
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from stpl_deploy.codec import Array
 from stpl_deploy.errors import FrameError
+from stpl_deploy.grid import Grid
 from stpl_deploy.rain import MARSHALL_PALMER, dbz_from_rate, rate_from_dbz
-from stpl_deploy.reader import NO_DATA, NO_ECHO, VALUE, Grid, Quantity, States
+from stpl_deploy.reader import NO_DATA, NO_ECHO, VALUE, Quantity, States
 
 Floats = NDArray[np.float64]
 Crop = tuple[int, int, int, int]

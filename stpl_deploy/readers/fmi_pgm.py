@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpl_deploy.errors import FrameError
-from stpl_deploy.reader import NO_DATA, NO_ECHO, VALUE, Grid, Piece, ReadOptions
+from stpl_deploy.grid import Grid
+from stpl_deploy.reader import NO_DATA, NO_ECHO, VALUE, Piece, ReadOptions
 from stpl_deploy.readers.names import time_in_name
 from stpl_deploy.readers.projections import project, wkt_of
 from stpl_deploy.readers.units import reflectivity

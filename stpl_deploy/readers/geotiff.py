@@ -15,7 +15,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 from stpl_deploy.errors import FrameError
-from stpl_deploy.reader import NO_DATA, NO_ECHO, VALUE, Grid, Piece, Quantity, ReadOptions
+from stpl_deploy.grid import Grid
+from stpl_deploy.reader import NO_DATA, NO_ECHO, VALUE, Piece, Quantity, ReadOptions
 from stpl_deploy.readers.extras import reads_with
 from stpl_deploy.readers.names import time_in_name
 from stpl_deploy.readers.projections import crs_of

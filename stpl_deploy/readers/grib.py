@@ -19,7 +19,8 @@ import numpy as np
 
 from stpl_deploy.codec import Array
 from stpl_deploy.errors import EnvironmentFault, FrameError, MissingExtraError
-from stpl_deploy.reader import Grid, agreed_step
+from stpl_deploy.grid import Grid
+from stpl_deploy.reader import agreed_step
 from stpl_deploy.readers.projections import lon_lat_wkt
 
 SUFFIXES: tuple[str, ...] = (".grib2", ".grb2", ".grib", ".grb", ".grib2.gz", ".grb2.gz")

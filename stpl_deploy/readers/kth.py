@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stpl_deploy.reader import Piece, ReadOptions, pixel_grid, state_of
+from stpl_deploy.grid import pixel_grid
+from stpl_deploy.reader import Piece, ReadOptions, state_of
 from stpl_deploy.readers.extras import decoding, refuse_empty
 from stpl_deploy.readers.images import grey_picture, is_picture
 from stpl_deploy.readers.names import last_number

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpl_deploy.errors import FrameError
-from stpl_deploy.reader import Piece, ReadOptions, pixel_grid, state_of
+from stpl_deploy.grid import pixel_grid
+from stpl_deploy.reader import Piece, ReadOptions, state_of
 from stpl_deploy.readers.npz import open_npz
 from stpl_deploy.readers.units import grey_level
 

@@ -15,16 +15,8 @@ from typing import Any
 import numpy as np
 
 from stpl_deploy.errors import FrameError
-from stpl_deploy.reader import (
-    NO_DATA,
-    NO_ECHO,
-    VALUE,
-    Grid,
-    Piece,
-    Quantity,
-    ReadOptions,
-    agreed_step,
-)
+from stpl_deploy.grid import Grid
+from stpl_deploy.reader import NO_DATA, NO_ECHO, VALUE, Piece, Quantity, ReadOptions, agreed_step
 from stpl_deploy.readers.extras import reads_with
 from stpl_deploy.readers.hdf5 import SUFFIXES, has, plain
 from stpl_deploy.readers.projections import is_geographic, project, wkt_of

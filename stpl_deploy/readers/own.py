@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stpl_deploy.errors import FrameError
-from stpl_deploy.reader import Grid, Piece, Quantity
+from stpl_deploy.grid import Grid
+from stpl_deploy.reader import Piece, Quantity
 from stpl_deploy.readers.extras import reads_with
 from stpl_deploy.readers.npz import open_npz
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from stpl_deploy.errors import FrameError
-from stpl_deploy.reader import Piece, ReadOptions, Times, pixel_grid, state_of
+from stpl_deploy.grid import pixel_grid
+from stpl_deploy.reader import Piece, ReadOptions, Times, state_of
 from stpl_deploy.readers import fmi_pgm
 from stpl_deploy.readers.extras import decoding, refuse_empty
 from stpl_deploy.readers.images import SUFFIXES, grey_picture, is_picture

@@ -9,7 +9,8 @@ import numpy as np
 
 from stpl_deploy.codec import Array
 from stpl_deploy.errors import FrameError
-from stpl_deploy.reader import NO_DATA, NO_ECHO, VALUE, Grid, Quantity, States
+from stpl_deploy.grid import Grid
+from stpl_deploy.reader import NO_DATA, NO_ECHO, VALUE, Quantity, States
 from stpl_deploy.readers.dataset import cadence_of
 from stpl_deploy.readers.join import Joined, Joiner
 from stpl_deploy.readers.own import pieces_of_dataset

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from stpl_deploy.codec import Array
 from stpl_deploy.errors import FrameError
-from stpl_deploy.reader import Piece, Quantity, ReadOptions, Times, pixel_grid, state_of
+from stpl_deploy.grid import pixel_grid
+from stpl_deploy.reader import Piece, Quantity, ReadOptions, Times, state_of
 from stpl_deploy.readers.extras import decoding, reads_with, refuse_empty
 from stpl_deploy.readers.hdf5 import SUFFIXES as HDF5
 from stpl_deploy.readers.hdf5 import has

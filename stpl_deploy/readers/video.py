@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpl_deploy.errors import FrameError
-from stpl_deploy.reader import Piece, ReadOptions, pixel_grid, state_of
+from stpl_deploy.grid import pixel_grid
+from stpl_deploy.reader import Piece, ReadOptions, state_of
 from stpl_deploy.readers.extras import reads_with
 from stpl_deploy.readers.units import grey_level
 from stpl_deploy.readers.whole import refuse_cut_video

@@ -19,7 +19,8 @@ import xarray as xr
 from PIL import Image
 
 from stpl_deploy.errors import FrameError, MissingExtraError, UsageError
-from stpl_deploy.reader import Piece, Quantity, pixel_grid, state_of
+from stpl_deploy.grid import pixel_grid
+from stpl_deploy.reader import Piece, Quantity, state_of
 from stpl_deploy.readers import registry
 from stpl_deploy.readers.opening import joined_pieces, open_frames
 from stpl_deploy.readers.survey import Surveyor

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from stpl_deploy.errors import FrameError
+from stpl_deploy.grid import Grid
 from stpl_deploy.rain import dbz_from_rate, rate_from_dbz
-from stpl_deploy.reader import NO_DATA, NO_ECHO, VALUE, Grid, Quantity
+from stpl_deploy.reader import NO_DATA, NO_ECHO, VALUE, Quantity
 from stpl_deploy.readers.fit import Fit
 from stpl_deploy.readers.units import rain_rate, reflectivity
 

@@ -17,7 +17,7 @@ pytest.importorskip("netCDF4")
 
 from stpl_deploy.bundle import Bundle  # noqa: E402
 from stpl_deploy.errors import MissingExtraError, UsageError  # noqa: E402
-from stpl_deploy.reader import Grid  # noqa: E402
+from stpl_deploy.grid import Grid  # noqa: E402
 from stpl_deploy.readers.opening import open_frames  # noqa: E402
 from stpl_deploy.readers.own import grid_of  # noqa: E402
 from stpl_runtime.engine import Session  # noqa: E402

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stpl_deploy.reader import pixel_grid
+from stpl_deploy.grid import pixel_grid
 from stpl_deploy.readers.dataset import TIME_UNITS, grid_coordinates
 from stpl_deploy.readers.extras import reads_with
 from stpl_runtime.nowcast import Nowcast

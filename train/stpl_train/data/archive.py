@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from stpl_deploy.codec import Array, FrameCodec
 from stpl_deploy.errors import FrameError, RecipeError
-from stpl_deploy.reader import NO_DATA, NO_ECHO, Grid, Quantity, ReadOptions, States
+from stpl_deploy.grid import Grid
+from stpl_deploy.reader import NO_DATA, NO_ECHO, Quantity, ReadOptions, States
 from stpl_deploy.readers.fit import Fit
 from stpl_deploy.readers.opening import open_frames
 from stpl_deploy.readers.own import grid_of, quantity_of
