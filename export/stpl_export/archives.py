@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 
-from stpl_deploy.codec import Array
 from stpl_deploy.errors import FrameError, UsageError
 from stpl_deploy.scores.images import Mask
 from stpl_export.judged import Judged, Material
@@ -59,34 +58,30 @@ def archive_material(judged: Judged, *, path: Path | None = None, part: Part = "
         "codec": judged.codec,
         "stride": judged.horizon * int(own.get("every", 1)),
     }
-    if path is not None:  # all of it is one part: nothing is held out from nobody
-        asked |= {"path": path, "split": "time", "validation_fraction": 1e-12, "test_fraction": 0.0}
+    if path is not None:  # all of it is the test
+        asked |= {"path": path, "split": "time", "validation_fraction": 1e-12}
+        asked |= {"test_fraction": 1 - 1e-9}
         if own.get("path") != path:
             asked.pop("reader", None)
     section = ArchiveSection.model_validate(asked)
     archive = open_archive(section)
-    windows = archive.parts["training" if path is not None else part]
+    windows = archive.parts["test" if path is not None else part]
     if windows.count == 0:
         raise FrameError(
-            f"{section.path} has no {judged.context + judged.horizon} contiguous frames to compare",
+            f"{section.where} has no {judged.context + judged.horizon} contiguous frames",
             expected="at least one window" + ("" if path else f" in its {part} part"),
             fix="more frames, or another --data",
         )
-    chosen = _spread(len(windows.starts), judged)
+    chosen = _spread(windows.count, judged)
     frames = windows.physical(chosen)  # (N, T + K, C, H, W)
     observed: Mask = np.asarray(windows.observed(chosen).all(axis=1))  # (N, H, W)
-    times = None
-    if archive.cadence_s is not None:
-        steps = np.arange(windows.layout.length) * windows.layout.every
-        rows = windows.starts[chosen][:, None] + steps  # (N, T + K)
-        times = windows.frames.dataset["time"].values[rows].astype("datetime64[ns]")
-    what = f"{section.path}" if path is not None else f"{section.path}, {part} part"
-    some = "" if len(chosen) == len(windows.starts) else f" ({len(windows.starts)} evenly thinned)"
+    what = section.where if path is not None else f"{section.where}, {part} part"
+    some = "" if len(chosen) == windows.count else f" ({windows.count} evenly thinned)"
     return Material(
         about=what + some,
-        frames=_no_echo(frames, windows.frames.dataset["frames"].attrs, judged),
+        frames=frames,
         valid=None if observed.all() else observed,
-        times=times,
+        times=None if archive.cadence_s is None else windows.times(chosen),
     )
 
 
@@ -94,12 +89,3 @@ def _spread(count: int, judged: Judged) -> np.ndarray[tuple[int], np.dtype[np.in
     window = 4 * (judged.context + judged.horizon) * int(np.prod(judged.frame))
     keep = min(count, max(1, _MOST_BYTES // window))
     return np.linspace(0, count - 1, keep).round().astype(np.int64)
-
-
-def _no_echo(frames: Array, attributes: dict[str, object], judged: Judged) -> Array:
-    """What the model calls no rain, in place of what the archive calls no echo."""
-    nothing = attributes.get("no_echo_value")
-    if nothing is None:
-        return frames
-    echo_free = frames == np.float32(str(nothing))
-    return np.where(echo_free, np.float32(judged.codec.no_rain_value), frames)

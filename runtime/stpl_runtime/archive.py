@@ -15,6 +15,7 @@ from stpl_deploy.codec import Array
 from stpl_deploy.errors import FrameError
 from stpl_deploy.reader import NO_DATA, NO_ECHO, ReadOptions, States
 from stpl_deploy.readers.fit import Fit
+from stpl_deploy.readers.in_units import converted_quantity, in_units
 from stpl_deploy.readers.opening import open_frames
 from stpl_deploy.readers.own import grid_of, quantity_of
 from stpl_runtime.inputs import Context
@@ -48,6 +49,8 @@ def archive_spec(
     data = recipe.get("data", {})
     if data.get("source") != "archive":
         return ArchiveSpec(reader, variable)
+    if data.get("tiles"):  # whose frames were never averaged
+        return ArchiveSpec(reader, variable or data.get("variable"), every=data.get("every", 1))
     crop = data.get("crop")
     zr = data.get("codec", {}).get("zr")
     fit = Fit(
@@ -85,10 +88,11 @@ def read_archive(path: Path, context: int, spec: SourceSpec, how: ArchiveSpec) -
     _one_sequence(dataset, rows)
     fit = _fit(dataset, spec, how, str(path))
     part = dataset.isel(time=rows)
-    frames, state = fit.apply(part["frames"].values, part["state"].values, quantity_of(dataset))
+    quantity, codec = quantity_of(dataset), spec.codec
+    frames, state = fit.apply(part["frames"].values, part["state"].values, quantity)
+    frames = in_units(frames, state, quantity, codec.units, codec.zr)
     frames = _checked(dataset, rows, frames, state, spec)
     mask = state[-1] != NO_DATA
-    attributes = dataset["frames"].attrs
     return Context(
         frames=frames[None],  # (1, T, C, H, W)
         times=tuple(_time(dataset, row) for row in rows) if observed else (),
@@ -96,7 +100,7 @@ def read_archive(path: Path, context: int, spec: SourceSpec, how: ArchiveSpec) -
         source_id=Path(_file(dataset, rows[-1])).name,
         grid=fit.grid(grid_of(dataset), str(path)),
         observed=None if mask.all() else mask,
-        standard_name=str(attributes.get("standard_name", "")),
+        standard_name=converted_quantity(quantity, codec.units).standard_name,
         notes={key: str(dataset.attrs[key]) for key in _NOTES if key in dataset.attrs},
     )
 

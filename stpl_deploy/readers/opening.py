@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stpl_deploy.errors import FrameError
-from stpl_deploy.reader import Piece, ReadOptions
+from stpl_deploy.reader import Piece, Quantity, ReadOptions
 from stpl_deploy.readers.dataset import dataset_from_joined
 from stpl_deploy.readers.extras import decoding, refuse_empty
+from stpl_deploy.readers.in_units import convertible
 from stpl_deploy.readers.join import Joined, Joiner
 from stpl_deploy.readers.names import in_time_order, time_in_name
+from stpl_deploy.readers.own import quantity_of
 from stpl_deploy.readers.registry import Choice, choose
 from stpl_deploy.readers.units import cf_units
 
@@ -35,7 +37,7 @@ def open_frames(
         path: a file, or a folder whose files belong together.
         reader: word of a reader; None finds it.
         options: what to read, where there is a choice.
-        units: the unit it must have; None takes any.
+        units: the unit that it must have, or be `in_units.convertible` to; None takes any.
         newest: of a folder whose files all have times in their names, read so many of the last.
 
     Raises:
@@ -52,7 +54,7 @@ def open_frames(
         if joiner.first is None:
             raise _no_frame(path)
         return dataset_from_joined(parts, joiner.files)
-    _check_units(str(path), str(opened["frames"].attrs.get("units", "unknown")), units)
+    _check_units(str(path), quantity_of(opened), units)
     return opened
 
 
@@ -83,15 +85,15 @@ def _joined(
 ) -> Iterator[Joined]:
     for path in in_time_order(choice.paths):
         for piece in read_pieces(path, choice.word, options, choice):
-            _check_units(piece.source, piece.quantity.units, units)
+            _check_units(piece.source, piece.quantity, units)
             if len(piece.frames):
                 yield joiner.add(piece)
 
 
-def _check_units(source: str, found: str, expected: str | None) -> None:
-    if expected is not None and found != cf_units(expected):
+def _check_units(source: str, found: Quantity, expected: str | None) -> None:
+    if expected is not None and not convertible(found, cf_units(expected)):
         raise FrameError(
-            f"{source} is in {found}",
+            f"{source} is in {found.units}",
             expected=cf_units(expected),
             fix="convert it first, or use a recipe for these units",
         )

@@ -126,7 +126,7 @@ def test_crop_and_area_mean(tmp_path: Path) -> None:
     block = frames[:5, :, 1:9, 2:11].reshape(5, 1, 4, 2, 3, 3).mean(axis=(3, 5))
     found = archive.parts["training"].physical(np.array([0]))[0]
     np.testing.assert_allclose(found, block, rtol=1e-6)
-    assert archive.frames.grid.affine == (2.0, 1.0, 3.0, 2.0)
+    assert archive.frames[0].grid.affine == (2.0, 1.0, 3.0, 2.0)
 
 
 def test_from_a_store_as_from_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

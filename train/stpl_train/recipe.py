@@ -105,14 +105,20 @@ class ArchiveSection(_Section):
     """`[data] source = "archive"`: files of any format that a reader knows (docs/data.md)."""
 
     source: Literal["archive"]
-    path: Path
-    """A file, a folder, or what `stpl-deploy data convert` wrote."""
+    path: Path | tuple[Path, ...]
+    """A file, a folder, or what `stpl-deploy data convert` wrote; or several of them, of any grid,
+    one after the other: the split in time takes them in this order."""
     reader: str | None = None
     """Word of the reader; None finds it."""
     variable: str | None = None
     """Which one, where a file holds several."""
     frame: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     """(C, H, W); smaller than the data's after the crop: area means. None takes the data's."""
+    tiles: bool = False
+    """Where the data's frames are larger, cut them into tiles of `frame`'s size in place of area
+    means. Tiles that are half unobserved are left out."""
+    least_echo: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Tiles in which a smaller share of the pixels holds anything are not trained on."""
     crop: tuple[NonNegativeInt, NonNegativeInt, PositiveInt, PositiveInt] | None = None
     """Top, left, height and width in pixels of the data."""
     context: PositiveInt = 10
@@ -134,10 +140,24 @@ class ArchiveSection(_Section):
     codec: FrameCodec = FrameCodec()
 
     @model_validator(mode="after")
-    def _some_left(self) -> ArchiveSection:
+    def _holds(self) -> ArchiveSection:
         if self.validation_fraction + self.test_fraction >= 1:
             raise ValueError("validation_fraction and test_fraction must leave frames for training")
+        if self.tiles and self.frame is None:
+            raise ValueError("tiles need a frame, such as [1, 128, 128]")
+        if not self.paths:
+            raise ValueError("path names no archive")
         return self
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every archive."""
+        return (self.path,) if isinstance(self.path, Path) else self.path
+
+    @property
+    def where(self) -> str:
+        """The archives in words."""
+        return " and ".join(map(str, self.paths))
 
 
 class SyntheticSection(_Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +14,15 @@ from numpy.typing import NDArray
 from stpl_deploy.codec import Array, FrameCodec
 from stpl_deploy.errors import FrameError, RecipeError
 from stpl_deploy.grid import Grid
-from stpl_deploy.reader import NO_DATA, NO_ECHO, Quantity, ReadOptions, States
+from stpl_deploy.reader import NO_DATA, NO_ECHO, Quantity, ReadOptions, States, Times
 from stpl_deploy.readers.fit import Fit
+from stpl_deploy.readers.in_units import convertible, in_units
 from stpl_deploy.readers.opening import open_frames
 from stpl_deploy.readers.own import grid_of, quantity_of
 from stpl_train.data.sequences import DataSplit, Indices
+from stpl_train.data.tiles import Tiles, find_places
 from stpl_train.data.windows import Layout, as_published, breaks, by_time
+from stpl_train.forecaster import FrameShape
 from stpl_train.recipe import ArchiveSection
 
 if TYPE_CHECKING:
@@ -81,6 +85,7 @@ class ArchiveFrames:
     def _read(self, rows: slice) -> tuple[Array, States]:
         part = self.dataset.isel(time=rows)
         frames, state = self._fit.apply(part["frames"].values, part["state"].values, self._quantity)
+        frames = in_units(frames, state, self._quantity, self._codec.units, self._codec.zr)
         nothing = np.broadcast_to((state == NO_ECHO)[:, None], frames.shape)
         return np.where(nothing, np.float32(self._codec.no_rain_value), frames), state
 
@@ -109,7 +114,7 @@ class ArchiveWindows:
     codec: FrameCodec
 
     @property
-    def count(self) -> int | None:
+    def count(self) -> int:
         """How many windows there are."""
         return len(self.starts)
 
@@ -127,17 +132,27 @@ class ArchiveWindows:
         states = np.stack([self.frames.read(rows)[1] for rows in self._rows(indices)])
         return np.asarray(states != NO_DATA)
 
+    def times(self, indices: Indices) -> Times:
+        """`(B, T + K)`."""
+        time = self.frames.dataset["time"].values.astype("datetime64[ns]")
+        return np.stack([time[rows] for rows in self._rows(indices)])
+
     def _rows(self, indices: Indices) -> list[slice]:
         span, every = self.layout.span, self.layout.every
         return [slice(start, start + span, every) for start in self.starts[indices].tolist()]
 
 
+Part = ArchiveWindows | Tiles
+
+
 @dataclass(frozen=True)
 class Archive:
-    """An opened archive."""
+    """One or several opened archives."""
 
-    frames: ArchiveFrames
-    parts: dict[str, ArchiveWindows]
+    frames: tuple[ArchiveFrames, ...]
+    shape: FrameShape
+    """(C, H, W) of the windows."""
+    parts: dict[str, Part]
     """training, validation and test; any of them may be empty."""
     cadence_s: float | None
     """Seconds between the frames of a window; None where times are counted."""
@@ -152,45 +167,90 @@ def open_archive(section: ArchiveSection) -> Archive:
         MissingExtraError: the reader's library is not installed.
         UsageError: no such reader.
     """
-    where = str(section.path)
+    opened = tuple(_open_one(path, section) for path in section.paths)
+    cadence_s = [_cadence(frames.dataset, section) for frames in opened]
+    _same_cadence(section, cadence_s)
+    broken = [_breaks(*pair) for pair in zip(opened, cadence_s, strict=True)]
+    starts = _split(section, opened, np.concatenate(broken))
+    first = opened[0]
+    parts: dict[str, Part] = {}
+    for part, at in starts.items():
+        if section.tiles or len(opened) > 1:
+            parts[part] = _tiles(section, opened, at, training=part == "training")
+        else:
+            parts[part] = ArchiveWindows(first, at, _layout(section), section.codec)
+    every = cadence_s[0] if first.dataset.attrs["time_is"] == "observed" else None
+    shape = section.frame if section.tiles and section.frame else first.frame
+    return Archive(opened, shape, parts, every * section.every if every else None)
+
+
+def _open_one(path: Path, section: ArchiveSection) -> ArchiveFrames:
+    where, codec = str(path), section.codec
     options = ReadOptions(variable=section.variable)
     dataset = open_frames(Path(where).expanduser(), section.reader, options)
-    codec, layout = section.codec, _layout(section)
     _check_units(dataset, codec)
-    size = None if section.frame is None else section.frame[1:]
+    wanted = section.frame
+    size = None if wanted is None or section.tiles else wanted[1:]
     frames = ArchiveFrames(dataset, Fit(section.crop, size, codec.zr), codec, where)
-    if section.frame is not None and section.frame[0] != frames.frame[0]:
+    found = frames.frame
+    if wanted is not None and wanted[0] != found[0]:
         raise FrameError(
-            f"{where} has {frames.frame[0]} channel(s)",
-            expected=f"{section.frame[0]}, as data.frame says",
-            fix=f"--set data.frame='[{', '.join(map(str, frames.frame))}]'",
+            f"{where} has {found[0]} channel(s)",
+            expected=f"{wanted[0]}, as data.frame says",
+            fix=f"--set data.frame='[{', '.join(map(str, found))}]'",
         )
-    cadence_s = _cadence(dataset, section)
-    time, sequence = dataset["time"].values, dataset["sequence"].values
+    if wanted is not None and (found[1] < wanted[1] or found[2] < wanted[2]):
+        raise FrameError(
+            f"{where} has {found[1]}x{found[2]} pixels",
+            expected=f"at least tiles of {wanted[1]}x{wanted[2]}",
+            fix=f"--set data.frame='[{', '.join(map(str, found))}]'",
+        )
+    return frames
+
+
+def _breaks(frames: ArchiveFrames, cadence_s: float | None) -> NDArray[np.bool_]:
+    time, sequence = frames.dataset["time"].values, frames.dataset["sequence"].values
     broken = breaks(time, sequence, frames.usable, cadence_s)
     _tell(frames, broken, sequence)
-    published = "split" in dataset.variables
+    return broken
+
+
+def _split(
+    section: ArchiveSection, opened: tuple[ArchiveFrames, ...], broken: NDArray[np.bool_]
+) -> dict[str, Indices]:
+    """Starts of the windows, counted over all archives, in training, validation and test."""
+    usable = np.concatenate([frames.usable for frames in opened])
+    published = all("split" in frames.dataset.variables for frames in opened)
     if section.split == "published" and not published:
         raise RecipeError(
-            f'data.split = "published", but {where} has none',
+            f'data.split = "published", but {section.where} has none',
             expected="data with a published split, such as TaxiBJ",
             fix="--set data.split=time",
         )
+    layout, validation = _layout(section), section.validation_fraction
     if published and section.split != "time":
-        starts = as_published(
-            broken,
-            frames.usable,
-            layout,
-            dataset["split"].values,
-            section.validation_fraction,
-        )
-    else:
-        starts = by_time(
-            broken, frames.usable, layout, section.validation_fraction, section.test_fraction
-        )
-    parts = {part: ArchiveWindows(frames, at, layout, codec) for part, at in starts.items()}
-    observed = dataset.attrs["time_is"] == "observed" and cadence_s is not None
-    return Archive(frames, parts, cadence_s * section.every if observed and cadence_s else None)
+        split = np.concatenate([frames.dataset["split"].values for frames in opened])
+        return as_published(broken, usable, layout, split, validation)
+    return by_time(broken, usable, layout, validation, section.test_fraction)
+
+
+def _tiles(
+    section: ArchiveSection, opened: tuple[ArchiveFrames, ...], starts: Indices, *, training: bool
+) -> Tiles:
+    edges = np.cumsum([0, *(len(frames.usable) for frames in opened)])
+    own = [starts[(starts >= low) & (starts < high)] - low for low, high in pairwise(edges)]
+    size = opened[0].frame[1:] if section.frame is None else section.frame[1:]
+    layout, codec = _layout(section), section.codec
+    places = find_places(
+        opened,
+        own,
+        size,
+        layout,
+        overlap=training,
+        least_echo=section.least_echo if training else 0.0,
+        codec=codec,
+    )
+    return Tiles(opened, places, size, layout, codec)
 
 
 def open_archive_split(section: ArchiveSection) -> DataSplit:
@@ -204,12 +264,12 @@ def open_archive_split(section: ArchiveSection) -> DataSplit:
         if archive.parts[part].count == 0:
             raise _no_window(section, archive, part)
     held_out = archive.parts["validation"]
-    keep = min(len(held_out.starts), section.validation_sequences)
-    chosen = np.linspace(0, len(held_out.starts) - 1, keep).round().astype(np.int64)
+    keep = min(held_out.count, section.validation_sequences)
+    chosen = np.linspace(0, held_out.count - 1, keep).round().astype(np.int64)
     return DataSplit(
         training=archive.parts["training"],
         validation=held_out.batch(chosen),
-        frame=archive.frames.frame,
+        frame=archive.shape,
         cadence_s=archive.cadence_s,
         validation_observed=held_out.observed(chosen),
     )
@@ -221,7 +281,7 @@ def _layout(section: ArchiveSection) -> Layout:
 
 def _check_units(dataset: xr.Dataset, codec: FrameCodec) -> None:
     attributes = dataset["frames"].attrs
-    if attributes["units"] == codec.units:
+    if convertible(quantity_of(dataset), codec.units):
         return
     first = str(dataset.attrs["files"]).partition("\n")[0]
     raise FrameError(
@@ -241,12 +301,22 @@ def _cadence(dataset: xr.Dataset, section: ArchiveSection) -> float | None:
     if abs(stated - section.every * cadence_s) > 0.01 * stated:
         ratio = max(1, round(stated / cadence_s))
         raise RecipeError(
-            f"data.cadence_s = {stated:g}, but {section.path} has a frame every {cadence_s:g} s "
+            f"data.cadence_s = {stated:g}, but {section.where} has a frame every {cadence_s:g} s "
             f"and data.every is {section.every}",
             expected=f"{section.every * cadence_s:g}",
             fix=f"--set data.every={ratio} --set data.cadence_s={ratio * cadence_s:g}",
         )
     return cadence_s
+
+
+def _same_cadence(section: ArchiveSection, cadence_s: list[float | None]) -> None:
+    for path, found in zip(section.paths, cadence_s, strict=True):
+        if found != cadence_s[0]:
+            raise RecipeError(
+                f"{path} has a frame every {found or 0:g} s",
+                expected=f"{cadence_s[0] or 0:g} s, as {section.paths[0]}",
+                fix="archives of one cadence in data.path",
+            )
 
 
 def _tell(frames: ArchiveFrames, broken: NDArray[np.bool_], sequence: NDArray[np.int32]) -> None:
@@ -268,9 +338,10 @@ def _tell(frames: ArchiveFrames, broken: NDArray[np.bool_], sequence: NDArray[np
 
 def _no_window(section: ArchiveSection, archive: Archive, part: str) -> FrameError:
     span = _layout(section).span
+    count = sum(len(frames.usable) for frames in archive.frames)
     return FrameError(
-        f"{section.path} leaves no window of {span} contiguous frames for {part}",
-        expected=f"{span} in a row in each part of its {len(archive.frames.usable)} frames",
+        f"{section.where} leaves no window of {span} contiguous frames for {part}",
+        expected=f"{span} in a row in each part of its {count} frames",
         fix="more frames, another data.validation_fraction or test_fraction, or a shorter "
         "data.horizon",
     )
