@@ -7,7 +7,7 @@ Grey levels: unsigned 8 and 16 bit values are read as a fraction of full scale, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from stpl_deploy.codec import Array, FrameCodec
 from stpl_deploy.errors import FrameError
+from stpl_deploy.grid import Grid
 
 FrameShape = tuple[int, int, int]
 """(C, H, W)"""
@@ -32,11 +33,15 @@ class Frame:
     valid_time: datetime
     """When it was observed; timezone-aware, UTC."""
     data: Array
-    """`(C, H, W)` float32, physical units of the bundle's codec."""
+    """`(C, H, W)` float32, physical units of the bundle's codec; anything where `mask` is False."""
     mask: NDArray[np.bool_] | None = None
     """`(H, W)`, True where the pixel was observed; None where all were."""
-    georef: Mapping[str, Any] | None = None
-    """Grid mapping, carried through unchanged."""
+    grid: Grid | None = None
+    """Where the pixels lie, carried through to what is written; None where it is not known."""
+    standard_name: str = ""
+    """CF standard name of the quantity, where the data tells."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """What goes along with the data: `institution`, `licence`, `attribution`."""
     source_id: str = ""
     """The file, topic or camera it came from."""
 

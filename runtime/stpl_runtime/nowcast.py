@@ -34,6 +34,11 @@ class Nowcast:
     """Seconds from one frame to the next; None where the frames carry no time."""
     context_times: tuple[datetime, ...] = ()
     """When each frame of the context was observed; empty where the frames carry no time."""
+    stand_ins: tuple[str, ...] = ()
+    """How each frame of the context was had: "" observed, `held` or `bridged`; empty: all
+    observed."""
+    stream: str = ""
+    """Which of several streams it belongs to; empty where there is one."""
     source_id: str = ""
     """Where the newest observed frame came from."""
     made_by: dict[str, str] = field(default_factory=dict)

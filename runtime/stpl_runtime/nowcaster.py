@@ -170,8 +170,12 @@ class Nowcaster:
         if frame.data.shape != self.manifest.frame:
             wanted = self.manifest.frame
             return f"{frame.source_id} has the shape {frame.data.shape}; expected {wanted}"
+        if frame.mask is not None and frame.mask.shape != frame.data.shape[1:]:
+            return f"the mask of {frame.source_id} has the shape {frame.mask.shape}"
+        if frame.mask is not None and not frame.mask.any():
+            return f"{frame.source_id} has no data all over"
         try:
-            self._codec.check(frame.data, frame.source_id)
+            self._codec.check(frame.data, frame.source_id, frame.mask)
         except FrameError as error:
             return str(error)
         return ""
@@ -191,6 +195,10 @@ class Nowcaster:
             cadence_s=None if grid is None else grid.cadence_s,
             context_times=tuple(entry.frame.valid_time for entry in window),
             source_id=newest.source_id,
+            grid=newest.grid,
+            observed=newest.mask,
+            standard_name=newest.standard_name,
+            notes=newest.notes,
             made_by=self._made_by,
             latency_ms=1e3 * (time.monotonic() - max(arrived)) if arrived else None,
         )

@@ -19,8 +19,11 @@ Entries = tuple[Entry, ...]
 
 
 def model_frame(entry: Entry, codec: FrameCodec) -> Array:
-    """An entry's frame `(1, C, H, W)` in model units."""
-    return np.ascontiguousarray(codec.model_from_physical(entry.frame.data)[None])
+    """An entry's frame `(1, C, H, W)` in model units; no data is what the codec says it is."""
+    data, mask = entry.frame.data, entry.frame.mask
+    if mask is not None:
+        data = np.where(mask, data, np.float32(codec.no_data_value))
+    return np.ascontiguousarray(codec.model_from_physical(data)[None])
 
 
 class Past(Protocol):

@@ -1,27 +1,43 @@
 """Sinks of nowcasts. Read this file before `sinks/`.
 
-A sink is one module under `sinks/`; its word in `SINKS` is what `--sink WORD:PATH` takes.
+A sink is one module under `sinks/`; its word in `SINKS` is what `--sink WORD:REST` takes.
+
+A package of yours adds a sink by an entry point of the group `stpl_deploy.sinks`: the name is the
+word, the value a function or class `(rest, spec) -> Sink`.
 """
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
 from stpl_deploy.errors import SinkError, UsageError
 from stpl_deploy.files import atomic_directory, atomic_file
 from stpl_runtime.nowcast import Nowcast
+from stpl_runtime.words import known_words, load_word, nearest
+
+GROUP = "stpl_deploy.sinks"
+"""The group of entry points of other packages."""
 
 SINKS: dict[str, str] = {
     "npz": "stpl_runtime.sinks.npz:NpzSink",
     "png": "stpl_runtime.sinks.png:PngSink",
     "gif": "stpl_runtime.sinks.gif:GifSink",
 }
-"""One word -> where the sink class lives. The class is made with the path after the colon."""
+"""One word -> where its `(rest, spec) -> Sink` lives; `rest` is what follows the colon."""
+
+
+@dataclass(frozen=True)
+class SinkSpec:
+    """What every sink is told."""
+
+    keep: int | None = None
+    """Nowcasts that stay in a directory, the newest ones; None keeps all."""
+    keep_s: float | None = None
+    """Nowcasts older than this, by issue time against the newest one, go; None keeps all."""
 
 
 class Sink(Protocol):
@@ -43,27 +59,26 @@ class Sink(Protocol):
         ...
 
 
-def open_sink(text: str) -> Sink:
-    """Make a sink from `WORD:PATH`.
+def open_sink(text: str, spec: SinkSpec | None = None) -> Sink:
+    """Make a sink from `WORD:REST`.
 
     Raises:
-        UsageError: an unknown word, or no path.
+        UsageError: an unknown word, or nothing after it.
         SinkError: its directory cannot be made.
     """
-    word, _, path = text.partition(":")
-    if word not in SINKS:
-        near = difflib.get_close_matches(word, SINKS, n=1)
+    word, _, rest = text.partition(":")
+    words = known_words(SINKS, GROUP)
+    if word not in words:
         raise UsageError(
             f"unknown sink {word}",
-            expected=f"one of {', '.join(f'{name}:PATH' for name in SINKS)}",
-            fix=f"--sink {near[0] if near else 'npz'}:{path or 'DIRECTORY'}",
+            expected=f"one of {', '.join(f'{name}:PATH' for name in words)}",
+            fix=f"--sink {nearest(word, words, 'npz')}:{rest or 'DIRECTORY'}",
         )
-    if not path:
+    if not rest:
         raise UsageError(
             f"--sink {text} has no path", expected=f"{word}:PATH", fix=f"--sink {word}:nowcasts"
         )
-    module_name, _, name = SINKS[word].partition(":")
-    return cast("Sink", getattr(importlib.import_module(module_name), name)(Path(path)))
+    return cast("Sink", load_word("sink", word, SINKS, GROUP)(rest, spec or SinkSpec()))
 
 
 def make_directory(path: Path) -> None:

@@ -1,29 +1,39 @@
 """Sources of live frames. Read this file before `sources/`.
 
 A source is one module under `sources/`; its word in `SOURCES` is the scheme of the URL-like word
-that `stpl-deploy stream` takes. A plain path means `folder`.
+that `stpl-deploy stream` takes. A plain path means `folder`, and `-` standard input.
+
+A package of yours adds a source by an entry point of the group `stpl_deploy.sources`: the name is
+the scheme, the value a function `open_source(rest, spec) -> Source`.
 """
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import re
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
+from time import monotonic
 from typing import Protocol, cast
 
 from stpl_deploy.codec import FrameCodec
 from stpl_deploy.errors import UsageError
 from stpl_deploy.frames import Frame, FrameShape
+from stpl_deploy.readers.fit import Fit
+from stpl_runtime.health import Health
+from stpl_runtime.reconnect import without_credentials
+from stpl_runtime.words import known_words, load_word, nearest
+
+GROUP = "stpl_deploy.sources"
+"""The group of entry points of other packages."""
 
 SOURCES: dict[str, str] = {
     "folder": "stpl_runtime.sources.folder:open_source",
 }
-"""Scheme -> where `open_source(rest_of_url, spec)` lives."""
+"""Scheme -> where `open_source(rest, spec)` lives; `rest` is what follows `SCHEME:`, with its
+`//` where one was given (`http://host/x` -> `//host/x`)."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,14 @@ class SourceSpec:
     cadence_s: float | None = None
     mtime: bool = False
     """Take a file's modification time; only when asked for."""
+    reader: str | None = None
+    """Word of the reader of files and payloads (`stpl_deploy.readers`); None finds it."""
+    variable: str | None = None
+    """Which one, where a file holds several."""
+    fit: Fit | None = None
+    """How frames of another size come to the model's grid, as in training; None refuses them."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """`--source-option NAME=VALUE`; each source says which it has (`words.check_options`)."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +75,19 @@ class Arrival:
     arrived_at: datetime
     """The same moment, UTC."""
 
+    @classmethod
+    def now(cls, item: Frame | BadFrame) -> Arrival:
+        """An arrival at this moment."""
+        return cls(item, monotonic(), datetime.now(timezone.utc))
+
 
 class Source(Protocol):
     """Yields what arrives until it ends or `stop` is set."""
 
     name: str
-    """What it is called in messages."""
+    """What it is called in messages; without credentials."""
+    health: Health
+    """Whether it is there; kept up to date by its thread."""
     waits: bool
     """True where frames wait at the source while the queue is full (files do); False where the
     oldest in the queue must make room (a camera)."""
@@ -77,22 +102,21 @@ class Source(Protocol):
 
 
 def open_source(word: str, spec: SourceSpec) -> Source:
-    """Open what `stpl-deploy stream` was given: `SCHEME:REST`, `SCHEME://REST` or a path.
+    """Open what `stpl-deploy stream` was given: `SCHEME:REST`, `SCHEME://REST`, a path or `-`.
 
     Raises:
         UsageError: an unknown scheme, or a source that cannot be opened.
     """
-    match = re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]+):(?://)?(.*)", word)
+    match = re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", word)
     if match is None or Path(word).exists():
         scheme, rest = "folder", word
     else:
         scheme, rest = match.group(1).lower(), match.group(2)
-    if scheme not in SOURCES:
-        near = difflib.get_close_matches(scheme, SOURCES, n=1)
+    words = known_words(SOURCES, GROUP)
+    if scheme not in words:
         raise UsageError(
             f"unknown source {scheme}",
-            expected=f"a path, or one of {', '.join(f'{name}:' for name in SOURCES)}",
-            fix=f"{near[0] if near else 'folder'}:{rest}",
+            expected=f"a path, or one of {', '.join(f'{name}:' for name in words)}",
+            fix=without_credentials(f"{nearest(scheme, words, 'folder')}:{rest}"),
         )
-    module_name, _, function = SOURCES[scheme].partition(":")
-    return cast("Source", getattr(importlib.import_module(module_name), function)(rest, spec))
+    return cast("Source", load_word("source", scheme, SOURCES, GROUP)(rest, spec))

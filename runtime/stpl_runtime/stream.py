@@ -25,6 +25,7 @@ from stpl_runtime.sink import Sink
 from stpl_runtime.source import Arrival, BadFrame, Source
 from stpl_runtime.status import Status
 from stpl_runtime.timing import time_text
+from stpl_runtime.watcher import Watcher
 
 QUEUE_LIMIT = 64
 """Frames that wait between source and window."""
@@ -90,6 +91,7 @@ class Stream:
         *,
         ledger: Ledger,
         status: Status | None = None,
+        watchers: Sequence[Watcher] = (),
         queue_limit: int = QUEUE_LIMIT,
     ) -> None:
         """Put the parts together.
@@ -100,12 +102,14 @@ class Stream:
             sinks: each nowcast goes to all of them.
             ledger: counts the frames.
             status: told of nowcasts and problems; None writes to stderr.
+            watchers: told of frames, nowcasts and problems too.
             queue_limit: frames that may wait for the nowcaster.
         """
         self.nowcaster, self.source, self.sinks = nowcaster, source, tuple(sinks)
         self.ledger = ledger
         self._inbox = Inbox(source, ledger, queue_limit)
         self._status = status or Status()
+        self._watchers = tuple(watchers)
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
         self._failures = {sink.name: 0 for sink in self.sinks}
         self._failing: set[str] = set()
@@ -208,6 +212,8 @@ class Stream:
             self._tell_bad(item.source_id, item.reason)
             return
         put = self.nowcaster.put(item, arrival.arrived)
+        for watcher in self._watchers:
+            watcher.frame(item, put.verdict, "")
         if put.verdict == "bad":
             self._tell_bad(item.source_id, put.reason)
         elif put.verdict == "late":
@@ -218,13 +224,18 @@ class Stream:
     def _tell_bad(self, source_id: str, reason: str) -> None:
         line = self._faults.add(source_id, reason)
         if line is not None:
-            self._status.say(f"{line} (told once; see the counts)")
+            self._tell(f"{line} (told once; see the counts)")
 
     def _tell_once(self, kind: str, line: str) -> None:
         """The first of its kind; the others are in the counts."""
         if kind not in self._told:
             self._told.add(kind)
-            self._status.say(f"{line} (told once; see the counts)")
+            self._tell(f"{line} (told once; see the counts)")
+
+    def _tell(self, line: str) -> None:
+        self._status.say(line)
+        for watcher in self._watchers:
+            watcher.problem(line)
 
     def _newest_text(self) -> str:
         lateness = self.nowcaster.window.lateness
@@ -245,6 +256,8 @@ class Stream:
             self._write(sink, nowcast)
         self._published += 1
         self._status.nowcast(nowcast, self.ledger.snapshot(), self.nowcaster.skipped)
+        for watcher in self._watchers:
+            watcher.nowcast(nowcast)
 
     def _write(self, sink: Sink, nowcast: Nowcast) -> None:
         """A sink that fails is reported once, and again when it is well."""
@@ -254,11 +267,11 @@ class Stream:
             self._failures[sink.name] += 1
             if sink.name not in self._failing:
                 self._failing.add(sink.name)
-                self._status.say(f"{sink.name}: {error}; the stream goes on")
+                self._tell(f"{sink.name}: {error}; the stream goes on")
             return
         if sink.name in self._failing:
             self._failing.discard(sink.name)
-            self._status.say(f"{sink.name}: writes again")
+            self._tell(f"{sink.name}: writes again")
 
 
 def _named(frame: Frame) -> str:

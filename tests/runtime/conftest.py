@@ -16,6 +16,7 @@ from stpl_deploy.bundle import Bundle, open_bundle
 from stpl_deploy.codec import Array
 from stpl_deploy.frames import Frame
 from stpl_runtime.engine import Session, open_session
+from stpl_runtime.health import Health
 from stpl_runtime.source import Arrival, BadFrame
 
 DATA = Path(__file__).parents[1] / "data"
@@ -91,6 +92,7 @@ class ListSource:
         error: Exception | None = None,
     ) -> None:
         self.items, self.waits, self._pause, self._error = items, waits, pause, error
+        self.health = Health()
 
     def arrivals(self, stop: threading.Event) -> Iterator[Arrival]:
         for n, item in enumerate(self.items):

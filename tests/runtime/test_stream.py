@@ -206,8 +206,7 @@ def test_each_kind_of_bad_frame_is_told_once(
     bundle: Bundle, session: Session, capsys: pytest.CaptureFixture[str]
 ) -> None:
     grey = [
-        Frame(make_frame(n).valid_time, picture(n) * (250 + n), None, None, f"g{n}")
-        for n in range(5)
+        Frame(make_frame(n).valid_time, picture(n) * (250 + n), source_id=f"g{n}") for n in range(5)
     ]
     small = [BadFrame(f"s{n}.png", f"in/s{n}.png has the shape (1, {n}, {n})") for n in range(3)]
     odd = [BadFrame("odd", "broken")]
@@ -319,7 +318,7 @@ def test_memory_does_not_grow_over_2000_frames(mode: str, tmp_path: Path, bundle
     shared = Path("/dev/shm")
     place = shared if os.access(shared, os.W_OK) else tmp_path
     with tempfile.TemporaryDirectory(dir=place) as directory:
-        grown = growth(mode, bundle, NpzSink(Path(directory)))
+        grown = growth(mode, bundle, NpzSink(directory))
     sys.stderr.write(f"2,000 frames, {mode}: resident memory grew by {grown:.2f} MiB\n")
     assert grown < 5.0
 

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.sink import make_directory, write_whole
+from stpl_runtime.sink import SinkSpec, make_directory, write_whole
 from stpl_runtime.sinks.picture import MARGIN, TITLE, canvas, text_width, tiles, title, write_text
 
 _FRAME_MS = 200
@@ -16,8 +16,9 @@ _PAUSE_MS = 1000
 class GifSink:
     """Writes `FILE.gif`, the latest nowcast, or `DIR/nowcast_<issue time>.gif`, each of them."""
 
-    def __init__(self, path: Path) -> None:
-        """Make the directory `path`, or that of the file `path` where it ends in .gif."""
+    def __init__(self, rest: str, spec: SinkSpec | None = None) -> None:
+        """Make the directory `rest`, or that of the file `rest` where it ends in .gif."""
+        path = Path(rest)
         self._latest = path if path.suffix.lower() == ".gif" else None
         make_directory(path.parent if self._latest else path)
         self.path, self.name = path, f"gif:{path}"

@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.sink import make_directory, write_whole
+from stpl_runtime.sink import SinkSpec, make_directory, write_whole
 
 
 class NpzSink:
     """Writes `DIR/nowcast_<issue time>.npz`."""
 
-    def __init__(self, path: Path) -> None:
-        """Make the directory `path`."""
+    def __init__(self, rest: str, spec: SinkSpec | None = None) -> None:
+        """Make the directory `rest`."""
+        path = Path(rest)
         make_directory(path)
         self.path, self.name = path, f"npz:{path}"
 

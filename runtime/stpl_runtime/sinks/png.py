@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.sink import make_directory, write_whole
+from stpl_runtime.sink import SinkSpec, make_directory, write_whole
 from stpl_runtime.sinks.picture import (
     INK,
     MARGIN,
@@ -22,8 +22,9 @@ from stpl_runtime.sinks.picture import (
 class PngSink:
     """Writes `DIR/nowcast_<issue time>.png`."""
 
-    def __init__(self, path: Path) -> None:
-        """Make the directory `path`."""
+    def __init__(self, rest: str, spec: SinkSpec | None = None) -> None:
+        """Make the directory `rest`."""
+        path = Path(rest)
         make_directory(path)
         self.path, self.name = path, f"png:{path}"
 

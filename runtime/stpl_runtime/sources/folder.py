@@ -13,13 +13,14 @@ import stat
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 
 import watchfiles
 
 from stpl_deploy.errors import FrameError, SourceLostError, UsageError
 from stpl_deploy.frames import FRAME_SUFFIXES, Frame, as_frame, physical_values, read_array
+from stpl_runtime.health import Health
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec
 from stpl_runtime.timing import EPOCH, NameClock
 
@@ -39,7 +40,7 @@ def open_source(rest: str, spec: SourceSpec) -> FolderSource:
     Raises:
         UsageError: it is missing, not a folder or may not be read; or a wrong time format.
     """
-    return FolderSource(Path(rest), spec)
+    return FolderSource(Path(rest.removeprefix("//")), spec)
 
 
 def frame_files(folder: Path) -> list[Path]:
@@ -94,6 +95,7 @@ class FolderSource:
         """
         frame_files(path)
         self.path, self.name = path, f"folder:{path}"
+        self.health = Health()
         self._spec, self._settle_s, self._rescan_s = spec, settle_s, rescan_s
         self._polls = force_polling
         self._clock = NameClock(spec.time_format, spec.cadence_s, mtime=spec.mtime)
@@ -102,6 +104,7 @@ class FolderSource:
 
     def arrivals(self, stop: threading.Event) -> Iterator[Arrival]:
         """Yield what is there in the order of time, then what comes; see the protocol."""
+        self.health.up()
         yield from self._look_at(self._listed())
         while not stop.is_set():
             yield from self._watch(stop)
@@ -179,7 +182,7 @@ class FolderSource:
                 if item is not None:
                     self._known.add(hash((path.name, signature)))
                     self._unripe.pop(path, None)
-                    yield Arrival(item, time.monotonic(), datetime.now(timezone.utc))
+                    yield Arrival.now(item)
 
     def _order(self, path: Path) -> tuple[datetime, str]:
         try:
