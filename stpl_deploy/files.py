@@ -1,4 +1,4 @@
-"""Files and directories that are whole or not there at all, and their checksums."""
+"""Files and directories that are whole or not there at all, their checksums, and the cache."""
 
 from __future__ import annotations
 
@@ -6,12 +6,30 @@ import hashlib
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from stpl_deploy.errors import UsageError
+
+
+def cache_directory(kind: str) -> Path:
+    """Where this user's downloads and builds are kept, by `kind`: the platform's cache directory.
+
+    XDG_CACHE_HOME decides wherever it is set.
+    """
+    home, chosen = Path.home(), os.environ.get("XDG_CACHE_HOME")
+    if chosen:
+        base = Path(chosen)
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Caches"
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    else:
+        base = home / ".cache"
+    return base / "stpl-deploy" / kind
 
 
 def sha256_of(path: Path) -> str:

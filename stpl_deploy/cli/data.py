@@ -1,4 +1,4 @@
-"""`stpl-deploy data`: look at frames, and convert them once into what training reads fast."""
+"""`stpl-deploy data`: look at frames, convert them once for training, fetch public ones."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stpl_deploy.errors import UsageError
+
 if TYPE_CHECKING:
+    from stpl_deploy.fetch.checked import Fetched
+    from stpl_deploy.fetch.sets import PublicSet
     from stpl_deploy.readers.survey import Survey
 
 data = typer.Typer(
-    help="Look at frames of any format, or convert them.",
+    help="Look at frames of any format, convert them, or fetch public ones.",
     rich_markup_mode=None,
 )
 
@@ -79,6 +83,84 @@ def convert(
             path, out, reader, ReadOptions(variable=variable), lambda done: told(done, 0)
         )
     _print(out, survey)
+
+
+@data.command()
+def fetch(
+    name: Annotated[
+        str | None, typer.Argument(help="Which data set; without it they are listed.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder to fetch into; default: ./NAME.")
+    ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="List what there is.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Fetch a public data set, checked; what was interrupted goes on where it stopped."""
+    from stpl_deploy.cli.output import download_bar, print_json, say
+    from stpl_deploy.fetch.sets import fetch_set, public_set, public_sets
+
+    if name is None or listed:
+        if out is not None:
+            raise UsageError(
+                f"--out {out} without a data set",
+                expected="its name",
+                fix="stpl-deploy data fetch NAME --out FOLDER",
+            )
+        known = list(public_sets().values())
+        if json:
+            print_json([one.model_dump(exclude={"files"}) | _facts(one) for one in known])
+        else:
+            _print_sets(known)
+        return
+    one = public_set(name)
+    folder = out or Path(name)
+    say(f"{name}: {one.about}")
+    say(f"  from {one.origin}; licence: {one.licence}")
+    if not one.checked:
+        say("  its owner publishes no checksum: what came is told, and cannot be checked")
+    try:
+        with download_bar() as begun:
+            done = fetch_set(one, folder, begun)
+    except KeyboardInterrupt:
+        again = f"stpl-deploy data fetch {name}" + (f" --out {out}" if out else "")
+        say(f"what came is kept; to go on: {again}")
+        raise
+    use = one.use.format(folder=folder)
+    if json:
+        print_json({"set": name, "folder": str(folder), "licence": one.licence, "next": use,
+                    "files": [file.model_dump() for file in done]})  # fmt: skip
+    else:
+        _print_fetched(folder, done, use)
+
+
+def _facts(one: PublicSet) -> dict[str, object]:
+    return {"files": len(one.files), "size": one.size_text, "checked": one.checked}
+
+
+def _print_sets(known: list[PublicSet]) -> None:
+    for one in known:
+        count = f"{len(one.files)} files, " if len(one.files) > 1 else ""
+        checked = "" if one.checked else "; no checksum known"
+        print(f"{one.name}\n  {one.about}")
+        print(f"  {count}{one.size_text}{checked}; licence: {one.licence}; {one.origin}")
+    print("\nstpl-deploy data fetch NAME")
+
+
+def _print_fetched(folder: Path, done: list[Fetched], use: str) -> None:
+    new = [file for file in done if file.url]
+    there = len(done) - len(new)
+    parts = [f"{len(new)} fetched"] if new else []
+    parts += [f"{there} there already"] if there else []
+    checked = ", checksums right" if all(file.promised for file in done) else ""
+    print(f"{folder}: {', '.join(parts)}{checked}")
+    for file in done:
+        if not file.promised:
+            print(f"  {file.name}: {file.digest.replace(':', ' ')} (nothing to compare it with)")
+        if file.members:
+            first = next(iter(file.members))
+            print(f"  {file.name}: {len(file.members)} files unpacked, the first {first}")
+    print(f"next: {use}")
 
 
 def _print(path: Path, survey: Survey) -> None:

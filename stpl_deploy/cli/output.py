@@ -39,6 +39,46 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, of: bar.update(task, completed=done, total=of)
 
 
+@contextmanager
+def download_bar() -> Iterator[Callable[[str, int, int], Callable[[int, int | None], None]]]:
+    """Give a function that is told (name, number, of) of each file and gives who is told its bytes.
+
+    A bar on stderr where that is a terminal, else a line for each file.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("")
+
+        def begun(name: str, number: int, of: int) -> Callable[[int, int | None], None]:
+            place = f"{number} of {of}: " if of > 1 else ""
+            if not console.is_terminal:
+                say(f"  {place}{name}")
+            short = name if len(name) <= 32 else f"{name[:31]}…"
+            bar.reset(task, description=f"{place}{short}", total=None)
+            return lambda done, whole: bar.update(task, completed=done, total=whole)
+
+        yield begun
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None

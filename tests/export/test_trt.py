@@ -12,9 +12,11 @@ import pytest
 
 from stpl_deploy.bundle import GraphSpec, StateSpec, open_bundle
 from stpl_deploy.errors import AccuracyError, EnvironmentFault, MissingExtraError, UsageError
+from stpl_deploy.files import cache_directory
 from stpl_export.builders import plans as plans_module
 from stpl_export.builders import trt as trt_module
-from stpl_export.builders.plans import PlanRequest, build_plans, cache_directory, plan_key
+from stpl_export.builders.plans import PlanRequest, build_plans, plan_key
+from stpl_export.builders.ranked import full_rank_norms
 from stpl_export.builders.targets import PORTABLE, rtx_groups
 from stpl_export.builders.trt import Target, choose_flavour, load_builder
 from stpl_export.builders.turing import without_fp32_products
@@ -50,7 +52,7 @@ def _graphs(step: onnx.ModelProto) -> dict[str, onnx.ModelProto]:
 
 
 def _bytes(model: onnx.ModelProto) -> bytes:
-    return bytes(fixed_batch(model, 1).SerializeToString())
+    return bytes(fixed_batch(full_rank_norms(model), 1).SerializeToString())
 
 
 @rtx
@@ -161,7 +163,9 @@ def test_export_builds_plans_caches_them_and_keeps_stdout_clean(
     # The same again comes from the cache, bit for bit; a damaged entry is built anew.
     first = bundle.file(files[0]).read_bytes()
     assert sum(line == "taken from the cache" for line in told) == 0
-    entry = next(path for path in cache_directory().glob("*.engine") if path.read_bytes() == first)
+    entry = next(
+        path for path in cache_directory("engines").glob("*.engine") if path.read_bytes() == first
+    )
     told.clear()
     build_plans(bundle, request, progress=told.append)
     assert sum(line == "taken from the cache" for line in told) == 4

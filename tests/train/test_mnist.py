@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stpl_deploy.errors import ChecksumError, EnvironmentFault, FrameError
+from stpl_deploy.errors import EnvironmentFault, FrameError
+from stpl_deploy.fetch.sets import public_set
 from stpl_train.data import mnist
 from stpl_train.data.digits import digit_images
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "mnist"
-NAME = "t10k-images-idx3-ubyte"
 needs_mnist = pytest.mark.skipif(not SHARED.is_dir(), reason="MNIST's files are not at hand")
 
 
@@ -38,7 +38,7 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path, list[str]]]:
 
     handler = functools.partial(Handler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-        thread = threading.Thread(target=httpd.serve_forever)
+        thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{httpd.server_port}", folder, asked
         httpd.shutdown()
@@ -75,41 +75,37 @@ def test_a_missing_path_names_the_way_out(tmp_path: Path) -> None:
 
 
 @needs_mnist
-def test_download_is_checked_and_kept(server: tuple[str, Path, list[str]], tmp_path: Path) -> None:
-    address, folder, asked = server
-    (folder / f"{NAME}.gz").write_bytes((SHARED / f"{NAME}.gz").read_bytes())
-    # The first mirror has nothing: the second is asked.
-    mirrors = [f"{address}/gone", address]
-    kept = mnist.download(NAME, tmp_path / "cache", mirrors)
-    assert mnist.read_idx_images(kept).shape == (10000, 28, 28)
-    assert mnist.download(NAME, tmp_path / "cache", mirrors) == kept
-    assert asked.count(f"/{NAME}.gz") == 1
-    kept.write_bytes(b"damaged")
-    assert (
-        mnist.read_idx_images(mnist.download(NAME, tmp_path / "cache", mirrors)).shape[0] == 10000
-    )
-    assert asked.count(f"/{NAME}.gz") == 2
-
-
-def test_other_bytes_are_refused_and_not_kept(
-    server: tuple[str, Path, list[str]], tmp_path: Path
+def test_mnist_is_downloaded_once(
+    server: tuple[str, Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    address, folder, _ = server
-    (folder / f"{NAME}.gz").write_bytes(gzip.compress(idx(np.zeros((3, 4, 5), np.uint8))))
-    with pytest.raises(ChecksumError, match=r"other bytes .* expected 2646ac64"):
-        mnist.download(NAME, tmp_path / "cache", [address])
-    assert not (tmp_path / "cache").exists()
+    address, folder, asked = server
+    name = f"{mnist.TRAIN_IMAGES}.gz"
+    (folder / name).write_bytes((SHARED / name).read_bytes())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    # The first mirror has nothing: the second is asked.
+    _mirrors(monkeypatch, f"{address}/gone", address)
+    first = digit_images("mnist", 28, "training")
+    np.testing.assert_array_equal(first, digit_images(str(SHARED), 28, "training"))
+    digit_images("mnist", 28, "training")
+    assert f"/gone/{name}" in asked
+    assert asked.count(f"/{name}") == 1
+    assert (tmp_path / "stpl-deploy" / "mnist" / mnist.TRAIN_IMAGES).is_file()
 
 
 def test_offline_says_what_to_type(
     server: tuple[str, Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(mnist, "MIRRORS", (server[0],))
+    _mirrors(monkeypatch, server[0])
     with pytest.raises(EnvironmentFault, match=r"--set data\.images=scikit-learn") as caught:
         digit_images("mnist", 28, "training")
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 4
+
+
+def _mirrors(monkeypatch: pytest.MonkeyPatch, *mirrors: str) -> None:
+    known = public_set("mnist").model_copy(update={"mirrors": mirrors})
+    monkeypatch.setattr(mnist, "public_set", lambda name: known)
 
 
 @needs_mnist

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ from onnx import ModelProto
 
 from stpl_deploy.bundle import Bundle, EngineSpec, GraphName
 from stpl_deploy.errors import EnvironmentFault, UsageError
-from stpl_deploy.files import atomic_file, sha256_of
+from stpl_deploy.files import atomic_file, cache_directory, sha256_of
+from stpl_export.builders.ranked import full_rank_norms
 from stpl_export.builders.targets import ALONE, parse_capabilities, rtx_groups
 from stpl_export.builders.trt import (
     COMPATIBILITY,
@@ -114,7 +114,8 @@ def build_plans(
     progress(f"{builder.name}, {precision}")
     specs = []
     for graph in request.graphs or default_graphs(bundle):
-        model = plain_norms(onnx.load(bundle.graph(graph), load_external_data=False))
+        model = onnx.load(bundle.graph(graph), load_external_data=False)
+        model = full_rank_norms(plain_norms(model))
         for batch in request.batches:
             fixed = fixed_batch(model, batch)
             for target in _targets(builder, request, precision):
@@ -170,12 +171,6 @@ def _targets(builder: TrtBuilder, request: PlanRequest, precision: str) -> list[
     return [Target((here.capability,), request.compatible)]
 
 
-def cache_directory() -> Path:
-    """Where built plans are kept: outside every bundle, under XDG_CACHE_HOME."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "stpl-deploy" / "engines"
-
-
 def plan_key(
     flavour: Flavour, version: str, target: Target, graph: bytes, weights: Sequence[str]
 ) -> str:
@@ -205,7 +200,7 @@ def _cached_build(
     graph = model.SerializeToString(deterministic=True)
     weights = [sha256_of(path) for path in sorted(bundle.path.glob("weights*.safetensors"))]
     key = plan_key(builder.flavour, builder.version, target, graph, weights)
-    directory = cache_directory()
+    directory = cache_directory("engines")  # outside every bundle
     found = _from_cache(directory, key)
     if found is not None:
         progress("taken from the cache")

@@ -1,37 +1,25 @@
-"""MNIST's digits: the idx file format, and a download into the user's cache with a checksum."""
+"""MNIST's digits: the idx file format, and where the files come from where they are not at hand."""
 
 from __future__ import annotations
 
 import gzip
-import hashlib
-import os
-import sys
-import urllib.error
-import urllib.request
-from collections.abc import Sequence
+import time
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_deploy.errors import ChecksumError, EnvironmentFault, FrameError
-from stpl_deploy.files import atomic_file
+from stpl_deploy.errors import ChecksumError, EnvironmentFault, FrameError, SinkError
+from stpl_deploy.fetch.checked import fetch_file
+from stpl_deploy.fetch.sets import public_set
+from stpl_deploy.fetch.transfer import Wait
+from stpl_deploy.files import cache_directory
 
 Bytes = NDArray[np.uint8]
 
 TRAIN_IMAGES = "train-images-idx3-ubyte"
-MIRRORS = (
-    "https://ossci-datasets.s3.amazonaws.com/mnist",
-    "https://storage.googleapis.com/cvdf-datasets/mnist",
-)
-MD5 = {
-    TRAIN_IMAGES: "6bbc9ace898e44ae57da46a324031adb",
-    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-}
-"""Of the uncompressed files, since mirrors compress them anew."""
 
 _MAGIC = 0x00000803  # unsigned bytes, three axes
-_TIMEOUT_S = 30
 
 
 def read_idx_images(path: Path) -> Bytes:
@@ -91,66 +79,28 @@ def find_images(path: Path) -> Path:
     )
 
 
-def cache_directory() -> Path:
-    """Where downloads are kept: the platform's cache directory of this user."""
-    home = Path.home()
-    if sys.platform == "darwin":
-        base = home / "Library" / "Caches"
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return base / "stpl-deploy" / "mnist"
-
-
-def download(
-    name: str = TRAIN_IMAGES, cache: Path | None = None, mirrors: Sequence[str] | None = None
-) -> Path:
-    """Return a cached idx file; fetch and check it first where it is not there yet.
+def download(folder: Path | None = None, wait: Wait = time.sleep) -> Path:
+    """Return the file of training images; fetch and check it first where it is not there yet.
 
     Args:
-        name: a key of `MD5`.
-        cache: where to keep it; None is `cache_directory()`.
-        mirrors: URLs of folders that hold `<name>.gz`, tried in turn; None is `MIRRORS`.
+        folder: where to keep it; None is this user's cache.
+        wait: sleeps between attempts.
 
     Raises:
         EnvironmentFault: no mirror answers.
-        ChecksumError: a mirror answers with other bytes.
+        ChecksumError: the mirrors answer with other bytes.
     """
-    kept = (cache or cache_directory()) / name
-    if kept.is_file() and _md5(kept.read_bytes()) == MD5[name]:
-        return kept
-    data = _fetch(f"{name}.gz", MIRRORS if mirrors is None else mirrors)
+    kept = folder or cache_directory("mnist")
+    known = public_set("mnist")
+    (file,) = (file for file in known.files if file.name == TRAIN_IMAGES)
     try:
-        plain = gzip.decompress(data)
-    except (OSError, EOFError):
-        plain = data  # not gzip; the checksum tells
-    if _md5(plain) != MD5[name]:
-        raise ChecksumError(
-            f"the downloaded {name}.gz has other bytes (md5 {_md5(plain)[:8]}…)",
-            expected=f"{MD5[name][:8]}…",
-            fix="try again, or --set data.images=scikit-learn",
-        )
-    with atomic_file(kept) as file:
-        file.write(plain)
-    return kept
-
-
-def _fetch(name: str, mirrors: Sequence[str]) -> bytes:
-    reason = "no mirror"
-    for mirror in mirrors:
-        try:
-            with urllib.request.urlopen(f"{mirror}/{name}", timeout=_TIMEOUT_S) as answer:  # noqa: S310 (URLs of this file)
-                body: bytes = answer.read()
-                return body
-        except (OSError, urllib.error.URLError) as error:  # noqa: PERF203 (few mirrors)
-            reason = str(getattr(error, "reason", error))
-    raise EnvironmentFault(
-        f"MNIST cannot be downloaded: {reason}",
-        expected="a connection, or the files on this machine",
-        fix="--set data.images=scikit-learn, or --set data.images=PATH/OF/MNIST",
-    )
-
-
-def _md5(data: bytes) -> str:
-    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+        fetch_file(file, kept, known.mirrors, wait=wait)
+    except (SinkError, ChecksumError):
+        raise
+    except EnvironmentFault as error:
+        raise EnvironmentFault(
+            f"MNIST cannot be downloaded: {error.found}",
+            expected="a connection, or the files on this machine",
+            fix="--set data.images=scikit-learn, or --set data.images=PATH/OF/MNIST",
+        ) from error
+    return kept / TRAIN_IMAGES

@@ -1,0 +1,1 @@
+"""Fetching public files: resumable, checked, whole or not there at all."""
