@@ -22,6 +22,7 @@ import onnx
 from stpl_deploy.cli.output import document_text
 from stpl_deploy.files import atomic_file
 from stpl_deploy.machine import describe
+from stpl_export.builders.ranked import full_rank_norms
 from stpl_export.builders.targets import PORTABLE
 from stpl_export.builders.trt import Target, load_builder
 from stpl_export.compose import forecast_onnx, rollout_onnx
@@ -51,7 +52,7 @@ def graphs_of(name: str, precision: str, wanted: list[str]) -> dict[str, onnx.Mo
         "forecast": lambda: forecast_onnx(step, state, FRAME, LENGTH),
         "rollout": lambda: rollout_onnx(step, state, FRAME, LENGTH, LENGTH),
     }
-    return {graph: fixed_batch(made[graph](), 1) for graph in wanted}
+    return {graph: fixed_batch(full_rank_norms(made[graph]()), 1) for graph in wanted}
 
 
 def main() -> None:

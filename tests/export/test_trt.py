@@ -55,6 +55,22 @@ def _bytes(model: onnx.ModelProto) -> bytes:
     return bytes(fixed_batch(full_rank_norms(model), 1).SerializeToString())
 
 
+def _random_feeds(step: onnx.ModelProto) -> dict[str, Any]:
+    random = np.random.default_rng(0)
+    feeds = {}
+    for value in step.graph.input:
+        shape = [2, *(axis.dim_value for axis in value.type.tensor_type.shape.dim[1:])]
+        feeds[value.name] = random.random(shape, dtype=np.float32)
+    return feeds
+
+
+def _results(model: onnx.ModelProto, feeds: dict[str, Any]) -> list[Any]:
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return list(session.run(None, feeds))
+
+
 @rtx
 @pytest.mark.parametrize("name", STEP_MODELS)
 def test_every_model_parses_without_a_warning_and_its_step_builds(
@@ -118,22 +134,51 @@ def test_turing_s_sums_are_the_products(name: str, step_of: StepMaker) -> None:
     step = step_of(name)
     summed = without_fp32_products(step)
     assert "MatMul" not in {node.op_type for node in summed.graph.node}
-    random = np.random.default_rng(0)
-    feeds = {}
-    for value in step.graph.input:
-        shape = [2, *(axis.dim_value for axis in value.type.tensor_type.shape.dim[1:])]
-        feeds[value.name] = random.random(shape, dtype=np.float32)
-    results = [
-        onnxruntime.InferenceSession(
-            model.SerializeToString(), providers=["CPUExecutionProvider"]
-        ).run(None, feeds)
-        for model in (step, summed)
-    ]
-    for one, other in zip(*results, strict=True):
+    feeds = _random_feeds(step)
+    for one, other in zip(_results(step, feeds), _results(summed, feeds), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
     half = make_half_step(step, "fp16").typed  # half products stay
     kinds = [node.op_type for node in without_fp32_products(half).graph.node]
     assert kinds.count("MatMul") == kinds.count("Softmax") > 0
+
+
+@pytest.mark.parametrize("name", ["modernn", "cms-lstm", "e3d-lstm"])
+def test_norms_weights_of_full_rank_change_no_bit(name: str, step_of: StepMaker) -> None:
+    step = step_of(name)
+    ranked = full_rank_norms(step)
+    before = {tensor.name: tensor for tensor in step.graph.initializer}
+    norms = [node for node in ranked.graph.node if node.op_type == "LayerNormalization"]
+    weights = {name for node in norms for name in node.input[1:]}
+    for tensor in ranked.graph.initializer:
+        dims = list(before[tensor.name].dims)
+        assert list(tensor.dims) == ([1, *dims] if tensor.name in weights else dims)
+        assert tensor.raw_data == before[tensor.name].raw_data
+    feeds = _random_feeds(step)
+    one, other = (_results(model, feeds) for model in (step, ranked))
+    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@rtx
+def test_norms_weights_of_full_rank_are_not_reshaped_by_the_parser(step_of: StepMaker) -> None:
+    builder = load_builder("trt-rtx")
+    forecast = _graphs(step_of("modernn"))["forecast"]
+    norms = [node for node in forecast.graph.node if node.op_type == "LayerNormalization"]
+    shuffles = []
+    for model in (forecast, full_rank_norms(forecast)):
+        network, _parser = builder.parse(fixed_batch(model, 1).SerializeToString(), Path("unused"))
+        kinds = builder.details(network, Target(PORTABLE))["layer_kinds"]
+        assert kinds["normalization"] == len(norms) > 50
+        shuffles.append(kinds["shuffle"])
+    assert shuffles[0] - shuffles[1] == 2 * len(norms)
+
+
+def test_a_weight_that_others_read_too_keeps_its_rank(step_of: StepMaker) -> None:
+    step = onnx.ModelProto()
+    step.CopyFrom(step_of("modernn"))
+    norm = next(node for node in step.graph.node if node.op_type == "LayerNormalization")
+    step.graph.node.append(onnx.helper.make_node("Identity", [norm.input[1]], ["copy"]))
+    dims = {t.name: list(t.dims) for t in full_rank_norms(step).graph.initializer}
+    assert dims[norm.input[1]] == dims[norm.input[2]][1:]
 
 
 @rtx

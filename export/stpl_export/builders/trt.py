@@ -151,7 +151,7 @@ class TrtBuilder:
             timing_cache.parent.mkdir(parents=True, exist_ok=True)
             timing_cache.write_bytes(memoryview(measured.serialize()))
         work = self.work(network)
-        details = self._details(network, target) | {
+        details = self.details(network, target) | {
             "build_seconds": round(time.monotonic() - begin, 2),
             "convolution_share": work.shares(),
             "warnings": len(self.log.warnings),
@@ -234,7 +234,9 @@ class TrtBuilder:
                 products[_type_name(source.dtype)] += macs
         return Work(dict(convolutions), dict(products))
 
-    def _details(self, network: Any, target: Target) -> dict[str, Any]:
+    def details(self, network: Any, target: Target) -> dict[str, Any]:
+        """What the manifest keeps about a parsed network."""
+
         def tensors(count: int, get: Callable[[int], Any]) -> dict[str, Any]:
             found = [get(n) for n in range(count)]
             return {t.name: {"type": _type_name(t.dtype), "shape": list(t.shape)} for t in found}
