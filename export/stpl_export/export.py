@@ -8,7 +8,9 @@ from collections.abc import Callable, Collection
 from datetime import datetime, timezone
 from pathlib import Path
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from stpl_deploy.bundle import (
     HALF_WEIGHTS,
@@ -27,6 +29,7 @@ from stpl_deploy.bundle import (
 from stpl_deploy.codec import Array
 from stpl_deploy.errors import AccuracyError, FrameError
 from stpl_deploy.frames import read_sequences
+from stpl_export.beside import read_beside
 from stpl_export.bisect import bisect_step
 from stpl_export.builders.plans import PlanRequest, build_plans
 from stpl_export.compose import forecast_onnx, rollout_onnx
@@ -40,7 +43,7 @@ from stpl_runtime.reference import Reference
 from stpl_runtime.verify import first_breach, verify_bundle
 from stpl_train.models import ForecasterModule
 from stpl_train.recipe import ArraySection, DataSection, SyntheticSection
-from stpl_train.run import Run, open_run
+from stpl_train.run import VALIDATION, Run, open_run
 
 Progress = Callable[[str], None]
 _TOOLS = ("stpl-deploy", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -82,10 +85,12 @@ def export_run(
         plans.check(precision)  # before minutes of work
     run = open_run(run_path)
     model = run.model()
-    frames, label = _sequences(run, data)
+    frames, observed, label = _sequences(run, data)
     with writing_bundle(out) as partial:
         progress("PyTorch reference in float32 and float64")
-        reference = make_reference(model, frames, run.recipe.data.context, label, sequences)
+        reference = make_reference(
+            model, frames, run.recipe.data.context, label, sequences, observed
+        )
         save_reference(partial / REFERENCE, reference)
         graphs, half = _write_graphs(partial, model, run, precision, keep_fp32, progress)
         bundle = seal(partial, _manifest(run, model, graphs, half))
@@ -102,12 +107,13 @@ def export_run(
     return open_bundle(out, checksums=False)
 
 
-def _sequences(run: Run, data: Path | None) -> tuple[Array, str]:
-    """Sequences `(N, T + K, C, H, W)` in model units, and where they came from."""
+def _sequences(run: Run, data: Path | None) -> tuple[Array, NDArray[np.bool_] | None, str]:
+    """Sequences `(N, T + K, C, H, W)` in model units, what was observed, where they came from."""
     section = run.recipe.data
     length = section.context + section.horizon
     if data is None:
-        return run.validation(), _label(section)
+        kept = run.validation()
+        return kept, read_beside(run.file(VALIDATION), kept)[0], _label(section)
     physical = read_sequences(data, run.frame_shape, section.codec)
     if physical.shape[1] < length:
         raise FrameError(
@@ -115,7 +121,12 @@ def _sequences(run: Run, data: Path | None) -> tuple[Array, str]:
             expected=f"at least {length} = {section.context} + {section.horizon}",
             fix="give longer sequences",
         )
-    return section.codec.model_from_physical(physical[:, :length]), data.name
+    observed = read_beside(data, physical)[0]
+    return (
+        section.codec.model_from_physical(physical[:, :length]),
+        None if observed is None else observed[:, :length],
+        data.name,
+    )
 
 
 def _label(section: DataSection) -> str:

@@ -15,6 +15,7 @@ from stpl_deploy.codec import Array, FrameCodec
 from stpl_deploy.errors import FrameError
 from stpl_deploy.frames import FrameShape, read_sequences
 from stpl_deploy.scores.images import Mask
+from stpl_export.beside import read_beside
 
 _BATCH = 8
 """Sequences that PyTorch runs at once."""
@@ -54,56 +55,72 @@ class Judged:
     """The recipe's `[data]`, resolved."""
 
 
-def open_judged(path: Path, *, engine: str = "onnx", threads: int | None = None) -> Judged:
+def open_judged(
+    path: Path,
+    *,
+    engine: str = "onnx",
+    threads: int | None = None,
+    horizon: int | None = None,
+    testing: bool = False,
+) -> Judged:
     """Open a run or a bundle.
 
     Args:
         path: its directory.
         engine: of a bundle.
         threads: compute threads; None takes what this process may use.
+        horizon: frames to predict; None: as it was trained.
+        testing: without `horizon`, the recipe's `data.test_horizon`, where it has one.
 
     Raises:
         RunError: neither a run nor a bundle, or a broken run.
         BundleError: a broken bundle.
     """
     if (path / MANIFEST).is_file():
-        return _bundle(path, engine, threads)
-    return _run(path, threads)
+        return _bundle(path, engine, threads, horizon, testing)
+    return _run(path, threads, horizon, testing)
 
 
-def _bundle(path: Path, engine: str, threads: int | None) -> Judged:
+def _asked(horizon: int | None, testing: bool, data: Mapping[str, Any], trained: int) -> int:
+    return horizon or int((data.get("test_horizon") if testing else None) or trained)
+
+
+def _bundle(
+    path: Path, engine: str, threads: int | None, horizon: int | None, testing: bool
+) -> Judged:
     from stpl_runtime.engine import open_session
     from stpl_runtime.predict import graphs_needed, predict_sequences
     from stpl_runtime.reference import load_reference
 
     bundle = open_bundle(path)
     manifest = bundle.manifest
-    session = open_session(
-        bundle, graphs_needed(manifest, manifest.horizon), engine=engine, threads=threads
-    )
+    asked = _asked(horizon, testing, manifest.recipe.get("data", {}), manifest.horizon)
+    session = open_session(bundle, graphs_needed(manifest, asked), engine=engine, threads=threads)
 
     def own() -> Material:
         reference = load_reference(bundle)
         frames = np.concatenate([reference.context, reference.truth], axis=1)
         return Material(
-            f"the bundle's reference: {reference.data}", manifest.codec.physical_from_model(frames)
+            f"the bundle's reference: {reference.data}",
+            manifest.codec.physical_from_model(frames),
+            None if reference.observed is None else _always(reference.observed),
         )
 
     return Judged(
         name=f"{manifest.model.name}, {manifest.model.parameters:,} parameters",
         how=f"{session.engine} on {session.provider}, {manifest.precision}",
         context=manifest.context,
-        horizon=manifest.horizon,
+        horizon=asked,
         frame=manifest.frame,
         codec=manifest.codec,
         cadence_s=manifest.cadence_s,
-        predict=lambda frames: predict_sequences(bundle, session, frames, manifest.horizon),
+        predict=lambda frames: predict_sequences(bundle, session, frames, asked),
         own=own,
         data=manifest.recipe.get("data", {}),
     )
 
 
-def _run(path: Path, threads: int | None) -> Judged:
+def _run(path: Path, threads: int | None, horizon: int | None, testing: bool) -> Judged:
     import torch
 
     from stpl_deploy.machine import usable_cpus
@@ -112,13 +129,15 @@ def _run(path: Path, threads: int | None) -> Judged:
 
     run = open_run(path)
     data = run.recipe.data
+    document = data.model_dump(exclude_none=True)
+    asked = _asked(horizon, testing, document, data.horizon)
     model = run.model()
     torch.set_num_threads(threads or usable_cpus())
 
     def predict(frames: Array) -> Array:
         inside = data.codec.model_from_physical(frames)  # (N, T, C, H, W)
         # The values of the frames to come are not read, only their number.
-        room = np.zeros((len(inside), data.horizon, *inside.shape[2:]), np.float32)
+        room = np.zeros((len(inside), asked, *inside.shape[2:]), np.float32)
         sequences = np.concatenate([inside, room], axis=1)
         return data.codec.physical_from_model(forecasts(model, sequences, data.context, _BATCH))
 
@@ -132,13 +151,13 @@ def _run(path: Path, threads: int | None) -> Judged:
         name=f"{run.recipe.model.name}, {parameters:,} parameters",
         how="PyTorch, float32",
         context=data.context,
-        horizon=data.horizon,
+        horizon=asked,
         frame=run.frame_shape,
         codec=data.codec,
         cadence_s=data.cadence_s,
         predict=predict,
         own=own,
-        data=data.model_dump(exclude_none=True),
+        data=document,
     )
 
 
@@ -162,7 +181,7 @@ def read_material(path: Path, judged: Judged) -> Material:
             fix="give longer sequences",
         )
     every = range(0, frames.shape[1] - length + 1, judged.horizon)
-    seen, times = _read_beside(path, frames)
+    seen, times = read_beside(path, frames)
 
     def cut(values: NDArray[np.generic]) -> NDArray[np.generic]:
         """`(N, S, ...)` -> `(N windows, T + K, ...)`."""
@@ -177,42 +196,10 @@ def read_material(path: Path, judged: Judged) -> Material:
 
 
 def _beside(path: Path, frames: Array) -> tuple[Mask | None, NDArray[np.datetime64] | None]:
-    observed, times = _read_beside(path, frames)
+    observed, times = read_beside(path, frames)
     return None if observed is None else _always(observed), times
 
 
 def _always(observed: NDArray[np.generic]) -> Mask:
     """`(N, T + K, H, W)` -> `(N, H, W)`: observed in every frame."""
     return np.asarray(observed.astype(np.bool_).all(axis=1), np.bool_)
-
-
-def _read_beside(
-    path: Path, frames: Array
-) -> tuple[NDArray[np.bool_] | None, NDArray[np.datetime64] | None]:
-    """`observed` `(N, S, H, W)` and `time` `(N, S)` of an .npz, where it has them."""
-    if path.suffix.lower() != ".npz":
-        return None, None
-    with np.load(path, allow_pickle=False) as archive:
-        found = {name: archive[name] for name in ("observed", "time") if name in archive.files}
-    sizes = {"observed": (*frames.shape[:2], *frames.shape[3:]), "time": frames.shape[:2]}
-    for name, values in found.items():
-        if values.shape == sizes[name][1:] and len(frames) == 1:
-            found[name] = values[None]  # one sequence, as (T, C, H, W) is
-        elif values.shape != sizes[name]:
-            raise FrameError(
-                f"{path}: `{name}` has the shape {values.shape}",
-                expected=f"{sizes[name]}, for frames of {frames.shape}",
-                fix="save both of the same sequences",
-            )
-    times = found.get("time")
-    if times is not None and times.dtype.kind != "M":
-        raise FrameError(
-            f"{path}: `time` has dtype {times.dtype}",
-            expected="datetime64",
-            fix="save it as datetime64[s]",
-        )
-    observed = found.get("observed")
-    return (
-        None if observed is None else observed.astype(np.bool_),
-        None if times is None else times.astype("datetime64[ns]"),
-    )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from stpl_deploy.codec import Array
@@ -31,6 +32,7 @@ def make_reference(
     context: int,
     data: str,
     most: int = MOST_SEQUENCES,
+    observed: NDArray[np.bool_] | None = None,
 ) -> Reference:
     """Run the closed loop in PyTorch, in float32 and float64.
 
@@ -40,6 +42,7 @@ def make_reference(
         context: T.
         data: where the sequences came from, for the report.
         most: use at most so many sequences (and at most 16 MB of them).
+        observed: `(N, T + K, H, W)`, False where a pixel was not observed; None: all were.
     """
     keep = max(1, min(most, len(sequences), MOST_BYTES // (3 * sequences[0].nbytes)))
     sequences = sequences[:keep]
@@ -55,6 +58,7 @@ def make_reference(
         )
         for name in state64
     }
+    seen = None if observed is None or observed[:keep].all() else observed[:keep]
     return Reference(
         data=data,
         context=sequences[:, :context],
@@ -63,6 +67,7 @@ def make_reference(
         float64=double.numpy(),
         tolerance=np.asarray([_tolerance(value) for value in gap]),
         states=states,
+        observed=seen,
     )
 
 

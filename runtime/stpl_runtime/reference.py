@@ -42,6 +42,8 @@ class Reference:
     tolerance: Double
     """`(K,)`: greatest difference from float64 that an fp32 engine may show at each lead time."""
     states: dict[str, ReferenceState]
+    observed: NDArray[np.bool_] | None = None
+    """`(N, T + K, H, W)`, False where a pixel was not observed; None: all were."""
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Name -> array, as `reference.npz` holds them."""
@@ -53,6 +55,8 @@ class Reference:
             "float64": self.float64,
             "tolerance": self.tolerance,
         }
+        if self.observed is not None:
+            plain["observed"] = self.observed
         for name, state in self.states.items():
             plain[f"state/{name}"] = state.values
             plain[f"state_tolerance/{name}"] = np.asarray(state.tolerance)
@@ -83,6 +87,7 @@ def load_reference(bundle: Bundle) -> Reference:
                 float64=archive["float64"],
                 tolerance=archive["tolerance"],
                 states=states,
+                observed=archive["observed"] if "observed" in archive.files else None,
             )
     except (OSError, KeyError, ValueError, EOFError) as error:
         raise BundleError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stpl_deploy.bundle import (
     AccuracyReport,
@@ -126,11 +127,12 @@ def _leads(
     truth = reference.truth[:batch]
     error = np.abs(frames.astype(np.float64) - exact)  # (B, K, C, H, W)
     finite = np.isfinite(frames).all()
+    seen = _observed(reference, batch)  # (B, K, 1, H, W)
     leads = []
     for k in range(error.shape[1]):
         squared = float(np.mean(np.square(error[:, k])))
-        ours = float(np.mean(np.square(frames[:, k].astype(np.float64) - truth[:, k])))
-        theirs = float(np.mean(np.square(exact[:, k] - truth[:, k])))
+        ours = _mse(frames[:, k].astype(np.float64) - truth[:, k], seen[:, k])
+        theirs = _mse(exact[:, k] - truth[:, k], seen[:, k])
         leads.append(
             LeadAccuracy(
                 lead=k + 1,
@@ -143,6 +145,20 @@ def _leads(
             )
         )
     return tuple(leads)
+
+
+def _observed(reference: Reference, batch: int) -> NDArray[np.bool_]:
+    """Where the truth is one, `(B, K, 1, H, W)`."""
+    truth = reference.truth[:batch]
+    if reference.observed is None:
+        return np.ones((*truth.shape[:2], 1, 1, 1), np.bool_)
+    return np.asarray(reference.observed[:batch, -truth.shape[1] :, None], np.bool_)
+
+
+def _mse(gap: NDArray[np.float64], where: NDArray[np.bool_]) -> float:
+    """Mean square of `(B, C, H, W)` where `(B, 1, H, W)` is true; 0 where it never is."""
+    counted = np.broadcast_to(where, gap.shape)
+    return float(np.square(gap).sum(where=counted) / max(1, counted.sum()))
 
 
 def _state_error(
