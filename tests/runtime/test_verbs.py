@@ -264,12 +264,13 @@ def test_stream_on_an_empty_folder_waits(cli: Cli, bundle: Bundle, tmp_path: Pat
     assert code == 0
     assert "received 0 = 0" in stdout
     assert err.splitlines() == [
-        f"watching {tmp_path}: 4 frames needed, cadence learned from the first two; Ctrl-C ends",
+        f"watching folder:{tmp_path}: 4 frames needed, "
+        "cadence learned from the first frames; Ctrl-C ends",
         "no --sink: nowcasts are only counted; try: --sink png:out",
     ]
     _, _, err = cli(*words, "--cadence", 5, "--sink", f"png:{tmp_path}/out")
     assert err.splitlines() == [
-        f"watching {tmp_path}: 4 frames needed, every 5 s (cadence stated); Ctrl-C ends"
+        f"watching folder:{tmp_path}: 4 frames needed, every 5 s (cadence stated); Ctrl-C ends"
     ]
 
 
