@@ -43,19 +43,30 @@ class ArchiveSpec:
 
 
 def archive_spec(
-    recipe: Mapping[str, Any], reader: str | None, variable: str | None
+    recipe: Mapping[str, Any],
+    reader: str | None,
+    variable: str | None,
+    domain: tuple[int, int] | None = None,
 ) -> ArchiveSpec:
-    """How the recipe in a manifest read its archive; what the user says comes first."""
+    """How the recipe in a manifest read its archive; what the user says comes first.
+
+    Args:
+        recipe: of the manifest.
+        reader: the user's word; None finds one.
+        variable: the user's; None takes the recipe's.
+        domain: (H, W) of a field that the model covers in tiles: all of it, nothing cropped.
+    """
     data = recipe.get("data", {})
     if data.get("source") != "archive":
         return ArchiveSpec(reader, variable)
     if data.get("tiles"):  # whose frames were never averaged
         return ArchiveSpec(reader, variable or data.get("variable"), every=data.get("every", 1))
-    crop = data.get("crop")
+    crop = None if domain else data.get("crop")
     zr = data.get("codec", {}).get("zr")
     fit = Fit(
         crop=None if crop is None else (crop[0], crop[1], crop[2], crop[3]),
-        size=(data["frame"][1], data["frame"][2]),
+        size=domain or (data["frame"][1], data["frame"][2]),
+        bilinear=data.get("resize") == "bilinear",
         **({} if zr is None else {"zr": (zr[0], zr[1])}),
     )
     return ArchiveSpec(reader, variable or data.get("variable"), fit, int(data.get("every", 1)))
@@ -160,7 +171,7 @@ def _fit(dataset: xr.Dataset, spec: SourceSpec, how: ArchiveSpec, where: str) ->
         raise FrameError(
             f"{where} has frames of the shape {tuple(shape)}",
             expected=f"{spec.shape} (channels, height, width)",
-            fix="resize or crop them, or train on this archive with data.crop and data.frame",
+            fix=f"--grid {shape[1]}x{shape[2]} covers them in tiles of the model",
         )
     return how.fit
 

@@ -52,6 +52,12 @@ def predict(
     variable: Annotated[
         str | None, typer.Option(help="Variable to read, where a file holds several.")
     ] = None,
+    grid: Annotated[
+        str | None, typer.Option(help="HxW of larger frames: covered by tiles of the model.")
+    ] = None,
+    overlap: Annotated[
+        int | None, typer.Option(min=0, help="Pixels that tiles share [a quarter].")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
 ) -> None:
@@ -64,24 +70,32 @@ def predict(
     from stpl_runtime.predict import graphs_needed
     from stpl_runtime.sinks.writers import check_installed
     from stpl_runtime.source import SourceSpec
+    from stpl_runtime.tiles import domain_size, on_domain
     from stpl_runtime.window import check_cadence
 
     check_installed(out.suffix.lower())
     opened = open_bundle(bundle)
     manifest = opened.manifest
     check_cadence(cadence)
+    domain = None if grid is None else domain_size(grid)
     spec = SourceSpec(
-        manifest.frame, manifest.codec, time_format, cadence or manifest.cadence_s, mtime
+        (manifest.frame[0], *(domain or manifest.frame[1:])),
+        manifest.codec,
+        time_format,
+        cadence or manifest.cadence_s,
+        mtime,
     )
     if reader is not None or variable is not None or needs_reader(frames):
         from stpl_runtime.archive import archive_spec, read_archive
 
-        how = archive_spec(manifest.recipe, reader, variable)
+        how = archive_spec(manifest.recipe, reader, variable, domain)
         context = read_archive(frames, manifest.context, spec, how)
     else:
         context = read_context(frames, manifest.context, spec)
     steps = manifest.horizon if horizon is None else horizon
     session = open_session(opened, graphs_needed(manifest, steps), engine=engine, threads=threads)
+    if domain is not None:
+        opened, session = on_domain(opened, session, domain, overlap)
     report = _run(opened, session, context, steps, out)
     if json:
         print_json(report)

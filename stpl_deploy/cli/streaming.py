@@ -52,6 +52,10 @@ SourceOptions = Annotated[
     list[str] | None,
     typer.Option("--source-option", help="NAME=VALUE for the source; repeatable."),
 ]
+GridSize = Annotated[
+    str | None, typer.Option("--grid", help="HxW of larger frames: covered by tiles.")
+]
+Overlap = Annotated[int | None, typer.Option(min=0, help="Pixels that tiles share [a quarter].")]
 Lateness = Annotated[int | None, typer.Option(help="Slots that a frame may be late [T-1].")]
 Keep = Annotated[int | None, typer.Option(min=1, help="Nowcasts to keep, the newest [all].")]
 KeepAge = Annotated[
@@ -81,6 +85,8 @@ class StreamOptions:
     reader: str | None = None
     variable: str | None = None
     source_options: Sequence[str] = ()
+    grid: str | None = None
+    overlap: int | None = None
     lateness: int | None = None
     keep: int | None = None
     keep_age: str | None = None
@@ -117,17 +123,21 @@ def open_stream(options: StreamOptions, watchers: Sequence[Watcher] = ()) -> Ope
     from stpl_runtime.sink import open_sink
     from stpl_runtime.source import open_source
     from stpl_runtime.stream import Stream
+    from stpl_runtime.tiles import domain_size, on_domain
     from stpl_runtime.window import check_cadence
 
     bundle = open_bundle(options.bundle)
     manifest = bundle.manifest
     check_cadence(options.cadence)
     cadence = options.cadence or manifest.cadence_s
-    source = open_source(options.source, source_spec(options, manifest, cadence))
+    domain = None if options.grid is None else domain_size(options.grid)
+    source = open_source(options.source, source_spec(options, manifest, cadence, domain))
     kept = sink_spec(options)
     sinks = [open_sink(text, kept) for text in options.sinks]
     graphs = graphs_needed(manifest, options.horizon or manifest.horizon)
     session = open_session(bundle, graphs, engine=options.engine, threads=options.threads)
+    if domain is not None:
+        bundle, session = on_domain(bundle, session, domain, options.overlap)
     ledger = Ledger()
     nowcaster = Nowcaster(
         bundle,
@@ -146,14 +156,19 @@ def open_stream(options: StreamOptions, watchers: Sequence[Watcher] = ()) -> Ope
     return OpenStream(stream, bundle, cadence, notes)
 
 
-def source_spec(options: StreamOptions, manifest: Manifest, cadence_s: float | None) -> SourceSpec:
+def source_spec(
+    options: StreamOptions,
+    manifest: Manifest,
+    cadence_s: float | None,
+    domain: tuple[int, int] | None = None,
+) -> SourceSpec:
     """What a source must know; frames of another size are fitted as the recipe did in training."""
     from stpl_runtime.archive import archive_spec
     from stpl_runtime.source import SourceSpec
 
-    how = archive_spec(manifest.recipe, options.reader, options.variable)
+    how = archive_spec(manifest.recipe, options.reader, options.variable, domain)
     return SourceSpec(
-        shape=manifest.frame,
+        shape=(manifest.frame[0], *(domain or manifest.frame[1:])),
         codec=manifest.codec,
         time_format=options.time_format,
         cadence_s=cadence_s,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,8 +16,7 @@ from stpl_runtime.engine import Session, closed_loop, open_session
 from stpl_runtime.nowcaster import Nowcaster
 from stpl_runtime.predict import predict_sequences
 from stpl_runtime.tiles import TiledSession, Tiling, default_overlap, domain_size, on_domain
-
-from .conftest import START, slot_time
+from tests.runtime.conftest import START, Cli, slot_time
 
 DOMAIN = (37, 22)
 
@@ -156,3 +157,34 @@ def test_an_overlap_of_more_than_half_a_tile_is_refused(bundle: Bundle, session:
     with pytest.raises(UsageError, match="0 to 8"):
         on_domain(bundle, session, (64, 64), 9)
     assert default_overlap((16, 32)) == 4
+
+
+def test_predict_and_stream_cover_a_larger_field(
+    cli: Cli, bundle: Bundle, tiled: tuple[Bundle, Session], tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out.npz"
+    folder.mkdir()
+    for frame in frames_of(4):
+        np.save(folder / f"{frame.valid_time:%Y%m%d%H%M}.npy", frame.data)
+    sequence = np.stack([frame.data for frame in frames_of(4)])[None]
+    wanted = predict_sequences(*tiled, sequence, 3)[0]
+    size = ("--grid", "37x22", "--overlap", 5)
+    assert cli("predict", bundle.path, folder, "--out", out, *size)[0] == 0
+    np.testing.assert_array_equal(np.load(out)["frames"], wanted)
+    sink = ("--sink", f"npz:{tmp_path / 'live'}", "--cadence", 300, "--max-nowcasts", 1)
+    code, _, err = cli("stream", bundle.path, folder, *size, *sink)
+    assert code == 0, err
+    (streamed,) = (tmp_path / "live").glob("*.npz")
+    np.testing.assert_array_equal(np.load(streamed)["frames"], wanted)
+
+
+def test_a_size_that_the_frames_do_not_have_is_told(
+    cli: Cli, bundle: Bundle, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "in.npy", np.zeros((4, 1, *DOMAIN), np.float32))
+    code, _, err = cli(
+        "predict", bundle.path, tmp_path / "in.npy", "--out", tmp_path / "o.npz", "--grid", "40x40"
+    )
+    assert code == 2
+    assert "(4, 1, 37, 22)" in err
+    assert "40, 40" in err
