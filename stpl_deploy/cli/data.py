@@ -44,14 +44,20 @@ def inspect(
     picture: Annotated[
         Path | None, typer.Option("--picture", help="Write first and last frame as a picture.")
     ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="Say what is missing for this recipe; exit 2 if anything."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Say what a file or folder holds: times, gaps, range, units, masks, grid."""
+    from stpl_deploy.cli.for_recipe import Expected
     from stpl_deploy.cli.output import print_json
     from stpl_deploy.reader import ReadOptions
     from stpl_deploy.readers.opening import joined_pieces
     from stpl_deploy.readers.survey import Surveyor
 
+    expected = None if recipe is None else Expected(recipe, path)
     surveyor = Surveyor()
     for part, files in joined_pieces(path, reader, ReadOptions(variable=variable)):
         surveyor.add(part, files)
@@ -61,9 +67,12 @@ def inspect(
 
         save_sights(picture, survey, surveyor.sights)
     if json:
-        print_json(survey.document())
+        extra = {} if expected is None else {"recipe": expected.document(survey)}
+        print_json(survey.document() | extra)
     else:
         _print(path, survey)
+    if expected is not None:
+        expected.report(survey, quiet=json)
 
 
 @data.command()

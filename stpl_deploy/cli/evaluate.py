@@ -51,6 +51,12 @@ def evaluate(
         str | None,
         typer.Option(help="Of persistence,flow,day,week; default: all that the data allow."),
     ] = None,
+    horizon: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Frames to predict, with --data or --part; default: as trained or tested."
+        ),
+    ] = None,
     engine: Annotated[str, typer.Option(help="Engine to run a bundle on.")] = "onnx",
     threads: Annotated[
         int | None,
@@ -64,6 +70,13 @@ def evaluate(
     """Score forecasts per lead time, beside persistence, optical flow and the day before."""
     if out is not None:
         _check_out(out, overwrite)
+    given = data is not None or part is not None
+    if horizon is not None and not given:
+        raise UsageError(
+            f"--horizon {horizon} for the sequences that it carries, which have their own",
+            expected="--horizon with --data or --part",
+            fix="--part test, or --data D",
+        )
     limits = None if thresholds is None else _numbers("--thresholds", thresholds)
     sides = [round(side) for side in _numbers("--scales", scales)]
     if min(sides, default=1) < 1:
@@ -79,7 +92,7 @@ def evaluate(
         from stpl_export.evaluate import evaluate as scored
         from stpl_export.judged import open_judged
 
-        judged = open_judged(path, engine=engine, threads=threads)
+        judged = open_judged(path, engine=engine, threads=threads, horizon=horizon, testing=given)
     if out is not None:  # told now, and not when all is done
         _drawing()
     if words is None and importlib.util.find_spec("cv2") is None:

@@ -39,6 +39,9 @@ def train(
     recipes: Annotated[
         bool, typer.Option("--list", help="List the shipped recipes, and train nothing.")
     ] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print the whole recipe as TOML, and train nothing.")
+    ] = False,
 ) -> None:
     """Train a recipe; Ctrl-C saves, --resume goes on from there."""
     from stpl_deploy.cli.extras import import_from_here, needs
@@ -46,6 +49,9 @@ def train(
 
     if recipes:
         _print_recipes(json)
+        return
+    if show:
+        _show(recipe, settings, model, json)
         return
     target = _checked(recipe, out, settings, model, resume, device)
     import_from_here()
@@ -123,6 +129,26 @@ def _print_recipes(json: bool) -> None:
     width = max(map(len, titles))
     for name, title in titles.items():
         print(f"{name:{width}}  {title}")
+
+
+def _show(recipe: str | None, settings: list[str] | None, model: str | None, json: bool) -> None:
+    from stpl_deploy.cli.extras import needs
+    from stpl_deploy.cli.output import print_json
+
+    if recipe is None:
+        raise UsageError(
+            "--show without RECIPE", expected="a recipe", fix="stpl-deploy train --list"
+        )
+    with needs("train"):
+        import tomli_w
+
+        from stpl_train.recipe import load_recipe
+
+    document = load_recipe(recipe, settings or (), model).model_dump(mode="json", exclude_none=True)
+    if json:
+        print_json(document)
+    else:
+        print(tomli_w.dumps(document), end="")
 
 
 def _document(result: TrainingResult) -> dict[str, object]:

@@ -1,5 +1,7 @@
 """Fits frames to a model's grid: a crop, then an area mean; the grid goes along.
 
+Pictures may be resized between their four nearest pixels instead, as the papers' code does.
+
 Reflectivity is averaged as rain rate, never in decibels. A pixel of the new
 grid is no data where less than half of its area was observed.
 """
@@ -31,7 +33,9 @@ class Fit:
     crop: Crop | None = None
     """What is cut out first; None: everything."""
     size: tuple[int, int] | None = None
-    """(H, W) of the result, at most the crop's; None: as cut."""
+    """(H, W) of the result, at most the crop's unless `bilinear`; None: as cut."""
+    bilinear: bool = False
+    """Between the four nearest pixels, in place of area means."""
     zr: tuple[float, float] = MARSHALL_PALMER
     """a and b of Z = a R^b, by which reflectivity is averaged."""
 
@@ -49,7 +53,7 @@ class Fit:
                 fix="another data.crop = [top, left, height, width]",
             )
         rows, columns = self.size or (height, width)
-        if rows > height or columns > width:
+        if (rows > height or columns > width) and not self.bilinear:
             raise FrameError(
                 f"{where} has {height}x{width} pixels",
                 expected=f"at least the model's {rows}x{columns}",
@@ -81,8 +85,9 @@ class Fit:
             state = state[..., top : top + height, left : left + width]
         if self.size is None or self.size == frames.shape[2:]:
             return frames, state
-        down = _shares(frames.shape[2], self.size[0])  # (h, H)
-        across = _shares(frames.shape[3], self.size[1]).T  # (W, w)
+        weights = _between if self.bilinear else _shares
+        down = weights(frames.shape[2], self.size[0])  # (h, H)
+        across = weights(frames.shape[3], self.size[1]).T  # (W, w)
         new = np.empty((*frames.shape[:2], *self.size), np.float32)
         states = np.empty((len(frames), *self.size), np.uint8)
         for n in range(len(frames)):
@@ -119,3 +124,10 @@ def _shares(source: int, target: int) -> Floats:
     old = np.arange(source)
     overlap = np.minimum(high, old + 1) - np.maximum(low, old)
     return np.asarray(np.clip(overlap, 0, None) * (target / source), np.float64)
+
+
+def _between(source: int, target: int) -> Floats:
+    """`(target, source)`: how near each new centre is to the two old ones around it."""
+    centre = np.clip((np.arange(target) + 0.5) * (source / target) - 0.5, 0, source - 1)
+    distance = np.abs(centre[:, None] - np.arange(source))
+    return np.asarray(np.clip(1 - distance, 0, None), np.float64)

@@ -59,7 +59,10 @@ class Trainer:
         # Built after the weights lie on the device, so that the moments are put there too.
         fabric.to_device(self.model)
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=self.training.lr, weight_decay=self.training.weight_decay
+            self.model.parameters(),
+            lr=self.training.lr,
+            betas=self.training.betas,
+            weight_decay=self.training.weight_decay,
         )
         restore_optimizer(self.model, self.optimizer, state.moments)
         self.unrolled, self.stepper = fabric.setup(TrainingPass(self.model), self.optimizer)

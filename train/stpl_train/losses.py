@@ -6,15 +6,15 @@ from typing import Literal
 
 from torch import Tensor
 
-Loss = Literal["sse-sae", "sse", "mse"]
+Loss = Literal["sse-sae", "sse-2sae", "sse", "mse"]
 
 
 def sequence_loss(kind: Loss, guesses: Tensor, frames: Tensor, *, skip_first: bool) -> Tensor:
     """Compare every guess with the frame it guesses.
 
-    `sse-sae`: (sum of squares + sum of absolutes) / 4 (MoDeRNN); `sse`: sum of squares / 2
-    (CMS-LSTM, PredRNN++, MIM), both summed over the batch too; `mse`: the mean of squares
-    (PredRNN, OpenSTL).
+    `sse-sae`: (sum of squares + sum of absolutes) / 4 (MoDeRNN); `sse-2sae`: sum of squares / 2 +
+    sum of absolutes (E3D-LSTM); `sse`: sum of squares / 2 (CMS-LSTM, PredRNN++, MIM), all summed
+    over the batch too; `mse`: the mean of squares (PredRNN, OpenSTL).
 
     Args:
         kind: which one.
@@ -32,6 +32,8 @@ def sequence_loss(kind: Loss, guesses: Tensor, frames: Tensor, *, skip_first: bo
         return error.square().mean()
     if kind == "sse":
         return error.square().sum() / 2
+    if kind == "sse-2sae":
+        return error.square().sum() / 2 + error.abs().sum()
     return (error.square().sum() + error.abs().sum()) / 4
 
 

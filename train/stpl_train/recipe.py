@@ -1,19 +1,17 @@
 """Recipes: TOML with `[model]`, `[data]` and `[training]`; a typo is an error.
 
 A recipe is a file or the name of one that is shipped in `stpl_train/recipes/`. Any key can be set
-from the command line: `--set training.iterations=500`.
+from the command line: `--set training.iterations=500`. `extends = "NAME"` at its top takes the keys
+of another recipe (`stpl_train.recipe_text`).
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-import tomllib
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -27,6 +25,12 @@ from pydantic import (
 
 from stpl_deploy.codec import FrameCodec
 from stpl_deploy.errors import RecipeError, first_problem
+from stpl_train.recipe_text import apply_setting, read_document, recipe_title, shipped_recipes
+
+__all__ = ["Recipe", "load_recipe", "parse_recipe", "recipe_title", "shipped_recipes"]
+
+
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Section(BaseModel):
@@ -117,12 +121,17 @@ class ArchiveSection(_Section):
     tiles: bool = False
     """Where the data's frames are larger, cut them into tiles of `frame`'s size in place of area
     means. Tiles that are half unobserved are left out."""
-    least_echo: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    resize: Literal["area", "bilinear"] = "area"
+    """How frames of another size become `frame`: area means, which never make them finer, or
+    between the four nearest pixels, as the papers' code resizes pictures."""
+    least_echo: Share = 0.0
     """Tiles in which a smaller share of the pixels holds anything are not trained on."""
     crop: tuple[NonNegativeInt, NonNegativeInt, PositiveInt, PositiveInt] | None = None
     """Top, left, height and width in pixels of the data."""
     context: PositiveInt = 10
     horizon: PositiveInt = 10
+    test_horizon: PositiveInt | None = None
+    """K where the model is evaluated on the test part or on other data; None: `horizon`."""
     every: PositiveInt = 1
     """Thinning: a window takes every n-th frame."""
     stride: PositiveInt = 1
@@ -131,18 +140,24 @@ class ArchiveSection(_Section):
     """`published`: as it came with the data; `time`: training, validation and test are three blocks
     of time; None: published where there is one."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    test_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    test_fraction: Share = 0.1
     """The last part of the data; training never reads it."""
     validation_sequences: PositiveInt = 256
     """At most so many windows of the validation part, evenly spread."""
     cadence_s: PositiveFloat | None = None
     """Seconds between the frames of a window; None takes the data's; another is refused."""
+    expects: str = ""
+    """What data this is for, in words: for whoever does not have it yet."""
+    fetch: str = ""
+    """The public set that has it: `stpl-deploy data fetch`."""
     codec: FrameCodec = FrameCodec()
 
     @model_validator(mode="after")
     def _holds(self) -> ArchiveSection:
         if self.validation_fraction + self.test_fraction >= 1:
             raise ValueError("validation_fraction and test_fraction must leave frames for training")
+        if self.tiles and self.resize == "bilinear":
+            raise ValueError('tiles are cut, not resized: leave out resize = "bilinear"')
         if self.tiles and self.frame is None:
             raise ValueError("tiles need a frame, such as [1, 128, 128]")
         if not self.paths:
@@ -195,9 +210,11 @@ class TrainingSection(_Section):
     warmup: NonNegativeInt = 0
     """Iterations over which the learning rate rises linearly from zero."""
     weight_decay: NonNegativeFloat = 0.01
-    loss: Literal["sse-sae", "sse", "mse"] = "sse-sae"
-    """`sse-sae`: (sum of squares + sum of absolutes) / 4, `sse`: sum of squares / 2, both summed
-    over the batch; `mse`: mean of squares."""
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    """Of Adam's two moments."""
+    loss: Literal["sse-sae", "sse-2sae", "sse", "mse"] = "sse-sae"
+    """`sse-sae`: (sum of squares + sum of absolutes) / 4, `sse-2sae`: sum of squares / 2 + sum of
+    absolutes, `sse`: sum of squares / 2, all summed over the batch; `mse`: mean of squares."""
     skip_first_guess: bool = True
     """Leave the guess of frame 2 out of the loss, as MoDeRNN's and CMS-LSTM's code does."""
     sampling: Literal["scheduled", "reverse"] = "scheduled"
@@ -254,14 +271,6 @@ class Recipe(_Section):
     imported: ImportedSection | None = None
 
 
-def shipped_recipes() -> list[str]:
-    """Names of the recipes in the package."""
-    folder = resources.files("stpl_train") / "recipes"
-    return sorted(
-        item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml")
-    )
-
-
 def load_recipe(
     name: str, settings: Sequence[str] = (), model: str | None = None, *, rest: str = ""
 ) -> Recipe:
@@ -277,18 +286,12 @@ def load_recipe(
     Raises:
         RecipeError: no such recipe, not TOML, an unknown key, or a value that does not fit.
     """
-    document = _document(name, rest)
+    document = read_document(name, rest)
     if model is not None:
         document["model"] = {"name": model}
     for setting in settings:
-        _apply(document, setting)
+        apply_setting(document, setting)
     return parse_recipe(document)
-
-
-def recipe_title(name: str) -> str:
-    """What a shipped recipe says about itself in its first line."""
-    text = (resources.files("stpl_train") / "recipes" / f"{name}.toml").read_text()
-    return text.partition("\n")[0].lstrip("# ")
 
 
 def parse_recipe(document: dict[str, Any]) -> Recipe:
@@ -312,7 +315,7 @@ def settings_document(settings: Sequence[str]) -> dict[str, Any]:
     """
     document: dict[str, Any] = {}
     for setting in settings:
-        _apply(document, setting)
+        apply_setting(document, setting)
     return document
 
 
@@ -336,50 +339,3 @@ def _known(where: tuple[int | str, ...]) -> list[str]:
     }
     inside = [str(part) for part in where[:-1] if str(part) in sections]
     return list(sections[inside[-1]].model_fields if inside else Recipe.model_fields)
-
-
-def _document(name: str, rest: str) -> dict[str, Any]:
-    path = Path(name)
-    if path.suffix == ".toml" or path.is_file():
-        if not path.is_file():
-            raise RecipeError(
-                f"no recipe file {path}", expected="a .toml file", fix="check the path"
-            )
-        text, where = path.read_text(), str(path)
-    elif name in shipped_recipes():
-        text = (resources.files("stpl_train") / "recipes" / f"{name}.toml").read_text()
-        where = name
-    else:
-        near = difflib.get_close_matches(name, shipped_recipes(), n=1, cutoff=0.4)
-        raise RecipeError(
-            f"no recipe {name}",
-            expected=f"a .toml file or one of {', '.join(shipped_recipes())}",
-            fix=f"stpl-deploy train {near[0]}{rest}" if near else "stpl-deploy train --list",
-        )
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(
-            f"{where} is not TOML: {error}", expected="TOML", fix="mend that line"
-        ) from error
-
-
-def _apply(document: dict[str, Any], setting: str) -> None:
-    key, equals, text = setting.partition("=")
-    parts = key.strip().split(".")
-    if not equals or len(parts) < 2 or not all(parts):
-        raise RecipeError(
-            f"--set {setting}", expected="section.key=value", fix="--set training.iterations=500"
-        )
-    try:
-        value = tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()  # a bare word is a string
-    at = document
-    for part in parts[:-1]:
-        at = at.setdefault(part, {})
-        if not isinstance(at, dict):
-            raise RecipeError(
-                f"--set {setting}: {part} is a value", expected="a section", fix="check the key"
-            )
-    at[parts[-1]] = value

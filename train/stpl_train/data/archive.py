@@ -19,6 +19,7 @@ from stpl_deploy.readers.fit import Fit
 from stpl_deploy.readers.in_units import convertible, in_units
 from stpl_deploy.readers.opening import open_frames
 from stpl_deploy.readers.own import grid_of, quantity_of
+from stpl_train.data.fitting import check_there
 from stpl_train.data.sequences import DataSplit, Indices
 from stpl_train.data.tiles import Tiles, find_places
 from stpl_train.data.windows import Layout, as_published, breaks, by_time
@@ -186,12 +187,14 @@ def open_archive(section: ArchiveSection) -> Archive:
 
 def _open_one(path: Path, section: ArchiveSection) -> ArchiveFrames:
     where, codec = str(path), section.codec
+    check_there(path, section)
     options = ReadOptions(variable=section.variable)
     dataset = open_frames(Path(where).expanduser(), section.reader, options)
     _check_units(dataset, codec)
     wanted = section.frame
     size = None if wanted is None or section.tiles else wanted[1:]
-    frames = ArchiveFrames(dataset, Fit(section.crop, size, codec.zr), codec, where)
+    fit = Fit(section.crop, size, section.resize == "bilinear", codec.zr)
+    frames = ArchiveFrames(dataset, fit, codec, where)
     found = frames.frame
     if wanted is not None and wanted[0] != found[0]:
         raise FrameError(

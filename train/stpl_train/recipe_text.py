@@ -1,0 +1,125 @@
+"""Recipes as TOML: the shipped ones, those that extend another, and single settings."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import tomllib
+
+from stpl_deploy.errors import RecipeError
+
+Document = dict[str, Any]
+
+_WHOLE = {"model": "name", "data": "source"}
+"""Sections that replace the extended recipe's where they state another one of this key."""
+_DEEPEST = 8
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes in the package."""
+    folder = resources.files("stpl_train") / "recipes"
+    return sorted(
+        item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml")
+    )
+
+
+def recipe_title(name: str) -> str:
+    """What a shipped recipe says about itself in its first line."""
+    return _shipped_text(name).partition("\n")[0].lstrip("# ")
+
+
+def read_document(name: str, rest: str = "", *, depth: int = 0) -> Document:
+    """Read a recipe by file or shipped name, with what it extends.
+
+    `extends = "NAME"` at the top of a recipe takes another one's keys, and its own come before
+    them; a `[model]` of another name and a `[data]` of another source take nothing over. NAME is
+    a shipped recipe, or a file beside this one.
+
+    Args:
+        name: a file, or one of `shipped_recipes`.
+        rest: what follows the recipe on the command line, to be typed again after a typo.
+        depth: of recipes that extend one another.
+
+    Raises:
+        RecipeError: no such recipe, not TOML, or recipes that extend one another in a circle.
+    """
+    path = Path(name)
+    if path.suffix == ".toml" or path.is_file():
+        if not path.is_file():
+            raise RecipeError(
+                f"no recipe file {path}", expected="a .toml file", fix="check the path"
+            )
+        text = path.read_text()
+    elif name in shipped_recipes():
+        text = _shipped_text(name)
+    else:
+        near = difflib.get_close_matches(name, shipped_recipes(), n=1, cutoff=0.4)
+        raise RecipeError(
+            f"no recipe {name}",
+            expected="a .toml file, or a name from stpl-deploy train --list",
+            fix=f"stpl-deploy train {near[0]}{rest}" if near else "stpl-deploy train --list",
+        )
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(
+            f"{name} is not TOML: {error}", expected="TOML", fix="mend that line"
+        ) from error
+    base = document.pop("extends", None)
+    if base is None:
+        return document
+    if not isinstance(base, str) or depth == _DEEPEST:
+        raise RecipeError(
+            f"{name}: extends = {base!r}",
+            expected="the name of one other recipe that does not extend this one",
+            fix='extends = "modernn-mmnist"',
+        )
+    beside = path.parent / base
+    found = str(beside) if path.is_file() and beside.is_file() else base
+    return _extended(read_document(found, depth=depth + 1), document)
+
+
+def apply_setting(document: Document, setting: str) -> None:
+    """Put `section.key=value` into a document.
+
+    Raises:
+        RecipeError: it has another form.
+    """
+    key, equals, text = setting.partition("=")
+    parts = key.strip().split(".")
+    if not equals or len(parts) < 2 or not all(parts):
+        raise RecipeError(
+            f"--set {setting}", expected="section.key=value", fix="--set training.iterations=500"
+        )
+    try:
+        value = tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()  # a bare word is a string
+    at = document
+    for part in parts[:-1]:
+        at = at.setdefault(part, {})
+        if not isinstance(at, dict):
+            raise RecipeError(
+                f"--set {setting}: {part} is a value", expected="a section", fix="check the key"
+            )
+    at[parts[-1]] = value
+
+
+def _shipped_text(name: str) -> str:
+    return (resources.files("stpl_train") / "recipes" / f"{name}.toml").read_text()
+
+
+def _extended(base: Document, own: Document) -> Document:
+    made = dict(base)
+    for section, keys in own.items():
+        below = base.get(section)
+        if not isinstance(below, dict) or not isinstance(keys, dict):
+            made[section] = keys
+            continue
+        chosen = _WHOLE.get(section, "")
+        another = chosen in keys and keys[chosen] != below.get(chosen)
+        made[section] = keys if another else below | keys
+    return made
