@@ -108,8 +108,17 @@ class NameClock:
         """Whether the names turned out to end in an index."""
         return self._indexed is True
 
-    def time(self, path: Path) -> datetime:
+    @property
+    def stated(self) -> bool:
+        """Whether the user said how: by a pattern, or by the modification time."""
+        return self._mtime or self._pattern is not None
+
+    def time(self, path: Path, known: datetime | None = None) -> datetime:
         """When the frame in `path` was observed, UTC.
+
+        Args:
+            path: its file.
+            known: what else tells its time, where the name has no date; goes before an index.
 
         Raises:
             FrameError: the name tells no time.
@@ -124,6 +133,8 @@ class NameClock:
             if found is not None:
                 self._indexed = False
                 return found
+        if known is not None:
+            return known
         index = index_of(path)
         if self._indexed is False or index is None:
             raise FrameError(

@@ -1,0 +1,101 @@
+"""What `--source-option NAME=VALUE` says, read by the source that has the option."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from typing import cast
+
+from stpl_deploy.errors import UsageError
+from stpl_runtime.observed import Resize
+from stpl_runtime.words import check_options
+
+RESIZES = ("none", "area", "crop")
+
+
+class Options:
+    """The options of one source; refuses those it does not have."""
+
+    def __init__(self, what: str, given: Mapping[str, str], known: Iterable[str]) -> None:
+        """Check the names.
+
+        Args:
+            what: the source, for messages.
+            given: name -> value.
+            known: every name it has.
+
+        Raises:
+            UsageError: a name that it does not have.
+        """
+        check_options(what, given, known)
+        self._what, self._given = what, given
+
+    def text(self, name: str, default: str = "") -> str:
+        """A word."""
+        return self._given.get(name, default)
+
+    def number(self, name: str, default: float, *, least: float = 0.0) -> float:
+        """A finite number of at least `least`.
+
+        Raises:
+            UsageError: it is not one.
+        """
+        if name not in self._given:
+            return default
+        try:
+            value = float(self._given[name])
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and value >= least):
+            raise self._wrong(name, f"a number of at least {least:g}", f"{default or least:g}")
+        return value
+
+    def flag(self, name: str) -> bool:
+        """Yes or no; no where it is not given.
+
+        Raises:
+            UsageError: neither.
+        """
+        value = self._given.get(name, "no").lower()
+        if value in ("yes", "true", "1", "on"):
+            return True
+        if value in ("no", "false", "0", "off"):
+            return False
+        raise self._wrong(name, "yes or no", "yes")
+
+    def choice(self, name: str, choices: tuple[str, ...], default: str) -> str:
+        """One of some words.
+
+        Raises:
+            UsageError: another word.
+        """
+        value = self._given.get(name, default)
+        if value not in choices:
+            raise self._wrong(name, f"one of {', '.join(choices)}", default)
+        return value
+
+    def resize(self, default: Resize) -> Resize:
+        """The option `resize`, for frames of another size than the model's."""
+        return cast(Resize, self.choice("resize", RESIZES, default))
+
+    def time(self, name: str) -> datetime | None:
+        """A time in ISO 8601, UTC where it says nothing else; None where it is not given.
+
+        Raises:
+            UsageError: it is not one.
+        """
+        if name not in self._given:
+            return None
+        try:
+            found = datetime.fromisoformat(self._given[name].replace("Z", "+00:00"))
+        except ValueError:
+            raise self._wrong(name, "a time", "2026-01-31T12:00:00Z") from None
+        return found.replace(tzinfo=found.tzinfo or timezone.utc).astimezone(timezone.utc)
+
+    def _wrong(self, name: str, expected: str, example: str) -> UsageError:
+        return UsageError(
+            f"{self._what}: --source-option {name}={self._given[name]}",
+            expected=expected,
+            fix=f"--source-option {name}={example}",
+        )
