@@ -63,9 +63,7 @@ def observed(
     """
     units = cf_units(codec.units)
     if not convertible(quantity, units):
-        raise FrameError(
-            f"{where} is in {quantity.units}", expected=units, fix="convert it first"
-        )
+        raise FrameError(f"{where} is in {quantity.units}", expected=units, fix="convert it first")
     onto = fit.grid(grid, where)
     frames, state = fit.apply(frames, state, quantity)
     frames = in_units(frames, state, quantity, units, codec.zr)
