@@ -91,6 +91,20 @@ def installed_version(distribution: str) -> str | None:
         return None
 
 
+def clashes(libraries: dict[str, str | None]) -> list[str]:
+    """Say so where several builds of ONNX Runtime share the one package folder.
+
+    Args:
+        libraries: distribution -> version, None where it is not installed.
+    """
+    builds = [name for name in ORT_BUILDS if libraries.get(name)]
+    if len(builds) < 2:
+        return []
+    names = " ".join(builds)
+    found = f"{' and '.join(builds)} are both installed and overwrite each other's files"
+    return [f"{found}; try: pip uninstall -y {names} && pip install {builds[-1]}"]
+
+
 def usable_cpus() -> int:
     """CPUs that this process may run on: affinity mask, then the cgroup's quota."""
     try:

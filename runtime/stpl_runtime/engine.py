@@ -16,10 +16,15 @@ from numpy.typing import NDArray
 
 from stpl_deploy.bundle import Bundle, GraphName
 from stpl_deploy.codec import Array
-from stpl_deploy.errors import UsageError
+from stpl_deploy.errors import EnvironmentFault, UsageError
+from stpl_runtime.placement import require
 
 ENGINES: dict[str, str] = {
     "onnx": "stpl_runtime.engines.ort:OrtSession",
+    "onnx-cuda": "stpl_runtime.engines.ort_gpu:OrtCudaSession",
+    "onnx-cuda-graph": "stpl_runtime.engines.ort_gpu:OrtCudaGraphSession",
+    "onnx-trt": "stpl_runtime.engines.ort_gpu:OrtTensorrtSession",
+    "onnx-trt-rtx": "stpl_runtime.engines.ort_gpu:OrtRtxSession",
     "trt": "stpl_runtime.engines.trt:TrtSession",
     "trt-rtx": "stpl_runtime.engines.trt:RtxSession",
 }
@@ -83,6 +88,7 @@ def open_session(
     *,
     engine: str = "onnx",
     threads: int | None = None,
+    require_provider: str | None = None,
 ) -> Session:
     """Open the graphs that a verb needs on a backend.
 
@@ -91,9 +97,12 @@ def open_session(
         graphs: which graphs; a call that needs another one raises BundleError.
         engine: a word of `ENGINES`.
         threads: compute threads; None takes the CPUs this process may use.
+        require_provider: what must run it, by name or a part of it, such as `cuda`; None for any.
+            GPU engines never fall back to the CPU, whatever is said here.
 
     Raises:
         UsageError: an unknown engine.
+        EnvironmentFault: this machine cannot run the engine, or another provider runs it.
         MissingExtraError: the backend's library is not installed.
         BundleError: the bundle lacks a graph.
     """
@@ -106,7 +115,13 @@ def open_session(
         )
     module_name, _, class_name = ENGINES[engine].partition(":")
     cls = getattr(importlib.import_module(module_name), class_name)
-    return cast("Session", cls(bundle, tuple(graphs), threads))
+    session = cast("Session", cls(bundle, tuple(graphs), threads))
+    try:
+        require(session.provider, require_provider)
+    except EnvironmentFault:
+        session.close()
+        raise
+    return session
 
 
 def closed_loop(session: Session, frames: Array, horizon: int) -> Array:

@@ -78,7 +78,7 @@ def examine_all() -> Examination:
     from stpl_runtime.providers import try_providers
 
     here = machine.examine()
-    problems = list(clashes(here.libraries))
+    problems = list(machine.clashes(here.libraries))
     trials: tuple[ProviderTrial, ...] = ()
     try:
         trials = try_providers()
@@ -96,22 +96,6 @@ def examine_all() -> Examination:
     nvidia = bool(local.gpu or here.gpus or here.nvidia_driver or here.jetson)
     found = tuple(extras(here.libraries, nvidia=nvidia))
     return Examination(here, trials, able, found, tuple(problems))
-
-
-def clashes(libraries: dict[str, str | None]) -> list[str]:
-    """Say so where several builds of ONNX Runtime share the one package folder.
-
-    Args:
-        libraries: distribution -> version, None where it is not installed.
-    """
-    from stpl_deploy.machine import ORT_BUILDS
-
-    builds = [name for name in ORT_BUILDS if libraries.get(name)]
-    if len(builds) < 2:
-        return []
-    names = " ".join(builds)
-    found = f"{' and '.join(builds)} are both installed and overwrite each other's files"
-    return [f"{found}; try: pip uninstall -y {names} && pip install {builds[-1]}"]
 
 
 def extras(libraries: dict[str, str | None], *, nvidia: bool) -> list[Extra]:

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from stpl_deploy import __version__, machine
-from stpl_deploy.cli.doctor import clashes, extras
+from stpl_deploy.cli.doctor import extras
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -82,11 +82,11 @@ def test_the_jetsons_own_words(text: str, release: str | None) -> None:
 
 def test_two_builds_of_onnxruntime_clash() -> None:
     both = {"onnxruntime": "1.20.0", "onnxruntime-gpu": "1.20.0", "numpy": "2"}
-    (problem,) = clashes(both)
+    (problem,) = machine.clashes(both)
     assert "onnxruntime and onnxruntime-gpu are both installed" in problem
     assert problem.endswith("pip install onnxruntime-gpu")
     assert "pip uninstall -y onnxruntime onnxruntime-gpu" in problem
-    assert clashes({"onnxruntime": "1.20.0", "onnxruntime-gpu": None}) == []
+    assert machine.clashes({"onnxruntime": "1.20.0", "onnxruntime-gpu": None}) == []
 
 
 def test_the_gpu_build_does_for_onnxruntime_itself() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,36 +40,48 @@ class OrtSession:
             raise MissingExtraError("onnxruntime", "cpu") from error
         self._ort = onnxruntime
         self.manifest = bundle.manifest
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or usable_cpus()
+        self._threads = threads or usable_cpus()
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {
+            graph: self._load(graph, bundle.graph(graph)) for graph in graphs
+        }
+        self.provider = self._running_on()
+
+    def _running_on(self) -> str:
+        """What really runs."""
+        sessions = self._sessions.values()
+        return next((s.get_providers()[0] for s in sessions), "CPUExecutionProvider")
+
+    def _options(self) -> onnxruntime.SessionOptions:
+        options = self._ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         # Each graph has threads of its own; those of the last call must not spin into the next's.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.log_severity_level = 3
-        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
-        for graph in graphs:
-            path = bundle.graph(graph)
-            try:
-                self._sessions[graph] = onnxruntime.InferenceSession(
-                    path, options, providers=["CPUExecutionProvider"]
-                )
-            except Exception as error:  # onnxruntime's own errors share no public base
-                if self.manifest.precision == "bf16":
-                    raise EnvironmentFault(
-                        f"{path}: ONNX Runtime has no bf16 convolution on the CPU",
-                        expected="a bundle in fp32 or fp16, or a TensorRT engine",
-                        fix="stpl-deploy export RUN --out BUNDLE --precision fp16",
-                    ) from error
+        return options
+
+    def _load(self, graph: GraphName, path: Path) -> onnxruntime.InferenceSession:
+        """Load one graph.
+
+        Raises:
+            EnvironmentFault: onnxruntime refuses it.
+        """
+        try:
+            return self._ort.InferenceSession(
+                path, self._options(), providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's own errors share no public base
+            if self.manifest.precision == "bf16":
                 raise EnvironmentFault(
-                    f"onnxruntime {onnxruntime.__version__} cannot load {path}: {_line(error)}",
-                    expected="a version that runs this graph",
-                    fix="pip install --upgrade onnxruntime",
+                    f"{path}: ONNX Runtime has no bf16 convolution on the CPU",
+                    expected="a bundle in fp32 or fp16, or a TensorRT engine",
+                    fix="stpl-deploy export RUN --out BUNDLE --precision fp16",
                 ) from error
-        self.provider = (
-            next(iter(self._sessions.values())).get_providers()[0]
-            if self._sessions
-            else "CPUExecutionProvider"
-        )
+            raise EnvironmentFault(
+                f"onnxruntime {self._ort.__version__} cannot load {path}: {_line(error)}",
+                expected="a version that runs this graph",
+                fix="pip install --upgrade onnxruntime",
+            ) from error
 
     def zero_state(self, batch: int = 1) -> OrtState:
         """The start of a sequence."""
@@ -87,14 +100,14 @@ class OrtSession:
     def rollout(self, frames: Array) -> Array:
         """T frames in, K frames out; see the protocol."""
         wanted = (self.manifest.context, *self.manifest.frame)
-        _check_shape(frames, wanted, "T, C, H, W")
+        check_shape(frames, wanted, "T, C, H, W")
         session = self._session("rollout")
         spec = self.manifest.graphs["rollout"]
         out: Array = session.run([spec.outputs[0]], {spec.inputs[0]: frames})[0]
         return out  # (B, K, C, H, W)
 
     def _run(self, graph: GraphName, frame: Array, state: OrtState) -> tuple[Array, OrtState]:
-        _check_shape(frame, self.manifest.frame, "C, H, W")
+        check_shape(frame, self.manifest.frame, "C, H, W")
         session = self._session(graph)
         spec = self.manifest.graphs[graph]
         binding = session.io_binding()
@@ -137,7 +150,17 @@ class OrtSession:
         return self._sessions[graph]
 
 
-def _check_shape(array: Array, wanted: tuple[int, ...], axes: str) -> None:
+def check_shape(array: Array, wanted: tuple[int, ...], axes: str) -> None:
+    """Refuse frames that are not of the bundle's shape and float32.
+
+    Args:
+        array: `(B, *wanted)`.
+        wanted: the shape after the batch.
+        axes: what its sides are called.
+
+    Raises:
+        FrameError: another shape or type.
+    """
     if array.shape[1:] != wanted or array.dtype != np.float32:
         raise FrameError(
             f"frames of shape {array.shape}, {array.dtype}",
