@@ -28,13 +28,16 @@ def is_archive(path: Path) -> bool:
         return False  # told by whoever reads it
 
 
-def archive_material(judged: Judged, *, path: Path | None = None, part: Part = "test") -> Material:
+def archive_material(
+    judged: Judged, *, path: Path | None = None, part: Part = "test", stride: int | None = None
+) -> Material:
     """Cut an archive into windows, one every K frames, on the model's grid.
 
     Args:
         judged: says what frames are expected, and how its own archive was read.
         path: every window of this archive; None: the archive it was trained on.
         part: of the archive it was trained on; training has seen nothing of `test`.
+        stride: frames between the starts of windows; None: K, so that none is forecast twice.
 
     Raises:
         UsageError: no `path`, and the model was not trained on an archive.
@@ -56,7 +59,7 @@ def archive_material(judged: Judged, *, path: Path | None = None, part: Part = "
         "context": judged.context,
         "horizon": judged.horizon,
         "codec": judged.codec,
-        "stride": judged.horizon * int(own.get("every", 1)),
+        "stride": (stride or judged.horizon) * int(own.get("every", 1)),
     }
     if path is not None:  # all of it is the test
         asked |= {"path": path, "split": "time", "validation_fraction": 1e-12}

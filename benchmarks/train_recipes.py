@@ -1,0 +1,134 @@
+"""Train a recipe on data at hand and judge it on its test part; writes benchmarks/results/.
+
+    python benchmarks/train_recipes.py radar-nowcast --data FMI_FOLDER KNMI_FOLDER --domain 384
+    python benchmarks/train_recipes.py camera --data VIDEO.mp4
+    python benchmarks/train_recipes.py era5-t2m --data ERA5.grib
+
+The run lies under --work and is gone on with where it was begun. Windows of the test part start
+every --stride frames. --domain judges a model of tiles on larger ones (models without a norm over
+the grid take any), where less comes in over the edge.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from stpl_deploy.cli.output import document_text
+from stpl_deploy.files import atomic_file
+from stpl_deploy.machine import describe
+from stpl_export.archives import archive_material
+from stpl_export.evaluate import Evaluation, evaluate
+from stpl_export.judged import open_judged
+from stpl_train.progress import make_reporter
+from stpl_train.recipe import load_recipe
+from stpl_train.run import RECIPE, TRAINING, WEIGHTS, Run, open_run, save_recipe
+from stpl_train.trainer import TrainingResult, train
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def train_recipe(arguments: argparse.Namespace) -> TrainingResult:
+    """Train into the work folder, or go on there."""
+    paths = ", ".join(f'"{path}"' for path in arguments.data)
+    settings = [f"data.path=[{paths}]", *arguments.settings]
+    recipe = load_recipe(arguments.recipe, settings)
+    out = arguments.work / arguments.recipe
+    going_on = (out / RECIPE).is_file()
+    return train(
+        None if going_on else recipe,
+        out,
+        resume=True,
+        device=arguments.device,
+        reporter=make_reporter(quiet=False),
+    )
+
+
+def judge(run: Path, stride: int) -> Evaluation:
+    """Score the run on the test part of its data."""
+    judged = open_judged(run, threads=1, testing=True)
+    return evaluate(judged, archive_material(judged, part="test", stride=stride))
+
+
+def widened(run: Path, side: int) -> Path:
+    """The same weights for tiles of another side."""
+    opened = open_run(run)
+    recipe, path = opened.recipe, run.with_name(f"{run.name}-{side}")
+    frame = (opened.frame_shape[0], side, side)
+    data = recipe.data.model_copy(update={"frame": frame})
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    save_recipe(path, recipe.model_copy(update={"data": data}))
+    shutil.copy(run / WEIGHTS, path)
+    return path
+
+
+def wall_seconds(run: Run) -> float:
+    """From the start of the run to its last saved state, pauses included."""
+    return run.file(TRAINING).stat().st_mtime - run.file(RECIPE).stat().st_mtime
+
+
+def document(evaluation: Evaluation) -> dict[str, Any]:
+    """Its scores, without the spectra and without where the data lies."""
+    made = evaluation.document()
+    made.pop("spectrum_of_truth")
+    for scores in made["scores"].values():
+        scores.pop("spectrum")
+    made["data"] = "test part"
+    return made
+
+
+def main() -> None:
+    """Train, judge, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("recipe")
+    parser.add_argument("--data", nargs="+", type=Path, required=True)
+    parser.add_argument("--about", default="", help="the data in words, with its licence")
+    parser.add_argument("--work", type=Path, default=Path("runs"))
+    parser.add_argument("--set", dest="settings", action="append", default=[])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--stride", type=int, default=1)
+    parser.add_argument("--domain", type=int, help="side of larger tiles to judge on as well")
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    result = train_recipe(arguments)
+    results = {f"{arguments.recipe}": judge(result.run, arguments.stride)}
+    if arguments.domain is not None:
+        wide = widened(result.run, arguments.domain)
+        results[f"{arguments.recipe}-{arguments.domain}"] = judge(wide, arguments.stride)
+    run = open_run(result.run)
+    rows = run.file("metrics.csv").read_text().splitlines()
+    made = {
+        "recipe": arguments.recipe,
+        "settings": arguments.settings,
+        "about": arguments.about,
+        "iterations": result.iterations,
+        "best_iteration": result.best_iteration,
+        "parameters": result.parameters,
+        "seconds": round(wall_seconds(run), 1),
+        "threads": run.recipe.training.threads,
+        "device": result.device,
+        "evaluations": [document(evaluation) for evaluation in results.values()],
+        "validations": len(rows) - 1,
+        "machine": describe(),
+    }
+    with atomic_file(RESULTS / f"recipe-{arguments.recipe}.json") as file:
+        file.write(document_text(made).encode())
+    for name, evaluation in results.items():
+        say(name, evaluation)
+
+
+def say(name: str, evaluation: Evaluation) -> None:
+    """Print MSE and CSI per lead time."""
+    shown = ["mse", *(score for score in evaluation.names if score.startswith("csi"))]
+    for score in shown:
+        for way, scores in evaluation.scores.items():
+            leads = " ".join(f"{value:9.4g}" for value in scores.per_lead[score])
+            sys.stdout.write(f"{name} {score:8} {way:12} {leads}\n")
+
+
+if __name__ == "__main__":
+    main()
