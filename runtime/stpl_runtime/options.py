@@ -1,4 +1,4 @@
-"""What `--source-option NAME=VALUE` says, read by the source that has the option."""
+"""What `--source-option NAME=VALUE` says, and `--sink WORD,NAME=VALUE:`, read by what has it."""
 
 from __future__ import annotations
 
@@ -15,28 +15,37 @@ RESIZES = ("none", "area", "crop")
 
 
 class Options:
-    """The options of one source; refuses those it does not have."""
+    """The options of one source or sink; refuses those it does not have."""
 
-    def __init__(self, what: str, given: Mapping[str, str], known: Iterable[str]) -> None:
+    def __init__(
+        self,
+        what: str,
+        given: Mapping[str, str],
+        known: Iterable[str],
+        flag: str = "--source-option ",
+    ) -> None:
         """Check the names.
 
         Args:
-            what: the source, for messages.
+            what: the source or sink, for messages.
             given: name -> value.
             known: every name it has.
+            flag: what one types before NAME=VALUE.
 
         Raises:
             UsageError: a name that it does not have.
         """
         check_options(what, given, known)
-        self._what, self._given = what, given
+        self._what, self._given, self._flag = what, given, flag
 
     def text(self, name: str, default: str = "") -> str:
         """A word."""
         return self._given.get(name, default)
 
-    def number(self, name: str, default: float, *, least: float = 0.0) -> float:
-        """A finite number of at least `least`.
+    def number(
+        self, name: str, default: float, *, least: float = 0.0, most: float = math.inf
+    ) -> float:
+        """A finite number of at least `least` and at most `most`.
 
         Raises:
             UsageError: it is not one.
@@ -47,8 +56,11 @@ class Options:
             value = float(self._given[name])
         except ValueError:
             value = math.nan
-        if not (math.isfinite(value) and value >= least):
-            raise self._wrong(name, f"a number of at least {least:g}", f"{default or least:g}")
+        if not (math.isfinite(value) and least <= value <= most):
+            wanted = f"a number of at least {least:g}"
+            if math.isfinite(most):
+                wanted = f"a number from {least:g} to {most:g}"
+            raise self._wrong(name, wanted, f"{default or least:g}")
         return value
 
     def flag(self, name: str) -> bool:
@@ -95,7 +107,7 @@ class Options:
 
     def _wrong(self, name: str, expected: str, example: str) -> UsageError:
         return UsageError(
-            f"{self._what}: --source-option {name}={self._given[name]}",
+            f"{self._what}: {self._flag}{name}={self._given[name]}",
             expected=expected,
-            fix=f"--source-option {name}={example}",
+            fix=f"{self._flag}{name}={example}",
         )
