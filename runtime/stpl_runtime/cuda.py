@@ -46,6 +46,10 @@ class Device(Protocol):
         """Record what `work` queues, without running it; the result queues it again in one call."""
         ...
 
+    def time(self, work: Callable[[], None]) -> float:
+        """Milliseconds that the queued `work` takes on the device, by events; waits for it."""
+        ...
+
     def close(self) -> None:
         """Give the stream and the recorded graphs back."""
         ...
@@ -114,6 +118,19 @@ class CudaDevice:
         self._call("cudaGraphDestroy", graph)
         self._graphs.append(recorded)
         return lambda: self._call("cudaGraphLaunch", recorded, self._stream)
+
+    def time(self, work: Callable[[], None]) -> float:
+        """See the protocol."""
+        begin, end = self._call("cudaEventCreate"), self._call("cudaEventCreate")
+        try:
+            self._call("cudaEventRecord", begin, self._stream)
+            work()
+            self._call("cudaEventRecord", end, self._stream)
+            self._call("cudaEventSynchronize", end)
+            return float(self._call("cudaEventElapsedTime", begin, end))
+        finally:
+            self._call("cudaEventDestroy", begin)
+            self._call("cudaEventDestroy", end)
 
     def close(self) -> None:
         """See the protocol."""

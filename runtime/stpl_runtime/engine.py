@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,6 +82,15 @@ class Session(Protocol):
         ...
 
 
+@runtime_checkable
+class Telling(Protocol):
+    """A session that found something out about itself while it was opened and warmed up."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """What it found, for reports."""
+        ...
+
+
 def open_session(
     bundle: Bundle,
     graphs: Sequence[GraphName],
@@ -89,6 +98,7 @@ def open_session(
     engine: str = "onnx",
     threads: int | None = None,
     require_provider: str | None = None,
+    forecast: str = "auto",
 ) -> Session:
     """Open the graphs that a verb needs on a backend.
 
@@ -99,9 +109,11 @@ def open_session(
         threads: compute threads; None takes the CPUs this process may use.
         require_provider: what must run it, by name or a part of it, such as `cuda`; None for any.
             GPU engines never fall back to the CPU, whatever is said here.
+        forecast: TensorRT: K frames by `replays` of the step plan or by the `unrolled` plan;
+            `auto` takes what is measured to be faster.
 
     Raises:
-        UsageError: an unknown engine.
+        UsageError: an unknown engine, or a `forecast` that it does not know.
         EnvironmentFault: this machine cannot run the engine, or another provider runs it.
         MissingExtraError: the backend's library is not installed.
         BundleError: the bundle lacks a graph.
@@ -115,13 +127,34 @@ def open_session(
         )
     module_name, _, class_name = ENGINES[engine].partition(":")
     cls = getattr(importlib.import_module(module_name), class_name)
-    session = cast("Session", cls(bundle, tuple(graphs), threads))
+    session = cast("Session", cls(bundle, tuple(graphs), threads, **_how(engine, forecast)))
     try:
         require(session.provider, require_provider)
     except EnvironmentFault:
         session.close()
         raise
     return session
+
+
+def _how(engine: str, forecast: str) -> dict[str, str]:
+    """The argument of the engines that make a forecast in more than one way."""
+    from stpl_runtime.stepper import FORECAST_WAYS
+
+    if forecast not in FORECAST_WAYS:
+        raise UsageError(
+            f"unknown --forecast {forecast}",
+            expected=f"one of {', '.join(FORECAST_WAYS)}",
+            fix="--forecast auto",
+        )
+    if engine in ("trt", "trt-rtx"):
+        return {"forecast": forecast}
+    if forecast != "auto":
+        raise UsageError(
+            f"--forecast {forecast} with --engine {engine}",
+            expected="trt or trt-rtx, which have a plan of each graph",
+            fix="leave --forecast out",
+        )
+    return {}
 
 
 def closed_loop(session: Session, frames: Array, horizon: int) -> Array:

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 
 from stpl_deploy.bundle import Bundle, EngineSpec, open_bundle
-from stpl_deploy.errors import BundleError, EnvironmentFault, FrameError
+from stpl_deploy.errors import BundleError, EnvironmentFault, FrameError, UsageError
 from stpl_runtime.engine import closed_loop, open_session
 from stpl_runtime.engines.trt import RtxSession
 from stpl_runtime.gpu import Gpu
 from stpl_runtime.preflight import Here
 from stpl_runtime.reference import load_reference
+from stpl_runtime.stepper import ForecastWay
 
 onnxruntime = pytest.importorskip("onnxruntime")
 TINY = Path(__file__).parents[1] / "data" / "convlstm-tiny.bundle"
@@ -37,6 +38,7 @@ class HostDevice:
         self.memory: dict[int, Any] = {}
         self.recording: list[Callable[[], None]] | None = None
         self.copies = 0
+        self.clock_ms = 0.0
 
     def allocate(self, size: int) -> int:
         buffer = ctypes.create_string_buffer(b"\xff" * size, size)  # NaN: nothing is zero by luck
@@ -73,6 +75,11 @@ class HostDevice:
         self.recording = None
         return lambda: [each() for each in recorded] and None
 
+    def time(self, work: Callable[[], None]) -> float:
+        begin = self.clock_ms
+        work()
+        return self.clock_ms - begin
+
     def close(self) -> None:
         assert not self.memory
 
@@ -80,9 +87,11 @@ class HostDevice:
 class GraphExecutor:
     """An ONNX graph that reads and writes bound addresses, as an execution context does."""
 
-    def __init__(self, session: Any, batch: int, device: HostDevice, recordable: str) -> None:
+    def __init__(
+        self, session: Any, batch: int, device: HostDevice, recordable: str, cost_ms: float
+    ) -> None:
         self.session, self.batch, self.device = session, batch, device
-        self.recordable = recordable
+        self.recordable, self.cost_ms = recordable, cost_ms
         self.addresses: dict[str, int] = {}
 
     def bind(self, name: str, address: int) -> None:
@@ -102,6 +111,7 @@ class GraphExecutor:
         return np.frombuffer(buffer, np.float32).reshape(shape)
 
     def _run(self) -> None:
+        self.device.clock_ms += self.cost_ms
         feeds = {value.name: self._view(value).copy() for value in self.session.get_inputs()}
         outputs = self.session.get_outputs()
         for value, result in zip(outputs, self.session.run(None, feeds), strict=True):
@@ -123,25 +133,37 @@ def _details(bundle: Bundle, batch: int) -> Any:
     }
 
 
-@pytest.fixture
-def bundle() -> Bundle:
-    """The tiny bundle, its step graph entered as the plan of batches 1 and 2."""
+def _with_plans(*graphs: str) -> Bundle:
+    """The tiny bundle, its graphs entered as the plans of batches 1 and 2."""
     opened = open_bundle(TINY)
     specs = [
         EngineSpec(
             engine="trt-rtx",
-            graph="step",
-            file="step.onnx",
+            graph=graph,  # type: ignore[arg-type]
+            file=f"{graph}.onnx",
             precision="fp32",
             batch=batch,
             details=_details(opened, batch),
         )
+        for graph in graphs
         for batch in (1, 2)
     ]
     return Bundle(TINY, opened.manifest.model_copy(update={"engines": tuple(specs)}))
 
 
-def _open(bundle: Bundle, recordable: str = "yes") -> tuple[RtxSession, HostDevice]:
+@pytest.fixture
+def bundle() -> Bundle:
+    """The tiny bundle with plans of the step."""
+    return _with_plans("step")
+
+
+def _open(
+    bundle: Bundle,
+    recordable: str = "yes",
+    forecast: ForecastWay = "auto",
+    unrolled_ms: float = 1.0,
+) -> tuple[RtxSession, HostDevice]:
+    """A session on host memory; a step costs 1 ms of the device's clock."""
     device = HostDevice()
 
     def load(data: bytes, spec: EngineSpec, _: Any) -> Callable[[], GraphExecutor]:
@@ -151,19 +173,25 @@ def _open(bundle: Bundle, recordable: str = "yes") -> tuple[RtxSession, HostDevi
         session = onnxruntime.InferenceSession(
             bundle.file(spec.file), options, providers=["CPUExecutionProvider"]
         )
-        return lambda: GraphExecutor(session, spec.batch, device, recordable)
+        cost = 1.0 if spec.graph == "step" else unrolled_ms
+        return lambda: GraphExecutor(session, spec.batch, device, recordable, cost)
 
-    session = RtxSession(bundle, ("step",), None, here=HERE, device=device, loader=load)
+    session = RtxSession(
+        bundle, ("step",), None, forecast=forecast, here=HERE, device=device, loader=load
+    )
     return session, device
 
 
 @pytest.mark.parametrize("recordable", ["yes", "no", "wrong"])
 @pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("graphs", [("step",), ("step", "forecast")])
 def test_every_way_gives_what_onnxruntime_gives(
-    bundle: Bundle, batch: int, recordable: str
+    graphs: tuple[str, ...], batch: int, recordable: str
 ) -> None:
+    bundle = _with_plans(*graphs)
     plain = open_session(bundle, ["step", "forecast", "rollout"], threads=1)
     session, device = _open(bundle, recordable)
+    assert session.choice(batch).way == ("unrolled" if "forecast" in graphs else "replays")
     context = np.ascontiguousarray(load_reference(bundle).context[:batch])
     horizon = bundle.manifest.horizon
     np.testing.assert_allclose(session.rollout(context), plain.rollout(context), atol=1e-6)
@@ -217,6 +245,58 @@ def test_a_long_loop_copies_nothing_between_host_and_device(bundle: Bundle) -> N
     # Frames in and frames out once; each observed frame and each guess moves on the device.
     assert device.copies == 2 + manifest.context + manifest.horizon
     session.close()
+
+
+def test_the_faster_way_is_measured_and_taken() -> None:
+    both = _with_plans("step", "forecast")
+    horizon = both.manifest.horizon
+    for unrolled_ms, way in ((horizon - 0.5, "unrolled"), (horizon + 0.5, "replays")):
+        session, _ = _open(both, unrolled_ms=unrolled_ms)
+        choice = session.choice(2)
+        assert (choice.way, choice.reason) == (way, "measured")
+        assert choice.replays_ms == pytest.approx(horizon)
+        assert choice.unrolled_ms == pytest.approx(unrolled_ms)
+        (told,) = session.facts().values()
+        assert f"{horizon:.3f} ms by replays, {unrolled_ms:.3f} ms unrolled" in told
+        assert session.facts().keys() == {"forecast, batch 2"}
+        session.close()
+
+
+@pytest.mark.parametrize("odd", [0, 1])
+def test_one_slow_run_does_not_decide(odd: int) -> None:
+    session, device = _open(_with_plans("step", "forecast"), unrolled_ms=1.0)
+    calls, real = [0], device.time
+
+    def time(work: Callable[[], None]) -> float:
+        calls[0] += 1
+        hiccup = 1000.0 if calls[0] in (5 + odd, 9 + odd) else 0.0
+        return real(work) + hiccup
+
+    device.time = time  # type: ignore[method-assign]
+    assert session.choice().way == "unrolled"
+    assert calls[0] == 18
+    session.close()
+
+
+def test_the_way_can_be_asked_for() -> None:
+    both = _with_plans("step", "forecast")
+    for way, unrolled_ms in (("replays", 0.1), ("unrolled", 1000.0)):
+        session, device = _open(both, forecast=way, unrolled_ms=unrolled_ms)  # type: ignore[arg-type]
+        choice = session.choice()
+        assert (choice.way, choice.reason) == (way, "asked for")
+        assert choice.unrolled_ms is None  # nothing was measured
+        assert ("unrolled plan" in str(choice)) == (way == "unrolled")
+        session.close()
+        assert not device.memory
+    session, _ = _open(_with_plans("step"))
+    assert session.choice().reason.endswith("no plan of the forecast graph, only of step")
+    session.close()
+    with pytest.raises(BundleError, match="no plan of the forecast graph"):
+        _open(_with_plans("step"), forecast="unrolled")
+    with pytest.raises(UsageError, match="--forecast replays with --engine onnx"):
+        open_session(both, ["step"], forecast="replays")
+    with pytest.raises(UsageError, match="unknown --forecast loop"):
+        open_session(both, ["step"], engine="trt-rtx", forecast="loop")
 
 
 def test_wrong_frames_batches_and_machines_are_refused(bundle: Bundle) -> None:

@@ -1,7 +1,8 @@
 """TensorRT and TensorRT-RTX: the step plan, replayed; no PyTorch.
 
-`forecast` and `rollout` are replays of the step plan with nothing between them but copies on the
-device. A plan is loaded for each batch size that is asked for, after the preflight.
+`rollout` is replays of the step plan with nothing between them but copies on the device; so is
+`forecast`, unless the bundle has a plan of the unrolled graph and that is faster here. A plan is
+loaded for each batch size that is asked for, after the preflight.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from numpy.typing import NDArray
 
 from stpl_deploy.bundle import Bundle, EngineSpec, GraphName
 from stpl_deploy.codec import Array
-from stpl_deploy.errors import EnvironmentFault, FrameError
+from stpl_deploy.errors import BundleError, EnvironmentFault, FrameError
 from stpl_runtime.cuda import CudaDevice, Device
 from stpl_runtime.preflight import FLAVOURS, Here, find_plan, look_here, read_plan
-from stpl_runtime.stepper import Executor, Stepper
+from stpl_runtime.stepper import Choice, Executor, ForecastWay, Stepper
 
 Loader = Callable[[bytes, EngineSpec, Device], Callable[[], Executor]]
 """Plan bytes -> a maker of executors, all on one loaded plan."""
@@ -47,6 +48,7 @@ class TrtSession:
         graphs: tuple[GraphName, ...],
         threads: int | None,
         *,
+        forecast: ForecastWay = "auto",
         here: Here | None = None,
         device: Device | None = None,
         loader: Loader | None = None,
@@ -55,8 +57,10 @@ class TrtSession:
 
         Args:
             bundle: an opened bundle.
-            graphs: any; all are replays of the step plan.
+            graphs: any; the step plan serves all.
             threads: not used, the work is the GPU's.
+            forecast: how K frames are made: `replays` of the step plan, the `unrolled` plan, or
+                `auto` for what is measured to be faster.
             here: what to check against; None examines this machine.
             device: where memory is; None takes the GPU.
             loader: how a plan is loaded; None takes the flavour's library.
@@ -65,6 +69,9 @@ class TrtSession:
         self.here = here or look_here()
         built = [s.batch for s in self.manifest.engines if s.engine == self.engine]
         find_plan(bundle, self.engine, "step", min(built, default=1), self.here)
+        self.forecast_way = forecast
+        if forecast == "unrolled":
+            find_plan(bundle, self.engine, "forecast", min(built, default=1), self.here)
         self.device: Device = device or CudaDevice(self.engine)
         self._loader = loader or _load
         self._steppers: dict[int, Stepper] = {}
@@ -122,11 +129,43 @@ class TrtSession:
         if batch not in self._steppers:
             spec = find_plan(self.bundle, self.engine, "step", batch, self.here)
             executor = self._loader(read_plan(self.bundle, spec), spec, self.device)
-            stepper = Stepper(self.device, executor, self.manifest, batch)
+            unrolled, why = self._unrolled(batch)
+            stepper = Stepper(
+                self.device,
+                executor,
+                self.manifest,
+                batch,
+                unrolled=unrolled,
+                way=self.forecast_way,
+                no_unrolled=why,
+            )
             self._steppers[batch] = stepper
             if not stepper.recorded and "without CUDA graphs" not in self.provider:
                 self.provider += ", without CUDA graphs"
         return self._steppers[batch]
+
+    def _unrolled(self, batch: int) -> tuple[Callable[[], Executor] | None, str]:
+        """The forecast plan of a batch, loaded; or why there is none."""
+        if self.forecast_way == "replays":
+            return None, "asked for"
+        try:
+            spec = find_plan(self.bundle, self.engine, "forecast", batch, self.here)
+        except (BundleError, EnvironmentFault) as error:
+            if self.forecast_way == "unrolled":
+                raise
+            return None, error.found
+        return self._loader(read_plan(self.bundle, spec), spec, self.device), ""
+
+    def choice(self, batch: int = 1) -> Choice:
+        """How K frames of a batch are made; loads and measures where that was not done yet."""
+        return self._stepper(batch).choice
+
+    def facts(self) -> dict[str, Any]:
+        """How K frames are made, for every batch that was opened; see `Telling`."""
+        return {
+            f"forecast, batch {batch}": str(stepper.choice)
+            for batch, stepper in sorted(self._steppers.items())
+        }
 
     def _new_state(self, batch: int) -> TrtState:
         pool = self._pools.setdefault(batch, [])
