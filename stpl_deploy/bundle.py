@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 from stpl_deploy.codec import FrameCodec
 from stpl_deploy.errors import BundleError, ChecksumError
 from stpl_deploy.files import atomic_directory, atomic_file, sha256_of
+from stpl_deploy.grid import Grid
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -160,6 +161,8 @@ class Manifest(_Part):
     """(C, H, W)"""
     cadence_s: PositiveFloat | None = None
     """Seconds between frames, where the data has a fixed one."""
+    grids: tuple[Grid, ...] = ()
+    """Where the pixels of the training data lay, as the model saw them; empty where unknown."""
     codec: FrameCodec
     state: tuple[StateSpec, ...]
     precision: str = "fp32"

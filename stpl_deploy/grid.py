@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +55,14 @@ class Grid:
 
 def _centres(edge: float, step: float, count: int) -> NDArray[np.float64]:
     return np.asarray(edge + (np.arange(count) + 0.5) * step, np.float64)
+
+
+def projection_name(wkt: str) -> str:
+    """The name of a reference system, or its method where it has none."""
+    name, method = re.search(r'"([^"]*)"', wkt), re.search(r'METHOD\["([^"]*)"', wkt)
+    if name and name[1].lower() not in ("unknown", "unnamed"):
+        return name[1]
+    return method[1] if method else "unnamed projection"
 
 
 def pixel_grid(height: int, width: int) -> Grid:

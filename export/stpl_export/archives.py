@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from stpl_deploy.errors import FrameError, UsageError
+from stpl_deploy.same_grid import check_same_grid
 from stpl_deploy.scores.images import Mask
 from stpl_export.judged import Judged, Material
 
@@ -29,7 +30,12 @@ def is_archive(path: Path) -> bool:
 
 
 def archive_material(
-    judged: Judged, *, path: Path | None = None, part: Part = "test", stride: int | None = None
+    judged: Judged,
+    *,
+    path: Path | None = None,
+    part: Part = "test",
+    stride: int | None = None,
+    any_grid: bool = False,
 ) -> Material:
     """Cut an archive into windows, one every K frames, on the model's grid.
 
@@ -38,10 +44,12 @@ def archive_material(
         path: every window of this archive; None: the archive it was trained on.
         part: of the archive it was trained on; training has seen nothing of `test`.
         stride: frames between the starts of windows; None: K, so that none is forecast twice.
+        any_grid: take `path` also where its pixels have another size than those of the training.
 
     Raises:
         UsageError: no `path`, and the model was not trained on an archive.
-        FrameError: it cannot be read or used, or has no window; names the file.
+        FrameError: it cannot be read or used, has no window, or pixels of another size; names the
+            file.
     """
     from stpl_train.data.archive import open_archive
     from stpl_train.recipe import ArchiveSection
@@ -68,6 +76,13 @@ def archive_material(
             asked.pop("reader", None)
     section = ArchiveSection.model_validate(asked)
     archive = open_archive(section)
+    remarks: list[str] = []
+    if path is not None:
+        for opened in archive.frames:
+            remark = check_same_grid(
+                opened.grid, judged.grids, str(path), any_grid=any_grid, crop=own.get("crop")
+            )
+            remarks += [remark] if remark else []
     windows = archive.parts["test" if path is not None else part]
     if windows.count == 0:
         raise FrameError(
@@ -85,6 +100,7 @@ def archive_material(
         frames=frames,
         valid=None if observed.all() else observed,
         times=None if archive.cadence_s is None else windows.times(chosen),
+        remarks=tuple(remarks),
     )
 
 

@@ -222,6 +222,7 @@ def _manifest(
         horizon=section.horizon,
         frame=model.frame_shape,
         cadence_s=section.cadence_s,
+        grids=run.grids(),
         codec=section.codec,
         state=state_specs(model),
         precision="fp32" if half is None else half.policy.precision,

@@ -14,6 +14,7 @@ from stpl_deploy.bundle import MANIFEST, open_bundle
 from stpl_deploy.codec import Array, FrameCodec
 from stpl_deploy.errors import FrameError
 from stpl_deploy.frames import FrameShape, read_sequences
+from stpl_deploy.grid import Grid
 from stpl_deploy.scores.images import Mask
 from stpl_export.beside import read_beside
 
@@ -33,6 +34,8 @@ class Material:
     """`(N, H, W)`, True where every frame was observed; None: all were."""
     times: NDArray[np.datetime64] | None = None
     """`(N, T + K)`; None where time has no meaning."""
+    remarks: tuple[str, ...] = ()
+    """What is worth telling about them."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class Judged:
     """The sequences that it carries along."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """The recipe's `[data]`, resolved."""
+    grids: tuple[Grid, ...] = ()
+    """Of the training data, as the model saw them; empty where unknown."""
 
 
 def open_judged(
@@ -117,6 +122,7 @@ def _bundle(
         predict=lambda frames: predict_sequences(bundle, session, frames, asked),
         own=own,
         data=manifest.recipe.get("data", {}),
+        grids=manifest.grids,
     )
 
 
@@ -158,6 +164,7 @@ def _run(path: Path, threads: int | None, horizon: int | None, testing: bool) ->
         predict=predict,
         own=own,
         data=document,
+        grids=run.grids(),
     )
 
 

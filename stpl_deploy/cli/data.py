@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -218,6 +217,8 @@ def _values(survey: Survey) -> str:
 
 
 def _grid(survey: Survey) -> str:
+    from stpl_deploy.grid import projection_name
+
     grid = survey.grid
     if not grid.crs_wkt:
         return "pixels, no place on the Earth"
@@ -229,13 +230,5 @@ def _grid(survey: Survey) -> str:
     )
     return (
         f"{step_x:.8g} x {step_y:.8g} {unit}, x {left:.10g} to {right:.10g}, "
-        f"y {bottom:.10g} to {top:.10g}, {_projection(grid.crs_wkt)}"
+        f"y {bottom:.10g} to {top:.10g}, {projection_name(grid.crs_wkt)}"
     )
-
-
-def _projection(wkt: str) -> str:
-    """The system's name, or its method where it has none."""
-    name, method = re.search(r'"([^"]*)"', wkt), re.search(r'METHOD\["([^"]*)"', wkt)
-    if name and name[1].lower() not in ("unknown", "unnamed"):
-        return name[1]
-    return method[1] if method else "unnamed projection"

@@ -62,6 +62,9 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="Compute threads; default: all that this process may use."),
     ] = None,
+    any_grid: Annotated[
+        bool, typer.Option("--any-grid", help="Go on where pixels have another size than trained.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace those three files in an existing --out.")
     ] = False,
@@ -97,7 +100,9 @@ def evaluate(
         _drawing()
     if words is None and importlib.util.find_spec("cv2") is None:
         say("no optical flow: OpenCV is not installed; pip install 'stpl-deploy[evaluate]'")
-    material = _material(judged, data, part)
+    material = _material(judged, data, part, any_grid)
+    for remark in material.remarks:
+        say(remark)
     with progress_bar("sequences") as progress:
         evaluation = scored(
             judged, material, thresholds=limits, scales=sides, baselines=words, progress=progress
@@ -112,7 +117,7 @@ def evaluate(
         print(f"{out}: scores.csv, scores.json, report.html")
 
 
-def _material(judged: Judged, data: Path | None, part: Part | None) -> Material:
+def _material(judged: Judged, data: Path | None, part: Part | None, any_grid: bool) -> Material:
     from stpl_deploy.cli.extras import needs
     from stpl_export.archives import archive_material, is_archive
     from stpl_export.judged import read_material
@@ -126,7 +131,9 @@ def _material(judged: Judged, data: Path | None, part: Part | None) -> Material:
     if data is None and part is None:
         return judged.own()
     with needs("train"):
-        return archive_material(judged, path=data, part=part.value if part else "test")
+        return archive_material(
+            judged, path=data, part=part.value if part else "test", any_grid=any_grid
+        )
 
 
 def _check_out(out: Path, overwrite: bool) -> None:

@@ -87,6 +87,7 @@ def _plan(path: Path, json: bool) -> None:
 def _bundle(path: Path, json: bool) -> None:
     from stpl_deploy.bundle import open_bundle
     from stpl_deploy.cli.output import print_accuracy, print_json, print_table
+    from stpl_deploy.same_grid import grid_text
 
     manifest = open_bundle(path).manifest
     if json:
@@ -100,6 +101,7 @@ def _bundle(path: Path, json: bool) -> None:
             "model": f"{manifest.model.name}, {manifest.model.parameters:,} parameters",
             "frames": f"{manifest.context} in, {manifest.horizon} out, {channels}x{height}x{width}",
             "cadence": "not fixed" if manifest.cadence_s is None else f"{manifest.cadence_s:g} s",
+            **({"grid": " and ".join(map(grid_text, manifest.grids))} if manifest.grids else {}),
             "values": f"{codec.quantity} in {codec.range_text()}"
             + ("" if codec.conversion == "none" else f", {codec.conversion}, Z-R {codec.zr}")
             + ("" if codec.kind == "linear" else f", the model sees {codec.kind}"),

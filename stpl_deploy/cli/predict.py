@@ -58,13 +58,17 @@ def predict(
     overlap: Annotated[
         int | None, typer.Option(min=0, help="Pixels that tiles share [a quarter].")
     ] = None,
+    any_grid: Annotated[
+        bool, typer.Option("--any-grid", help="Go on where pixels have another size than trained.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
 ) -> None:
     """Predict the frames after the newest ones of a file or folder."""
     _check_out(out, overwrite)
     from stpl_deploy.bundle import open_bundle
-    from stpl_deploy.cli.output import print_json
+    from stpl_deploy.cli.output import print_json, say
+    from stpl_deploy.same_grid import check_same_grid
     from stpl_runtime.engine import open_session
     from stpl_runtime.inputs import needs_reader, read_context
     from stpl_runtime.predict import graphs_needed
@@ -92,6 +96,13 @@ def predict(
         context = read_archive(frames, manifest.context, spec, how)
     else:
         context = read_context(frames, manifest.context, spec)
+    if context.grid is not None:
+        crop = None if domain else manifest.recipe.get("data", {}).get("crop")
+        remark = check_same_grid(
+            context.grid, manifest.grids, str(frames), any_grid=any_grid, crop=crop
+        )
+        if remark:
+            say(remark)
     steps = manifest.horizon if horizon is None else horizon
     session = open_session(opened, graphs_needed(manifest, steps), engine=engine, threads=threads)
     if domain is not None:

@@ -13,11 +13,13 @@ xr = pytest.importorskip("xarray")
 pyproj = pytest.importorskip("pyproj")
 pytest.importorskip("netCDF4")
 
-from stpl_deploy.bundle import open_bundle  # noqa: E402
+from stpl_deploy.bundle import open_bundle, seal  # noqa: E402
 from stpl_deploy.cli import run  # noqa: E402
 from stpl_deploy.readers.opening import open_frames  # noqa: E402
 
 FMI = Path(__file__).parents[2].parent / "shared" / "data" / "radar" / "fmi_pgm" / "20160928"
+KNMI = FMI.parents[1] / "knmi_hdf5" / "201008"
+OPERA = FMI.parents[1] / "opera_odyssey_hdf5" / "20180824"
 TOP, LEFT, SIDE = 0, 250, 128
 """A part in the north: a third each of rain, of nothing there and of what no radar sees."""
 
@@ -84,11 +86,14 @@ def test_from_fmi_files_to_cf_netcdf(
 
     monkeypatch.chdir(tmp_path)
 
-    def call(*words: object) -> str:
+    told = ""
+
+    def call(*words: object, code: int = 0) -> str:
+        nonlocal told
         capsys.readouterr()
-        code = run([str(word) for word in words])
-        out, err = capsys.readouterr()
-        assert code == 0, err
+        ended = run([str(word) for word in words])
+        out, told = capsys.readouterr()
+        assert ended == code, told
         return out
 
     call("train", "recipe.toml", "--out", "run", "--device", "cpu")
@@ -96,6 +101,10 @@ def test_from_fmi_files_to_cf_netcdf(
     manifest = open_bundle(tmp_path / "fmi.bundle").manifest
     assert manifest.cadence_s == 300
     assert manifest.codec.kind == "db"
+    (grid,) = manifest.grids
+    assert (grid.height, grid.width) == (64, 64)
+    assert grid.affine[2] == pytest.approx(2000, rel=1e-3)
+    assert "pixels of 2 x 2 km, Polar Stereographic" in call("inspect", "fmi.bundle")
     out = tmp_path / "nowcast.nc"
     report = json.loads(call("predict", "fmi.bundle", archive, "--out", out, "--json"))
 
@@ -127,3 +136,24 @@ def test_from_fmi_files_to_cf_netcdf(
             # 0.01 pixel of 2 km is 20 m; a degree of latitude is 111 km.
             metres = np.subtract(here, there) * 111_000
             assert np.abs(metres).max() < 20
+
+    # Another radar with pixels of the same size is fine, and told; one of twice the size is not.
+    rain = tmp_path / "knmi"
+    rain.mkdir()
+    for file in sorted(KNMI.iterdir())[:8]:
+        shutil.copy(file, rain)
+    middle = {"data": manifest.recipe["data"] | {"crop": [250, 250, SIDE, SIDE]}}
+    recipe = manifest.recipe | middle  # the corner that was trained on is empty there
+    seal(tmp_path / "fmi.bundle", manifest.model_copy(update={"recipe": recipe}))
+    call("predict", "fmi.bundle", rain, "--out", "knmi.nc")
+    assert "in another projection" in told
+    assert "pixels of the same size; its crop [250, 250, 128, 128]" in told
+    found = json.loads(call("evaluate", "fmi.bundle", "--data", rain, "--json"))
+    assert found["sequences"] == 2
+    assert "in another projection" in told
+    coarse = ["predict", "fmi.bundle", OPERA, "--cadence", "900", "--out", "opera.nc"]
+    call(*coarse, code=2)
+    assert "has pixels of 4 x 4 km; expected 2 x 2 km, as this model was trained on" in told
+    assert "--any-grid" in told
+    call(*coarse, "--any-grid")
+    assert "has pixels of 4 x 4 km; the model was trained on 2 x 2 km" in told

@@ -5,6 +5,7 @@ RUN/
   weights.safetensors    the weights of the best validation so far (names of the model's state dict)
   training.safetensors   everything that `--resume` needs, in one file
   validation.npz         a few validation sequences, at most 64 MB, for the closed-loop check
+  grids.json             where the pixels of its data lie, where the data tells
   metrics.csv            one line per validation
   samples/  tensorboard/
 """
@@ -16,16 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydantic
 import safetensors
 import safetensors.torch
 import tomli_w
 import tomllib
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from stpl_deploy.codec import Array
 from stpl_deploy.errors import RunError
 from stpl_deploy.files import atomic_file
+from stpl_deploy.grid import Grid
 from stpl_train.forecaster import FrameShape
 from stpl_train.models import ForecasterModule, build_model
 from stpl_train.recipe import Recipe, parse_recipe
@@ -34,6 +38,7 @@ RECIPE = "recipe.toml"
 WEIGHTS = "weights.safetensors"
 TRAINING = "training.safetensors"
 VALIDATION = "validation.npz"
+GRIDS = "grids.json"
 METRICS = "metrics.csv"
 
 VALIDATION_BYTES = 64 * 2**20
@@ -103,6 +108,30 @@ class Run:
                 expected="the run's own sequences",
                 fix="--data FILE",
             ) from error
+
+    def grids(self) -> tuple[Grid, ...]:
+        """Where the pixels of its data lie, as the model sees them; empty where nothing tells.
+
+        Raises:
+            RunError: the file is broken.
+        """
+        path = self.path / GRIDS
+        if not path.is_file():
+            return ()
+        try:
+            return _GRIDS.validate_json(path.read_bytes())
+        except pydantic.ValidationError as error:
+            raise RunError(f"{path} is broken", expected="grids", fix="train again") from error
+
+
+_GRIDS: TypeAdapter[tuple[Grid, ...]] = TypeAdapter(tuple[Grid, ...])
+
+
+def save_grids(path: Path, grids: tuple[Grid, ...]) -> None:
+    """Write down where the pixels lie; nothing where nothing tells."""
+    if grids:
+        with atomic_file(path / GRIDS) as file:
+            file.write(_GRIDS.dump_json(grids, indent=1))
 
 
 def load_weights(model: ForecasterModule, tensors: dict[str, Tensor], where: str) -> None:

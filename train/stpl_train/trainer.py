@@ -25,7 +25,15 @@ from stpl_train.models import ForecasterModule, build_model
 from stpl_train.progress import Quiet, Reporter
 from stpl_train.randomness import Stream, torch_seed
 from stpl_train.recipe import Recipe
-from stpl_train.run import RECIPE, TRAINING, Run, open_run, save_recipe, save_validation
+from stpl_train.run import (
+    RECIPE,
+    TRAINING,
+    Run,
+    open_run,
+    save_grids,
+    save_recipe,
+    save_validation,
+)
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -164,6 +172,7 @@ def start_run(out: Path, recipe: Recipe, data: DataSplit) -> Run:
     with atomic_directory(out) as partial:
         save_recipe(partial, recipe)
         save_validation(partial, data.validation, data.validation_observed)
+        save_grids(partial, data.grids)
         save_training(partial / TRAINING, model, None, Progress())
     return open_run(out)
 

@@ -275,6 +275,7 @@ def open_archive_split(section: ArchiveSection) -> DataSplit:
         frame=archive.shape,
         cadence_s=archive.cadence_s,
         validation_observed=held_out.observed(chosen),
+        grids=tuple(frames.grid for frames in archive.frames if frames.grid.crs_wkt),
     )
 
 

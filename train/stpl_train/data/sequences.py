@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpl_deploy.codec import Array
+from stpl_deploy.grid import Grid
 from stpl_train.forecaster import FrameShape
 from stpl_train.randomness import permutation
 
@@ -44,6 +45,8 @@ class DataSplit:
     """Seconds between frames, where the data tells."""
     validation_observed: NDArray[np.bool_] | None = None
     """`(N, T + K, H, W)`, False where a pixel of `validation` was not observed; None: all were."""
+    grids: tuple[Grid, ...] = ()
+    """Where the pixels lie, as the model sees them, where the data tells."""
 
 
 def training_indices(sequences: Sequences, seed: int, iteration: int, batch: int) -> Indices:
