@@ -31,6 +31,8 @@ GROUP = "stpl_deploy.sources"
 
 SOURCES: dict[str, str] = {
     "folder": "stpl_runtime.sources.folder:open_source",
+    "http": "stpl_runtime.sources.http:open_http",
+    "https": "stpl_runtime.sources.http:open_https",
 }
 """Scheme -> where `open_source(rest, spec)` lives; `rest` is what follows `SCHEME:`, with its
 `//` where one was given (`http://host/x` -> `//host/x`)."""

@@ -192,7 +192,7 @@ def test_a_geotiff_brings_its_time_mask_and_grid(tmp_path: Path) -> None:
     values = np.random.default_rng(3).random((16, 16)).astype(np.float32)
     values[0] = -9.0
     path = tmp_path / f"rain_{slot_time(2):%Y%m%d%H%M}.tif"
-    transform = rasterio.transform.from_origin(100_000.0, 200_000.0, 500.0, 500.0)
+    transform = rasterio.Affine(500.0, 0.0, 100_000.0, 0.0, -500.0, 200_000.0)
     size = {"height": 16, "width": 16, "count": 1, "dtype": "float32"}
     with rasterio.open(
         path, "w", "GTiff", crs="EPSG:3067", transform=transform, nodata=-9.0, **size

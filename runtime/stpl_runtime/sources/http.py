@@ -1,0 +1,357 @@
+"""A picture or file behind a URL that changes, or one file for each time, polled over HTTP(S).
+
+    http://host/latest.png                    asked for again and again; ETag and Last-Modified
+                                              keep what did not change from being sent
+    https://host/radar_%Y%m%d%H%M.h5          one file for each slot of the cadence: what is
+                                              missing is looked for again, `back` slots back
+
+404 means not there yet. A body that is shorter than it should be, or that cannot be decoded, is
+asked for once more before it is bad.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import re
+import ssl
+import threading
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
+from functools import partial
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from stpl_deploy.errors import FrameError, UsageError
+from stpl_deploy.frames import Frame
+from stpl_deploy.readers.extras import reads_with
+from stpl_runtime.decoding import Decoder
+from stpl_runtime.health import Health
+from stpl_runtime.options import Options
+from stpl_runtime.reconnect import Backoff, without_credentials
+from stpl_runtime.source import Arrival, BadFrame, SourceSpec
+from stpl_runtime.timing import EPOCH
+
+if TYPE_CHECKING:
+    import httpx
+
+OPTIONS = ("interval", "timeout", "max_mb", "token_env", "ca", "resize", "back", "phase")
+_TIMEOUT_S = 5.0
+_MAX_MB = 256.0
+_BACK = 32
+"""Slots of a pattern that are looked for at the start, and again while they are missing."""
+_LEAST_S, _MOST_S, _USUAL_S = 1.0, 30.0, 5.0
+"""Between two polls: a tenth of the cadence within these; the last where there is none."""
+_DOUBT_S = 2.0
+"""What cannot be decoded may still be growing on the server: asked for again after so long."""
+_PATIENCE_S = 3600.0
+"""A Retry-After longer than this is cut."""
+_DIRECTIVE = re.compile(r"%([YymdHMSjbB])")
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A whole body."""
+
+    content: bytes
+    time: datetime
+    """Last-Modified, else when it was sent."""
+    validators: dict[str, str]
+    """Headers that ask whether it changed."""
+
+
+class _RefusedError(Exception):
+    """The server does not give it now."""
+
+    def __init__(self, reason: str, wait_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait_s = wait_s
+
+
+class _TooLargeError(Exception):
+    """More bytes than are taken."""
+
+    def __init__(self, reason: str, validators: dict[str, str]) -> None:
+        super().__init__(reason)
+        self.validators = validators
+
+
+def _open(scheme: str, rest: str, spec: SourceSpec) -> HttpSource:
+    with reads_with("http"):
+        import httpx
+    try:
+        url = httpx.URL(f"{scheme}:{rest}")
+        host = url.host
+    except httpx.InvalidURL as error:
+        raise _wrong(f"{scheme}:{rest}", str(error)) from error
+    if not host:
+        raise _wrong(f"{scheme}:{rest}", "no host")
+    text = f"{scheme}:{re.sub('^//[^/@]*@', '//', rest)}"
+    auth = (url.username, url.password) if url.username or url.password else None
+    if re.search("%[Yy]", text):
+        return PatternSource(text, auth, spec)
+    return HttpSource(text, auth, spec)
+
+
+def _wrong(word: str, reason: str) -> UsageError:
+    return UsageError(
+        f"{without_credentials(word)} is no URL: {reason}",
+        expected="http://host/path",
+        fix="check it",
+    )
+
+
+open_http = partial(_open, "http")
+open_https = partial(_open, "https")
+
+
+class HttpSource:
+    """One URL whose content changes. Keeps `stpl_runtime.source.Source`."""
+
+    waits = False
+
+    def __init__(self, url: str, auth: tuple[str, str] | None, spec: SourceSpec) -> None:
+        """Read the options.
+
+        Args:
+            url: without credentials.
+            auth: user and password.
+            spec: the frames that are expected; a cadence sets how often it is polled.
+
+        Raises:
+            UsageError: an option that does not hold.
+        """
+        self.name, self.health = without_credentials(url), Health()
+        self.url = url
+        options = Options(self.name, spec.options, OPTIONS)
+        every = min(max((spec.cadence_s or 10 * _USUAL_S) / 10, _LEAST_S), _MOST_S)
+        self._interval_s = options.number("interval", every, least=0.01)
+        self._timeout_s = options.number("timeout", _TIMEOUT_S, least=0.01)
+        self._most_bytes = int(options.number("max_mb", _MAX_MB) * 1e6)
+        self._auth, self._headers = auth, _headers(options)
+        self._ca = options.text("ca")
+        self._decoder = Decoder(spec, options.resize("none"))
+        self._options = options
+        self._validators: dict[str, str] = {}
+        self._digest = self._doubt = b""
+
+    def arrivals(self, stop: threading.Event) -> Iterator[Arrival]:
+        """Yield what is new until `stop`; see the protocol."""
+        backoff = Backoff()
+        with self._client() as client:
+            while not stop.is_set():
+                failure = yield from self._turn(client, stop)
+                if failure is None:
+                    self.health.up()
+                    backoff.reset()
+                    stop.wait(self._pause_s() * random.uniform(0.9, 1.1))  # noqa: S311
+                    continue
+                self.health.down(_reason(failure))
+                if isinstance(failure, _RefusedError) and failure.wait_s is not None:
+                    stop.wait(failure.wait_s)
+                else:
+                    backoff.wait(stop)
+
+    def _turn(
+        self, client: httpx.Client, stop: threading.Event
+    ) -> Generator[Arrival, None, Exception | None]:
+        """Poll once; returns why that failed."""
+        import httpx
+
+        try:
+            for item in self._poll(client, stop):
+                yield Arrival.now(item)
+        except (_RefusedError, httpx.HTTPError) as error:
+            return error
+        return None
+
+    def _client(self) -> httpx.Client:
+        import httpx
+
+        verify = ssl.create_default_context(cafile=self._ca) if self._ca else True
+        return httpx.Client(
+            auth=self._auth,
+            headers=self._headers,
+            timeout=self._timeout_s,
+            follow_redirects=True,
+            verify=verify,
+        )
+
+    def _pause_s(self) -> float:
+        return min(self._interval_s, _DOUBT_S) if self._doubt else self._interval_s
+
+    def _poll(self, client: httpx.Client, stop: threading.Event) -> Iterator[Frame | BadFrame]:
+        """What is new at the URL."""
+        try:
+            answer = self._fetch(client, self.url, self._validators)
+        except _TooLargeError as error:
+            self.health.up()
+            if error.validators != self._validators or not error.validators:
+                self._validators = error.validators
+                yield BadFrame(_name(self.url), str(error))
+            return
+        self.health.up()
+        if answer is None:
+            return
+        digest = hashlib.sha256(answer.content).digest()
+        if digest == self._digest:
+            self._validators = answer.validators
+            return
+        items = self._decoded(answer, _name(self.url), answer.time, sure=digest == self._doubt)
+        self._doubt = b"" if items else digest
+        if items:
+            self._digest, self._validators = digest, answer.validators
+            yield from items
+
+    def _decoded(
+        self, answer: _Answer, name: str, time: datetime, *, sure: bool
+    ) -> list[Frame] | list[BadFrame]:
+        """Its frames; nothing where it may not be whole yet, which `sure` rules out."""
+        try:
+            return self._decoder.from_bytes(answer.content, name, time)
+        except FrameError as error:
+            return [BadFrame(name, str(error))] if sure else []
+
+    def _fetch(self, client: httpx.Client, url: str, asked: dict[str, str]) -> _Answer | None:
+        """The body behind `url`; None where there is none, or none that is new.
+
+        Raises:
+            httpx.HTTPError: no connection, too slow, or cut off.
+        """
+        with client.stream("GET", url, headers=asked) as response:
+            status, headers = response.status_code, response.headers
+            if status in (304, 404, 410):
+                return None
+            if status >= 300:
+                reason = f"HTTP {status} {response.reason_phrase}".strip()
+                raise _RefusedError(reason, _retry_after_s(headers.get("Retry-After")))
+            validators = _validators(headers)
+            promised = headers.get("Content-Length", "")
+            if promised.isdigit() and int(promised) > self._most_bytes:
+                raise _TooLargeError(self._limit_text(f"{promised} bytes"), validators)
+            content = bytearray()
+            # A .gz is wanted as it lies, also where the server calls that an encoding.
+            packed = response.url.path.lower().endswith(".gz")
+            for chunk in response.iter_raw() if packed else response.iter_bytes():
+                content += chunk
+                if len(content) > self._most_bytes:
+                    raise _TooLargeError(self._limit_text("more bytes"), validators)
+        sent = _date(headers.get("Last-Modified")) or _date(headers.get("Date"))
+        return _Answer(bytes(content), sent or datetime.now(timezone.utc), validators)
+
+    def _limit_text(self, found: str) -> str:
+        most = self._most_bytes / 1e6
+        return f"{found}; expected at most {most:g} MB; try: --source-option max_mb=..."
+
+
+class PatternSource(HttpSource):
+    """One file for each slot of the cadence, its time in the URL."""
+
+    waits = True
+
+    def __init__(self, url: str, auth: tuple[str, str] | None, spec: SourceSpec) -> None:
+        """Read the options; see `HttpSource`.
+
+        Raises:
+            UsageError: no cadence is known, or an option that does not hold.
+        """
+        super().__init__(url, auth, spec)
+        if spec.cadence_s is None:
+            raise UsageError(
+                f"{self.name} has a time in it and no cadence is known",
+                expected="the seconds between files",
+                fix="--cadence SECONDS",
+            )
+        self._cadence_s = spec.cadence_s
+        self._phase = EPOCH + timedelta(seconds=self._options.number("phase", 0.0))
+        self._back = int(self._options.number("back", _BACK, least=1))
+        self._done: set[int] = set()
+        self._doubts: dict[int, bytes] = {}
+
+    def _pause_s(self) -> float:
+        return min(self._interval_s, _DOUBT_S) if self._doubts else self._interval_s
+
+    def _poll(self, client: httpx.Client, stop: threading.Event) -> Iterator[Frame | BadFrame]:
+        """The files of all slots that are due and not there yet, oldest first."""
+        since = datetime.now(timezone.utc) - self._phase
+        newest = int(since.total_seconds() // self._cadence_s)
+        due = range(newest - self._back + 1, newest + 1)
+        self._done &= set(due)
+        self._doubts = {slot: seen for slot, seen in self._doubts.items() if slot in due}
+        for slot in due:
+            if slot not in self._done and not stop.is_set():
+                yield from self._slot(client, slot)
+
+    def _slot(self, client: httpx.Client, slot: int) -> Iterator[Frame | BadFrame]:
+        at = self._phase + timedelta(seconds=slot * self._cadence_s)
+        url = _DIRECTIVE.sub(lambda found: at.strftime(found.group()), self.url)
+        try:
+            answer = self._fetch(client, url, {})
+        except _TooLargeError as error:
+            self._done.add(slot)
+            yield BadFrame(_name(url), str(error))
+            return
+        self.health.up()
+        if answer is None:
+            return
+        digest = hashlib.sha256(answer.content).digest()
+        sure = self._doubts.get(slot) == digest
+        items = self._decoded(answer, _name(url), at, sure=sure)
+        if not items:
+            self._doubts[slot] = digest
+            return
+        self._doubts.pop(slot, None)
+        self._done.add(slot)
+        yield from items
+
+
+def _headers(options: Options) -> dict[str, str]:
+    headers = {"Accept-Encoding": "identity", "User-Agent": "stpl-deploy"}
+    variable = options.text("token_env")
+    if variable:
+        if variable not in os.environ:
+            raise UsageError(
+                f"token_env={variable}: no such environment variable",
+                expected="the token in it",
+                fix=f"export {variable}=...",
+            )
+        headers["Authorization"] = f"Bearer {os.environ[variable]}"
+    return headers
+
+
+def _validators(headers: httpx.Headers) -> dict[str, str]:
+    asked = {
+        "If-None-Match": headers.get("ETag"),
+        "If-Modified-Since": headers.get("Last-Modified"),
+    }
+    return {name: value for name, value in asked.items() if value}
+
+
+def _date(text: str | None) -> datetime | None:
+    try:
+        return parsedate_to_datetime(text).astimezone(timezone.utc) if text else None
+    except ValueError:
+        return None
+
+
+def _retry_after_s(text: str | None) -> float | None:
+    if text is None:
+        return None
+    if text.strip().isdigit():
+        return min(float(text), _PATIENCE_S)
+    at = _date(text)
+    return None if at is None else min(max(at.timestamp() - time.time(), 0.0), _PATIENCE_S)
+
+
+def _name(url: str) -> str:
+    path = re.sub(r"^\w+://[^/]*|[?#].*$", "", url)
+    return PurePosixPath(path).name or "frame"
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return without_credentials(text)
