@@ -19,7 +19,7 @@ from stpl_deploy.bundle import (
     LeadAccuracy,
 )
 from stpl_deploy.codec import Array
-from stpl_runtime.engine import Session, StateHandle, closed_loop, open_session
+from stpl_runtime.engine import Session, StateHandle, Telling, closed_loop, open_session
 from stpl_runtime.reference import Reference, load_reference
 from stpl_runtime.tolerance import lead_tolerance, min_psnr_db, state_tolerance
 
@@ -31,6 +31,8 @@ def verify_bundle(
     *,
     engine: str = "onnx",
     threads: int | None = None,
+    forecast: str = "auto",
+    require_provider: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> AccuracyReport:
     """Run every graph of the bundle over its reference sequences and judge each lead time.
@@ -41,16 +43,27 @@ def verify_bundle(
         bundle: an opened bundle.
         engine: a word of `stpl_runtime.engine.ENGINES`.
         threads: compute threads; None takes what this process may use.
+        forecast: and
+        require_provider: see `open_session`.
         progress: told what runs now.
     """
     reference = load_reference(bundle)
     graphs: tuple[GraphName, ...] = tuple(bundle.manifest.graphs)
-    session = open_session(bundle, graphs, engine=engine, threads=threads)
+    session = open_session(
+        bundle,
+        graphs,
+        engine=engine,
+        threads=threads,
+        forecast=forecast,
+        require_provider=require_provider,
+    )
     try:
         precision = bundle.manifest.precision
         batches = _batches(bundle, engine, len(reference.context))
         told = progress or (lambda _: None)
         checks = tuple(_checks(session, graphs, reference, precision, batches, told))
+        for what, fact in session.facts().items() if isinstance(session, Telling) else ():
+            told(f"{what}: {fact}")
     finally:
         session.close()
     return AccuracyReport(data=reference.data, sequences=len(reference.context), checks=checks)

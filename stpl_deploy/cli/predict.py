@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stpl_deploy.cli.engines import Engine, Forecast, RequireProvider
 from stpl_deploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,11 +33,13 @@ def predict(
     horizon: Annotated[
         int | None, typer.Option(min=1, help="Frames to predict; default: the bundle's.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="Engine to run.")] = "onnx",
+    engine: Engine = "onnx",
     threads: Annotated[
         int | None,
         typer.Option(min=1, help="Compute threads; default: all that this process may use."),
     ] = None,
+    forecast: Forecast = "auto",
+    require_provider: RequireProvider = None,
     cadence: Annotated[
         float | None, typer.Option(help="Seconds between frames; default: the bundle's.")
     ] = None,
@@ -104,7 +107,14 @@ def predict(
         if remark:
             say(remark)
     steps = manifest.horizon if horizon is None else horizon
-    session = open_session(opened, graphs_needed(manifest, steps), engine=engine, threads=threads)
+    session = open_session(
+        opened,
+        graphs_needed(manifest, steps),
+        engine=engine,
+        threads=threads,
+        forecast=forecast,
+        require_provider=require_provider,
+    )
     if domain is not None:
         opened, session = on_domain(opened, session, domain, overlap)
     report = _run(opened, session, context, steps, out)

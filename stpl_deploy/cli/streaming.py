@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stpl_deploy.cli import engines
 from stpl_deploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ Context = Annotated[
     typer.Option(help="window: exactly the newest T frames; carry: never reset the state."),
 ]
 Horizon = Annotated[int | None, typer.Option(min=1, help="Frames to predict [bundle's].")]
-Engine = Annotated[str, typer.Option(help="Engine to run.")]
+Engine = engines.Engine
+Forecast = engines.Forecast
+RequireProvider = engines.RequireProvider
 Threads = Annotated[int | None, typer.Option(min=1, help="Compute threads [all CPUs it may use].")]
 Cadence = Annotated[
     float | None, typer.Option(help="Seconds between frames [bundle's, or learned].")
@@ -79,6 +82,8 @@ class StreamOptions:
     horizon: int | None = None
     engine: str = "onnx"
     threads: int | None = None
+    forecast: str = "auto"
+    require_provider: str | None = None
     cadence: float | None = None
     time_format: str | None = None
     mtime: bool = False
@@ -135,7 +140,14 @@ def open_stream(options: StreamOptions, watchers: Sequence[Watcher] = ()) -> Ope
     kept = sink_spec(options)
     sinks = [open_sink(text, kept) for text in options.sinks]
     graphs = graphs_needed(manifest, options.horizon or manifest.horizon)
-    session = open_session(bundle, graphs, engine=options.engine, threads=options.threads)
+    session = open_session(
+        bundle,
+        graphs,
+        engine=options.engine,
+        threads=options.threads,
+        forecast=options.forecast,
+        require_provider=options.require_provider,
+    )
     if domain is not None:
         bundle, session = on_domain(bundle, session, domain, options.overlap)
     ledger = Ledger()

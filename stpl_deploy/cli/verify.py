@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stpl_deploy.cli.engines import Engine, Forecast, RequireProvider
 from stpl_deploy.errors import AccuracyError
 
 if TYPE_CHECKING:
@@ -15,11 +16,13 @@ if TYPE_CHECKING:
 
 def verify(
     bundle: Annotated[Path, typer.Argument(help="Bundle directory.")],
-    engine: Annotated[str, typer.Option(help="Engine to run.")] = "onnx",
+    engine: Engine = "onnx",
     threads: Annotated[
         int | None,
         typer.Option(min=1, help="Compute threads; default: all that this process may use."),
     ] = None,
+    forecast: Forecast = "auto",
+    require_provider: RequireProvider = None,
     bisect: Annotated[
         bool,
         typer.Option(help="On a breach in half precision: search the operation (needs [export])."),
@@ -32,7 +35,14 @@ def verify(
     from stpl_runtime.verify import first_breach, verify_bundle
 
     opened = open_bundle(bundle)
-    report = verify_bundle(opened, engine=engine, threads=threads, progress=say)
+    report = verify_bundle(
+        opened,
+        engine=engine,
+        threads=threads,
+        forecast=forecast,
+        require_provider=require_provider,
+        progress=say,
+    )
     if json:
         print_json({"passed": report.passed, **report.model_dump(mode="json")})
     else:
