@@ -6,6 +6,8 @@ import csv
 import json
 import math
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 
 from stpl_deploy.baselines import persistence
+from stpl_deploy.cli import run
 from stpl_deploy.codec import FrameCodec
 from stpl_deploy.errors import FrameError, RunError, UsageError
 from stpl_deploy.metrics import mse_per_frame
@@ -299,3 +302,27 @@ def test_the_verb(cli: Any, tmp_path: Path) -> None:
         assert refused.returncode == 2, refused.stderr
         assert words in refused.stderr
         assert "Traceback" not in refused.stderr
+
+
+WITHOUT_TORCH = """
+import sys
+for name in ("torch", "onnx", "onnxscript", "lightning_fabric", "safetensors", "tomllib"):
+    sys.modules[name] = None  # any import of it, at whatever depth, now fails
+from stpl_deploy.cli import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def test_an_edge_device_judges_a_bundle_on_an_archive_without_torch(tmp_path: Path) -> None:
+    frames = open_run(RUN).validation()[0]  # (20, 1, 32, 32)
+    np.save(tmp_path / "frames.npy", np.concatenate([frames, frames]))
+    assert run(["data", "convert", f"{tmp_path}/frames.npy", "--out", f"{tmp_path}/a.zarr"]) == 0
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", WITHOUT_TORCH, "evaluate", BUNDLE, "--json",
+         "--data", tmp_path / "a.zarr", "--baseline", "persistence"],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["sequences"] == 3
+    assert found["scores"]["model"]["mean"]["mse"] < found["scores"]["persistence"]["mean"]["mse"]

@@ -14,11 +14,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from stpl_deploy.frames import FrameShape as FrameShape
+
 State = dict[str, Tensor]
 """Named state tensors of any rank, batch first; all zero is the start of a sequence."""
-
-FrameShape = tuple[int, int, int]
-"""(C, H, W) of one frame."""
 
 
 @runtime_checkable

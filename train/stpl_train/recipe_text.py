@@ -1,4 +1,8 @@
-"""Recipes as TOML: the shipped ones, those that extend another, and single settings."""
+"""Recipes as TOML: the shipped ones, those that extend another, and single settings.
+
+Python 3.10 has no `tomllib`: it is imported where TOML is read, so that an edge device can judge a
+bundle by the recipe in its manifest.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,6 @@ import difflib
 from importlib import resources
 from pathlib import Path
 from typing import Any
-
-import tomllib
 
 from stpl_deploy.errors import RecipeError
 
@@ -62,6 +64,8 @@ def read_document(name: str, rest: str = "", *, depth: int = 0) -> Document:
             expected="a .toml file, or a name from stpl-deploy train --list",
             fix=f"stpl-deploy train {near[0]}{rest}" if near else "stpl-deploy train --list",
         )
+    import tomllib
+
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -94,6 +98,8 @@ def apply_setting(document: Document, setting: str) -> None:
         raise RecipeError(
             f"--set {setting}", expected="section.key=value", fix="--set training.iterations=500"
         )
+    import tomllib
+
     try:
         value = tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from stpl_deploy.codec import Array, FrameCodec
 from stpl_deploy.errors import FrameError, RecipeError
+from stpl_deploy.frames import FrameShape
 from stpl_deploy.grid import Grid
 from stpl_deploy.reader import NO_DATA, NO_ECHO, Quantity, ReadOptions, States, Times
 from stpl_deploy.readers.fit import Fit
@@ -23,7 +24,6 @@ from stpl_train.data.fitting import check_there
 from stpl_train.data.sequences import DataSplit, Indices
 from stpl_train.data.tiles import Tiles, find_places
 from stpl_train.data.windows import Layout, as_published, breaks, by_time
-from stpl_train.forecaster import FrameShape
 from stpl_train.recipe import ArchiveSection
 
 if TYPE_CHECKING:

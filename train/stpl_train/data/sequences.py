@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpl_deploy.codec import Array
+from stpl_deploy.frames import FrameShape
 from stpl_deploy.grid import Grid
-from stpl_train.forecaster import FrameShape
 from stpl_train.randomness import permutation
 
 Indices = NDArray[np.int64]

@@ -9,10 +9,10 @@ import numpy as np
 
 from stpl_deploy.codec import Array
 from stpl_deploy.files import atomic_file
+from stpl_deploy.frames import FrameShape
 from stpl_train.data.digits import digit_images
 from stpl_train.data.moving_digits import MovingDigits
 from stpl_train.data.windows import Layout
-from stpl_train.forecaster import FrameShape
 from stpl_train.randomness import Stream
 from stpl_train.recipe import ArchiveSection
 
