@@ -54,6 +54,11 @@ class Ledger:
         """The counts now."""
         return self._counts
 
+    def restore(self, counts: Counts) -> None:
+        """Go on from counts of an earlier run."""
+        with self._lock:
+            self._counts = counts
+
     def _change(self, more: str, pending: str, fewer: int) -> None:
         with self._lock:
             counts = asdict(self._counts)

@@ -6,9 +6,12 @@ seen as what it is: a window whose past must be run again.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stpl_deploy.codec import Array, FrameCodec
 from stpl_runtime.engine import Session, StateHandle
@@ -24,6 +27,18 @@ def model_frame(entry: Entry, codec: FrameCodec) -> Array:
     if mask is not None:
         data = np.where(mask, data, np.float32(codec.no_data_value))
     return np.ascontiguousarray(codec.model_from_physical(data)[None])
+
+
+@dataclass(frozen=True)
+class PastState:
+    """A carried state; arrays `(1, *shape)` by the names of the manifest."""
+
+    slot: int
+    """The slot that it has taken in last."""
+    state: Mapping[str, NDArray[Any]]
+    ahead_serial: int | None = None
+    """Serial of the next slot's entry, where the state after that is known too."""
+    ahead: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
 class Past(Protocol):
@@ -51,6 +66,14 @@ class Past(Protocol):
 
     def reset(self) -> None:
         """Forget everything."""
+        ...
+
+    def kept(self) -> PastState | None:
+        """What cannot be had again from the window, for a state file."""
+        ...
+
+    def restore(self, kept: PastState) -> None:
+        """Go on from what `kept` gave."""
         ...
 
 
@@ -95,6 +118,13 @@ class WindowPast:
         """See `Past`."""
         self._read, self._state = [], None
 
+    def kept(self) -> PastState | None:
+        """Nothing: the window gives it again, bit for bit."""
+        return None
+
+    def restore(self, kept: PastState) -> None:
+        """Nothing is kept."""
+
     def _fits(self, prefix: Entries) -> bool:
         serials = [entry.serial for entry in prefix[: len(self._read)]]
         return serials == self._read
@@ -119,6 +149,9 @@ class CarriedPast:
 
     A correction of a frame that the state has already taken in changes the window, not the state;
     the newest frame can still be corrected, since it is taken in when the next one is there.
+
+    A frame that stood in for a missing one is forgotten with the window: when it leaves, the state
+    starts anew with what comes after it, so no nowcast depends on it that does not say so.
     """
 
     def __init__(self, session: Session, codec: FrameCodec, *, fork: bool) -> None:
@@ -159,6 +192,9 @@ class CarriedPast:
 
     def leave(self, entry: Entry) -> None:
         """Take in a frame that no nowcast came to: nowcasts are skipped, frames are not."""
+        if entry.how:
+            self.reset()
+            return
         if self._state is not None and entry.slot <= self._slot:
             return
         if self._state is None or entry.slot > self._slot + 1:
@@ -166,16 +202,43 @@ class CarriedPast:
         self._take_in(entry)
 
     def idle_step(self, window: Window) -> bool:
-        """Take the newest frame in beside the state, where its nowcast did not do that."""
+        """Take the newest frame in beside the state, where its nowcast did not do that.
+
+        After a new start, one of the frames before it.
+        """
         entries = window.complete()
-        if entries is None or self._state is None or self._slot != entries[-1].slot - 1:
+        if entries is None:
             return False
         newest = entries[-1]
+        if not self._continues(entries):
+            self._start(entries[0])
+        if self._slot < newest.slot - 1:
+            self._take_in(entries[self._slot + 1 - entries[0].slot])
+            return True
+        if self._slot != newest.slot - 1:
+            return False
         if self._ahead is not None and self._ahead[0] == newest.serial:
             return False
         after = advance(self._session, model_frame(newest, self._codec), self._fork())
         self._ahead = (newest.serial, after)
         return True
+
+    def kept(self) -> PastState | None:
+        """See `Past`."""
+        if self._state is None:
+            return None
+        arrays = self._session.state_arrays(self._state)
+        if self._ahead is None:
+            return PastState(self._slot, arrays)
+        serial, ahead = self._ahead
+        return PastState(self._slot, arrays, serial, self._session.state_arrays(ahead))
+
+    def restore(self, kept: PastState) -> None:
+        """See `Past`."""
+        self._slot, self._state = kept.slot, self._session.state_from_arrays(kept.state)
+        self._ahead = None
+        if kept.ahead_serial is not None:
+            self._ahead = (kept.ahead_serial, self._session.state_from_arrays(kept.ahead))
 
     def reset(self) -> None:
         """See `Past`."""

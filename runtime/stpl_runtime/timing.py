@@ -22,11 +22,29 @@ class TimeGrid:
     cadence_s: float
     phase: datetime
 
+    @classmethod
+    def through(cls, time: datetime, slot: int, cadence_s: float) -> TimeGrid:
+        """The grid on which `time` is exactly `slot`."""
+        return cls(cadence_s, time - timedelta(seconds=slot * cadence_s))
+
+    def offset(self, time: datetime) -> float:
+        """Where `time` lies, in slots."""
+        return (time - self.phase).total_seconds() / self.cadence_s
+
+    def time(self, slot: int) -> datetime:
+        """When `slot` is."""
+        return self.phase + timedelta(seconds=slot * self.cadence_s)
+
     def slot(self, time: datetime) -> int | None:
         """The slot that `time` belongs to; None where it lies off the grid."""
-        offset = (time - self.phase).total_seconds() / self.cadence_s
+        offset = self.offset(time)
         slot = math.floor(offset + 0.5)
         return slot if abs(offset - slot) <= TOLERANCE + 1e-9 else None
+
+
+def utc_now() -> datetime:
+    """The wall clock."""
+    return datetime.now(timezone.utc)
 
 
 def time_text(time: datetime) -> str:

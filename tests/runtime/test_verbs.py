@@ -259,18 +259,17 @@ def test_stream_carries_the_state(
 
 
 def test_stream_on_an_empty_folder_waits(cli: Cli, bundle: Bundle, tmp_path: Path) -> None:
-    words = ("stream", bundle.path, tmp_path, "--idle-timeout", 0.1)
+    words, name = ("stream", bundle.path, tmp_path, "--idle-timeout", 0.1), f"folder:{tmp_path}"
     code, stdout, err = cli(*words)
     assert code == 0
     assert "received 0 = 0" in stdout
     assert err.splitlines() == [
-        f"watching folder:{tmp_path}: 4 frames needed, "
-        "cadence learned from the first frames; Ctrl-C ends",
+        f"watching {name}: 4 frames needed, cadence learned from the first frames; Ctrl-C ends",
         "no --sink: nowcasts are only counted; try: --sink png:out",
     ]
     _, _, err = cli(*words, "--cadence", 5, "--sink", f"png:{tmp_path}/out")
     assert err.splitlines() == [
-        f"watching folder:{tmp_path}: 4 frames needed, every 5 s (cadence stated); Ctrl-C ends"
+        f"watching {name}: 4 frames needed, every 5 s (cadence stated); Ctrl-C ends"
     ]
 
 

@@ -67,13 +67,20 @@ def test_every_frame_is_accounted_for(
             expected = "duplicate"
         else:
             expected = "used"
-        assert put_all(window, ledger, [frame_at(offset, value)]) == [expected]
+        ledger.receive()
+        placed = window.put(frame_at(offset, value))
+        assert ledger.snapshot().add_up
+        if placed.news.startswith("new time line"):  # three in a row agreed
+            assert expected in ("late", "dropped")
+            break
+        assert placed.verdict == expected
         earlier.append((nearest, expected))
     counts = ledger.snapshot()
-    assert counts.received == len(arrivals)
     assert counts.pending == counts.bad == 0
-    for kind in ("used", "late", "duplicate", "dropped"):
-        assert getattr(counts, kind) == sum(verdict == kind for _, verdict in earlier)
+    if len(earlier) == len(arrivals):
+        assert counts.received == len(arrivals)
+        for kind in ("used", "late", "duplicate", "dropped"):
+            assert getattr(counts, kind) == sum(verdict == kind for _, verdict in earlier)
 
 
 @settings(max_examples=300, deadline=None)
@@ -107,19 +114,20 @@ def test_memory_is_bounded() -> None:
     put_all(window, ledger, [make_frame(n) for n in range(500)])
     assert len(window.entries(0, 499)) == 0  # slot 0 is gone
     assert len(window.entries(496, 499)) == 4
-    assert len(window._entries) == 4
+    assert len(window.state.entries) == 4
 
 
-def test_the_cadence_is_learned_from_two_distinct_times() -> None:
+def test_the_cadence_is_learned_from_three_distinct_times() -> None:
     ledger = Ledger()
     window = Window(3, ledger)
-    assert put_all(window, ledger, [frame_at(0), frame_at(0), frame_at(0, 1.0)]) == [
+    assert put_all(window, ledger, [frame_at(0), frame_at(0), frame_at(0, 1.0), frame_at(1)]) == [
         "pending",
         "duplicate",
         "duplicate",
+        "pending",
     ]
-    assert ledger.snapshot().pending == 1
-    assert put_all(window, ledger, [frame_at(1), frame_at(2)]) == ["used", "used"]
+    assert ledger.snapshot().pending == 2
+    assert put_all(window, ledger, [frame_at(2)]) == ["used"]
     assert ledger.snapshot().pending == 0
     assert window.grid is not None
     assert window.grid.cadence_s == CADENCE_S
