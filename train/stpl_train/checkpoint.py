@@ -115,7 +115,8 @@ def save_training(
     if optimizer is not None:
         for name, moments in _moments(model, optimizer):
             for key, value in moments.items():
-                tensors[f"{_OPTIMIZER}{name}/{key}"] = value.detach().to("cpu", copy=True)
+                copied = value.detach().to("cpu", copy=True)
+                tensors[f"{_OPTIMIZER}{name}/{key}"] = copied.contiguous()
     document = json.dumps(asdict(progress), allow_nan=False)
     with atomic_file(path) as file:
         file.write(safetensors.torch.save(tensors, metadata={_KEY: document}))

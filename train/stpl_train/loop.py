@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from stpl_deploy.codec import Array
 from stpl_deploy.errors import DivergedError
@@ -43,6 +43,13 @@ _CHECK_EVERY = 10
 """Iterations between looks at the loss on a GPU, which has to finish its queue for that."""
 
 
+def channels_last(model: nn.Module) -> None:
+    """Lay out the weights of two-dimensional convolutions with the channels innermost."""
+    for parameter in model.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
+
 class Trainer:
     """One process's part of a training run."""
 
@@ -58,6 +65,8 @@ class Trainer:
         self.model = model.train()
         # Built after the weights lie on the device, so that the moments are put there too.
         fabric.to_device(self.model)
+        if self.training.channels_last:
+            channels_last(self.model)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(),
             lr=self.training.lr,
@@ -65,7 +74,10 @@ class Trainer:
             weight_decay=self.training.weight_decay,
         )
         restore_optimizer(self.model, self.optimizer, state.moments)
-        self.unrolled, self.stepper = fabric.setup(TrainingPass(self.model), self.optimizer)
+        unrolled = TrainingPass(
+            self.model, recompute=self.training.recompute, compiled=self.training.compile
+        )
+        self.unrolled, self.stepper = fabric.setup(unrolled, self.optimizer)
         if state.progress.precision:
             fabric.strategy.precision.load_state_dict(state.progress.precision)
         self.loss_sum = torch.tensor(

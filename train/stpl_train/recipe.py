@@ -237,6 +237,13 @@ class TrainingSection(_Section):
     """CPU threads of each process; None takes PyTorch's own choice. A small model is fastest with
     one: its operations are too short to share, and threads that wait for one another on a busy
     machine made it ten times slower."""
+    channels_last: bool = False
+    """Lay weights and maps out with the channels innermost, as most devices' convolutions like."""
+    compile: bool = False
+    """Run the model's step through torch.compile."""
+    recompute: bool = False
+    """Keep only the states between steps and run each step again on the way back: memory for one
+    step in place of T + K - 1, about a third more time."""
     validate_every: PositiveInt = 200
     checkpoint_every: PositiveInt = 200
 

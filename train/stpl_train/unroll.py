@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from stpl_train.forecaster import PenalisedForecaster
+from stpl_deploy.errors import EnvironmentFault
+from stpl_train.forecaster import PenalisedForecaster, State
 from stpl_train.models import ForecasterModule
 from stpl_train.schedules import Shown
+
+Step = Callable[[Tensor, State], tuple[Tensor, State, Tensor]]
+"""Frame `(B, C, H, W)` and state -> guess, state and the penalty of this step, a scalar."""
 
 
 class TrainingPass(nn.Module):
     """One forward call per sequence, so that data-parallel wrappers see one call per backward."""
 
-    def __init__(self, model: ForecasterModule) -> None:
-        """Unroll `model`, whose penalty is used where it has one."""
+    def __init__(
+        self, model: ForecasterModule, *, recompute: bool = False, compiled: bool = False
+    ) -> None:
+        """Unroll `model`, whose penalty is used where it has one.
+
+        Args:
+            model: the forecaster.
+            recompute: keep the states between steps alone and run each step again on the way back:
+                memory for one step in place of T + K - 1, a third more work.
+            compiled: run the step through torch.compile.
+        """
         super().__init__()
         self.model = model
+        step = _step_of(model)
+        self._step = _told(torch.compile(step, dynamic=False)) if compiled else step
+        self._recompute = recompute
 
     def forward(self, frames: Tensor, shown: Shown) -> tuple[Tensor, Tensor]:
         """Run T + K - 1 steps; the first reads the true frame.
@@ -35,14 +54,43 @@ class TrainingPass(nn.Module):
         for t in range(frames.shape[1] - 1):
             true = frames[:, t]  # (B, C, H, W)
             frame = true if t == 0 else _mixed(true, guess, shown[:, t - 1])
-            if isinstance(self.model, PenalisedForecaster):
-                guess, state, penalty = self.model.training_step(frame, state)
-                penalties.append(penalty)
+            if self._recompute:
+                guess, state, penalty = checkpoint(self._step, frame, state, use_reentrant=False)
             else:
-                guess, state = self.model.step(frame, state)
+                guess, state, penalty = self._step(frame, state)
             guesses.append(guess)
-        total = torch.stack(penalties).mean() if penalties else frames.new_zeros(())
-        return torch.stack(guesses, dim=1), total  # (B, T + K - 1, C, H, W)
+            penalties.append(penalty)
+        # (B, T + K - 1, C, H, W)
+        return torch.stack(guesses, dim=1), torch.stack(penalties).mean()
+
+
+def _step_of(model: ForecasterModule) -> Step:
+    if isinstance(model, PenalisedForecaster):
+        return model.training_step
+
+    def step(frame: Tensor, state: State) -> tuple[Tensor, State, Tensor]:
+        return *model.step(frame, state), frame.new_zeros(())
+
+    return step
+
+
+def _told(step: Step) -> Step:
+    """What a compiler that is missing or fails says, in one line."""
+    from torch._dynamo.exc import BackendCompilerFailed
+    from torch._inductor.exc import InductorError
+
+    def run(frame: Tensor, state: State) -> tuple[Tensor, State, Tensor]:
+        try:
+            return step(frame, state)
+        except (BackendCompilerFailed, InductorError) as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            raise EnvironmentFault(
+                f"torch.compile failed: {lines[0]}",
+                expected="a C++ compiler on the CPU, Triton on a GPU",
+                fix="--set training.compile=false",
+            ) from error
+
+    return run
 
 
 def _mixed(true: Tensor, guess: Tensor, shown: Shown) -> Tensor:
