@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +92,13 @@ def main() -> None:
     parser.add_argument("--set", dest="settings", action="append", default=[])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--stride", type=int, default=1)
+    parser.add_argument("--cpu-seconds", type=float, help="CPU time of earlier calls for this run")
     parser.add_argument("--domain", type=int, help="side of larger tiles to judge on as well")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
+    before = time.process_time()
     result = train_recipe(arguments)
+    used = time.process_time() - before
     results = {f"{arguments.recipe}": judge(result.run, arguments.stride)}
     if arguments.domain is not None:
         wide = widened(result.run, arguments.domain)
@@ -109,6 +113,7 @@ def main() -> None:
         "best_iteration": result.best_iteration,
         "parameters": result.parameters,
         "seconds": round(wall_seconds(run), 1),
+        "cpu_seconds": round(used + (arguments.cpu_seconds or 0.0), 1),
         "threads": run.recipe.training.threads,
         "device": result.device,
         "evaluations": [document(evaluation) for evaluation in results.values()],

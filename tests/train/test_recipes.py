@@ -12,6 +12,7 @@ import torch
 
 pytest.importorskip("xarray")
 
+from benchmarks import results_table
 from benchmarks.try_recipes import NARROW, narrow
 from stpl_deploy.cli import run as command
 from stpl_deploy.errors import RecipeError
@@ -197,3 +198,27 @@ def test_show_prints_a_recipe_that_can_be_trained(
     assert code == 0
     whole = load_recipe(write(tmp_path / "whole.toml", out))
     assert whole == load_recipe("e3d-lstm-taxibj", ["training.batch=2"])
+
+
+def test_the_page_of_results_is_up_to_date() -> None:
+    page = results_table.PAGE.read_text()
+    assert results_table.page_with(results_table.tables()) == page, "results_table.py --write"
+    papers = {name for name in shipped_recipes() if "-" in name} - {"modernn-mini"}
+    practical = {"radar-nowcast", "era5-t2m"}
+    assert set(results_table.printed()) == papers - practical
+    assert page.count("not run |") == len(results_table.printed().keys() - results_table.results())
+
+
+def test_bilinear_is_pillows_where_it_enlarges() -> None:
+    from PIL import Image
+
+    from stpl_deploy.grid import pixel_grid
+    from stpl_deploy.reader import Quantity, state_of
+    from stpl_deploy.readers.fit import Fit
+
+    frames = np.random.default_rng(0).random((1, 1, 12, 16), dtype=np.float32)
+    fit = Fit(size=(16, 24), bilinear=True)
+    made, _ = fit.apply(frames, state_of(frames), Quantity("grey level", "1"))
+    theirs = Image.fromarray(frames[0, 0]).resize((24, 16), Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(made[0, 0], np.asarray(theirs), atol=1e-5)
+    assert fit.grid(pixel_grid(12, 16), "x").height == 16

@@ -1,0 +1,178 @@
+"""The tables of docs/results.md, from benchmarks/printed.toml and benchmarks/results/recipe-*.json.
+
+    python benchmarks/results_table.py            print them
+    python benchmarks/results_table.py --write    put them into docs/results.md
+
+A recipe without a result has not been run, and the table says so. A test compares the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tomllib
+
+from stpl_deploy.files import atomic_file
+from stpl_train.recipe import load_recipe
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "results.md"
+BEGIN, END = "<!-- tables: benchmarks/results_table.py --write -->", "<!-- end of the tables -->"
+
+_SCORES = {"mse": "MSE", "mae": "MAE", "ssim": "SSIM", "psnr": "PSNR", "cross_entropy": "CE"}
+_WAYS = ("model", "persistence", "flow", "day", "week")
+_MINUTE_S, _HOUR_S = 60, 3600
+
+
+def printed() -> dict[str, Any]:
+    """What was printed, by recipe."""
+    return tomllib.loads((HERE / "printed.toml").read_text())
+
+
+def results() -> dict[str, Any]:
+    """What was measured here, by recipe."""
+    found = sorted((HERE / "results").glob("recipe-*.json"))
+    return {made["recipe"]: made for made in (json.loads(path.read_text()) for path in found)}
+
+
+def tables() -> str:
+    """All of them as Markdown."""
+    facts, made = printed(), results()
+    rows = [_row(name, facts[name], made.get(name)) for name in facts]
+    columns = ["task", "recipe", "iterations", "in its paper", "OpenSTL's re-run", "here"]
+    lines = [*_table(columns, rows), ""]
+    notes = [
+        f"- `{name}`: {'; '.join(words)}."
+        for name, fact in facts.items()
+        if (words := _notes(fact))
+    ]
+    lines += [*notes, ""]
+    for name in sorted(made.keys() - facts.keys()):
+        lines += _practical(name, made[name])
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _row(name: str, fact: dict[str, Any], made: dict[str, Any] | None) -> list[str]:
+    ours = "not run"
+    if made is not None:
+        mean = made["evaluations"][0]["scores"]["model"]["mean"]
+        ours = _numbers({k: float(f"{mean[k]:.4g}") for k in _SCORES if mean.get(k) is not None})
+        ours += f" ({made['iterations']:,} iterations)"
+    asked = load_recipe(name).training.iterations
+    cells = [_numbers(fact[key]) if key in fact else "-" for key in ("paper", "openstl")]
+    return [fact["task"], f"`{name}`", f"{asked:,}", *cells, ours]
+
+
+def _notes(fact: dict[str, Any]) -> list[str]:
+    by = [f"the figure is from {fact['by']}"] if "by" in fact else []
+    return [*by, *([fact["note"]] if "note" in fact else [])]
+
+
+def _numbers(scores: dict[str, float]) -> str:
+    return ", ".join(f"{_SCORES[key]} {value:.6g}" for key, value in scores.items())
+
+
+def _practical(name: str, made: dict[str, Any]) -> Iterator[str]:
+    """Per lead time beside the baselines, one table for each grid it was judged on."""
+    yield f"### `{name}`"
+    yield ""
+    if made["about"]:
+        yield f"{made['about']}"
+        yield ""
+    yield (
+        f"{made['parameters']:,} parameters, {made['iterations']:,} iterations (best weights of "
+        f"iteration {made['best_iteration']:,}), {_training_time(made)}. {_machine(made)}"
+    )
+    yield ""
+    for evaluation in made["evaluations"]:
+        size = "x".join(map(str, evaluation["frame"][1:]))
+        yield f"{evaluation['sequences']} windows of the test part, frames of {size}:"
+        yield ""
+        yield from _per_lead(evaluation)
+        yield ""
+
+
+def _training_time(made: dict[str, Any]) -> str:
+    minutes = f"{made['seconds'] / 60:.0f} minutes"
+    if made.get("cpu_seconds"):
+        minutes += f" on a machine that did other work too, {made['cpu_seconds'] / 60:.0f} of CPU"
+    return f"trained in {minutes} with {made['threads']} thread(s) on {made['device']}"
+
+
+def _machine(made: dict[str, Any]) -> str:
+    machine = made["machine"]
+    return f"{machine['cpu']}, {machine['usable_cpus']} CPUs."
+
+
+def _per_lead(evaluation: dict[str, Any]) -> Iterator[str]:
+    ways = [way for way in _WAYS if way in evaluation["scores"]]
+    csi = [key for key in evaluation["scores"]["model"]["per_lead"] if key.startswith("csi_")]
+    units = evaluation["units"]
+    shown = ["mse", *(csi or ["rmse", "ssim"])]
+    titles = [_title(score, units) for score in shown]
+    yield f"Each cell: {', '.join(ways)}."
+    yield ""
+    rows = []
+    for k in range(evaluation["horizon"]):
+        cells = [
+            " / ".join(_cell(evaluation["scores"][way]["per_lead"][score][k]) for way in ways)
+            for score in shown
+        ]
+        rows.append([_lead(k + 1, evaluation["cadence_s"]), *cells])
+    yield from _table(["lead", *titles], rows)
+
+
+def _title(score: str, units: str) -> str:
+    if score.startswith("csi_"):
+        return f"CSI at {score.removeprefix('csi_')} {units}"
+    return {"mse": "MSE, sum over a frame, model units", "rmse": f"RMSE, {units}"}.get(
+        score, score.upper()
+    )
+
+
+def _lead(step: int, cadence_s: float | None) -> str:
+    if cadence_s is None:
+        return str(step)
+    seconds = step * cadence_s
+    if seconds >= _HOUR_S and seconds % _HOUR_S == 0:
+        return f"{seconds / _HOUR_S:g} h"
+    return f"{seconds / _MINUTE_S:g} min" if seconds >= _MINUTE_S else f"{seconds:g} s"
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> Iterator[str]:
+    yield "| " + " | ".join(columns) + " |"
+    yield "|" + "---|" * len(columns)
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+
+
+def page_with(made: str) -> str:
+    """The page with these tables in their place."""
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{made}\n{END}{after}"
+
+
+def main() -> None:
+    """Print or write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true")
+    if parser.parse_args().write:
+        text = page_with(tables())
+        with atomic_file(PAGE) as file:
+            file.write(text.encode())
+    else:
+        sys.stdout.write(tables())
+
+
+if __name__ == "__main__":
+    main()
