@@ -1,6 +1,7 @@
 """Sinks of nowcasts. Read this file before `sinks/`.
 
-A sink is one module under `sinks/`; its word in `SINKS` is what `--sink WORD:REST` takes.
+A sink is one module under `sinks/`; its word in `SINKS` is what `--sink WORD:REST` takes. What can
+be chosen stands between the two: `--sink gif,fps=10:out`, several with a comma each.
 
 A package of yours adds a sink by an entry point of the group `stpl_deploy.sinks`: the name is the
 word, the value a function or class `(rest, spec) -> Sink`.
@@ -9,23 +10,31 @@ word, the value a function or class `(rest, spec) -> Sink`.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 from stpl_deploy.errors import SinkError, UsageError
 from stpl_deploy.files import atomic_directory, atomic_file
 from stpl_runtime.nowcast import Nowcast
+from stpl_runtime.reconnect import without_credentials
 from stpl_runtime.words import known_words, load_word, nearest
 
 GROUP = "stpl_deploy.sinks"
 """The group of entry points of other packages."""
 
 SINKS: dict[str, str] = {
-    "npz": "stpl_runtime.sinks.npz:NpzSink",
-    "png": "stpl_runtime.sinks.png:PngSink",
-    "gif": "stpl_runtime.sinks.gif:GifSink",
+    "npz": "stpl_runtime.sinks.npz:open_sink",
+    "png": "stpl_runtime.sinks.png:open_sink",
+    "gif": "stpl_runtime.sinks.gif:open_sink",
+    "mp4": "stpl_runtime.sinks.mp4:open_sink",
+    "nc": "stpl_runtime.sinks.cf:open_netcdf",
+    "zarr": "stpl_runtime.sinks.cf:open_zarr",
+    "tif": "stpl_runtime.sinks.geotiff:open_sink",
+    "jsonl": "stpl_runtime.sinks.jsonl:open_sink",
+    "webhook": "stpl_runtime.sinks.webhook:open_sink",
+    "mqtt": "stpl_runtime.sinks.mqtt:open_sink",
 }
 """One word -> where its `(rest, spec) -> Sink` lives; `rest` is what follows the colon."""
 
@@ -38,6 +47,8 @@ class SinkSpec:
     """Nowcasts that stay in a directory, the newest ones; None keeps all."""
     keep_s: float | None = None
     """Nowcasts older than this, by issue time against the newest one, go; None keeps all."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """NAME=VALUE of the sink's word; each sink says which it has (`words.check_options`)."""
 
 
 class Sink(Protocol):
@@ -59,26 +70,77 @@ class Sink(Protocol):
         ...
 
 
-def open_sink(text: str, spec: SinkSpec | None = None) -> Sink:
-    """Make a sink from `WORD:REST`.
+@runtime_checkable
+class KeepsFiles(Protocol):
+    """A sink that says where it puts a nowcast."""
+
+    def files(self, nowcast: Nowcast) -> list[str]:
+        """The paths that `write` makes."""
+        ...
+
+
+@runtime_checkable
+class TellsFiles(Protocol):
+    """A sink that tells where the others put a nowcast."""
+
+    beside: tuple[KeepsFiles, ...]
+    """The others; set after opening."""
+
+
+def open_sinks(texts: Iterable[str], spec: SinkSpec | None = None) -> list[Sink]:
+    """Make every sink of a stream; those that tell of files know those that write them.
 
     Raises:
-        UsageError: an unknown word, or nothing after it.
+        UsageError: see `open_sink`; or two of them write to the same place.
+        SinkError: see `open_sink`.
+    """
+    sinks = [open_sink(text, spec) for text in texts]
+    names = [sink.name for sink in sinks]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(
+                f"--sink {name} is there twice", expected="each place once", fix="leave one out"
+            )
+    for sink in sinks:
+        if isinstance(sink, TellsFiles):
+            sink.beside = tuple(other for other in sinks if isinstance(other, KeepsFiles))
+    return sinks
+
+
+def open_sink(text: str, spec: SinkSpec | None = None) -> Sink:
+    """Make a sink from `WORD:REST` or `WORD,NAME=VALUE:REST`.
+
+    Raises:
+        UsageError: an unknown word or option, or nothing after it.
         SinkError: its directory cannot be made.
     """
-    word, _, rest = text.partition(":")
+    head, _, rest = text.partition(":")
+    word, *given = head.split(",")
     words = known_words(SINKS, GROUP)
     if word not in words:
         raise UsageError(
             f"unknown sink {word}",
-            expected=f"one of {', '.join(f'{name}:PATH' for name in words)}",
-            fix=f"--sink {nearest(word, words, 'npz')}:{rest or 'DIRECTORY'}",
+            expected=f"one of {', '.join(f'{name}:' for name in words)}",
+            fix=without_credentials(f"--sink {nearest(word, words, 'npz')}:{rest or 'DIRECTORY'}"),
         )
     if not rest:
         raise UsageError(
             f"--sink {text} has no path", expected=f"{word}:PATH", fix=f"--sink {word}:nowcasts"
         )
-    return cast("Sink", load_word("sink", word, SINKS, GROUP)(rest, spec or SinkSpec()))
+    options = dict(_option(word, one) for one in given)
+    spec = replace(spec or SinkSpec(), options=options)
+    return cast("Sink", load_word("sink", word, SINKS, GROUP)(rest, spec))
+
+
+def _option(word: str, text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise UsageError(
+            f"--sink {word},{text} is no option",
+            expected=f"{word},NAME=VALUE:REST",
+            fix=f"--sink {word},{name or 'NAME'}=VALUE:REST",
+        )
+    return name, value
 
 
 def make_directory(path: Path) -> None:
@@ -97,7 +159,7 @@ def make_directory(path: Path) -> None:
             fix="another path",
         ) from error
     except OSError as error:
-        raise _sink_error(path, 0, error) from error
+        raise sink_error(path, 0, error) from error
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -110,7 +172,7 @@ def write_whole(path: Path, content: bytes) -> None:
         with atomic_file(path) as file:
             file.write(content)
     except OSError as error:
-        raise _sink_error(path, len(content), error) from error
+        raise sink_error(path, len(content), error) from error
 
 
 def write_whole_directory(path: Path, fill: Callable[[Path], None]) -> None:
@@ -124,10 +186,40 @@ def write_whole_directory(path: Path, fill: Callable[[Path], None]) -> None:
         with atomic_directory(path) as partial:
             fill(partial)
     except OSError as error:
-        raise _sink_error(path, 0, error) from error
+        raise sink_error(path, 0, error) from error
 
 
-def _sink_error(path: Path, size: int, error: OSError) -> SinkError:
+def write_over_directory(path: Path, fill: Callable[[Path], None]) -> None:
+    """Like `write_whole_directory`, in the place of an older one.
+
+    The older one steps aside under a hidden name (`sinks.leftovers` mends what a kill leaves) and
+    goes once the new one stands: readers meet a whole directory, or for a moment none.
+
+    Raises:
+        SinkError: it could not be written; the older one stays.
+    """
+    newer, aside = (path.with_name(f".{path.name}.{end}") for end in ("newer", "older"))
+    try:
+        shutil.rmtree(newer, ignore_errors=True)
+        with atomic_directory(newer) as partial:
+            fill(partial)
+        shutil.rmtree(aside, ignore_errors=True)
+        if path.exists():
+            path.rename(aside)
+        newer.rename(path)
+        shutil.rmtree(aside, ignore_errors=True)
+    except OSError as error:
+        raise sink_error(path, 0, error) from error
+
+
+def sink_error(path: Path, size: int, error: OSError) -> SinkError:
+    """What went wrong at `path`, with the room that is left there.
+
+    Args:
+        path: what could not be written.
+        size: its bytes; 0 where they are not known.
+        error: why.
+    """
     there = next((p for p in (path, *path.parents) if p.is_dir()), Path("/"))
     try:
         free = f"{shutil.disk_usage(there).free:,} bytes free"
@@ -135,6 +227,6 @@ def _sink_error(path: Path, size: int, error: OSError) -> SinkError:
         free = "free space unknown"
     return SinkError(
         f"cannot write {path}: {error.strerror or error} ({free})",
-        expected=f"room and rights for {size:,} bytes",
+        expected=f"room and rights for {size:,} bytes" if size else "room and rights",
         fix="free some space, or write elsewhere",
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stpl_runtime.engine import Session
     from stpl_runtime.inputs import Context
 
-_SUFFIXES = (".npz", ".npy", ".png", ".gif", ".nc", ".tif", ".tiff", ".zarr")
+_SUFFIXES = (".npz", ".npy", ".png", ".gif", ".mp4", ".nc", ".tif", ".tiff", ".zarr")
 
 
 def predict(
@@ -28,7 +28,7 @@ def predict(
         ),
     ],
     out: Annotated[
-        Path, typer.Option(help="File to write: .npz, .npy, .png, .gif, .nc, .tif or .zarr.")
+        Path, typer.Option(help="File to write: .npz, .npy, .png, .gif, .mp4, .nc, .tif or .zarr.")
     ],
     horizon: Annotated[
         int | None, typer.Option(min=1, help="Frames to predict; default: the bundle's.")

@@ -114,11 +114,18 @@ def _foreign(opened: xr.Dataset, wanted: str | None, path: Path) -> Iterator[Pie
         )
 
 
+def _ancillary(values: xr.DataArray) -> list[str]:
+    found = values.attrs.get("ancillary_variables") or values.encoding.get("ancillary_variables")
+    return str(found or "").split()
+
+
 def _variable(opened: xr.Dataset, wanted: str | None, path: Path) -> str:
     fields = [str(name) for name, v in opened.data_vars.items() if horizontal_dims(opened, v)[0]]
     if wanted is not None and wanted in fields:
         return wanted
-    numeric = [name for name in fields if opened[name].dtype.kind in "uif"]
+    # What speaks of another variable, such as its quality, is not what one came for.
+    aside = {word for name in fields for word in _ancillary(opened[name])}
+    numeric = [name for name in fields if opened[name].dtype.kind in "uif" and name not in aside]
     if wanted is None and len(numeric) == 1:
         return numeric[0]
     raise FrameError(

@@ -103,7 +103,7 @@ def test_gif_shows_past_and_forecast(tmp_path: Path) -> None:
     [
         ("pgn:x", "--sink png:x"),
         ("npy", "--sink npz:DIRECTORY"),
-        ("zarr:x", "--sink npz:x"),
+        ("zar:x", "--sink zarr:x"),
         ("gif", "--sink gif:nowcasts"),
         ("gif:", "--sink gif:nowcasts"),
     ],

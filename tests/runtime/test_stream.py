@@ -27,8 +27,7 @@ from stpl_runtime.ledger import Ledger
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.nowcaster import Nowcaster
 from stpl_runtime.predict import predict_sequences
-from stpl_runtime.sink import Sink
-from stpl_runtime.sinks.npz import NpzSink
+from stpl_runtime.sink import Sink, open_sink
 from stpl_runtime.source import BadFrame
 from stpl_runtime.stream import Stream
 from tests.runtime.conftest import CADENCE_S, ListSource, make_frame, picture
@@ -318,7 +317,7 @@ def test_memory_does_not_grow_over_2000_frames(mode: str, tmp_path: Path, bundle
     shared = Path("/dev/shm")
     place = shared if os.access(shared, os.W_OK) else tmp_path
     with tempfile.TemporaryDirectory(dir=place) as directory:
-        grown = growth(mode, bundle, NpzSink(directory))
+        grown = growth(mode, bundle, open_sink(f"npz:{directory}"))
     sys.stderr.write(f"2,000 frames, {mode}: resident memory grew by {grown:.2f} MiB\n")
     assert grown < 5.0
 

@@ -6,6 +6,7 @@
     lead_time                (time) seconds after the newest observation, CF's forecast_period
     forecast_reference_time  () time of the newest observation
     y, x, crs                those of the observed frames: centres of the pixels, CF grid mapping
+    observed                 (y, x) 1 where the newest frame had data; only where it lacked some
 
 Frames without times have the dimension `step`, 1 to K, instead of time.
 """
@@ -23,12 +24,46 @@ from stpl_deploy.grid import pixel_grid
 from stpl_deploy.readers.dataset import TIME_UNITS, grid_coordinates
 from stpl_deploy.readers.extras import reads_with
 from stpl_runtime.nowcast import Nowcast
+from stpl_runtime.sink import SinkSpec, write_over_directory, write_whole_directory
+from stpl_runtime.sinks.directory import DirectorySink
+from stpl_runtime.sinks.facts import facts
+from stpl_runtime.sinks.writers import check_installed, write_nowcast
 
 if TYPE_CHECKING:
     import xarray as xr
 
 _NAME = "nowcast"
 _SECONDS = "seconds since 1970-01-01T00:00:00"
+
+
+def open_netcdf(rest: str, spec: SinkSpec | None = None) -> DirectorySink:
+    """`nc:DIR` or `nc:FILE.nc`.
+
+    Raises:
+        MissingExtraError: netCDF4 or xarray is not installed.
+    """
+    check_installed(".nc")
+    return DirectorySink("nc", (".nc",), rest, spec, write_nowcast)
+
+
+def open_zarr(rest: str, spec: SinkSpec | None = None) -> DirectorySink:
+    """`zarr:DIR` or `zarr:STORE.zarr`: a store for each nowcast, or the newest one alone.
+
+    One store that grows along forecast_reference_time would be half-written after a kill -9 (the
+    axis, its coordinates and the chunks are different files) and could not lose its oldest part.
+    xarray joins the stores: `open_mfdataset("DIR/*.zarr", engine="zarr", combine="nested",
+    concat_dim="forecast_reference_time")`.
+
+    Raises:
+        MissingExtraError: zarr or xarray is not installed.
+    """
+    check_installed(".zarr")
+    return DirectorySink("zarr", (".zarr",), rest, spec, _put_zarr)
+
+
+def _put_zarr(path: Path, nowcast: Nowcast) -> None:
+    put = write_over_directory if path.exists() else write_whole_directory
+    put(path, lambda store: write_zarr(nowcast, store))
 
 
 def netcdf_bytes(nowcast: Nowcast) -> bytes:
@@ -83,8 +118,10 @@ def dataset_of(nowcast: Nowcast, extra: str) -> xr.Dataset:
         attributes["standard_name"] = nowcast.standard_name
     if grid.crs_wkt:
         attributes["grid_mapping"] = "crs"
+    if nowcast.observed is not None:
+        attributes["ancillary_variables"] = "observed"
     return xr.Dataset(
-        {_NAME: (dims, frames, attributes)},
+        {_NAME: (dims, frames, attributes), **_observed(nowcast)},
         coords={**grid_coordinates(grid), **(_times(nowcast) if timed else _steps(nowcast))},
         attrs=_facts(nowcast),
     )
@@ -121,20 +158,21 @@ def _steps(nowcast: Nowcast) -> dict[str, Any]:
 
 
 def _facts(nowcast: Nowcast) -> dict[str, str]:
-    made = nowcast.made_by
-    facts = {
-        "Conventions": "CF-1.8",
-        "title": f"nowcast of {nowcast.quantity}",
-        "source": ", ".join(f"{key} {value}" for key, value in made.items()) or "stpl-deploy",
-        "history": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ} stpl-deploy",
-        "input": nowcast.source_id,
-        **nowcast.notes,
+    title = f"nowcast of {nowcast.quantity}"
+    return {"Conventions": "CF-1.8", "title": title, **facts(nowcast)}
+
+
+def _observed(nowcast: Nowcast) -> dict[str, Any]:
+    """The mask as a variable, where there is one."""
+    if nowcast.observed is None:
+        return {}
+    meaning = {
+        "standard_name": "status_flag",
+        "long_name": "whether the newest frame had data",
+        "flag_values": np.array([0, 1], np.int8),
+        "flag_meanings": "not_observed observed",
     }
-    if nowcast.context_times:
-        facts["input_times"] = " ".join(
-            f"{_naive(time).isoformat()}Z" for time in nowcast.context_times
-        )
-    return facts
+    return {"observed": (("y", "x"), nowcast.observed.astype(np.int8), meaning)}
 
 
 def _naive(time: datetime) -> datetime:

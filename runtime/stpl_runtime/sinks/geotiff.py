@@ -8,6 +8,20 @@ import numpy as np
 
 from stpl_deploy.readers.extras import reads_with
 from stpl_runtime.nowcast import Nowcast
+from stpl_runtime.sink import SinkSpec
+from stpl_runtime.sinks.directory import DirectorySink
+from stpl_runtime.sinks.facts import facts
+from stpl_runtime.sinks.writers import check_installed, write_nowcast
+
+
+def open_sink(rest: str, spec: SinkSpec | None = None) -> DirectorySink:
+    """`tif:DIR` or `tif:FILE.tif`.
+
+    Raises:
+        MissingExtraError: rasterio is not installed.
+    """
+    check_installed(".tif")
+    return DirectorySink("tif", (".tif", ".tiff"), rest, spec, write_nowcast)
 
 
 def geotiff_bytes(nowcast: Nowcast) -> bytes:
@@ -66,7 +80,7 @@ def _description(nowcast: Nowcast, band: int) -> str:
 
 
 def _tags(nowcast: Nowcast) -> dict[str, str]:
-    tags = {"quantity": nowcast.quantity, "source": nowcast.source_id, **nowcast.notes}
+    tags = {"quantity": nowcast.quantity, **facts(nowcast)}
     if nowcast.issue_time is not None:
         tags["forecast_reference_time"] = f"{nowcast.issue_time:%Y-%m-%dT%H:%M:%SZ}"
     return tags

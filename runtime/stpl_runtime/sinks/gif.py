@@ -6,45 +6,35 @@ import io
 from pathlib import Path
 
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.sink import SinkSpec, make_directory, write_whole
-from stpl_runtime.sinks.picture import MARGIN, TITLE, canvas, text_width, tiles, title, write_text
+from stpl_runtime.sink import SinkSpec, write_whole
+from stpl_runtime.sinks.directory import DirectorySink
+from stpl_runtime.sinks.picture import frames_per_second, pages
 
-_FRAME_MS = 200
+_FPS = 5.0
 _PAUSE_MS = 1000
 
 
-class GifSink:
-    """Writes `FILE.gif`, the latest nowcast, or `DIR/nowcast_<issue time>.gif`, each of them."""
+def open_sink(rest: str, spec: SinkSpec | None = None) -> DirectorySink:
+    """`gif:DIR` or `gif:FILE.gif`; `gif,fps=10:` plays it faster.
 
-    def __init__(self, rest: str, spec: SinkSpec | None = None) -> None:
-        """Make the directory `rest`, or that of the file `rest` where it ends in .gif."""
-        path = Path(rest)
-        self._latest = path if path.suffix.lower() == ".gif" else None
-        make_directory(path.parent if self._latest else path)
-        self.path, self.name = path, f"gif:{path}"
+    Raises:
+        UsageError: fps is no number that a GIF can hold.
+    """
+    fps = frames_per_second("gif", spec, _FPS)
 
-    def write(self, nowcast: Nowcast) -> None:
-        """See `stpl_runtime.sink.Sink`."""
-        write_whole(self._latest or self.path / f"{nowcast.name}.gif", gif_bytes(nowcast))
+    def put(path: Path, nowcast: Nowcast) -> None:
+        write_whole(path, gif_bytes(nowcast, fps))
 
-    def close(self) -> None:
-        """Nothing is open."""
+    return DirectorySink("gif", (".gif",), rest, spec, put, options=("fps",))
 
 
-def gif_bytes(nowcast: Nowcast) -> bytes:
+def gif_bytes(nowcast: Nowcast, fps: float = _FPS) -> bytes:
     """An animation of past and forecast as a GIF file."""
-    every = tiles(nowcast)
-    heading = title(nowcast)
-    width = max(text_width(heading), *(tile.image.width for tile in every)) + 2 * MARGIN
-    height = TITLE + every[0].image.height + 2 * MARGIN
-    pages = []
-    for tile in every:
-        page = canvas(width, height)
-        write_text(page, (MARGIN, 4), heading)
-        page.paste(tile.image, (MARGIN, TITLE + MARGIN))
-        pages.append(page)
-    pauses = [_PAUSE_MS if tile.steps == 0 else _FRAME_MS for tile in every]
-    pauses[-1] = _PAUSE_MS
+    every = pages(nowcast)
+    frame_ms = round(1000.0 / fps)
+    pauses = [frame_ms if page.steps else max(frame_ms, _PAUSE_MS) for page in every]
+    pauses[-1] = max(frame_ms, _PAUSE_MS)
+    images = [page.image for page in every]
     buffer = io.BytesIO()
-    pages[0].save(buffer, "GIF", save_all=True, append_images=pages[1:], duration=pauses, loop=0)
+    images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=pauses, loop=0)
     return buffer.getvalue()

@@ -1,51 +1,45 @@
-"""Nowcasts as .npz: one file for each issue time."""
+"""Nowcasts as .npz, which numpy reads without pickle."""
 
 from __future__ import annotations
 
 import io
 import json
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.sink import SinkSpec, make_directory, write_whole
+from stpl_runtime.sink import SinkSpec
+from stpl_runtime.sinks.directory import DirectorySink
+from stpl_runtime.sinks.writers import write_nowcast
 
 
-class NpzSink:
-    """Writes `DIR/nowcast_<issue time>.npz`."""
-
-    def __init__(self, rest: str, spec: SinkSpec | None = None) -> None:
-        """Make the directory `rest`."""
-        path = Path(rest)
-        make_directory(path)
-        self.path, self.name = path, f"npz:{path}"
-
-    def write(self, nowcast: Nowcast) -> None:
-        """See `stpl_runtime.sink.Sink`."""
-        write_whole(self.path / f"{nowcast.name}.npz", npz_bytes(nowcast))
-
-    def close(self) -> None:
-        """Nothing is open."""
+def open_sink(rest: str, spec: SinkSpec | None = None) -> DirectorySink:
+    """`npz:DIR` or `npz:FILE.npz`."""
+    return DirectorySink("npz", (".npz",), rest, spec, write_nowcast)
 
 
 def npz_bytes(nowcast: Nowcast) -> bytes:
     """A nowcast as an .npz file.
 
-    It holds `frames` and `context` in physical units, `units`, `quantity`, `made_by` (JSON), and,
-    where the frames carry times, `issue_time`, `valid_times` and `context_times` (datetime64, UTC);
-    where they carry a grid, `affine` (left, top, pixel width, pixel height) and `crs_wkt`; where a
-    part was not observed, `observed` (H, W).
+    It holds `frames` and `context` in physical units, `units`, `quantity`, `standard_name`,
+    `made_by` and `notes` (JSON), `source_id`, `stand_ins` (of each frame of the context: empty,
+    `held` or `bridged`), and, where the frames carry times, `issue_time`, `valid_times` and
+    `context_times` (datetime64, UTC); where they carry a grid, `affine` (left, top, pixel width,
+    pixel height) and `crs_wkt`; where a part was not observed, `observed` (H, W).
     """
     arrays: dict[str, Any] = {
         "frames": nowcast.frames,
         "context": nowcast.context,
         "units": np.asarray(nowcast.units),
         "quantity": np.asarray(nowcast.quantity),
+        "standard_name": np.asarray(nowcast.standard_name),
         "made_by": np.asarray(json.dumps(nowcast.made_by)),
+        "notes": np.asarray(json.dumps(dict(nowcast.notes))),
+        "source_id": np.asarray(nowcast.source_id),
+        "stand_ins": np.asarray(nowcast.stand_ins or ("",) * len(nowcast.context), "U8"),
     }
     if nowcast.issue_time is not None:
         arrays["issue_time"] = _times((nowcast.issue_time,))[0]

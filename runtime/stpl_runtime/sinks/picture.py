@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stpl_deploy.codec import Array
 from stpl_runtime.nowcast import Nowcast
+from stpl_runtime.options import Options
+from stpl_runtime.sink import SinkSpec
 from stpl_runtime.timing import time_text
 
 if TYPE_CHECKING:
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
 PAST, FORECAST, BACK, INK = (150, 150, 150), (235, 120, 20), (24, 24, 28), (235, 235, 235)
+STAND_IN, UNSEEN = (215, 60, 160), (52, 58, 92)
+"""The border of a frame that was not observed, and the pixels that were not."""
 _SIDE = 96
 """Least height of a frame on a picture, in pixels."""
 _FONT = 12
@@ -31,10 +36,40 @@ class Tile(NamedTuple):
 
 
 def tiles(nowcast: Nowcast) -> list[Tile]:
-    """Every frame of the context, then of the forecast, labelled with its time."""
+    """Every frame of the context, then of the forecast, labelled with its time.
+
+    A frame that stands in for one that was missing says so; pixels that were not observed in the
+    newest frame have a colour of their own there and in the forecast.
+    """
     first = 1 - len(nowcast.context)
-    past = [_tile(nowcast, frame, first + t) for t, frame in enumerate(nowcast.context)]
+    had = nowcast.stand_ins or ("",) * len(nowcast.context)
+    past = [_tile(nowcast, frame, first + t, had[t]) for t, frame in enumerate(nowcast.context)]
     return past + [_tile(nowcast, frame, k + 1) for k, frame in enumerate(nowcast.frames)]
+
+
+def pages(nowcast: Nowcast) -> list[Tile]:
+    """The pages of an animation: each frame under the title, all of one size."""
+    every, heading = tiles(nowcast), title(nowcast)
+    width = max(text_width(heading), *(tile.image.width for tile in every)) + 2 * MARGIN
+    height = TITLE + every[0].image.height + 2 * MARGIN
+    made = []
+    for tile in every:
+        page = canvas(width, height)
+        write_text(page, (MARGIN, 4), heading)
+        page.paste(tile.image, (MARGIN, TITLE + MARGIN))
+        made.append(Tile(page, tile.steps))
+    return made
+
+
+def frames_per_second(word: str, spec: SinkSpec | None, usual: float) -> float:
+    """The option `fps` of an animation's word.
+
+    Raises:
+        UsageError: it is no number from 0.1 to 50, which all players can show.
+    """
+    given = (spec or SinkSpec()).options
+    options = Options(f"the sink {word}", given, ("fps",), f"--sink {word},")
+    return options.number("fps", usual, least=0.1, most=50.0)
 
 
 def canvas(width: int, height: int) -> Image:
@@ -62,16 +97,21 @@ def title(nowcast: Nowcast) -> str:
     """What is shown, and from when."""
     units = "" if nowcast.units == "1" else f" ({nowcast.units})"
     issued = "" if nowcast.issue_time is None else f", issued {time_text(nowcast.issue_time)}"
-    return f"{nowcast.quantity}{units}{issued}"
+    filled = sum(map(bool, nowcast.stand_ins))
+    missing = f", {filled} of {len(nowcast.context)} frames not observed" if filled else ""
+    stream = f"{nowcast.stream}: " if nowcast.stream else ""
+    return f"{stream}{nowcast.quantity}{units}{issued}{missing}"
 
 
-def _tile(nowcast: Nowcast, frame: Array, steps: int) -> Tile:
+def _tile(nowcast: Nowcast, frame: Array, steps: int, stand_in: str = "") -> Tile:
     """The frame in a coloured border, with its lead time above."""
     from PIL import Image
 
-    colour = FORECAST if steps > 0 else PAST
-    picture = _image(frame, nowcast.low, nowcast.high)
+    colour = FORECAST if steps > 0 else STAND_IN if stand_in else PAST
+    observed = nowcast.observed if steps >= 0 else None
+    picture = _image(frame, nowcast.low, nowcast.high, observed)
     label = "now" if steps == 0 else nowcast.lead_text(steps)
+    label = f"{label} {stand_in}".strip()
     width = max(picture.width + 4, text_width(label) + 2)
     tile = canvas(width, picture.height + 4 + TITLE)
     write_text(tile, (1, 2), label, colour)
@@ -80,16 +120,19 @@ def _tile(nowcast: Nowcast, frame: Array, steps: int) -> Tile:
     return Tile(tile, steps)
 
 
-def _image(frame: Array, low: float, high: float) -> Image:
+def _image(frame: Array, low: float, high: float, observed: NDArray[np.bool_] | None) -> Image:
     """`(C, H, W)` in physical units; three channels are colours, else the first one is shown."""
     from PIL import Image
 
     scaled = np.clip((frame - low) / (high - low), 0.0, 1.0)
-    grey = np.rint(scaled * 255.0).astype(np.uint8)  # (C, H, W)
+    grey = np.rint(np.nan_to_num(scaled) * 255.0).astype(np.uint8)  # (C, H, W)
     if len(grey) == 3:
         image = Image.fromarray(np.ascontiguousarray(np.moveaxis(grey, 0, -1)))
     else:
         image = Image.fromarray(grey[0]).convert("RGB")
+    if observed is not None and not observed.all():
+        unseen = Image.fromarray(np.where(observed, 0, 255).astype(np.uint8))
+        image.paste(UNSEEN, mask=unseen)
     factor = max(1, -(-_SIDE // image.height))
     size = (image.width * factor, image.height * factor)
     return image.resize(size, Image.Resampling.NEAREST)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.sink import SinkSpec, make_directory, write_whole
+from stpl_runtime.sink import SinkSpec
+from stpl_runtime.sinks.directory import DirectorySink
 from stpl_runtime.sinks.picture import (
     INK,
     MARGIN,
@@ -17,23 +17,12 @@ from stpl_runtime.sinks.picture import (
     title,
     write_text,
 )
+from stpl_runtime.sinks.writers import write_nowcast
 
 
-class PngSink:
-    """Writes `DIR/nowcast_<issue time>.png`."""
-
-    def __init__(self, rest: str, spec: SinkSpec | None = None) -> None:
-        """Make the directory `rest`."""
-        path = Path(rest)
-        make_directory(path)
-        self.path, self.name = path, f"png:{path}"
-
-    def write(self, nowcast: Nowcast) -> None:
-        """See `stpl_runtime.sink.Sink`."""
-        write_whole(self.path / f"{nowcast.name}.png", png_bytes(nowcast))
-
-    def close(self) -> None:
-        """Nothing is open."""
+def open_sink(rest: str, spec: SinkSpec | None = None) -> DirectorySink:
+    """`png:DIR` or `png:FILE.png`."""
+    return DirectorySink("png", (".png",), rest, spec, write_nowcast)
 
 
 def png_bytes(nowcast: Nowcast) -> bytes:

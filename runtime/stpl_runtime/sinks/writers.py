@@ -12,7 +12,7 @@ from stpl_deploy.readers.extras import reads_with
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import write_whole, write_whole_directory
 
-SUFFIXES = (".npz", ".npy", ".png", ".gif", ".nc", ".tif", ".tiff", ".zarr")
+SUFFIXES = (".npz", ".npy", ".png", ".gif", ".mp4", ".nc", ".tif", ".tiff", ".zarr")
 """What `write_nowcast` makes."""
 
 _MANY = (".npz", ".npy")
@@ -23,6 +23,9 @@ def check_installed(suffix: str) -> None:
     if suffix in (".tif", ".tiff"):
         with reads_with("geotiff"):
             import rasterio  # noqa: F401
+    elif suffix == ".mp4":
+        with reads_with("video"):
+            import av  # noqa: F401
     elif suffix in (".nc", ".zarr"):
         with reads_with("netcdf" if suffix == ".nc" else "zarr"):
             import pyproj  # noqa: F401
@@ -79,6 +82,10 @@ def bytes_for(suffix: str, nowcast: Nowcast) -> bytes:
         from stpl_runtime.sinks.png import png_bytes
 
         return png_bytes(nowcast)
+    if suffix == ".mp4":
+        from stpl_runtime.sinks.mp4 import mp4_bytes
+
+        return mp4_bytes(nowcast)
     from stpl_runtime.sinks.gif import gif_bytes
 
     return gif_bytes(nowcast)
@@ -86,7 +93,7 @@ def bytes_for(suffix: str, nowcast: Nowcast) -> bytes:
 
 def _refuse_many(suffix: str, nowcast: Nowcast) -> None:
     if nowcast.frames.ndim != 4:
-        what = "picture" if suffix in (".png", ".gif") else "file"
+        what = "picture" if suffix in (".png", ".gif", ".mp4") else "file"
         raise UsageError(
             f"{len(nowcast.frames)} sequences for one {suffix} {what}",
             expected="one sequence (T, C, H, W)",

@@ -1,0 +1,139 @@
+"""Sinks that write one file for each nowcast: the naming, what is kept, and nothing half-written.
+
+`WORD:DIR` keeps each as `DIR/nowcast_<issue time>.SUFFIX`; `WORD:FILE.SUFFIX` the newest alone.
+Of several streams, each has its own directory, `DIR/<stream>`, or file, `FILE_<stream>.SUFFIX`.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from urllib.parse import quote
+
+from stpl_deploy.errors import SinkError, StplError
+from stpl_runtime.nowcast import Nowcast
+from stpl_runtime.sink import SinkSpec, make_directory, sink_error
+from stpl_runtime.sinks.leftovers import remove, sweep
+from stpl_runtime.words import check_options
+
+_TIME = r"nowcast_(\d{8}T\d{6})(\.\d{6})?Z"
+
+
+class DirectorySink:
+    """Keeps `stpl_runtime.sink.Sink`; one for every word that makes files."""
+
+    def __init__(
+        self,
+        word: str,
+        suffixes: Iterable[str],
+        rest: str,
+        spec: SinkSpec | None,
+        put: Callable[[Path, Nowcast], None],
+        *,
+        options: Iterable[str] = (),
+    ) -> None:
+        """Make the directory, and mend what a killed process left there.
+
+        Args:
+            word: the sink's.
+            suffixes: of its files; the first one is that of a directory's.
+            rest: DIR, or FILE where it ends in one of `suffixes`.
+            spec: what is kept.
+            put: writes a nowcast whole or not at all, over an older one.
+            options: names that the word knows.
+
+        Raises:
+            UsageError: a file is in the way, or an option that the word does not have.
+            SinkError: the directory cannot be made.
+        """
+        self._spec = spec or SinkSpec()
+        check_options(f"the sink {word}", self._spec.options, options)
+        path = Path(rest)
+        self._suffix = next(iter(suffixes))
+        is_file = path.suffix.lower() in suffixes and (self._suffix == ".zarr" or not path.is_dir())
+        self._file = path if is_file else None
+        self._put = put
+        self.path, self.name = path, f"{word}:{path}"
+        folder = path.parent if is_file else path
+        make_directory(folder)
+        self._ours = re.compile(_TIME + re.escape(self._suffix))
+        if is_file:
+            sweep(folder, re.escape(path.stem) + "(?:_.*)?" + re.escape(path.suffix))
+            return
+        streams = (below for below in folder.iterdir() if not self._ours.fullmatch(below.name))
+        for each in (folder, *streams):
+            sweep(each, self._ours.pattern.replace("(", "(?:"))
+
+    def files(self, nowcast: Nowcast) -> list[str]:
+        """Where `write` puts it."""
+        return [str(self._path(nowcast))]
+
+    def write(self, nowcast: Nowcast) -> None:
+        """See `stpl_runtime.sink.Sink`; what is no longer to be kept goes afterwards.
+
+        Where there is no room, it goes before, and the nowcast is tried once more.
+        """
+        path = self._path(nowcast)
+        try:
+            self._write(path, nowcast)
+        except SinkError:
+            if not self._prune(path.parent, nowcast.issue_time):
+                raise
+            self._write(path, nowcast)
+        self._prune(path.parent, None)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _path(self, nowcast: Nowcast) -> Path:
+        stream = quote(nowcast.stream, safe=" ").replace(".", "%2E")  # a name, never a path
+        if self._file is None:
+            return self.path / stream / f"{nowcast.name}{self._suffix}"
+        return self._file.with_stem(f"{self._file.stem}_{stream}") if stream else self._file
+
+    def _write(self, path: Path, nowcast: Nowcast) -> None:
+        try:
+            self._put(path, nowcast)
+        except StplError:
+            raise
+        except (OSError, RuntimeError, MemoryError) as error:  # of the libraries that make files
+            reason = str(error) or type(error).__name__
+            raise sink_error(path, 0, OSError(errno.EIO, reason)) from error
+
+    def _prune(self, folder: Path, coming: datetime | None) -> int:
+        """Delete what is not to be kept, `coming` being as good as written -> how many."""
+        keep, keep_s = self._spec.keep, self._spec.keep_s
+        if self._file is not None or (keep is None and keep_s is None) or not folder.is_dir():
+            return 0
+        found = sorted(
+            ((time, path) for path in folder.iterdir() if (time := self._time(path)) is not None),
+            reverse=True,
+        )
+        times = [time for time, _ in found]
+        room = keep
+        if coming is not None and coming not in times:
+            times.append(coming)
+            room = None if keep is None else keep - 1
+        since = None if keep_s is None or not times else max(times) - timedelta(seconds=keep_s)
+        going = [
+            path
+            for n, (time, path) in enumerate(found)
+            if (room is not None and n >= room) or (since is not None and time < since)
+        ]
+        for path in going:
+            remove(path)
+        return len(going)
+
+    def _time(self, path: Path) -> datetime | None:
+        """The issue time in a name that is ours; None for every other."""
+        match = self._ours.fullmatch(path.name)
+        if match is None:
+            return None
+        try:
+            found = datetime.strptime(match[1] + (match[2] or ".0"), "%Y%m%dT%H%M%S.%f")
+        except ValueError:  # 99 o'clock: somebody else's
+            return None
+        return found.replace(tzinfo=timezone.utc)

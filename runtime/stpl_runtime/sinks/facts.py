@@ -1,0 +1,51 @@
+"""What every georeferenced output says of itself: how it was made, and from what."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+from stpl_runtime.nowcast import Nowcast
+
+
+def facts(nowcast: Nowcast) -> dict[str, str]:
+    """CF's global attributes, and the tags of a GeoTIFF.
+
+    source         engine, model and checksum of the bundle
+    input          where the newest frame came from
+    input_times    when each frame of the context was observed, or stands for
+    filled_times   those of them that were not observed
+    stand_ins      of each frame of the context: observed, held or bridged
+    stream         which of several streams
+    and the notes of the frames: institution, licence, attribution
+    """
+    made = nowcast.made_by
+    found = {
+        "source": ", ".join(f"{key} {value}" for key, value in made.items()) or "stpl-deploy",
+        "history": f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ} stpl-deploy",
+        "input": nowcast.source_id,
+        **nowcast.notes,
+    }
+    if nowcast.stream:
+        found["stream"] = nowcast.stream
+    if nowcast.context_times:
+        found["input_times"] = _texts(nowcast.context_times)
+    if nowcast.stand_ins:
+        found["stand_ins"] = " ".join(kind or "observed" for kind in nowcast.stand_ins)
+    if nowcast.context_times and any(nowcast.stand_ins):
+        found["filled_times"] = _texts(filled_times(nowcast))
+    return found
+
+
+def filled_times(nowcast: Nowcast) -> tuple[datetime, ...]:
+    """The times of the context's frames that were not observed."""
+    pairs = zip(nowcast.context_times, nowcast.stand_ins, strict=False)
+    return tuple(time for time, kind in pairs if kind)
+
+
+def utc_text(time: datetime) -> str:
+    """Such as `2026-01-31T23:50:00Z`."""
+    return f"{time.astimezone(timezone.utc).replace(tzinfo=None).isoformat()}Z"
+
+
+def _texts(times: tuple[datetime, ...]) -> str:
+    return " ".join(map(utc_text, times))

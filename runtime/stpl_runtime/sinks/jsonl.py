@@ -1,0 +1,142 @@
+"""Nowcasts as JSON lines: one line of `sinks.summary` for each, in a file or on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from stpl_runtime.nowcast import Nowcast
+from stpl_runtime.sink import KeepsFiles, SinkSpec, make_directory, sink_error
+from stpl_runtime.sinks.summary import summary_line
+from stpl_runtime.words import check_options
+
+_TAIL = 1 << 20
+"""A line is shorter than this."""
+
+
+def open_sink(rest: str, spec: SinkSpec | None = None) -> JsonLines | StdoutLines:
+    """`jsonl:FILE`, or `jsonl:-` for stdout."""
+    spec = spec or SinkSpec()
+    check_options("the sink jsonl", spec.options, ())
+    return StdoutLines() if rest == "-" else JsonLines(Path(rest), spec)
+
+
+class StdoutLines:
+    """Keeps `stpl_runtime.sink.Sink`."""
+
+    name = "jsonl:-"
+
+    def __init__(self) -> None:
+        """Nothing is opened: stdout is."""
+        self.beside: tuple[KeepsFiles, ...] = ()
+
+    def write(self, nowcast: Nowcast) -> None:
+        """See `stpl_runtime.sink.Sink`."""
+        try:
+            sys.stdout.write(summary_line(nowcast, self.beside).decode())
+            sys.stdout.flush()
+        except OSError as error:
+            raise sink_error(Path("/dev/stdout"), 0, error) from error
+
+    def close(self) -> None:
+        """Stdout stays open."""
+
+
+class JsonLines:
+    """Appends whole lines to a file; keeps `stpl_runtime.sink.Sink`.
+
+    What is to be kept (`SinkSpec`) is always there, in FILE and FILE.1: a FILE that holds so many
+    lines, or lines so old, becomes FILE.1 in the place of the one before.
+    """
+
+    def __init__(self, path: Path, spec: SinkSpec) -> None:
+        """Open the file, and cut off half a line that a killed process may have left.
+
+        Raises:
+            UsageError: a file is in the way of its directory.
+            SinkError: it cannot be opened.
+        """
+        make_directory(path.parent)
+        self.path, self.name = path, f"jsonl:{path}"
+        self.beside: tuple[KeepsFiles, ...] = ()
+        self._spec = spec
+        try:
+            self._lines, self._oldest = self._mend()
+        except OSError as error:
+            raise sink_error(path, 0, error) from error
+
+    def files(self, nowcast: Nowcast) -> list[str]:
+        """The one file."""
+        return [str(self.path)]
+
+    def write(self, nowcast: Nowcast) -> None:
+        """See `stpl_runtime.sink.Sink`."""
+        line = summary_line(nowcast, tuple(other for other in self.beside if other is not self))
+        try:
+            if self._is_full(nowcast.issue_time):
+                self.path.replace(self.path.with_name(f"{self.path.name}.1"))
+                self._lines, self._oldest = 0, None
+            _append(self.path, line)
+        except OSError as error:
+            raise sink_error(self.path, len(line), error) from error
+        self._lines += 1
+        self._oldest = self._oldest or nowcast.issue_time
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _is_full(self, coming: datetime | None) -> bool:
+        keep, keep_s = self._spec.keep, self._spec.keep_s
+        if not self.path.exists():
+            self._lines, self._oldest = 0, None
+        if keep is not None and self._lines >= keep:
+            return True
+        if keep_s is None or coming is None or self._oldest is None:
+            return False
+        return coming - self._oldest > timedelta(seconds=keep_s)
+
+    def _mend(self) -> tuple[int, datetime | None]:
+        """Cut off what follows the last newline -> lines, and issue time of the first."""
+        if not self.path.exists():
+            return 0, None
+        with self.path.open("r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL))
+            tail = file.read()
+            if tail and not tail.endswith(b"\n"):
+                file.truncate(size - len(tail) + tail.rfind(b"\n") + 1)
+            file.seek(0)
+            first = file.readline()
+            return sum(1 for _ in file) + bool(first), _issue_time(first)
+
+
+def _issue_time(line: bytes) -> datetime | None:
+    """Of a line; None where it tells none, or is somebody else's."""
+    try:
+        text = json.loads(line)["issue_time"]
+        found = datetime.fromisoformat(text.removesuffix("Z"))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+    return found.replace(tzinfo=timezone.utc)
+
+
+def _append(path: Path, line: bytes) -> None:
+    """All of the line, or nothing."""
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        before = os.fstat(handle).st_size
+        try:
+            written = os.write(handle, line)
+            if written != len(line):
+                os.write(handle, line[written:])  # says why there is no room
+            os.fsync(handle)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(handle, before)
+            raise
+    finally:
+        os.close(handle)

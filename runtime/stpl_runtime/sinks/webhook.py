@@ -1,0 +1,172 @@
+"""Nowcasts to a web server: a POST of `sinks.summary` for each, signed, and tried again.
+
+    webhook:https://host/path                       JSON
+    webhook,attach=npz:https://host/path            a form: `nowcast`, the JSON, and `file`
+    webhook,secret_env=NAME:https://host/path       signed with what that variable holds
+    webhook,timeout=20,tries=5:https://host/path    seconds for one answer; tries
+
+The signature is HMAC-SHA256 of the whole body, as `X-Hub-Signature-256: sha256=<hex>` (the form
+that many receivers know), and `Idempotency-Key` names the nowcast, since a try whose answer was
+lost is repeated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import threading
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from stpl_deploy.errors import SinkError, UsageError
+from stpl_deploy.readers.extras import reads_with
+from stpl_runtime.nowcast import Nowcast
+from stpl_runtime.options import Options
+from stpl_runtime.reconnect import Backoff, without_credentials
+from stpl_runtime.sink import KeepsFiles, SinkSpec
+from stpl_runtime.sinks.summary import summary_line
+from stpl_runtime.sinks.writers import bytes_for, check_installed
+
+if TYPE_CHECKING:
+    import httpx
+
+_OPTIONS = ("attach", "secret_env", "timeout", "tries")
+_ATTACHED = ("npz", "nc", "png", "tif")
+_AGAIN = (408, 425, 429, 500, 502, 503, 504)
+"""Answers that another try may change."""
+_MOST_S = 30.0
+"""The longest wait that a server may ask for, and between tries."""
+
+
+def open_sink(rest: str, spec: SinkSpec | None = None) -> WebhookSink:
+    """`webhook:URL`; see above.
+
+    Raises:
+        UsageError: no URL, or an option that is not right.
+        MissingExtraError: httpx is not installed.
+    """
+    return WebhookSink(rest, (spec or SinkSpec()).options)
+
+
+class WebhookSink:
+    """Keeps `stpl_runtime.sink.Sink`."""
+
+    def __init__(self, url: str, given: Mapping[str, str]) -> None:
+        """Prepare; nothing is sent. See `open_sink`."""
+        with reads_with("http"):
+            import httpx
+        options = Options("the sink webhook", given, _OPTIONS, "--sink webhook,")
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(
+                f"--sink webhook:{without_credentials(url)} is no URL",
+                expected="http:// or https://",
+                fix="--sink webhook:https://HOST/PATH",
+            )
+        # Such URLs carry tokens anywhere: what is shown is the host, and a mark to tell two apart.
+        mark = hashlib.sha256(url.encode()).hexdigest()[:6]
+        self.name = f"webhook:{parts.scheme}://{parts.hostname}/({mark})"
+        self.beside: tuple[KeepsFiles, ...] = ()
+        self._url, self._attach, self._secret = url, _attached(options), _secret(options)
+        self._tries = int(options.number("tries", 4, least=1, most=100))
+        timeout_s = options.number("timeout", 10.0, least=0.1, most=600.0)
+        self._client = httpx.Client(timeout=timeout_s, follow_redirects=False)
+        self._stop = threading.Event()
+
+    def write(self, nowcast: Nowcast) -> None:
+        """See `stpl_runtime.sink.Sink`; returns when the server has taken it."""
+        import httpx
+
+        request = self._request(nowcast)
+        backoff = Backoff(0.5, _MOST_S)
+        for left in reversed(range(self._tries)):
+            asked_s = 0.0
+            try:
+                response = self._client.send(request)
+                if response.is_success:
+                    return
+                reason = f"answered {response.status_code} {response.reason_phrase}".rstrip()
+                if response.status_code not in _AGAIN:
+                    raise self._error(reason, "a URL that takes this POST")
+                asked_s = _retry_after_s(response.headers.get("retry-after", ""))
+            except httpx.RequestError as error:
+                reason = without_credentials(str(error)) or type(error).__name__
+            if self._stop.is_set() or not left:
+                break
+            if asked_s:
+                self._stop.wait(min(asked_s, _MOST_S))
+            else:
+                backoff.wait(self._stop)
+        raise self._error(reason, "a server that is up")
+
+    def close(self) -> None:
+        """End what is being tried again, and the connection."""
+        self._stop.set()
+        self._client.close()
+
+    def _request(self, nowcast: Nowcast) -> httpx.Request:
+        document = summary_line(nowcast, self.beside)
+        headers = {"Idempotency-Key": f"{nowcast.stream or 'nowcast'}/{nowcast.name}"}
+        if self._attach:
+            name = f"{nowcast.name}.{self._attach}"
+            content = bytes_for(f".{self._attach}", nowcast)
+            request = self._client.build_request(
+                "POST",
+                self._url,
+                headers=headers,
+                files={
+                    "nowcast": ("nowcast.json", document, "application/json"),
+                    "file": (name, content, "application/octet-stream"),
+                },
+            )
+        else:
+            headers["Content-Type"] = "application/json"
+            request = self._client.build_request(
+                "POST", self._url, headers=headers, content=document
+            )
+        if self._secret:
+            signature = hmac.new(self._secret, request.read(), hashlib.sha256).hexdigest()
+            request.headers["X-Hub-Signature-256"] = f"sha256={signature}"
+        return request
+
+    def _error(self, reason: str, expected: str) -> SinkError:
+        return SinkError(
+            f"{self.name} {reason}", expected=expected, fix="check the URL and its server"
+        )
+
+
+def _attached(options: Options) -> str | None:
+    kind = options.choice("attach", ("none", *_ATTACHED), "none")
+    if kind == "none":
+        return None
+    check_installed(f".{kind}")
+    return kind
+
+
+def _secret(options: Options) -> bytes | None:
+    name = options.text("secret_env")
+    if not name:
+        return None
+    secret = os.environ.get(name, "")
+    if not secret:
+        raise UsageError(
+            f"the environment has no {name}",
+            expected="the secret that signs webhooks",
+            fix=f"export {name}=SECRET",
+        )
+    return secret.encode()
+
+
+def _retry_after_s(text: str) -> float:
+    """Seconds of a Retry-After header, a number or a date; 0 where it says nothing."""
+    if text.strip().isdigit():
+        return float(text)
+    try:
+        until = parsedate_to_datetime(text)
+    except (TypeError, ValueError):
+        return 0.0
+    return max(0.0, (until - datetime.now(timezone.utc)).total_seconds()) if until.tzinfo else 0.0

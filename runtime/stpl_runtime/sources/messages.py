@@ -1,0 +1,140 @@
+"""What the message queues share: from one message to frames.
+
+A message's content is what a file holds: .npy, .png, ODIM HDF5 and whatever else a reader reads.
+Its kind is told by the end of its name, or by its first bytes. Along with it may come, as MQTT 5
+user properties, Kafka headers, or the JSON part of a ZeroMQ message:
+
+    name          a file name: tells the kind by its end, and the time where it has 12 or 14 digits
+    valid_time    when the frame was observed, ISO 8601; UTC where it says nothing else
+
+Without a name, a Kafka record's key stands for it, else the topic. The time is that in the data,
+else that in the name (a topic only where it has such digits, or by --time-format), else
+`valid_time`; else, only where the option says so, `time=sent` (the queue's own stamp) or
+`time=arrival`. A message that tells none is bad.
+
+Options of all three: `time`, `suffix` (the end of names that have none, `.grib2`), `max_mb` (larger
+messages are bad), `resize`, and `fetch=yes`: a message is a notification, and the frame lies behind
+its URL (`sources.notifications`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import PurePosixPath
+
+from stpl_deploy.errors import FrameError
+from stpl_deploy.frames import Frame
+from stpl_runtime.decoding import Decoder
+from stpl_runtime.options import Options
+from stpl_runtime.source import Arrival, BadFrame, SourceSpec
+from stpl_runtime.sources.notifications import Fetcher
+
+OPTIONS = ("time", "suffix", "max_mb", "resize", "fetch", "timeout")
+"""Names for `--source-option` that all queues have."""
+MAX_MB = 64.0
+
+_DIGITS = re.compile(r"\d{8}[T_-]?\d{4}")
+_UNSAFE = re.compile(r"[^\w.+-]")
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of any queue."""
+
+    content: bytes
+    topic: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """`name` and `valid_time`, where they came along."""
+    sent: datetime | None = None
+    """The queue's own stamp."""
+
+
+class Messages:
+    """Decodes the messages of one source."""
+
+    def __init__(self, spec: SourceSpec, options: Options) -> None:
+        """Read the options that all queues have.
+
+        Raises:
+            UsageError: one that does not hold, or a wrong time format.
+        """
+        self._decoder = Decoder(spec, options.resize("none"))
+        self._time = options.choice("time", ("data", "sent", "arrival"), "data")
+        self._suffix = options.text("suffix")
+        self._by_format = spec.time_format is not None
+        self.most_bytes = int(options.number("max_mb", MAX_MB, least=0.001, most=2000.0) * 1e6)
+        """Of one message."""
+        timeout_s = options.number("timeout", 10.0, least=0.1)
+        self._fetcher = Fetcher(self.most_bytes, timeout_s) if options.flag("fetch") else None
+
+    def arrivals(self, message: Message) -> Iterator[Arrival]:
+        """The frames of a message, or what is wrong with it; never nothing."""
+        arrived = Arrival.now(BadFrame(message.topic, ""))
+        for item in self._items(message, arrived.arrived_at):
+            yield Arrival(item, arrived.arrived, arrived.arrived_at)
+
+    def close(self) -> None:
+        """Close what `fetch` holds open."""
+        if self._fetcher is not None:
+            self._fetcher.close()
+
+    def _items(self, message: Message, arrived_at: datetime) -> list[Frame] | list[BadFrame]:
+        try:
+            if self._fetcher is not None:
+                message = self._fetcher.fetched(message)
+            if len(message.content) > self.most_bytes:
+                raise FrameError(
+                    f"a message of {len(message.content):,} bytes",
+                    expected=f"at most {self.most_bytes:,}",
+                    fix="--source-option max_mb=MEGABYTES",
+                )
+            return self._decoder.from_bytes(
+                message.content, self._name(message), self._known_time(message, arrived_at)
+            )
+        except FrameError as error:
+            return [BadFrame(message.facts.get("name") or message.topic, _reason(error))]
+
+    def _name(self, message: Message) -> str:
+        name = message.facts.get("name", "")
+        tells_time = self._by_format or _DIGITS.search(message.topic)
+        if not name:
+            name = message.topic if tells_time else f"message{PurePosixPath(message.topic).suffix}"
+        last = _UNSAFE.sub("_", PurePosixPath(name).name)[-150:].lstrip(".") or "message"
+        return last if last.lower().endswith(self._suffix.lower()) else f"{last}{self._suffix}"
+
+    def _known_time(self, message: Message, arrived_at: datetime) -> datetime | None:
+        text = message.facts.get("valid_time")
+        if text:
+            return parse_time(text)
+        if self._time == "sent":
+            return message.sent
+        return arrived_at if self._time == "arrival" else None
+
+
+def parse_time(text: str) -> datetime:
+    """A time in ISO 8601, UTC where it says nothing else.
+
+    Raises:
+        FrameError: it is none.
+    """
+    try:
+        found = datetime.fromisoformat(text.strip().upper().replace("Z", "+00:00"))
+    except ValueError:
+        raise FrameError(
+            f"valid_time is {text[:40]!r}",
+            expected="a time in ISO 8601",
+            fix="send it as 2026-01-31T12:00:00Z",
+        ) from None
+    return found.replace(tzinfo=found.tzinfo or timezone.utc).astimezone(timezone.utc)
+
+
+def _reason(error: FrameError) -> str:
+    if "tells no time" not in error.found:
+        return str(error)
+    return (
+        "a message that tells no time; expected a name with 12 or 14 digits, or valid_time; "
+        "try: send it along, or --source-option time=arrival"
+    )

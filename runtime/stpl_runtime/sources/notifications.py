@@ -1,0 +1,139 @@
+"""Messages that say where a frame is: notifications of the WIS 2 kind, and plain ones.
+
+WIS 2 (and EUMETNET's Open Radar Data beside it) sends GeoJSON: `links` with the URL, whose `rel` is
+`canonical` or `update`, `properties.datetime`, the time of the data, and sometimes
+`properties.content`, the data itself. A plain one is `{"url": ..., "valid_time": ...}`.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from stpl_deploy.errors import FrameError
+from stpl_deploy.readers.extras import reads_with
+from stpl_runtime.reconnect import without_credentials
+
+if TYPE_CHECKING:
+    from stpl_runtime.sources.messages import Message
+
+_RETRIES = 2
+_RELATIONS = ("canonical", "update", "enclosure", "item", "data")
+"""In the order in which they are taken; else the first link."""
+
+
+class Fetcher:
+    """Gets what notifications speak of."""
+
+    def __init__(self, most_bytes: int, timeout_s: float) -> None:
+        """Prepare.
+
+        Args:
+            most_bytes: of one file.
+            timeout_s: for each answer.
+
+        Raises:
+            MissingExtraError: httpx is not installed.
+        """
+        with reads_with("http"):
+            import httpx
+        self._most_bytes = most_bytes
+        self._client = httpx.Client(
+            timeout=timeout_s,
+            follow_redirects=True,
+            transport=httpx.HTTPTransport(retries=_RETRIES),
+        )
+
+    def fetched(self, message: Message) -> Message:
+        """The message with the file's content, name and time in the place of the notification.
+
+        Raises:
+            FrameError: it is no notification, or the file cannot be had.
+        """
+        try:
+            document = json.loads(message.content)
+            facts = dict(message.facts)
+            properties = document.get("properties") or {}
+            time = document.get("valid_time") or properties.get("datetime")
+            if time:
+                facts["valid_time"] = str(time)
+            content = _inline(properties.get("content"))
+            url = _url(document)
+        except (ValueError, AttributeError, TypeError, OSError) as error:
+            raise FrameError(
+                f"a message that is no notification: {error or type(error).__name__}",
+                expected="JSON with url, or with links",
+                fix="leave out --source-option fetch=yes where messages are the frames",
+            ) from error
+        if url:
+            facts["name"] = PurePosixPath(unquote(urlsplit(url).path)).name
+        elif properties.get("data_id"):
+            facts["name"] = str(properties["data_id"])
+        if content is None:
+            content = self._get(url)
+        return replace(message, content=content, facts=facts)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _get(self, url: str) -> bytes:
+        import httpx
+
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise _unreachable(url or "no URL", "only http and https are fetched")
+        try:
+            return self._download(url)
+        except httpx.HTTPError as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
+        raise _unreachable(url, reason)
+
+    def _download(self, url: str) -> bytes:
+        with self._client.stream("GET", url) as response:
+            response.raise_for_status()
+            content = bytearray()
+            for part in response.iter_bytes():
+                content += part
+                if len(content) > self._most_bytes:
+                    raise FrameError(
+                        f"{without_credentials(url)} has more than {self._most_bytes:,} bytes",
+                        expected="a frame",
+                        fix="--source-option max_mb=MEGABYTES",
+                    )
+        return bytes(content)
+
+
+def _unreachable(url: str, reason: str) -> FrameError:
+    return FrameError(
+        f"{without_credentials(url)} cannot be fetched: {without_credentials(reason)}",
+        expected="the file that the message tells of",
+        fix="check the network, and that the file is still there",
+    )
+
+
+def _url(document: dict[str, Any]) -> str:
+    plain = document.get("url") or document.get("href")
+    if plain:
+        return str(plain)
+    links = [link for link in document.get("links") or [] if link.get("href")]
+    if not links:
+        return ""
+    order = {relation: n for n, relation in enumerate(_RELATIONS)}
+    return str(min(links, key=lambda link: order.get(link.get("rel"), len(order)))["href"])
+
+
+def _inline(content: dict[str, Any] | None) -> bytes | None:
+    """What `properties.content` of WIS 2 holds; None where there is none."""
+    if not content or "value" not in content:
+        return None
+    encoding = content.get("encoding", "utf-8")
+    if encoding == "base64":
+        return base64.b64decode(content["value"], validate=True)
+    if encoding == "gzip":
+        return gzip.decompress(base64.b64decode(content["value"], validate=True))
+    return str(content["value"]).encode()
