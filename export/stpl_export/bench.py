@@ -5,7 +5,7 @@ A row is the time of one whole answer at batch 1, numpy in and numpy out:
 
     pytorch-eager     T + K - 1 steps of the model (where torch is installed)
     pytorch-compiled  the same with torch.compile on the step (where asked for)
-    onnx-steps        T + K - 1 calls of the step graph
+    onnx-steps        T + K - 1 calls of the step graph (another engine has its own name there)
     onnx-unrolled     one call of the rollout graph
     onnx-prewarmed    one call of the forecast graph; its T - 1 prefix steps ran before the arrival
     onnx-first-frame  one call of the step graph on that prefix: the first predicted frame
@@ -27,7 +27,7 @@ from stpl_deploy.bundle import WEIGHTS, Bundle
 from stpl_deploy.codec import Array
 from stpl_deploy.files import atomic_file
 from stpl_deploy.machine import describe, usable_cpus
-from stpl_runtime.engine import Session, closed_loop, open_session
+from stpl_runtime.engine import Session, Telling, closed_loop, open_session
 from stpl_runtime.reference import load_reference
 
 Case = Callable[[], Callable[[], Any]]
@@ -74,6 +74,11 @@ class BenchReport:
     horizon: int
     frame: tuple[int, int, int]
     threads: int
+    engine: str
+    provider: str
+    """Where the engine really runs."""
+    facts: dict[str, Any]
+    """What its session found out, such as how TensorRT makes a forecast."""
     rows: tuple[Row, ...]
     ratios: tuple[Ratio, ...]
     machine: dict[str, Any]
@@ -90,7 +95,10 @@ def bench_bundle(
     bundle: Bundle,
     *,
     rounds: int = 30,
+    engine: str = "onnx",
     threads: int | None = None,
+    forecast: str = "auto",
+    require_provider: str | None = None,
     compiled: bool = False,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> BenchReport:
@@ -99,14 +107,24 @@ def bench_bundle(
     Args:
         bundle: an opened bundle.
         rounds: timed rounds, after two that warm up.
+        engine: a word of `stpl_runtime.engine.ENGINES`; PyTorch is measured on the CPU.
         threads: compute threads of every engine; None takes what this process may use.
+        forecast: and
+        require_provider: see `open_session`.
         compiled: measure torch.compile too; it compiles for a while first.
         progress: told the round and the number of rounds.
     """
     count = threads or usable_cpus()
     frames = load_reference(bundle).context[:1]  # (1, T, C, H, W)
-    session = open_session(bundle, ["step", "forecast", "rollout"], threads=count)
-    cases = _onnx_cases(session, frames, bundle.manifest.horizon)
+    session = open_session(
+        bundle,
+        ["step", "forecast", "rollout"],
+        engine=engine,
+        threads=count,
+        forecast=forecast,
+        require_provider=require_provider,
+    )
+    cases = _engine_cases(session, frames, bundle.manifest.horizon)
     if importlib.util.find_spec("torch") is not None:
         cases = {"pytorch-eager": _torch_case(bundle, frames, count), **cases}
         if compiled:
@@ -123,6 +141,7 @@ def bench_bundle(
             timed()
             if n >= 2:
                 times[name].append(1e3 * (time.perf_counter() - begin))
+    facts = dict(session.facts()) if isinstance(session, Telling) else {}
     session.close()
     manifest = bundle.manifest
     return BenchReport(
@@ -132,17 +151,29 @@ def bench_bundle(
         horizon=manifest.horizon,
         frame=manifest.frame,
         threads=count,
+        engine=engine,
+        provider=session.provider,
+        facts=facts,
         rows=tuple(_row(name, times[name]) for name in cases),
         ratios=tuple(
             _ratio(name, times[slow], times[fast])
-            for name, (slow, fast) in RATIOS.items()
+            for name, (slow, fast) in ratios_of(engine).items()
             if slow in times and fast in times
         ),
         machine=describe(),
     )
 
 
-def _onnx_cases(session: Session, frames: Array, horizon: int) -> dict[str, Case]:
+def ratios_of(engine: str) -> dict[str, tuple[str, str]]:
+    """`RATIOS` with the rows of another engine."""
+
+    def row(name: str) -> str:
+        return f"{engine}-{name.removeprefix('onnx-')}" if name.startswith("onnx-") else name
+
+    return {name: (row(slow), row(fast)) for name, (slow, fast) in RATIOS.items()}
+
+
+def _engine_cases(session: Session, frames: Array, horizon: int) -> dict[str, Case]:
     newest = np.ascontiguousarray(frames[:, -1])  # (1, C, H, W)
 
     def prewarmed(last: Callable[[Array, Any], Any]) -> Case:
@@ -154,11 +185,12 @@ def _onnx_cases(session: Session, frames: Array, horizon: int) -> dict[str, Case
 
         return prepare
 
+    name = session.engine
     return {
-        "onnx-steps": lambda: lambda: closed_loop(session, frames, horizon),
-        "onnx-unrolled": lambda: lambda: session.rollout(frames),
-        "onnx-prewarmed": prewarmed(session.forecast),
-        "onnx-first-frame": prewarmed(session.step),
+        f"{name}-steps": lambda: lambda: closed_loop(session, frames, horizon),
+        f"{name}-unrolled": lambda: lambda: session.rollout(frames),
+        f"{name}-prewarmed": prewarmed(session.forecast),
+        f"{name}-first-frame": prewarmed(session.step),
     }
 
 

@@ -7,14 +7,19 @@ from typing import Annotated
 
 import typer
 
+from stpl_deploy.cli.engines import Engine, Forecast, RequireProvider
+
 
 def bench(
     bundle: Annotated[Path, typer.Argument(help="Bundle directory.")],
     rounds: Annotated[int, typer.Option(min=3, help="Timed rounds.")] = 30,
+    engine: Engine = "onnx",
     threads: Annotated[
         int | None,
         typer.Option(min=1, help="Compute threads; default: all that this process may use."),
     ] = None,
+    forecast: Forecast = "auto",
+    require_provider: RequireProvider = None,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Measure torch.compile too; it compiles first.")
     ] = False,
@@ -24,7 +29,7 @@ def bench(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Time PyTorch, unrolled and pre-warmed ONNX Runtime side by side in one process."""
+    """Time PyTorch on the CPU and an engine's ways to a nowcast side by side in one process."""
     from stpl_deploy.bundle import open_bundle
     from stpl_deploy.cli.extras import import_from_here
     from stpl_deploy.cli.output import document_text, print_json, print_table, progress_bar, say
@@ -35,7 +40,14 @@ def bench(
     opened = open_bundle(bundle)
     with progress_bar("rounds") as progress:
         report = bench_bundle(
-            opened, rounds=rounds, threads=threads, compiled=compiled, progress=progress
+            opened,
+            rounds=rounds,
+            engine=engine,
+            threads=threads,
+            forecast=forecast,
+            require_provider=require_provider,
+            compiled=compiled,
+            progress=progress,
         )
     folder = out or bundle.absolute().with_name(f"{bundle.absolute().name}-bench")
     with atomic_file(folder / "bench.json") as file:
@@ -55,6 +67,9 @@ def bench(
             for row in report.rows
         ],
     )
+    print(f"  {report.engine} on {report.provider}")
+    for what, fact in report.facts.items():
+        print(f"  {what}: {fact}")
     for ratio in report.ratios:
         fast, _, slow = ratio.name.partition("_vs_")
         spread = f"single rounds {ratio.p05:.2f} to {ratio.p95:.2f}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stpl_deploy.bundle import Bundle
-from stpl_export.bench import RATIOS, bench_bundle, save_chart
+from stpl_export.bench import RATIOS, bench_bundle, ratios_of, save_chart
 from stpl_export.export import export_run
 
 
@@ -29,6 +29,8 @@ def test_every_row_and_ratio_is_there(run_maker: Any, tmp_path: Path) -> None:
         assert abs(ratio - slow / fast) <= 0.02 * slow / fast + 0.01
     assert {"prewarmed_vs_unrolled", "prewarmed_vs_eager"} <= document["ratios"].keys()
     assert document["machine"]
+    assert (document["engine"], document["provider"]) == ("onnx", "CPUExecutionProvider")
+    assert document["facts"] == {}
     save_chart(report, tmp_path / "bench.svg")
     text = (tmp_path / "bench.svg").read_text()
     assert "<svg" in text
