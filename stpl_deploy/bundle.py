@@ -4,6 +4,7 @@ BUNDLE/
   manifest.json          everything below, described; schema-versioned, with its own checksum
   weights.safetensors    the model's tensors; every graph's external data lies in it
   weights-fp16.safetensors   half copies of what convolutions read, in bundles of that precision
+  weights-int8.safetensors   8-bit copies of it with their scales, in bundles of that precision
   step.onnx              (frame, state) -> (next frame, state)
   forecast.onnx          (newest frame, state) -> (K frames, the state after that frame)
   rollout.onnx           T frames -> K frames
@@ -33,7 +34,7 @@ from stpl_deploy.grid import Grid
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
-HALF_WEIGHTS = "weights-{precision}.safetensors"
+LOW_WEIGHTS = "weights-{precision}.safetensors"
 REFERENCE = "reference.npz"
 
 GraphName = Literal["step", "forecast", "rollout"]
@@ -102,7 +103,7 @@ class LeadAccuracy(_Part):
     tolerance: PositiveFloat
     """Greatest max_error that passes."""
     min_psnr_db: float | None = None
-    """Least PSNR that passes, for half precision."""
+    """Least PSNR that passes, below fp32."""
     mse_change: float
     """Relative change of the task's MSE against truth, engine over PyTorch minus 1."""
 
@@ -111,6 +112,24 @@ class LeadAccuracy(_Part):
         """Whether error and PSNR are inside the tolerance; NaN is not."""
         close = self.min_psnr_db is None or self.psnr_db is None or self.psnr_db >= self.min_psnr_db
         return close and self.max_error <= self.tolerance
+
+
+class Int8Accuracy(_Part):
+    """What is asked of an int8 engine beside its closeness to PyTorch; dB, peak 1."""
+
+    psnr_change_db: float
+    """PSNR against truth over all lead times, engine minus PyTorch: the task's own metric."""
+    budget_db: PositiveFloat | None = None
+    """How much of it may be lost; None where the batch had some of the sequences only."""
+    early_margin_db: float | None = None
+    """How far the first steps lie above the least agreement with the quantised graph computed
+    operation by operation; None where steps were not run."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the budget holds and the first steps agree; NaN does not."""
+        early = self.early_margin_db is None or self.early_margin_db >= 0.0
+        return early and (self.budget_db is None or self.psnr_change_db >= -self.budget_db)
 
 
 class GraphAccuracy(_Part):
@@ -124,12 +143,14 @@ class GraphAccuracy(_Part):
     leads: tuple[LeadAccuracy, ...]
     state_error: float | None = None
     """Greatest state error after the context against PyTorch, over its tolerance; <= 1 passes."""
+    int8: Int8Accuracy | None = None
 
     @property
     def passed(self) -> bool:
-        """Whether every lead time and the state pass."""
+        """Whether every lead time and the state pass, and what int8 adds."""
         state = self.state_error is None or self.state_error <= 1.0
-        return state and all(lead.passed for lead in self.leads)
+        int8 = self.int8 is None or self.int8.passed
+        return state and int8 and all(lead.passed for lead in self.leads)
 
 
 class AccuracyReport(_Part):
@@ -144,6 +165,34 @@ class AccuracyReport(_Part):
     def passed(self) -> bool:
         """Whether every check passed."""
         return all(check.passed for check in self.checks)
+
+
+class Speed(_Part):
+    """How int8 compares with fp32 on the machine that exported, one arrival to its nowcast."""
+
+    times: float
+    """How many times as fast as fp32, from the medians."""
+    p05: float
+    p95: float
+    """Spread over single rounds."""
+    int8_ms: float
+    fp32_ms: float
+    rounds: PositiveInt
+    threads: PositiveInt
+    machine: str
+
+
+class Int8Facts(_Part):
+    """How a bundle was quantised, and what that gained."""
+
+    scheme: str
+    """Types of activations and weights."""
+    calibration: str
+    """The sequences from which the ranges came."""
+    budget_db: PositiveFloat
+    """How much of the task's PSNR may be lost."""
+    speed: Speed | None = None
+    """None: not measured, since the engine cannot run on the machine that exported."""
 
 
 class Manifest(_Part):
@@ -169,7 +218,8 @@ class Manifest(_Part):
     convolution_share: dict[str, float] = {}
     """Type -> share of the step's convolution work, in multiply-accumulates; empty for fp32."""
     kept_fp32: dict[str, str] = {}
-    """Work that stays in fp32 in half precision: node -> why."""
+    """Work that stays in fp32 in a lower precision: node -> why."""
+    int8: Int8Facts | None = None
     opset: int
     graphs: dict[GraphName, GraphSpec]
     engines: tuple[EngineSpec, ...] = ()

@@ -10,6 +10,7 @@
     │   └── CheckpointError      another project's checkpoint that does not fit
     ├── BreachError (3)          a promise about numbers or bytes that does not hold
     │   ├── AccuracyError        an engine leaves its tolerance
+    │   ├── SpeedError           a lower precision that gains no speed
     │   └── ChecksumError        a file's bytes are not those of the manifest
     ├── EnvironmentFault (4)     this machine lacks something, or it broke
     │   ├── MissingExtraError    a library that an extra would install
@@ -84,6 +85,10 @@ class BreachError(StplError):
 
 class AccuracyError(BreachError):
     """An engine's output leaves its tolerance."""
+
+
+class SpeedError(BreachError):
+    """A lower precision that costs accuracy and gains no speed."""
 
 
 class ChecksumError(BreachError):

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Callable, Collection
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from stpl_deploy.bundle import (
-    HALF_WEIGHTS,
+    LOW_WEIGHTS,
     REFERENCE,
     WEIGHTS,
-    AccuracyReport,
     Bundle,
     GraphName,
     GraphSpec,
     Manifest,
     ModelInfo,
+    Speed,
     open_bundle,
     seal,
     writing_bundle,
@@ -30,17 +33,18 @@ from stpl_deploy.codec import Array
 from stpl_deploy.errors import AccuracyError, FrameError
 from stpl_deploy.frames import read_sequences
 from stpl_export.beside import read_beside
-from stpl_export.bisect import bisect_step
 from stpl_export.builders.plans import PlanRequest, build_plans
+from stpl_export.calibrate import Calibration, split_sequences
 from stpl_export.compose import forecast_onnx, rollout_onnx
-from stpl_export.exact_norms import exact_norms
-from stpl_export.half_step import HalfStep, make_half_step, verify_emulated
-from stpl_export.onnx_step import OPSET, state_specs, step_onnx
-from stpl_export.precision import half_weights, opset_of
+from stpl_export.half_step import make_half_step
+from stpl_export.int8_speed import check_speed, measure_speed, speed_line
+from stpl_export.int8_step import make_int8_step
+from stpl_export.onnx_step import state_specs, step_onnx
+from stpl_export.qdq import Form
 from stpl_export.reference import MOST_SEQUENCES, make_reference, save_reference
-from stpl_export.weights import gather_weights, point_into, save_half_weights, save_weights
-from stpl_runtime.reference import Reference
-from stpl_runtime.verify import first_breach, verify_bundle
+from stpl_export.typed_step import PlainStep, TypedStep
+from stpl_export.weights import gather_weights, point_into, save_low_weights, save_weights
+from stpl_runtime.verify import first_breach
 from stpl_train.models import ForecasterModule
 from stpl_train.recipe import ArraySection, DataSection, SyntheticSection
 from stpl_train.run import VALIDATION, Run, open_run
@@ -57,6 +61,7 @@ def export_run(
     sequences: int = MOST_SEQUENCES,
     precision: str = "fp32",
     keep_fp32: Collection[str] = (),
+    keep_slower: bool = False,
     plans: PlanRequest | None = None,
     progress: Progress = lambda _: None,
 ) -> Bundle:
@@ -65,14 +70,18 @@ def export_run(
     A bundle in half precision is checked twice: as ONNX Runtime's CPU kernels run it, and with
     every rounding emulated. There are no bf16 kernels on the CPU: only the second one then.
 
+    An int8 bundle is calibrated on sequences that do not judge it (where there are two or more),
+    and timed beside fp32 on this machine, unless it is for plans that cannot run here.
+
     Args:
         run_path: a run directory.
         out: the bundle to make; must not be there yet.
         data: sequences `(N, T + K, C, H, W)` for the check, .npy or .npz in physical units; None
             takes the validation sequences that the run kept.
         sequences: keep at most so many in the bundle for the check.
-        precision: `fp32`, `fp16` or `bf16`.
+        precision: `fp32`, `fp16`, `bf16` or `int8`.
         keep_fp32: nodes of the step graph that stay in fp32 all the same.
+        keep_slower: keep an int8 bundle that is not faster than fp32 here.
         plans: TensorRT engines to build from the graphs; None for none.
         progress: told what runs now.
 
@@ -80,30 +89,64 @@ def export_run(
         RunError, RecipeError, FrameError: the run or the data cannot be used.
         AccuracyError: a graph leaves its tolerance, or less than 95% of the convolution work is in
             the promised precision; no bundle is left.
+        SpeedError: int8 is not faster than fp32 on this machine; no bundle is left.
     """
     if plans is not None:
         plans.check(precision)  # before minutes of work
     run = open_run(run_path)
     model = run.model()
     frames, observed, label = _sequences(run, data)
+    section = run.recipe.data
+    judging, calibrating = slice(None), slice(None)
+    if precision == "int8":
+        judging, calibrating = split_sequences(len(frames), sequences)
     with writing_bundle(out) as partial:
         progress("PyTorch reference in float32 and float64")
         reference = make_reference(
-            model, frames, run.recipe.data.context, label, sequences, observed
+            model,
+            frames[judging],
+            section.context,
+            label,
+            sequences,
+            None if observed is None else observed[judging],
         )
-        save_reference(partial / REFERENCE, reference)
-        graphs, half = _write_graphs(partial, model, run, precision, keep_fp32, progress)
-        bundle = seal(partial, _manifest(run, model, graphs, half))
-        report = _check(bundle, half, progress)
+        progress("step graph")
+        step = step_onnx(model)
+        state_dict = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+        weights = gather_weights(state_dict, [step])
+        typed = _typed_step(
+            step,
+            precision,
+            keep_fp32,
+            Calibration(frames[calibrating], section.context, label, judging == calibrating),
+            "cpu" if plans is None else "gpu",
+            progress,
+        )
+        save_reference(partial / REFERENCE, typed.judge(reference))
+
+        def write(directory: Path, typed: TypedStep) -> Bundle:
+            progress(f"{typed.precision} graphs: step, forecast and rollout")
+            graphs = _write_graphs(directory, typed, weights, model, section)
+            return seal(directory, _manifest(run, model, graphs, typed))
+
+        bundle = write(partial, typed)
+        report = typed.check(bundle, progress)
         breach = first_breach(report)
         if breach is not None:
             raise AccuracyError(
                 breach,
                 expected="PyTorch's results within the tolerance",
-                fix=_fix(half, reference, progress),
+                fix=typed.fix(reference, progress),
             )
-        engines = () if plans is None else build_plans(bundle, plans, progress=progress)
-        seal(partial, bundle.manifest.model_copy(update={"accuracy": report, "engines": engines}))
+        facts: dict[str, Any] = {"accuracy": report}
+        if bundle.manifest.int8 is not None and plans is None:
+            speed = _speed(bundle, lambda directory: write(directory, PlainStep(step)), progress)
+            facts["int8"] = bundle.manifest.int8.model_copy(update={"speed": speed})
+            if not keep_slower:
+                check_speed(speed, report)
+        if plans is not None:
+            facts["engines"] = build_plans(bundle, plans, progress=progress)
+        seal(partial, bundle.manifest.model_copy(update=facts))
     return open_bundle(out, checksums=False)
 
 
@@ -137,30 +180,35 @@ def _label(section: DataSection) -> str:
     return f"{where}, validation part"
 
 
-def _write_graphs(
-    directory: Path,
-    model: ForecasterModule,
-    run: Run,
+def _typed_step(
+    step: onnx.ModelProto,
     precision: str,
     keep_fp32: Collection[str],
+    calibration: Calibration,
+    form: Form,
     progress: Progress,
-) -> tuple[dict[GraphName, GraphSpec], HalfStep | None]:
-    section, frame = run.recipe.data, model.frame_shape
-    progress("step graph")
-    step, state = step_onnx(model), state_specs(model)
-    state_dict = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    weights = gather_weights(state_dict, [step])
+) -> TypedStep:
+    if precision in ("fp16", "bf16"):
+        return make_half_step(step, "fp16" if precision == "fp16" else "bf16", keep_fp32)
+    if precision == "int8":
+        progress(f"calibrating int8 on {calibration.about()}")
+        return make_int8_step(step, calibration, form, keep=keep_fp32)
+    return PlainStep(step)
+
+
+def _write_graphs(
+    directory: Path,
+    typed: TypedStep,
+    weights: Mapping[str, NDArray[Any]],
+    model: ForecasterModule,
+    section: DataSection,
+) -> dict[GraphName, GraphSpec]:
     save_weights(directory / WEIGHTS, weights)
     files = [directory / WEIGHTS]
-    half = None
-    if precision in ("fp16", "bf16"):
-        half = make_half_step(step, "fp16" if precision == "fp16" else "bf16", keep_fp32)
-        step = half.typed
-        files.append(directory / HALF_WEIGHTS.format(precision=precision))
-        save_half_weights(files[1], half_weights(step, half.policy.precision))
-    else:
-        step = exact_norms(step)
-    progress("forecast and rollout graphs")
+    if low := typed.weights():
+        files.append(directory / LOW_WEIGHTS.format(precision=typed.precision))
+        save_low_weights(files[1], low)
+    step, state, frame = typed.typed, state_specs(model), model.frame_shape
     models: dict[GraphName, onnx.ModelProto] = {
         "step": step,
         "forecast": forecast_onnx(step, state, frame, section.horizon),
@@ -178,37 +226,25 @@ def _write_graphs(
             inputs=tuple(value.name for value in graph.graph.input),
             outputs=tuple(value.name for value in graph.graph.output),
         )
-    return specs, half
+    return specs
 
 
-def _check(bundle: Bundle, half: HalfStep | None, progress: Progress) -> AccuracyReport:
-    if half is None:
-        return verify_bundle(bundle, progress=progress)
-    report = verify_emulated(bundle, half.step, half.policy, progress=progress)
-    if half.policy.precision == "bf16":
-        progress("onnxruntime has no bf16 convolution on the CPU: checked by emulation alone")
-        return report
-    real = verify_bundle(bundle, progress=progress)
-    return real.model_copy(update={"checks": (*real.checks, *report.checks)})
-
-
-def _fix(half: HalfStep | None, reference: Reference, progress: Progress) -> str:
-    """What to type after a breach; for half precision the operations that break are searched."""
-    if half is None:
-        return "another version of torch or onnxruntime; stpl-deploy doctor says what is here"
-    progress("searching what breaks in half precision")
-    found = bisect_step(half.step, half.policy, reference, progress=progress)
-    if found.first is None or not found.passes:
-        other = "bf16 or --precision " if half.policy.precision == "fp16" else ""
-        return f"--precision {other}fp32: no few operations are to blame"
-    return " ".join(f"--keep-fp32 {name}" for name in found.keep)
+def _speed(bundle: Bundle, write_fp32: Callable[[Path], Bundle], progress: Progress) -> Speed:
+    """Time an int8 bundle beside an fp32 one of the same run, which is thrown away."""
+    progress("int8 beside fp32, in turn")
+    with tempfile.TemporaryDirectory(prefix="stpl-fp32-") as name:
+        directory = Path(name)
+        shutil.copyfile(bundle.file(REFERENCE), directory / REFERENCE)
+        speed = measure_speed(bundle, write_fp32(directory))
+    progress(speed_line(speed))
+    return speed
 
 
 def _manifest(
     run: Run,
     model: ForecasterModule,
     graphs: dict[GraphName, GraphSpec],
-    half: HalfStep | None,
+    typed: TypedStep,
 ) -> Manifest:
     section = run.recipe.data
     return Manifest(
@@ -225,13 +261,11 @@ def _manifest(
         grids=run.grids(),
         codec=section.codec,
         state=state_specs(model),
-        precision="fp32" if half is None else half.policy.precision,
-        convolution_share={} if half is None else half.work.shares(),
-        kept_fp32={} if half is None else half.policy.kept,
-        opset=OPSET if half is None else opset_of(half.typed),
+        precision=typed.precision,
         graphs=graphs,
         recipe=run.recipe.model_dump(mode="json", exclude_none=True),
         tools=tool_versions(),
+        **typed.facts(),
     )
 
 

@@ -7,15 +7,21 @@ import tempfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from numpy.typing import NDArray
 from onnx import ModelProto
 
 from stpl_deploy.bundle import REFERENCE, AccuracyReport, Bundle, seal
 from stpl_deploy.errors import AccuracyError
+from stpl_export.bisect import bisect_step
 from stpl_export.emulate import emulated
-from stpl_export.precision import Half, Policy, make_policy, typed_step
+from stpl_export.precision import Half, Policy, half_weights, make_policy, opset_of, typed_step
 from stpl_export.work import Work, graph_work
+from stpl_runtime.reference import Reference
 from stpl_runtime.verify import verify_bundle
+
+Progress = Callable[[str], None]
 
 PROMISED_SHARE = 0.95
 """The least share of the convolutions' work that must run in the promised precision."""
@@ -30,6 +36,45 @@ class HalfStep:
     typed: ModelProto
     policy: Policy
     work: Work
+
+    @property
+    def precision(self) -> str:
+        """`fp16` or `bf16`."""
+        return self.policy.precision
+
+    def weights(self) -> dict[str, NDArray[Any]]:
+        """The half weights."""
+        return half_weights(self.typed, self.policy.precision)
+
+    def facts(self) -> dict[str, Any]:
+        """Its share of the work, and what stays in fp32."""
+        return {
+            "convolution_share": self.work.shares(),
+            "kept_fp32": self.policy.kept,
+            "opset": opset_of(self.typed),
+        }
+
+    def judge(self, reference: Reference) -> Reference:
+        """Half precision has one tolerance for every model."""
+        return reference
+
+    def check(self, bundle: Bundle, progress: Progress) -> AccuracyReport:
+        """As ONNX Runtime's CPU kernels run it, where it has any, and with rounding emulated."""
+        report = verify_emulated(bundle, self.step, self.policy, progress=progress)
+        if self.policy.precision == "bf16":
+            progress("onnxruntime has no bf16 convolution on the CPU: checked by emulation alone")
+            return report
+        real = verify_bundle(bundle, progress=progress)
+        return real.model_copy(update={"checks": (*real.checks, *report.checks)})
+
+    def fix(self, reference: Reference, progress: Progress) -> str:
+        """The operations that break are searched."""
+        progress("searching what breaks in half precision")
+        found = bisect_step(self.step, self.policy, reference, progress=progress)
+        if found.first is None or not found.passes:
+            other = "bf16 or --precision " if self.policy.precision == "fp16" else ""
+            return f"--precision {other}fp32: no few operations are to blame"
+        return " ".join(f"--keep-fp32 {name}" for name in found.keep)
 
 
 def make_half_step(step: ModelProto, precision: Half, keep: Collection[str] = ()) -> HalfStep:
@@ -66,7 +111,7 @@ def verify_emulated(
     step: ModelProto,
     policy: Policy,
     *,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = lambda _: None,
 ) -> AccuracyReport:
     """Run the closed-loop check of a half-precision bundle with rounding emulated on this CPU.
 

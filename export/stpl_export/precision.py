@@ -29,7 +29,6 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from stpl_deploy.errors import AccuracyError, BundleError, UsageError
 
 Half = Literal["fp16", "bf16"]
-PRECISIONS = ("fp32", "fp16", "bf16")
 
 WORK = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
 """Operations whose cost is multiplications."""

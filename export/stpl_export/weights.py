@@ -59,10 +59,12 @@ def save_weights(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
     path.write_bytes(safetensors.numpy.save(contiguous))
 
 
-def save_half_weights(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Write fp16 or bf16 tensors as safetensors, by hand: numpy itself has no bf16."""
+def save_low_weights(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Write tensors below fp32 as safetensors, by hand: numpy itself has no bf16."""
     header: dict[str, Any] = {}
     end = 0
+    # The widest first: each tensor starts at a multiple of its elements' size.
+    tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].itemsize))
     for name, values in tensors.items():
         begin, end = end, end + values.nbytes
         kind = _SAFETENSORS_NAMES[values.dtype.name]
@@ -75,7 +77,13 @@ def save_half_weights(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
             file.write(np.ascontiguousarray(values).tobytes())
 
 
-_SAFETENSORS_NAMES = {"float16": "F16", "bfloat16": "BF16"}
+_SAFETENSORS_NAMES = {
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "float32": "F32",
+    "int32": "I32",
+    "int8": "I8",
+}
 
 
 def point_into(model: ModelProto, path: Path) -> ModelProto:

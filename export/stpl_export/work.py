@@ -43,6 +43,28 @@ def graph_work(model: ModelProto, batch: int = 1) -> Work:
         model: a graph whose only free axis is the batch.
         batch: what to put there.
     """
+    shapes, types = shapes_of(model, batch)
+    whole = {  # dequantised value -> what it was made from
+        node.output[0]: node.input[0]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear"
+    }
+    convolutions: Counter[str] = Counter()
+    products: Counter[str] = Counter()
+    for node in model.graph.node:
+        source = node.input[0] if node.input else ""
+        if len(node.input) > 1 and {source, node.input[1]} <= whole.keys():
+            source = whole[source]  # both operands are integers
+        name = _NAMES.get(types.get(source, 0), "other")
+        if node.op_type in ("Conv", "ConvTranspose"):
+            convolutions[name] += convolution_macs(node, shapes)
+        elif node.op_type in ("MatMul", "Gemm"):
+            products[name] += _product(node, shapes)
+    return Work(dict(convolutions), dict(products))
+
+
+def shapes_of(model: ModelProto, batch: int) -> tuple[dict[str, list[int]], dict[str, int]]:
+    """Shape and ONNX type of every value and weight of a graph, at one batch."""
     inferred = onnx.shape_inference.infer_shapes(fixed_batch(model, batch), data_prop=True).graph
     shapes: dict[str, list[int]] = {}
     types: dict[str, int] = {}
@@ -52,15 +74,7 @@ def graph_work(model: ModelProto, batch: int = 1) -> Work:
         types[value.name] = tensor.elem_type
     for weight in inferred.initializer:
         shapes[weight.name], types[weight.name] = list(weight.dims), weight.data_type
-    convolutions: Counter[str] = Counter()
-    products: Counter[str] = Counter()
-    for node in inferred.node:
-        name = _NAMES.get(types.get(node.input[0], 0) if node.input else 0, "other")
-        if node.op_type in ("Conv", "ConvTranspose"):
-            convolutions[name] += _convolution(node, shapes)
-        elif node.op_type in ("MatMul", "Gemm"):
-            products[name] += _product(node, shapes)
-    return Work(dict(convolutions), dict(products))
+    return shapes, types
 
 
 def fixed_batch(model: ModelProto, batch: int) -> ModelProto:
@@ -75,7 +89,8 @@ def fixed_batch(model: ModelProto, batch: int) -> ModelProto:
     return fixed
 
 
-def _convolution(node: NodeProto, shapes: dict[str, list[int]]) -> int:
+def convolution_macs(node: NodeProto, shapes: dict[str, list[int]]) -> int:
+    """MACs of one convolution, by the shapes of what it reads and gives."""
     _, inputs, *kernel = shapes[node.input[1]]
     if node.op_type == "Conv":  # each result reads inputs * kernel values
         return math.prod(shapes[node.output[0]]) * inputs * math.prod(kernel)

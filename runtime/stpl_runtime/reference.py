@@ -26,6 +26,18 @@ class ReferenceState:
 
 
 @dataclass(frozen=True)
+class Int8Reference:
+    """What the quantised graph of an int8 bundle gives when it is computed node by node."""
+
+    min_psnr_db: Double
+    """`(K,)`: least PSNR between an engine and PyTorch at each lead time."""
+    early: Array
+    """`(N, n, C, H, W)`: guesses after the first n frames of the context."""
+    early_psnr_db: Double
+    """`(n,)`: least PSNR between an engine's guesses and those."""
+
+
+@dataclass(frozen=True)
 class Reference:
     """Sequences in model units with PyTorch's closed-loop outputs."""
 
@@ -44,6 +56,7 @@ class Reference:
     states: dict[str, ReferenceState]
     observed: NDArray[np.bool_] | None = None
     """`(N, T + K, H, W)`, False where a pixel was not observed; None: all were."""
+    int8: Int8Reference | None = None
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Name -> array, as `reference.npz` holds them."""
@@ -60,6 +73,8 @@ class Reference:
         for name, state in self.states.items():
             plain[f"state/{name}"] = state.values
             plain[f"state_tolerance/{name}"] = np.asarray(state.tolerance)
+        if self.int8 is not None:
+            plain |= {f"int8/{name}": value for name, value in vars(self.int8).items()}
         return plain
 
 
@@ -88,6 +103,13 @@ def load_reference(bundle: Bundle) -> Reference:
                 tolerance=archive["tolerance"],
                 states=states,
                 observed=archive["observed"] if "observed" in archive.files else None,
+                int8=Int8Reference(
+                    min_psnr_db=archive["int8/min_psnr_db"],
+                    early=archive["int8/early"],
+                    early_psnr_db=archive["int8/early_psnr_db"],
+                )
+                if bundle.manifest.precision == "int8"
+                else None,
             )
     except (OSError, KeyError, ValueError, EOFError) as error:
         raise BundleError(

@@ -16,12 +16,19 @@ from stpl_deploy.bundle import (
     Bundle,
     GraphAccuracy,
     GraphName,
+    Int8Accuracy,
     LeadAccuracy,
 )
 from stpl_deploy.codec import Array
 from stpl_runtime.engine import Session, StateHandle, Telling, closed_loop, open_session
+from stpl_runtime.int8 import early_margin_db, psnr_of
 from stpl_runtime.reference import Reference, load_reference
-from stpl_runtime.tolerance import lead_tolerance, min_psnr_db, state_tolerance
+from stpl_runtime.tolerance import (
+    TASK_BUDGET_DB,
+    lead_psnr_db,
+    lead_tolerance,
+    state_tolerance,
+)
 
 _Run = tuple[Array, StateHandle | None]
 
@@ -84,6 +91,17 @@ def first_breach(report: AccuracyReport) -> str | None:
                     f"{where}: error {lead.max_error:.2e} at lead time {lead.lead}, "
                     f"tolerance {lead.tolerance:.2e}"
                 )
+        int8 = check.int8
+        if int8 is not None and int8.budget_db and int8.psnr_change_db < -int8.budget_db:
+            return (
+                f"{where}: PSNR against truth changes by {int8.psnr_change_db:+.2f} dB, "
+                f"-{int8.budget_db:g} dB promised"
+            )
+        if int8 is not None and not int8.passed:
+            return (
+                f"{where}: the first steps are {-(int8.early_margin_db or 0.0):.1f} dB further "
+                "from the quantised graph than kernels may be"
+            )
         if not check.passed:
             return f"{where}: state error {check.state_error} times its tolerance"
     return None
@@ -110,6 +128,7 @@ def _checks(
                 state_error=None
                 if state is None
                 else _state_error(session, state, reference, precision),
+                int8=_int8(session, graph, frames, reference, batch),
             )
 
 
@@ -153,11 +172,37 @@ def _leads(
                 mean_error=float(error[:, k].mean()) if finite else float("inf"),
                 psnr_db=-10.0 * float(np.log10(squared)) if finite and squared > 0 else None,
                 tolerance=lead_tolerance(reference, precision, k),
-                min_psnr_db=min_psnr_db(precision),
+                min_psnr_db=lead_psnr_db(reference, precision, k),
                 mse_change=ours / theirs - 1.0 if finite and theirs > 0 else 0.0,
             )
         )
     return tuple(leads)
+
+
+def _int8(
+    session: Session, graph: GraphName, frames: Array, reference: Reference, batch: int
+) -> Int8Accuracy | None:
+    if reference.int8 is None:
+        return None
+    margin = None
+    if graph == "step":
+        count = reference.int8.early.shape[1]
+        state = session.zero_state(batch)
+        guesses = []
+        for t in range(count):
+            frame = np.ascontiguousarray(reference.context[:batch, t])
+            guess, state = session.step(frame, state)
+            guesses.append(guess)
+        margin = early_margin_db(np.stack(guesses, axis=1), reference.int8)
+    truth, seen = reference.truth[:batch], _observed(reference, batch)
+    ours, theirs = (
+        _mse(some.astype(np.float64) - truth, seen) for some in (frames, reference.float64[:batch])
+    )
+    return Int8Accuracy(
+        psnr_change_db=psnr_of(ours) - psnr_of(theirs),
+        budget_db=TASK_BUDGET_DB if batch == len(reference.context) else None,
+        early_margin_db=margin,
+    )
 
 
 def _observed(reference: Reference, batch: int) -> NDArray[np.bool_]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from stpl_export.builders.plans import PlanRequest
 
 ENGINES = ("onnx", "trt", "trt-rtx")
-PRECISIONS = ("fp32", "fp16", "bf16")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 GRAPHS: tuple[GraphName, ...] = ("step", "forecast", "rollout")
 
 
@@ -30,8 +30,14 @@ def export(
         int, typer.Option(min=1, help="Sequences that the bundle keeps to prove itself.")
     ] = 16,
     precision: Annotated[
-        str, typer.Option(help="fp32, or convolutions in fp16 or bf16 (docs/tensorrt.md).")
+        str, typer.Option(help="fp32, or convolutions in fp16, bf16 or int8 (docs/tensorrt.md).")
     ] = "fp32",
+    keep_slower: Annotated[
+        bool,
+        typer.Option(
+            help="int8: keep the bundle though it is no faster than fp32 on this machine."
+        ),
+    ] = False,
     keep_fp32: Annotated[
         list[str] | None,
         typer.Option(help="A node to leave in fp32, as verify --bisect names it; may repeat."),
@@ -78,6 +84,7 @@ def export(
         sequences=sequences,
         precision=precision,
         keep_fp32=keep_fp32 or (),
+        keep_slower=keep_slower,
         plans=plans,
         progress=say,
     )
@@ -89,6 +96,13 @@ def export(
     print_accuracy(manifest.accuracy)
     size = sum(spec.bytes for spec in manifest.files.values()) / 1e6
     print(f"{out}: {manifest.model.name}, {manifest.model.parameters:,} parameters, {size:.1f} MB")
+    if manifest.int8 is not None:
+        speed = manifest.int8.speed
+        print(
+            "  int8: speed not measured; accuracy measured by ONNX Runtime on the same graphs"
+            if speed is None
+            else f"  int8 is {speed.times:.2f} times as fast as fp32 here"
+        )
     for spec in manifest.engines:
         took = f"{spec.details['build_seconds']:.1f} s, built, not run"
         print(f"  {spec.file}: {spec.engine} {spec.details['version']}, {took}")

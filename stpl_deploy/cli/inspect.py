@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stpl_deploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from stpl_deploy.bundle import Int8Facts
 
 
 def inspect(
@@ -111,6 +114,7 @@ def _bundle(path: Path, json: bool) -> None:
                 f", {share:.1%} of the convolution work in {kind}"
                 for kind, share in manifest.convolution_share.items()
             ),
+            **_int8_lines(manifest.int8),
             "made": f"{manifest.created} with "
             + ", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
         },
@@ -129,6 +133,20 @@ def _bundle(path: Path, json: bool) -> None:
     if manifest.accuracy is not None:
         print_accuracy(manifest.accuracy)
         print(f"  as recorded by export; stpl-deploy verify {path} measures here")
+
+
+def _int8_lines(facts: Int8Facts | None) -> dict[str, str]:
+    if facts is None:
+        return {}
+    speed = facts.speed
+    return {
+        "int8": facts.scheme,
+        "calibrated": f"over the closed loop of {facts.calibration}",
+        "speed": "not measured: its engines did not run where they were built"
+        if speed is None
+        else f"{speed.times:.2f} times fp32 where it was exported (single rounds {speed.p05:.2f} "
+        f"to {speed.p95:.2f}, {speed.threads} threads of {speed.machine})",
+    }
 
 
 def _pairs(title: str, pairs: dict[str, Any]) -> None:

@@ -218,13 +218,22 @@ class TrtBuilder:
         trt = self.trt
         convolutions: Counter[str] = Counter()
         products: Counter[str] = Counter()
-        for layer in self._layers(network):
+        layers = self._layers(network)
+        # An int8 convolution reads what two such layers give, and the builder fuses the three.
+        whole = {
+            layer.get_output(0).name: layer.get_input(0)
+            for layer in layers
+            if layer.type == trt.LayerType.DEQUANTIZE
+        }
+        for layer in layers:
             kind = layer.type
             if kind == trt.LayerType.CONVOLUTION:
                 layer.__class__ = trt.IConvolutionLayer
                 source = layer.get_input(0)
                 each = source.shape[1] // layer.num_groups * math.prod(layer.kernel_size_nd)
                 macs = math.prod(layer.get_output(0).shape) * each
+                if layer.num_inputs > 1 and layer.get_input(1).name in whole:
+                    source = whole.get(source.name, source)
                 convolutions[_type_name(source.dtype)] += macs
             elif kind == trt.LayerType.MATRIX_MULTIPLY:
                 source = layer.get_input(0)
