@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from stpl_deploy.bundle import Bundle
+import pytest
+
+from stpl_deploy.bundle import Bundle, open_bundle
+from stpl_deploy.errors import EnvironmentFault
 from stpl_export.bench import RATIOS, bench_bundle, ratios_of, save_chart
 from stpl_export.export import export_run
 
@@ -35,3 +38,20 @@ def test_every_row_and_ratio_is_there(run_maker: Any, tmp_path: Path) -> None:
     text = (tmp_path / "bench.svg").read_text()
     assert "<svg" in text
     assert str(tmp_path) not in text
+
+
+def test_another_engine_has_rows_of_its_own_name() -> None:
+    for engine in ("onnx", "onnx-cuda", "trt-rtx"):
+        named = ratios_of(engine)
+        assert named.keys() == RATIOS.keys()
+        assert named["prewarmed_vs_unrolled"] == (f"{engine}-unrolled", f"{engine}-prewarmed")
+        assert named["prewarmed_vs_eager"] == ("pytorch-eager", f"{engine}-prewarmed")
+    assert ratios_of("onnx") == RATIOS
+
+
+def test_an_engine_that_cannot_run_here_is_not_measured_on_the_cpu() -> None:
+    bundle = open_bundle(Path(__file__).parents[1] / "data" / "convlstm-tiny.bundle")
+    with pytest.raises(EnvironmentFault, match="--engine onnx"):
+        bench_bundle(bundle, rounds=3, engine="onnx-cuda-graph")
+    with pytest.raises(EnvironmentFault, match="expected cuda"):
+        bench_bundle(bundle, rounds=3, require_provider="cuda")
