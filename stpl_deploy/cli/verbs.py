@@ -19,6 +19,7 @@ VERBS = (
     "predict",
     "stream",
     "inspect",
+    "parts",
     "models",
     "doctor",
 )
