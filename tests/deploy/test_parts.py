@@ -26,9 +26,7 @@ def read(path: Path) -> dict[str, bytes]:
     return {p.relative_to(path).as_posix(): p.read_bytes() for p in path.rglob("*") if p.is_file()}
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=10, deadline=None
-)
+@settings(max_examples=10, deadline=None)
 @given(
     content=st.dictionaries(
         st.sampled_from(["a", "b/c", "b/d.bin", "e"]), st.binary(max_size=90), min_size=1
