@@ -6,6 +6,7 @@ user properties, Kafka headers, or the JSON part of a ZeroMQ message:
 
     name          a file name: tells the kind by its end, and the time where it has 12 or 14 digits
     valid_time    when the frame was observed, ISO 8601; UTC where it says nothing else
+    dtype, shape  the content is a bare array: `float32` and `[16, 16]`, row by row
 
 Without a name, a Kafka record's key stands for it, else the topic. The time is that in the data,
 else that in the name (a topic only where it has such digits, or by --time-format), else
@@ -19,11 +20,15 @@ its URL (`sources.notifications`).
 
 from __future__ import annotations
 
+import io
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import PurePosixPath
+
+import numpy as np
 
 from stpl_deploy.errors import FrameError
 from stpl_deploy.frames import Frame
@@ -47,7 +52,7 @@ class Message:
     content: bytes
     topic: str
     facts: Mapping[str, str] = field(default_factory=dict)
-    """`name` and `valid_time`, where they came along."""
+    """What came along, see above; other names are not read."""
     sent: datetime | None = None
     """The queue's own stamp."""
 
@@ -91,9 +96,10 @@ class Messages:
                     expected=f"at most {self.most_bytes:,}",
                     fix="--source-option max_mb=MEGABYTES",
                 )
-            return self._decoder.from_bytes(
-                message.content, self._name(message), self._known_time(message, arrived_at)
-            )
+            content, name = message.content, self._name(message)
+            if "dtype" in message.facts:
+                content, name = _npy(message), f"{name.removesuffix('.npy')}.npy"
+            return self._decoder.from_bytes(content, name, self._known_time(message, arrived_at))
         except FrameError as error:
             return [BadFrame(message.facts.get("name") or message.topic, _reason(error))]
 
@@ -129,6 +135,27 @@ def parse_time(text: str) -> datetime:
             fix="send it as 2026-01-31T12:00:00Z",
         ) from None
     return found.replace(tzinfo=found.tzinfo or timezone.utc).astimezone(timezone.utc)
+
+
+def _npy(message: Message) -> bytes:
+    """A bare array as .npy.
+
+    Raises:
+        FrameError: dtype, shape and content do not go together.
+    """
+    facts = message.facts
+    try:
+        shape = json.loads(facts.get("shape", ""))
+        array = np.frombuffer(message.content, np.dtype(facts["dtype"])).reshape(shape)
+    except (ValueError, TypeError) as error:
+        raise FrameError(
+            f"{len(message.content):,} bytes are no {facts['dtype'][:20]} array: {error}",
+            expected="dtype and shape as numpy has them",
+            fix="send array.dtype.str and list(array.shape)",
+        ) from error
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _reason(error: FrameError) -> str:

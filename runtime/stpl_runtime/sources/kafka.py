@@ -1,0 +1,285 @@
+"""Kafka: each record of a topic is one frame; see `sources.messages` for what may come along.
+
+    kafka://[USER:PASSWORD@]HOST[:9092][,HOST...]/TOPIC
+
+A nowcast needs every frame, so every partition is read by this one process: there is no group that
+shares them, and no waiting for one after a crash. `group=NAME` keeps the place: the offset behind
+which every frame was taken, less `behind` records (64, the room between source and window), which
+come again after a crash; the window settles what is double. Without a group, reading starts at
+`start`: `latest`, `earliest`, or `-N`, the last N records of each partition, which fills the
+window at once.
+
+With a user, the connection is SASL_SSL with PLAIN. An option with a dot in its name goes as it is
+to librdkafka: `security.protocol=SSL`, `ssl.ca.location=FILE`, `sasl.mechanism=SCRAM-SHA-512`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections import deque
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, cast
+
+from stpl_deploy.errors import SourceLostError, UsageError
+from stpl_deploy.readers.extras import reads_with
+from stpl_runtime.address import parse_address
+from stpl_runtime.health import Health
+from stpl_runtime.options import Options
+from stpl_runtime.reconnect import FIRST_S, MOST_S, reconnecting, without_credentials
+from stpl_runtime.source import Arrival, SourceSpec
+from stpl_runtime.sources import messages
+from stpl_runtime.sources.messages import Message, Messages
+from stpl_runtime.timing import EPOCH
+
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer, KafkaError, TopicPartition
+    from confluent_kafka import Message as Record
+
+OPTIONS = (*messages.OPTIONS, "group", "start", "behind", "password_env")
+
+_TICK_S = 0.1
+_TIMEOUT_S = 5.0
+_EXAMPLE = "kafka://HOST:9092/TOPIC"
+_TIMED = re.compile(r"\d{8}[T_-]?\d{4}")
+
+
+def open_source(rest: str, spec: SourceSpec) -> KafkaSource:
+    """Open `kafka:REST`.
+
+    Raises:
+        UsageError: no host, no topic, or an option that does not hold.
+        MissingExtraError: confluent-kafka is not installed.
+    """
+    return KafkaSource(rest, spec)
+
+
+class KafkaSource:
+    """Keeps `stpl_runtime.source.Source`; records wait at the broker while the queue is full."""
+
+    waits = True
+
+    def __init__(self, rest: str, spec: SourceSpec) -> None:
+        """Read the word; connects with `arrivals`. See `open_source`."""
+        with reads_with("kafka"):
+            import confluent_kafka
+        passed = {name: value for name, value in spec.options.items() if "." in name}
+        options = Options("kafka", spec.options, (*OPTIONS, *passed))
+        address = parse_address("kafka", rest, _EXAMPLE, options)
+        self._topic = address.rest
+        self.name, self.health = f"kafka://{address.hosts}/{self._topic}", Health()
+        if not self._topic:
+            raise UsageError(f"{self.name} names no topic", expected=_EXAMPLE, fix=_EXAMPLE)
+        self._messages = Messages(spec, options)
+        self._group = options.text("group")
+        self._start = options.text("start", "latest")
+        if not re.fullmatch(r"latest|earliest|-\d{1,9}", self._start):
+            raise UsageError(
+                f"kafka: --source-option start={self._start}",
+                expected="latest, earliest or -N",
+                fix="--source-option start=-20",
+            )
+        self._behind = int(options.number("behind", 64, most=1_000_000))
+        self._settings = self._made_settings(address.hosts, address.user, address.password, passed)
+        try:
+            confluent_kafka.Consumer(self._settings).close()
+        except confluent_kafka.KafkaException as error:
+            raise UsageError(
+                f"kafka: {_text(error.args[0])}",
+                expected="settings that librdkafka knows",
+                fix="check the --source-option that has a dot",
+            ) from error
+        self._next: dict[int, int] = {}
+        """Partition -> the offset to read next; survives a new connection."""
+        self._taken: dict[int, deque[int]] = {}
+        """Partition -> the newest offsets that are not committed yet."""
+        self._trouble = ""
+        self._refused = ""
+
+    def arrivals(self, stop: threading.Event) -> Iterator[Arrival]:
+        """Yield what comes until `stop`; see the protocol.
+
+        Raises:
+            SourceLostError: the broker refuses the user at the very start.
+        """
+        from confluent_kafka import KafkaException
+
+        failures = (KafkaException, OSError)
+        try:
+            yield from reconnecting(lambda: self._consumed(stop), stop, self.health, failures)
+        finally:
+            self._messages.close()
+
+    def _made_settings(
+        self, hosts: str, user: str, password: str, passed: dict[str, str]
+    ) -> dict[str, Any]:
+        sasl = {
+            "security.protocol": "SASL_SSL",
+            "sasl.mechanism": "PLAIN",
+            "sasl.username": user,
+            "sasl.password": password,
+        }
+        most = self._messages.most_bytes
+        return {
+            "client.id": "stpl-deploy",
+            "log_level": 0,  # what matters comes by error_cb
+            **(sasl if user else {}),
+            **passed,
+            "bootstrap.servers": hosts,
+            "group.id": self._group or "stpl-deploy",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",  # what we wanted is deleted: the oldest that is left
+            "allow.auto.create.topics": False,
+            "topic.metadata.refresh.interval.ms": 10_000,
+            "reconnect.backoff.ms": int(FIRST_S * 1000),
+            "reconnect.backoff.max.ms": int(MOST_S * 1000),
+            "statistics.interval.ms": 500,
+            # Records wait at the broker, not here.
+            "fetch.message.max.bytes": most,
+            "fetch.max.bytes": most,
+            "receive.message.max.bytes": most + 1_000_000,
+            "queued.min.messages": 1,
+            "queued.max.messages.kbytes": max(1024, most // 1000),
+            "error_cb": self._note_error,
+            "stats_cb": self._note_state,
+        }
+
+    def _consumed(self, stop: threading.Event) -> Iterator[Arrival]:
+        from confluent_kafka import Consumer, KafkaException
+
+        consumer = Consumer(self._settings)
+        try:
+            consumer.assign(self._places(consumer))
+            self.health.up()
+            while not stop.is_set():
+                record = consumer.poll(_TICK_S)
+                if record is None:
+                    continue
+                error = record.error()
+                if error is not None:
+                    if not error.retriable() and error.code() not in _passing():
+                        raise KafkaException(error)
+                    continue
+                self.health.up()
+                yield from self._messages.arrivals(_message(record))
+                self._commit(consumer, record)
+        except KafkaException as error:
+            self._refuse()
+            raise OSError(self._trouble or _text(error.args[0])) from error
+        finally:
+            consumer.close()
+
+    def _places(self, consumer: Consumer) -> list[TopicPartition]:
+        """Every partition, and where reading it begins.
+
+        Raises:
+            KafkaException: the broker is not there, or has no such topic.
+        """
+        from confluent_kafka import KafkaException, TopicPartition
+
+        found = consumer.list_topics(self._topic, timeout=_TIMEOUT_S).topics[self._topic]
+        if found.error is not None:
+            self._trouble = f"no topic {self._topic}: {_text(found.error)}"
+            raise KafkaException(found.error)
+        places = [TopicPartition(self._topic, number) for number in sorted(found.partitions)]
+        kept = {}
+        if self._group:
+            committed = consumer.committed(places, timeout=_TIMEOUT_S)
+            kept = {place.partition: place.offset for place in committed if place.offset >= 0}
+        for place in places:
+            number = place.partition
+            if number not in self._next:
+                self._next[number] = kept.get(number, -1)
+            if self._next[number] < 0:
+                self._next[number] = self._first(consumer, place)
+            place.offset = self._next[number]
+        self._trouble = ""
+        return places
+
+    def _first(self, consumer: Consumer, place: TopicPartition) -> int:
+        low, high = consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S)
+        if self._start == "earliest":
+            return int(low)
+        back = 0 if self._start == "latest" else -int(self._start)
+        return int(max(low, high - back))
+
+    def _commit(self, consumer: Consumer, record: Record) -> None:
+        """Note that a record was taken; commit what is `behind` records older."""
+        from confluent_kafka import TopicPartition
+
+        number, offset = record.partition(), record.offset()
+        assert number is not None, "a record that was read"
+        assert offset is not None, "a record that was read"
+        self._next[number] = offset + 1
+        if not self._group:
+            return
+        taken = self._taken.setdefault(number, deque())
+        taken.append(offset)
+        if len(taken) > self._behind:
+            done = TopicPartition(self._topic, number, taken.popleft() + 1)
+            consumer.commit(offsets=[done], asynchronous=True)
+
+    def _note_error(self, error: KafkaError) -> None:
+        """Called within `poll`: what librdkafka found of the brokers."""
+        from confluent_kafka import KafkaError
+
+        self._trouble = _text(error)
+        if error.code() in (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED):
+            self._refused = self._trouble
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self.health.down(self._trouble)
+
+    def _note_state(self, statistics: str) -> None:
+        """Called within `poll`, twice a second: the state of every broker."""
+        brokers = json.loads(statistics).get("brokers", {}).values()
+        known = [broker["state"] for broker in brokers if broker["nodeid"] >= 0]
+        if "UP" in known:
+            self.health.up()
+            self._refused = ""
+        elif known and self.health.now().state == "up":
+            self.health.down(self._trouble or "no broker answers")
+
+    def _refuse(self) -> None:
+        """Raise where the user is wrong, and never was right."""
+        if self._refused and not self._next:
+            raise SourceLostError(
+                f"{self.name}: {self._refused}",
+                expected="a user that may read this topic",
+                fix="check user, password and sasl.mechanism",
+            )
+
+
+def _passing() -> tuple[int, ...]:
+    """Errors that end by themselves, or that `error_cb` tells."""
+    from confluent_kafka import KafkaError
+
+    return (
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._RESOLVE,
+        KafkaError._TIMED_OUT,
+        KafkaError._AUTO_OFFSET_RESET,
+    )
+
+
+def _text(error: KafkaError) -> str:
+    return without_credentials(" ".join(str(error.str()).split()))
+
+
+def _message(record: Record) -> Message:
+    headers = cast("list[tuple[str, bytes | None]]", record.headers() or [])
+    facts = {name: value.decode(errors="replace") for name, value in headers if value is not None}
+    key = record.key()
+    text = key.decode(errors="replace") if isinstance(key, bytes) else key or ""
+    # A key such as `site42` says where a frame belongs; only one like a file name is its name.
+    if text and (PurePosixPath(text).suffix or _TIMED.search(text)):
+        facts.setdefault("name", text)
+    kind, stamp_ms = record.timestamp()
+    sent: datetime | None = EPOCH + timedelta(milliseconds=stamp_ms) if kind else None
+    value = record.value()
+    content = value if isinstance(value, bytes) else str(value or "").encode()
+    return Message(content, record.topic() or "", facts, sent)
