@@ -16,15 +16,27 @@ class Inbox:
     What is taken is still pending in the ledger; what a full queue pushed out is dropped.
     """
 
-    def __init__(self, source: Source, ledger: Ledger, limit: int) -> None:
+    def __init__(
+        self,
+        source: Source,
+        ledger: Ledger,
+        limit: int,
+        *,
+        waits: bool | None = None,
+        wake: threading.Event | None = None,
+    ) -> None:
         """Prepare; `start` begins.
 
         Args:
             source: read in a thread.
             ledger: arrivals are counted there as received.
             limit: most arrivals that wait here.
+            waits: whether the source waits while the queue is full; None: as it says itself.
+            wake: set when something arrived or the source ended.
         """
         self._source, self._ledger, self._limit = source, ledger, limit
+        self._waits = source.waits if waits is None else waits
+        self._wake = wake or threading.Event()
         self._waiting: deque[Arrival] = deque()
         self._changed = threading.Condition()
         self._stop = threading.Event()
@@ -50,8 +62,13 @@ class Inbox:
         with self._changed:
             return self._ended and not self._waiting
 
-    def take(self, timeout_s: float) -> list[Arrival]:
-        """Everything that waits, oldest first; waits up to `timeout_s` for the first arrival."""
+    def take(self, timeout_s: float, most: int | None = None) -> list[Arrival]:
+        """What waits, oldest first.
+
+        Args:
+            timeout_s: wait so long for the first arrival.
+            most: take so many; None takes all.
+        """
         deadline = time.monotonic() + timeout_s
         with self._changed:
             while not self._waiting and not self._ended:
@@ -59,8 +76,8 @@ class Inbox:
                 if left <= 0:
                     break
                 self._changed.wait(left)
-            taken = list(self._waiting)
-            self._waiting.clear()
+            count = len(self._waiting) if most is None else min(most, len(self._waiting))
+            taken = [self._waiting.popleft() for _ in range(count)]
             self._changed.notify_all()
         return taken
 
@@ -74,12 +91,13 @@ class Inbox:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
+        self._wake.set()
 
     def _put(self, arrival: Arrival) -> bool:
         """False where the stream stopped before there was room."""
         with self._changed:
             if len(self._waiting) >= self._limit:
-                if self._source.waits:
+                if self._waits:
                     while len(self._waiting) >= self._limit and not self._stop.is_set():
                         self._changed.wait(1.0)
                 else:
@@ -90,4 +108,5 @@ class Inbox:
             self._ledger.receive()
             self._waiting.append(arrival)
             self._changed.notify_all()
+        self._wake.set()
         return True

@@ -135,7 +135,8 @@ class Nowcaster:
         )
         self.session = session
         self._stand_ins = StandIns(self.window, on_gap, self._bridge)
-        self._made_by = made_by(bundle, session, mode)
+        self.made_by = made_by(bundle, session, mode)
+        """How nowcasts are made."""
 
     @property
     def issued(self) -> int:
@@ -327,6 +328,6 @@ class Nowcaster:
             observed=newest.mask,
             standard_name=newest.standard_name,
             notes=newest.notes,
-            made_by=self._made_by,
+            made_by=self.made_by,
             latency_ms=1e3 * (time.monotonic() - max(arrived)) if arrived else None,
         )

@@ -8,24 +8,37 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from types import FrameType
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
-from stpl_deploy.errors import AccuracyError, FrameError, SinkError
+from stpl_deploy.codec import Array
+from stpl_deploy.errors import AccuracyError
 from stpl_deploy.frames import Frame
-from stpl_runtime.faults import Fault, Faults
+from stpl_runtime.batching import Batcher
+from stpl_runtime.engine import StateHandle
+from stpl_runtime.faults import Faults
 from stpl_runtime.inbox import Inbox
-from stpl_runtime.ledger import Counts, Ledger
-from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.nowcaster import Nowcaster
+from stpl_runtime.ledger import Ledger
+from stpl_runtime.nowcaster import Nowcaster, Work
+from stpl_runtime.publisher import Publisher
+from stpl_runtime.report import StreamReport, StreamsReport
 from stpl_runtime.sink import Sink
 from stpl_runtime.source import Arrival, BadFrame, Source
+from stpl_runtime.state_file import StateFile
 from stpl_runtime.status import Status
 from stpl_runtime.timing import time_text
 from stpl_runtime.watcher import Watcher
+
+Policy = Literal["latest", "queue", "pace"]
+"""What happens to nowcasts when frames come faster than they can be made.
+
+`latest`: every frame enters the window at once, and only the newest slot's nowcast is made; those
+that were overtaken are skipped, and counted. `queue`: frames wait, and each issue time gets its
+nowcast in order; where the queue is full, a source that can wait does, another drops its oldest
+frame. `pace`: as `queue`, and every source waits for the nowcast: for replays and files.
+"""
 
 QUEUE_LIMIT = 64
 """Frames that wait between source and window."""
@@ -33,51 +46,6 @@ _WAIT_S = 0.2
 """How long the loop sleeps when nothing arrives before it looks at its other duties."""
 _LATENCIES = 4096
 """The newest latencies that the report is made of."""
-
-
-@dataclass(frozen=True)
-class StreamReport:
-    """What a stream did."""
-
-    ended: str
-    """Why it ended, in words; `error` where an error says it."""
-    counts: Counts
-    bad_frames: tuple[Fault, ...]
-    """The bad ones of `counts`, by what is wrong with them."""
-    nowcasts: int
-    """Made, and offered to every sink."""
-    skipped: int
-    """Not made, because a newer frame was there already."""
-    incomplete: int
-    """Not made, because a frame of the window was missing; the newest slot's too, so far."""
-    not_finite: int
-    """Made by the engine with NaN or infinity, and not published."""
-    prewarmed: int
-    """Nowcasts for which only the newest frame's own work was left when it arrived."""
-    sink_failures: dict[str, int]
-    """Sink -> nowcasts that it could not write."""
-    latency_median_ms: float | None
-    """From a frame's arrival to its nowcast, before the sinks."""
-    latency_p95_ms: float | None
-
-    @property
-    def exit_code(self) -> int:
-        """0, or the code of what went wrong on the way."""
-        if any(self.sink_failures.values()):
-            return SinkError.exit_code
-        if self.not_finite:
-            return AccuracyError.exit_code
-        all_bad = self.counts.bad == self.counts.received > 0
-        return FrameError.exit_code if all_bad else 0
-
-    def as_json(self) -> dict[str, Any]:
-        """For `--json`."""
-        document = asdict(self)
-        document["latency_ms"] = {
-            "median": document.pop("latency_median_ms"),
-            "p95": document.pop("latency_p95_ms"),
-        }
-        return document
 
 
 class Stream:
@@ -93,117 +61,173 @@ class Stream:
         status: Status | None = None,
         watchers: Sequence[Watcher] = (),
         queue_limit: int = QUEUE_LIMIT,
+        policy: Policy = "latest",
+        state_file: StateFile | None = None,
     ) -> None:
         """Put the parts together.
 
         Args:
             nowcaster: made with the same `ledger`.
             source: its thread starts with `run`.
-            sinks: each nowcast goes to all of them.
+            sinks: each nowcast goes to all of them, each in a thread of its own.
             ledger: counts the frames.
             status: told of nowcasts and problems; None writes to stderr.
             watchers: told of frames, nowcasts and problems too.
             queue_limit: frames that may wait for the nowcaster.
+            policy: see `Policy`.
+            state_file: of the same nowcaster, restored by the caller; None keeps no state.
         """
         self.nowcaster, self.source, self.sinks = nowcaster, source, tuple(sinks)
-        self.ledger = ledger
-        self._inbox = Inbox(source, ledger, queue_limit)
-        self._status = status or Status()
-        self._watchers = tuple(watchers)
-        self._latencies: deque[float] = deque(maxlen=_LATENCIES)
-        self._failures = {sink.name: 0 for sink in self.sinks}
-        self._failing: set[str] = set()
-        self._told: set[str] = set()
-        self._faults = Faults()
-        self._published = self._not_finite = self._prewarmed = 0
-        self._stop = threading.Event()
+        self.ledger, self.policy = ledger, policy
+        self.name = nowcaster.stream
+        """Among several; empty where there is one."""
+        self.status = status or Status()
+        self.watchers = tuple(watchers)
+        self.wake = threading.Event()
+        """Set when there may be something to do."""
+        self.published = 0
+        """Nowcasts that were made in this run."""
         self.ended = "not started"
         """Why it ended, in words."""
+        self._queue_limit, self._state_file = queue_limit, state_file
+        self._publishers: list[Publisher] = []
+        self._lines: deque[str] = deque()  # of the sinks' threads
+        self._latencies: deque[float] = deque(maxlen=_LATENCIES)
+        self._told: set[str] = set()
+        self._faults = Faults()
+        self._not_finite = self._prewarmed = 0
+        self._health = source.health.now()
+        self._unsaved = self._unpublished = False
+        self._alone = Streams((self,))
+        self._inbox: Inbox | None = None
 
     def stop(self) -> None:
         """End `run` soon; may be called from any thread or a signal handler."""
-        self._stop.set()
+        self._alone.stop()
 
     def run(
         self, *, max_nowcasts: int | None = None, idle_timeout_s: float | None = None
     ) -> StreamReport:
-        """Stream until stopped.
-
-        Args:
-            max_nowcasts: end after so many.
-            idle_timeout_s: end when nothing arrived for so long.
-
-        Raises:
-            SourceLostError: the source went away; `report` still gives the counts.
-            StplError: another error of the source.
-        """
-        self.ended = "error"  # until the loop gives another reason
-        self.nowcaster.warm_up()
-        self._inbox.start()
-        try:
-            with self._status:
-                self.ended = self._loop(max_nowcasts, idle_timeout_s)
-        finally:
-            self._inbox.close()
-            for sink in self.sinks:
-                sink.close()
-        if self._inbox.error is not None:
-            self.ended = "error"
-            raise self._inbox.error
+        """Stream until stopped; see `Streams.run`."""
+        self._alone.run(max_nowcasts=max_nowcasts, idle_timeout_s=idle_timeout_s)
         return self.report()
 
     def report(self) -> StreamReport:
         """The counts so far."""
-        latencies = list(self._latencies)
-        median, p95 = np.percentile(latencies, [50, 95]).tolist() if latencies else (None, None)
+        tally = self.nowcaster.state.tally
+        latency = _percentiles(self._latencies, 95)
+        age = _percentiles([age for one in self._publishers for age in one.ages_ms], 99)
+        sinks = {one.sink.name: one.report() for one in self._publishers}
         return StreamReport(
             ended=self.ended,
             counts=self.ledger.snapshot(),
             bad_frames=self._faults.seen(),
-            nowcasts=self._published,
-            skipped=self.nowcaster.skipped,
-            incomplete=self.nowcaster.incomplete + self.nowcaster.waiting,
+            nowcasts=self.published,
+            skipped=tally.skipped,
+            incomplete=tally.incomplete + self.nowcaster.waiting,
             not_finite=self._not_finite,
             prewarmed=self._prewarmed,
-            sink_failures=dict(self._failures),
-            latency_median_ms=median,
-            latency_p95_ms=p95,
+            sink_failures={name: one.failed for name, one in sinks.items()},
+            latency_median_ms=latency[0],
+            latency_p95_ms=latency[1],
+            stand_ins=tally.standing_in,
+            again=tally.again,
+            gaps=self.nowcaster.window.gaps,
+            reconnects=self.source.health.now().reconnects,
+            sinks=sinks,
+            age_median_ms=age[0],
+            age_p99_ms=age[1],
         )
 
-    def _loop(self, max_nowcasts: int | None, idle_timeout_s: float | None) -> str:
-        last = time.monotonic()
-        busy = True  # whether there may be work ahead
-        while not self._stop.is_set():
-            arrivals = self._inbox.take(0.0 if busy else _WAIT_S)
-            if arrivals:
-                last, busy = time.monotonic(), True
-                self._take_in(arrivals)
-                if max_nowcasts is not None and self._published >= max_nowcasts:
-                    return f"{max_nowcasts} nowcasts made"
-                continue
-            busy = busy and self.nowcaster.idle_step()
-            if busy:
-                continue
-            if self._inbox.ended:
-                return "the source ended"
-            if idle_timeout_s is not None and time.monotonic() - last >= idle_timeout_s:
-                return f"nothing arrived for {idle_timeout_s:g} s"
-        return "stopped"
+    def start(self, wake: threading.Event) -> None:
+        """Begin to read the source."""
+        self.ended = "error"  # until the loop gives another reason
+        self.wake = wake
+        paced = self.policy == "pace"
+        self._inbox = Inbox(
+            self.source,
+            self.ledger,
+            1 if paced else self._queue_limit,
+            waits=True if paced else None,
+            wake=wake,
+        )
+        self._publishers = [
+            Publisher(sink, self._lines.append, waits=self.policy != "latest", done=wake.set)
+            for sink in self.sinks
+        ]
+        self._inbox.start()
 
-    def _take_in(self, arrivals: list[Arrival]) -> None:
-        """Put every frame into the window, then make the newest slot's nowcast."""
+    def take_in(self) -> bool:
+        """Put what arrived into the window; False where nothing did."""
+        assert self._inbox is not None
+        arrivals = self._inbox.take(0.0, None if self.policy == "latest" else 1)
         for arrival in arrivals:
             self._put(arrival)
-        prewarmed = self.nowcaster.prewarmed
-        try:
-            nowcast = self.nowcaster.issue()
-        except AccuracyError as error:
-            self._not_finite += 1
-            self._tell_once("not finite", f"nowcast not published: {error}")
+        self._unsaved |= bool(arrivals)
+        return bool(arrivals)
+
+    def publish(self, work: Work, frames: Array, after: StateHandle | None) -> None:
+        """Hand a nowcast on; see `Nowcaster.end`."""
+        nowcast = self.nowcaster.end(work, frames, after)
+        self._prewarmed += work.prewarmed
+        if nowcast.latency_ms is not None:
+            self._latencies.append(nowcast.latency_ms)
+        for publisher in self._publishers:
+            publisher.offer(nowcast)
+        self.published += 1
+        self._unsaved = self._unpublished = True
+        self.status.nowcast(nowcast, self.ledger.snapshot(), self.nowcaster.skipped)
+        for watcher in self.watchers:
+            watcher.nowcast(nowcast)
+
+    def failed(self, error: AccuracyError) -> None:
+        """Count a nowcast that is not finite."""
+        self.nowcaster.past.reset()
+        self._not_finite += 1
+        self._unsaved = True
+        self._tell_once("not finite", f"nowcast not published: {error}")
+
+    def attend(self) -> None:
+        """Tell what the sinks and the source met, and save the state where it changed."""
+        while self._lines:
+            self._tell(self._lines.popleft())
+        for publisher in self._publishers:
+            if publisher.error is not None:
+                raise publisher.error
+        self._tell_health()
+        if self._state_file is None:
             return
-        if nowcast is not None:
-            self._prewarmed += prewarmed
-            self._publish(nowcast)
+        idle = all(publisher.idle for publisher in self._publishers)
+        if self._unsaved or (self._unpublished and idle):
+            self._save(self._state_file, idle)
+
+    @property
+    def over(self) -> bool:
+        """Whether the source ended and all that it gave was taken."""
+        return self._inbox is not None and self._inbox.ended
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended the source, where it did not end well."""
+        return None if self._inbox is None else self._inbox.error
+
+    def close(self, ended: str) -> None:
+        """Stop the source, and let the sinks finish."""
+        if self._inbox is not None:
+            self._inbox.close()
+        for publisher in self._publishers:
+            publisher.close()
+        self.ended = "error" if self.error is not None else ended
+        self._unpublished = True
+        self.attend()
+
+    def _save(self, state_file: StateFile, published: bool) -> None:
+        self._unsaved, self._unpublished = False, not published
+        try:
+            state_file.save(published=published)
+        except OSError as error:
+            line = f"{state_file.path} cannot be written: {error.strerror or error}"
+            self._tell_once("state file", f"{line}; the stream goes on")
 
     def _put(self, arrival: Arrival) -> None:
         item = arrival.item
@@ -212,14 +236,24 @@ class Stream:
             self._tell_bad(item.source_id, item.reason)
             return
         put = self.nowcaster.put(item, arrival.arrived)
-        for watcher in self._watchers:
-            watcher.frame(item, put.verdict, "")
+        for watcher in self.watchers:
+            watcher.frame(item, put.verdict, self.name)
+        if put.news:
+            self._tell(put.news)
         if put.verdict == "bad":
             self._tell_bad(item.source_id, put.reason)
         elif put.verdict == "late":
             self._tell_once("late", f"{_named(item)} is late: {self._newest_text()}")
         elif put.verdict == "dropped":
             self._tell_once("dropped", f"{_named(item)} is off the grid of {self._grid_text()}")
+
+    def _tell_health(self) -> None:
+        before, now = self._health, self.source.health.now()
+        self._health = now
+        if now.state == "down" and before.state != "down":
+            self._tell(f"{self.source.name} is down: {now.reason}; it is tried again")
+        elif now.state == "up" and now.reconnects > before.reconnects:
+            self._tell(f"{self.source.name} is up again")
 
     def _tell_bad(self, source_id: str, reason: str) -> None:
         line = self._faults.add(source_id, reason)
@@ -233,8 +267,9 @@ class Stream:
             self._tell(f"{line} (told once; see the counts)")
 
     def _tell(self, line: str) -> None:
-        self._status.say(line)
-        for watcher in self._watchers:
+        line = f"{self.name}: {line}" if self.name else line
+        self.status.say(line)
+        for watcher in self.watchers:
             watcher.problem(line)
 
     def _newest_text(self) -> str:
@@ -249,29 +284,131 @@ class Stream:
             "cadence of this source, restart with --cadence SECONDS"
         )
 
-    def _publish(self, nowcast: Nowcast) -> None:
-        if nowcast.latency_ms is not None:
-            self._latencies.append(nowcast.latency_ms)
-        for sink in self.sinks:
-            self._write(sink, nowcast)
-        self._published += 1
-        self._status.nowcast(nowcast, self.ledger.snapshot(), self.nowcaster.skipped)
-        for watcher in self._watchers:
-            watcher.nowcast(nowcast)
 
-    def _write(self, sink: Sink, nowcast: Nowcast) -> None:
-        """A sink that fails is reported once, and again when it is well."""
+class Streams:
+    """Several streams in one loop, over one session where they share it."""
+
+    def __init__(self, streams: Sequence[Stream]) -> None:
+        """Put them together; those that share a session are batched where that pays."""
+        self.streams = tuple(streams)
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._batcher: Batcher | None = None
+        self._turn = 0
+        self.ended = "not started"
+        """Why it ended, in words."""
+
+    def stop(self) -> None:
+        """End `run` soon; may be called from any thread or a signal handler."""
+        self._stop.set()
+        self._wake.set()
+
+    def run(
+        self, *, max_nowcasts: int | None = None, idle_timeout_s: float | None = None
+    ) -> StreamsReport:
+        """Stream until stopped, or until every source has ended.
+
+        Args:
+            max_nowcasts: end after so many, of all streams together.
+            idle_timeout_s: end when nothing arrived for so long.
+
+        Raises:
+            SourceLostError: every source went away; `report` still gives the counts.
+            StplError: another error of the sources.
+        """
+        self.ended = "error"
+        self._warm_up()
+        for stream in self.streams:
+            stream.start(self._wake)
+        ended = "error"
         try:
-            sink.write(nowcast)
-        except SinkError as error:
-            self._failures[sink.name] += 1
-            if sink.name not in self._failing:
-                self._failing.add(sink.name)
-                self._tell(f"{sink.name}: {error}; the stream goes on")
-            return
-        if sink.name in self._failing:
-            self._failing.discard(sink.name)
-            self._tell(f"{sink.name}: writes again")
+            with self.streams[0].status:
+                try:
+                    ended = self._loop(max_nowcasts, idle_timeout_s)
+                finally:
+                    for stream in self.streams:
+                        stream.close(ended)
+        finally:
+            self.ended = ended
+        errors = [stream.error for stream in self.streams if stream.error is not None]
+        if errors and (len(errors) == len(self.streams) or ended == _ALL_ENDED):
+            self.ended = "error"
+            raise errors[0]
+        return self.report()
+
+    def report(self) -> StreamsReport:
+        """The counts so far."""
+        reports = {stream.name: stream.report() for stream in self.streams}
+        sizes = () if self._batcher is None else self._batcher.sizes
+        return StreamsReport(self.ended, reports, sizes)
+
+    def _warm_up(self) -> None:
+        first = self.streams[0].nowcaster
+        for stream in self.streams:
+            stream.nowcaster.warm_up()
+        self._batcher = Batcher(first.session, first.manifest, first.horizon)
+        others = [stream.nowcaster for stream in self.streams[1:]]
+        if others and all(
+            one.session is first.session and one.horizon == first.horizon for one in others
+        ):
+            self._batcher.measure(len(self.streams))
+
+    def _loop(self, max_nowcasts: int | None, idle_timeout_s: float | None) -> str:
+        last = time.monotonic()
+        while not self._stop.is_set():
+            self._wake.clear()
+            arrived = [stream.take_in() for stream in self.streams]
+            made = self._issue()
+            for stream in self.streams:
+                stream.attend()
+            made_so_far = sum(stream.published for stream in self.streams)
+            if max_nowcasts is not None and made_so_far >= max_nowcasts:
+                return f"{max_nowcasts} nowcasts made"
+            if any(arrived):
+                last = time.monotonic()
+            elif not made and not self._idle_step():
+                if all(stream.over for stream in self.streams):
+                    return _ALL_ENDED
+                if idle_timeout_s is not None and time.monotonic() - last >= idle_timeout_s:
+                    return f"nothing arrived for {idle_timeout_s:g} s"
+                self._wake.wait(_WAIT_S)
+        return "stopped"
+
+    def _issue(self) -> bool:
+        """Make the nowcasts that can be made; False where there are none."""
+        works = []
+        for stream in self.streams:
+            try:
+                work = stream.nowcaster.begin()
+            except AccuracyError as error:
+                stream.failed(error)
+                continue
+            if work is not None:
+                works.append((stream, work))
+        assert self._batcher is not None, "_warm_up comes first"
+        for stream, work, result in self._batcher.finish(works):
+            if isinstance(result, AccuracyError):
+                stream.failed(result)
+            else:
+                stream.publish(work, *result)
+        return bool(works)
+
+    def _idle_step(self) -> bool:
+        """One step of work ahead, of each stream in turn; False where there is none."""
+        for _ in self.streams:
+            self._turn = (self._turn + 1) % len(self.streams)
+            if self.streams[self._turn].nowcaster.idle_step():
+                return True
+        return False
+
+
+_ALL_ENDED = "the source ended"
+
+
+def _percentiles(values: Sequence[float] | deque[float], high: int) -> list[float | None]:
+    """The median and a high percentile; None where there are no values."""
+    found = list(values)
+    return np.percentile(found, [50, high]).tolist() if found else [None, None]
 
 
 def _named(frame: Frame) -> str:
@@ -279,7 +416,7 @@ def _named(frame: Frame) -> str:
 
 
 @contextmanager
-def stop_on_signals(stream: Stream) -> Iterator[None]:
+def stop_on_signals(stream: Stream | Streams) -> Iterator[None]:
     """Let Ctrl-C and SIGTERM end the stream cleanly; a second one interrupts at once.
 
     Works in the main thread only, which alone gets signals; elsewhere nothing changes.

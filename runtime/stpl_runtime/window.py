@@ -118,7 +118,8 @@ class Window:
             )
         check_cadence(cadence_s)
         self._ledger, self._reserve, self._clock = ledger, reserve, clock
-        self._stated_s = cadence_s
+        self.stated_s = cadence_s
+        """The cadence that was stated; None: it is learned."""
         self._rivals, self._between = Rivals(context), Between()
         self.state = WindowState(stated=cadence_s is not None)
         """What a state file keeps; to be replaced as a whole only."""
@@ -140,8 +141,8 @@ class Window:
 
     def put(self, frame: Frame, arrived: float | None = None) -> Placed:
         """Put a received frame where it belongs and settle it in the ledger."""
-        if self.state.grid is None and self._stated_s is not None:
-            self.state.grid = TimeGrid(self._stated_s, frame.valid_time)
+        if self.state.grid is None and self.stated_s is not None:
+            self.state.grid = TimeGrid(self.stated_s, frame.valid_time)
         if self.state.grid is None:
             return self._learn(frame, arrived)
         return self._place(self.state.grid, frame, arrived)

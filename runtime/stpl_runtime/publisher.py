@@ -1,0 +1,149 @@
+"""One sink in a thread of its own: a slow disk or a slow receiver must not hold up frames."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from stpl_deploy.errors import SinkError
+from stpl_runtime.nowcast import Nowcast
+from stpl_runtime.sink import Sink
+
+LIMIT = 8
+"""Nowcasts that wait for a sink."""
+FLUSH_S = 30.0
+"""How long the end of a stream waits for what is still to be written."""
+_AGES = 4096
+"""The newest ages that the report is made of."""
+
+
+@dataclass(frozen=True)
+class SinkReport:
+    """What became of the nowcasts that one sink was offered."""
+
+    written: int
+    failed: int
+    """It could not write them."""
+    dropped: int
+    """It was so slow that newer ones took their place in the queue, or the end came."""
+
+
+class Publisher:
+    """Writes nowcasts to a sink, oldest first.
+
+    A full queue drops its oldest nowcast, or makes the stream wait where that may be.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        tell: Callable[[str], None],
+        *,
+        waits: bool = False,
+        limit: int = LIMIT,
+        done: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Start the thread.
+
+        Args:
+            sink: written to in the thread only.
+            tell: given a line when the sink begins to fail and when it is well again.
+            waits: `offer` waits for room.
+            limit: nowcasts that may wait.
+            done: called in the thread after each nowcast, however it went.
+        """
+        self.sink, self._tell, self._waits, self._limit, self._done = sink, tell, waits, limit, done
+        self._queue: deque[tuple[Nowcast, float]] = deque()
+        self._changed = threading.Condition()
+        self._closing = self._abandoned = False
+        self._written = self._failed = self._dropped = self._busy = 0
+        self._failing = False
+        self.ages_ms: deque[float] = deque(maxlen=_AGES)
+        """From the newest frame's arrival until its nowcast was written; the newest ones."""
+        self.error: BaseException | None = None
+        """What no sink should raise: a bug."""
+        self._thread = threading.Thread(target=self._run, name=f"sink {sink.name}", daemon=True)
+        self._thread.start()
+
+    def offer(self, nowcast: Nowcast) -> None:
+        """Queue a nowcast."""
+        with self._changed:
+            while self._waits and len(self._queue) >= self._limit and self._thread.is_alive():
+                self._changed.wait(1.0)
+            if len(self._queue) >= self._limit:
+                self._queue.popleft()
+                self._dropped += 1
+            self._queue.append((nowcast, time.monotonic()))
+            self._changed.notify_all()
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything that was offered has been dealt with."""
+        with self._changed:
+            return not self._queue and not self._busy
+
+    def close(self, flush_s: float = FLUSH_S) -> None:
+        """Write what waits, for so many seconds at most, and close the sink."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(flush_s)
+        if not self._thread.is_alive():
+            return
+        with self._changed:
+            lost = len(self._queue) + self._busy
+            self._abandoned = True
+            self._dropped += len(self._queue)
+            self._queue.clear()
+        self._tell(f"{self.sink.name}: still busy after {flush_s:g} s; {lost} nowcasts given up")
+
+    def report(self) -> SinkReport:
+        """The counts so far."""
+        with self._changed:
+            return SinkReport(self._written, self._failed, self._dropped)
+
+    def _run(self) -> None:
+        try:
+            while (item := self._next()) is not None:
+                self._write(*item)
+                with self._changed:
+                    self._busy = 0
+                    self._changed.notify_all()
+                self._done()
+        except BaseException as error:  # raised again in the main thread
+            self.error = error
+        finally:
+            if not self._abandoned:
+                self.sink.close()
+            self._done()
+
+    def _next(self) -> tuple[Nowcast, float] | None:
+        """What is to be written next; None when there will be nothing more."""
+        with self._changed:
+            while not self._queue and not self._closing:
+                self._changed.wait()
+            if not self._queue:
+                return None
+            self._busy = 1
+            self._changed.notify_all()
+            return self._queue.popleft()
+
+    def _write(self, nowcast: Nowcast, offered: float) -> None:
+        """A sink that fails is told once, and again when it is well."""
+        try:
+            self.sink.write(nowcast)
+        except SinkError as error:
+            self._failed += 1
+            if not self._failing:
+                self._failing = True
+                self._tell(f"{self.sink.name}: {error}; the stream goes on")
+            return
+        self._written += 1
+        if nowcast.latency_ms is not None:
+            self.ages_ms.append(nowcast.latency_ms + 1e3 * (time.monotonic() - offered))
+        if self._failing:
+            self._failing = False
+            self._tell(f"{self.sink.name}: writes again")
