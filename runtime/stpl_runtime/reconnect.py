@@ -71,7 +71,7 @@ def reconnecting(
         backoff.wait(stop)
 
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s]+@")  # up to the last @: passwords have them too
 _SECRETS = re.compile(r"(?i)\b(token|key|secret|password|passwd|pwd|signature|sig)=[^&\s]+")
 
 

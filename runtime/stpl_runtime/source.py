@@ -1,7 +1,8 @@
 """Sources of live frames. Read this file before `sources/`.
 
 A source is one module under `sources/`; its word in `SOURCES` is the scheme of the URL-like word
-that `stpl-deploy stream` takes. A plain path means `folder`, and `-` standard input.
+that `stpl-deploy stream` takes. A path is what lies there: a `folder`, a `video` file, or an
+archive to `replay`; `-` is standard input.
 
 A package of yours adds a source by an entry point of the group `stpl_deploy.sources`: the name is
 the scheme, the value a function `open_source(rest, spec) -> Source`.
@@ -22,6 +23,8 @@ from stpl_deploy.codec import FrameCodec
 from stpl_deploy.errors import UsageError
 from stpl_deploy.frames import Frame, FrameShape
 from stpl_deploy.readers.fit import Fit
+from stpl_deploy.readers.video import SUFFIXES as FILMS
+from stpl_deploy.readers.zarr import recognises as is_zarr
 from stpl_runtime.health import Health
 from stpl_runtime.reconnect import without_credentials
 from stpl_runtime.words import known_words, load_word, nearest
@@ -33,6 +36,22 @@ SOURCES: dict[str, str] = {
     "folder": "stpl_runtime.sources.folder:open_source",
     "http": "stpl_runtime.sources.http:open_http",
     "https": "stpl_runtime.sources.http:open_https",
+    "video": "stpl_runtime.sources.video:open_source",
+    "rtsp": "stpl_runtime.sources.rtsp:open_rtsp",
+    "rtsps": "stpl_runtime.sources.rtsp:open_rtsps",
+    "rtmp": "stpl_runtime.sources.rtsp:open_rtmp",
+    "tcp": "stpl_runtime.sources.rtsp:open_tcp",
+    "udp": "stpl_runtime.sources.rtsp:open_udp",
+    "replay": "stpl_runtime.sources.replay:open_source",
+    "camera": "stpl_runtime.sources.camera:open_source",
+    "stdin": "stpl_runtime.sources.stdin:open_source",
+    "mqtt": "stpl_runtime.sources.mqtt:open_mqtt",
+    "mqtts": "stpl_runtime.sources.mqtt:open_mqtts",
+    "mqtt+ws": "stpl_runtime.sources.mqtt:open_mqtt_ws",
+    "mqtt+wss": "stpl_runtime.sources.mqtt:open_mqtt_wss",
+    "kafka": "stpl_runtime.sources.kafka:open_source",
+    "zmq": "stpl_runtime.sources.zmq:open_zmq",
+    "zmq+ipc": "stpl_runtime.sources.zmq:open_zmq_ipc",
 }
 """Scheme -> where `open_source(rest, spec)` lives; `rest` is what follows `SCHEME:`, with its
 `//` where one was given (`http://host/x` -> `//host/x`)."""
@@ -109,11 +128,7 @@ def open_source(word: str, spec: SourceSpec) -> Source:
     Raises:
         UsageError: an unknown scheme, or a source that cannot be opened.
     """
-    match = re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", word)
-    if match is None or Path(word).exists():
-        scheme, rest = "folder", word
-    else:
-        scheme, rest = match.group(1).lower(), match.group(2)
+    scheme, rest = _scheme_of(word)
     words = known_words(SOURCES, GROUP)
     if scheme not in words:
         raise UsageError(
@@ -122,3 +137,16 @@ def open_source(word: str, spec: SourceSpec) -> Source:
             fix=without_credentials(f"{nearest(scheme, words, 'folder')}:{rest}"),
         )
     return cast("Source", load_word("source", scheme, SOURCES, GROUP)(rest, spec))
+
+
+def _scheme_of(word: str) -> tuple[str, str]:
+    """The scheme of a word, and the rest of it."""
+    if word == "-":
+        return "stdin", ""
+    match = re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]+):(.*)", word)
+    path = Path(word).expanduser()
+    if match is not None and not path.exists():
+        return match.group(1).lower(), match.group(2)
+    if path.is_file():
+        return ("video" if path.name.lower().endswith(FILMS) else "replay"), word
+    return ("replay" if is_zarr(path) else "folder"), word

@@ -324,7 +324,7 @@ def test_an_index_without_a_cadence_ends_the_source(folder: Path) -> None:
 def test_unusable_folders(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    for rest, found in ((tmp_path / "no", "no folder"), (file, "is a file")):
+    for rest, found in ((tmp_path / "no", "no folder"), (f"folder:{file}", "is a file")):
         with pytest.raises(UsageError, match=found):
             open_source(str(rest), SPEC)
     if os.geteuid() != 0:

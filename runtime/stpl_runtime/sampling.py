@@ -1,0 +1,102 @@
+"""Frames of a video or camera at the model's cadence: chosen by their time, never by counting."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import datetime, timedelta, timezone
+
+from stpl_runtime.timing import EPOCH, TimeGrid
+
+_JUMP_S = 10.0
+"""A frame that comes later than its clock says by this much: the clock was set, or began anew."""
+_DRIFT_S = 30.0
+"""How long the least delay is watched before the clock follows it."""
+
+
+class Sampler:
+    """Takes for each slot of the cadence the frame nearest to it, without waiting for the next.
+
+    A slot from which no frame is within a quarter of the cadence stays empty: a frame that was
+    lost on the way is a missing slot, and shifts nothing.
+    """
+
+    def __init__(self, cadence_s: float | None, phase: datetime | None = None) -> None:
+        """Set the grid.
+
+        Args:
+            cadence_s: seconds between slots; None takes every frame.
+            phase: the time of a slot; None: that of the first frame.
+        """
+        self._cadence_s, self._phase = cadence_s, phase
+        self._grid: TimeGrid | None = None
+        self._before: datetime | None = None
+        self._last: int | None = None
+
+    def takes(self, at: datetime) -> bool:
+        """Whether the frame of the time `at`, which comes after those asked before, is one."""
+        if self._cadence_s is None:
+            return True
+        if self._grid is None:
+            self._grid = TimeGrid(self._cadence_s, self._phase or at)
+        before, self._before = self._before, at
+        slot = self._grid.slot(at)
+        if slot is None or (self._last is not None and slot <= self._last):
+            return False
+        early = self._grid.phase + timedelta(seconds=slot * self._cadence_s) - at
+        if before is not None and early > (at - before) / 2:
+            return False  # the next will be nearer
+        self._last = slot
+        return True
+
+
+class LiveClock:
+    """UTC of frames that carry a camera's own clock: wall clock at connect plus that clock.
+
+    A network delays frames by different times and never brings one early, so the least delay ties
+    the two clocks together. It is looked for anew all the time: cameras run slow or fast.
+    """
+
+    def __init__(self) -> None:
+        """Not connected yet."""
+        self._offset_s: float | None = None
+        self._least_s = self._since_s = 0.0
+
+    def at(self, clock_s: float | None, now_s: float | None = None) -> datetime:
+        """When the frame that just arrived was taken.
+
+        Args:
+            clock_s: by the camera's clock, seconds from anywhere; None takes its arrival.
+            now_s: the wall clock, seconds since 1970; None reads it.
+        """
+        now_s = time.time() if now_s is None else now_s
+        if clock_s is None:
+            return datetime.fromtimestamp(now_s, timezone.utc)
+        offset_s = now_s - clock_s
+        jumped = self._offset_s is not None and offset_s - self._offset_s > _JUMP_S
+        if self._offset_s is None or offset_s < self._offset_s or jumped:
+            self._offset_s = self._least_s = offset_s
+            self._since_s = now_s
+        self._least_s = min(self._least_s, offset_s)
+        if now_s - self._since_s > _DRIFT_S:
+            self._offset_s, self._least_s, self._since_s = self._least_s, offset_s, now_s
+        return EPOCH + timedelta(seconds=self._offset_s + clock_s)
+
+
+class Pacer:
+    """Lets frames go at N times the pace of their own times."""
+
+    def __init__(self, speed: float) -> None:
+        """Set N; 0 is as fast as they are taken."""
+        self._speed = speed
+        self._begin: tuple[float, datetime] | None = None
+
+    def wait(self, at: datetime, stop: threading.Event) -> None:
+        """Wait until the frame of the time `at` is due, or `stop` is set."""
+        if self._speed <= 0:
+            return
+        if self._begin is None:
+            self._begin = time.monotonic(), at
+        began, first = self._begin
+        due = began + (at - first).total_seconds() / self._speed
+        stop.wait(max(due - time.monotonic(), 0.0))

@@ -1,0 +1,123 @@
+"""A video file: every frame, or those at the model's cadence; the end of the file ends it.
+
+The times are the file's own: the option `start`, else when the file says that it was made, else the
+date in its name, else 1970; plus the time of each frame in the film.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from stpl_deploy.errors import FrameError, UsageError
+from stpl_deploy.readers.extras import decoding, refuse_empty
+from stpl_deploy.readers.whole import refuse_cut_video
+from stpl_runtime.health import Health
+from stpl_runtime.options import Options
+from stpl_runtime.pictures import Pictures, decoded, video_stream
+from stpl_runtime.sampling import Pacer, Sampler
+from stpl_runtime.source import Arrival, BadFrame, SourceSpec
+from stpl_runtime.timing import EPOCH, NameClock
+
+OPTIONS = ("start", "speed", "resize")
+
+
+def open_source(rest: str, spec: SourceSpec) -> VideoSource:
+    """Open the file `rest`.
+
+    Raises:
+        UsageError: it is missing, or no video; or an option that does not hold.
+    """
+    return VideoSource(Path(rest.removeprefix("//")).expanduser(), spec)
+
+
+class VideoSource:
+    """Keeps `stpl_runtime.source.Source`; frames wait in the file."""
+
+    waits = True
+
+    def __init__(self, path: Path, spec: SourceSpec) -> None:
+        """Open and close the file once, so that a wrong one is told at once; see `open_source`."""
+        self.path, self.name, self.health = path, f"video:{path}", Health()
+        options = Options("video", spec.options, OPTIONS)
+        self._pictures = Pictures(spec, options.resize("area"), path.name)
+        self._cadence_s, self._speed = spec.cadence_s, options.number("speed", 0.0)
+        if not path.is_file():
+            raise FrameError(f"no file {path}", expected="a video", fix="check the path")
+        refuse_empty(path)
+        with decoding(path, "video"):
+            refuse_cut_video(path)
+            with _opened(path) as container:
+                video_stream(container, str(path))
+                self._start = options.time("start") or self._made(container, spec)
+
+    def arrivals(self, stop: threading.Event) -> Iterator[Arrival]:
+        """Yield the frames; see the protocol."""
+        import av
+
+        sampler, pacer, damaged = Sampler(self._cadence_s), Pacer(self._speed), list[str]()
+        self.health.up()
+        with _opened(self.path) as container:
+            stream = video_stream(container, self.name)
+            clock = FilmClock(stream)
+            try:
+                for pictures in decoded(container, stream, damaged):
+                    yield from _told(damaged, self.path.name)
+                    for picture in pictures:
+                        at = self._start + timedelta(seconds=clock.seconds(picture))
+                        if stop.is_set():
+                            return
+                        if sampler.takes(at):
+                            pacer.wait(at, stop)
+                            yield Arrival.now(self._pictures.frame(picture, at))
+            except av.error.FFmpegError as error:
+                damaged.append(f"it ends early: {error}")
+        yield from _told(damaged, self.path.name)
+        self.health.ended()
+
+    def _made(self, container: Any, spec: SourceSpec) -> datetime:
+        text = container.metadata.get("creation_time", "").replace("Z", "+00:00")
+        try:
+            found = datetime.fromisoformat(text)
+            return found.replace(tzinfo=found.tzinfo or timezone.utc).astimezone(timezone.utc)
+        except ValueError:
+            clock = NameClock(spec.time_format, mtime=spec.mtime)
+        try:
+            return clock.time(self.path, EPOCH)
+        except UsageError:
+            return EPOCH
+
+
+class FilmClock:
+    """Seconds from the first frame of a film on."""
+
+    def __init__(self, stream: Any) -> None:
+        """Note the rate, for films whose frames carry no time."""
+        self._step_s = float(1 / stream.average_rate) if stream.average_rate else 1.0
+        self._first: float | None = None
+        self._next_s = 0.0
+
+    def seconds(self, picture: Any) -> float:
+        """Of the next picture."""
+        now = picture.time
+        if now is None:
+            now = self._next_s + (self._first or 0.0)
+        if self._first is None:
+            self._first = float(now)
+        seconds = float(now) - self._first
+        self._next_s = seconds + self._step_s
+        return seconds
+
+
+def _opened(path: Path) -> Any:
+    import av
+
+    return av.open(str(path))
+
+
+def _told(damaged: list[str], name: str) -> Iterator[Arrival]:
+    while damaged:
+        yield Arrival.now(BadFrame(name, damaged.pop(0)))
