@@ -246,7 +246,9 @@ def abilities(here: Here) -> tuple[Ability, ...]:
     for flavour, name in FLAVOURS.items():
         version = here.versions.get(flavour)
         if version is None:
-            note = f"not installed; try: pip install 'stpl-deploy[{flavour}]'"
+            note = "not installed, and there is no NVIDIA GPU"
+            if here.gpu is not None or flavour == "trt-rtx":  # that one builds without a GPU
+                note = f"not installed; try: pip install 'stpl-deploy[{flavour}]'"
             found.append(Ability(name, None, False, False, note))
         elif here.gpu is None:
             note = "no NVIDIA GPU or driver"

@@ -1,16 +1,27 @@
 """Tries every provider of the installed ONNX Runtime by running one convolution on it.
 
 A provider that is only listed proves nothing: the GPU ones are listed wherever the wheel has
-them, and fail when their libraries or the driver are missing.
+them, and fail when their libraries or the driver are missing. Those that an engine runs on are
+loaded as that engine would (`placement`).
 """
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-CPU = "CPUExecutionProvider"
+from stpl_deploy.errors import EnvironmentFault
+from stpl_runtime.placement import CPU, CUDA, GPU_PROVIDERS, RTX, TENSORRT, Provider, load_on
+
+_ENGINES = {
+    CPU: "onnx",
+    CUDA.name: "onnx-cuda",
+    TENSORRT.name: "onnx-trt",
+    RTX.name: "onnx-trt-rtx",
+}
 
 
 @dataclass(frozen=True)
@@ -21,6 +32,10 @@ class ProviderTrial:
     works: bool
     note: str
     """Why not, in one line; empty where it works."""
+    engine: str = ""
+    """The word of `--engine` that runs on it; empty where none does."""
+    fix: str = ""
+    """What to type where it does not work."""
 
 
 def try_providers() -> tuple[ProviderTrial, ...]:
@@ -35,27 +50,60 @@ def try_providers() -> tuple[ProviderTrial, ...]:
         names = onnxruntime.get_available_providers()
     except AttributeError as error:  # what is left after one of two clashing builds was removed
         raise ImportError("onnxruntime is an empty package") from error
-    return tuple(_try(name) for name in names)
+    if RTX.name not in names and importlib.util.find_spec(RTX.plugin) is not None:
+        names = [RTX.name, *names]
+    known = {provider.name: provider for provider in GPU_PROVIDERS}
+    return tuple(_try_gpu(known[name]) if name in known else _try(name) for name in names)
+
+
+def _try_gpu(provider: Provider) -> ProviderTrial:
+    """As the engine of this provider would load a graph."""
+    engine = _ENGINES[provider.name]
+    try:
+        session = load_on(provider, tiny_model(), _options())
+        return _judged(provider.name, session, engine)
+    except EnvironmentFault as fault:
+        note = fault.found.partition("does not load: ")[2] or fault.found
+        return ProviderTrial(provider.name, False, note, engine, fault.fix)
 
 
 def _try(provider: str) -> ProviderTrial:
     import onnxruntime
 
+    options = _options()
+    if provider != CPU:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    engine = _ENGINES.get(provider, "")
+    try:
+        session = onnxruntime.InferenceSession(
+            tiny_model(), options, providers=[provider], enable_fallback=False
+        )
+        if session.get_providers()[0] != provider:
+            note = f"fell back to {session.get_providers()[0]}"
+            return ProviderTrial(provider, False, note, engine)
+        return _judged(provider, session, engine)
+    except Exception as error:  # onnxruntime's own errors share no public base
+        return ProviderTrial(provider, False, _reason(str(error)), engine)
+
+
+def _judged(provider: str, session: Any, engine: str) -> ProviderTrial:
+    """Run the one convolution."""
+    frame = np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2)
+    try:
+        doubled = session.run(None, {"x": frame})[0]
+    except Exception as error:  # as above
+        return ProviderTrial(provider, False, _reason(str(error)), engine)
+    right = bool(np.array_equal(doubled, 2 * frame))
+    return ProviderTrial(provider, right, "" if right else "computes wrong values", engine)
+
+
+def _options() -> Any:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # the failure is told in our own words
     options.intra_op_num_threads = 1
-    if provider != CPU:
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    frame = np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2)
-    try:
-        session = onnxruntime.InferenceSession(tiny_model(), options, providers=[provider])
-        if session.get_providers()[0] != provider:
-            return ProviderTrial(provider, False, f"fell back to {session.get_providers()[0]}")
-        doubled = session.run(None, {"x": frame})[0]
-    except Exception as error:  # onnxruntime's own errors share no public base
-        return ProviderTrial(provider, False, _reason(str(error)))
-    right = bool(np.array_equal(doubled, 2 * frame))
-    return ProviderTrial(provider, right, "" if right else "computes wrong values")
+    return options
 
 
 def _reason(message: str) -> str:

@@ -95,6 +95,8 @@ def examine_all() -> Examination:
     able = abilities(local)
     nvidia = bool(local.gpu or here.gpus or here.nvidia_driver or here.jetson)
     found = tuple(extras(here.libraries, nvidia=nvidia))
+    if nvidia:  # without a GPU it is no problem that they do not load
+        problems += [f"{t.provider}: {t.note}; try: {t.fix}" for t in trials if t.fix]
     return Examination(here, trials, able, found, tuple(problems))
 
 
@@ -165,8 +167,11 @@ def _print(found: Examination) -> None:
         sys.stdout.write(f"  {name:<18}{value}\n")
     print_table(
         "ONNX Runtime providers, each tried",
-        ["provider", "works", "why not"],
-        [[trial.provider, "yes" if trial.works else "no", trial.note] for trial in found.trials],
+        ["provider", "engine", "works", "why not"],
+        [
+            [trial.provider, trial.engine, "yes" if trial.works else "no", trial.note]
+            for trial in found.trials
+        ],
     )
     print_table(
         "TensorRT, by what is installed",

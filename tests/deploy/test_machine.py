@@ -115,7 +115,7 @@ def test_doctor_tries_each_provider(cli: Cli) -> None:
     assert report["problems"] == []
     trials = {trial["provider"]: trial for trial in report["trials"]}
     assert trials["CPUExecutionProvider"] == {
-        "provider": "CPUExecutionProvider", "works": True, "note": "",
+        "provider": "CPUExecutionProvider", "works": True, "note": "", "engine": "onnx", "fix": "",
     }  # fmt: skip
     assert all(trial["note"] for trial in trials.values() if not trial["works"])
     assert report["machine"]["libraries"]["onnxruntime"]

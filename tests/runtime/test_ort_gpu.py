@@ -9,8 +9,9 @@ from __future__ import annotations
 import gc
 import sys
 from collections import Counter
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,14 @@ tells = pytest.mark.skipif(
     not hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info"),
     reason="this version of onnxruntime does not say where nodes run",
 )
+
+
+def plugin_of(library: Path) -> Any:
+    """The Python package of a provider plugin whose library lies at `library`."""
+    made: Any = ModuleType(RTX.plugin)
+    made.__spec__ = ModuleSpec(RTX.plugin, None)
+    made.get_library_path = lambda: str(library)
+    return made
 
 
 class OnHost(OrtDeviceSession):
@@ -249,14 +258,10 @@ def test_a_plugin_that_does_not_load_says_why(
 ) -> None:
     library = tmp_path / "libplugin.so"
     library.write_bytes(b"no library")
-    (tmp_path / f"{RTX.plugin}.py").write_text(
-        f"def get_library_path():\n    return {str(library)!r}\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, RTX.plugin, plugin_of(library))
     with pytest.raises(EnvironmentFault, match=r"does not load: .*nvidia-smi") as caught:
         load_on(RTX, tiny_model(), onnxruntime.SessionOptions())
     assert caught.value.found.endswith("libplugin.so: file too short")
-    monkeypatch.delitem(sys.modules, RTX.plugin, raising=False)
 
 
 def test_every_gpu_provider_says_what_to_type() -> None:

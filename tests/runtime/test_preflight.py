@@ -249,6 +249,9 @@ def test_abilities_say_what_each_flavour_can_do() -> None:
     assert "9.0" in hopper[1].note
     bare = abilities(_here(versions={}))
     assert all("pip install 'stpl-deploy[" in ability.note for ability in bare)
+    bare_cpu = {a.name: a.note for a in abilities(_here(versions={}, gpu=None))}
+    assert "pip install" not in bare_cpu["TensorRT"]  # of no use here
+    assert "pip install 'stpl-deploy[trt-rtx]'" in bare_cpu["TensorRT-RTX"]  # builds without a GPU
 
 
 def test_the_checksum_is_of_the_bytes_that_are_returned(bundle: Bundle) -> None:
