@@ -231,6 +231,12 @@ class Manifest(_Part):
     files: dict[str, FileSpec] = {}
     """Every file that belongs to the bundle, but for the manifest."""
 
+    @property
+    def domain(self) -> tuple[int, int]:
+        """(H, W) of the frames it is for: its own, unless they are padded to what it takes."""
+        _, height, width = self.recipe.get("data", {}).get("frame") or self.frame
+        return height, width
+
 
 @dataclass(frozen=True)
 class Bundle:

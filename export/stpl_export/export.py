@@ -42,6 +42,7 @@ from stpl_export.int8_step import make_int8_step
 from stpl_export.onnx_step import state_specs, step_onnx
 from stpl_export.qdq import Form
 from stpl_export.reference import MOST_SEQUENCES, make_reference, save_reference
+from stpl_export.regrid import cover, regrid
 from stpl_export.typed_step import PlainStep, TypedStep
 from stpl_export.weights import gather_weights, point_into, save_low_weights, save_weights
 from stpl_runtime.verify import first_breach
@@ -59,6 +60,7 @@ def export_run(
     *,
     data: Path | None = None,
     sequences: int = MOST_SEQUENCES,
+    grid: tuple[int, int] | None = None,
     precision: str = "fp32",
     keep_fp32: Collection[str] = (),
     keep_slower: bool = False,
@@ -79,6 +81,8 @@ def export_run(
         data: sequences `(N, T + K, C, H, W)` for the check, .npy or .npz in physical units; None
             takes the validation sequences that the run kept.
         sequences: keep at most so many in the bundle for the check.
+        grid: (H, W) of the frames, where the weights can do with another than they were trained on;
+            the run's sequences are mirrored at their edges for the check.
         precision: `fp32`, `fp16`, `bf16` or `int8`.
         keep_fp32: nodes of the step graph that stay in fp32 all the same.
         keep_slower: keep an int8 bundle that is not faster than fp32 here.
@@ -94,8 +98,9 @@ def export_run(
     if plans is not None:
         plans.check(precision)  # before minutes of work
     run = open_run(run_path)
-    model = run.model()
+    run, model = (run, run.model()) if grid is None else regrid(run, grid)
     frames, observed, label = _sequences(run, data)
+    frames, observed = cover(frames, observed, model.frame_shape)
     section = run.recipe.data
     judging, calibrating = slice(None), slice(None)
     if precision == "int8":

@@ -29,6 +29,10 @@ def export(
     sequences: Annotated[
         int, typer.Option(min=1, help="Sequences that the bundle keeps to prove itself.")
     ] = 16,
+    grid: Annotated[
+        str | None,
+        typer.Option(help="HxW: the same weights on other frames; norm gn1 or none."),
+    ] = None,
     precision: Annotated[
         str, typer.Option(help="fp32, or convolutions in fp16, bf16 or int8 (docs/tensorrt.md).")
     ] = "fp32",
@@ -75,6 +79,7 @@ def export(
     import_from_here()
     with needs("export"):
         from stpl_export.export import export_run
+    from stpl_runtime.tiles import domain_size
 
     plans = None if engine == "onnx" else _request(engine, gpu, batch, graphs, compatible)
     bundle = export_run(
@@ -82,6 +87,7 @@ def export(
         out,
         data=data,
         sequences=sequences,
+        grid=None if grid is None else domain_size(grid),
         precision=precision,
         keep_fp32=keep_fp32 or (),
         keep_slower=keep_slower,

@@ -84,9 +84,9 @@ def predict(
     opened = open_bundle(bundle)
     manifest = opened.manifest
     check_cadence(cadence)
-    domain = None if grid is None else domain_size(grid)
+    domain = manifest.domain if grid is None else domain_size(grid)
     spec = SourceSpec(
-        (manifest.frame[0], *(domain or manifest.frame[1:])),
+        (manifest.frame[0], *domain),
         manifest.codec,
         time_format,
         cadence or manifest.cadence_s,
@@ -95,7 +95,7 @@ def predict(
     if reader is not None or variable is not None or needs_reader(frames):
         from stpl_runtime.archive import archive_spec, read_archive
 
-        how = archive_spec(manifest.recipe, reader, variable, domain)
+        how = archive_spec(manifest.recipe, reader, variable, domain if grid else None)
         context = read_archive(frames, manifest.context, spec, how)
     else:
         context = read_context(frames, manifest.context, spec)
@@ -115,8 +115,7 @@ def predict(
         forecast=forecast,
         require_provider=require_provider,
     )
-    if domain is not None:
-        opened, session = on_domain(opened, session, domain, overlap)
+    opened, session = on_domain(opened, session, domain, overlap)
     report = _run(opened, session, context, steps, out)
     if json:
         print_json(report)

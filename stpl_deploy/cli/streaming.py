@@ -148,8 +148,7 @@ def open_stream(options: StreamOptions, watchers: Sequence[Watcher] = ()) -> Ope
         forecast=options.forecast,
         require_provider=options.require_provider,
     )
-    if domain is not None:
-        bundle, session = on_domain(bundle, session, domain, options.overlap)
+    bundle, session = on_domain(bundle, session, domain or manifest.domain, options.overlap)
     ledger = Ledger()
     nowcaster = Nowcaster(
         bundle,
@@ -180,7 +179,7 @@ def source_spec(
 
     how = archive_spec(manifest.recipe, options.reader, options.variable, domain)
     return SourceSpec(
-        shape=(manifest.frame[0], *(domain or manifest.frame[1:])),
+        shape=(manifest.frame[0], *(domain or manifest.domain)),
         codec=manifest.codec,
         time_format=options.time_format,
         cadence_s=cadence_s,
