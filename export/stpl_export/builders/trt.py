@@ -7,6 +7,7 @@ cache. Everything is strongly typed: the plan computes in the types that the gra
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.metadata
 import importlib.util
@@ -16,7 +17,8 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -142,7 +144,8 @@ class TrtBuilder:
         measured = self._timing_cache(config, timing_cache)
         monitor = _make_monitor(self.trt, progress)
         config.progress_monitor = monitor
-        plan = self.builder.build_serialized_network(network, config)
+        with _no_collection():
+            plan = self.builder.build_serialized_network(network, config)
         if monitor.interrupted:
             raise KeyboardInterrupt
         if plan is None:
@@ -188,6 +191,8 @@ class TrtBuilder:
 
     def _configure(self, config: Any, target: Target) -> None:
         trt = self.trt
+        # On by default, it rounds the operands of fp32 convolutions to 10 bits: fp32 is fp32.
+        config.clear_flag(trt.BuilderFlag.TF32)
         if self.flavour == "trt-rtx":
             config.num_compute_capabilities = len(target.capabilities)
             for n, capability in enumerate(target.capabilities):
@@ -289,6 +294,20 @@ def cuda_of_wheel(flavour: Flavour) -> str | None:
 
 def _type_name(kind: Any) -> str:
     return _TYPES.get(kind.name, str(kind.name).lower())
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Python's garbage collector at rest: the builder sends some 20 lines of log for each layer,
+    and each makes Python search all of PyTorch's objects for garbage now and then.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _make_logger(trt: Any) -> Any:
