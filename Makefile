@@ -74,6 +74,7 @@ format: venv ## mend what ruff can mend
 
 bench: venv ## time full-size models on this machine; writes benchmarks/results/
 	$(BIN)/python benchmarks/arrival_to_nowcast.py
+	$(BIN)/python benchmarks/loader_throughput.py
 
 wheel: venv ## build dist/*.whl
 	$(BIN)/python -m build --wheel
