@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from stpl_deploy.errors import SinkError
@@ -31,6 +31,17 @@ class SinkReport:
     """It was so slow that newer ones took their place in the queue, or the end came."""
 
 
+@dataclass(frozen=True)
+class _Item:
+    """One nowcast in the queue."""
+
+    number: int
+    """How many were offered before it."""
+    nowcast: Nowcast
+    offered: float
+    """time.monotonic() then."""
+
+
 class Publisher:
     """Writes nowcasts to a sink, oldest first.
 
@@ -44,6 +55,7 @@ class Publisher:
         *,
         waits: bool = False,
         limit: int = LIMIT,
+        after: Sequence[Publisher] = (),
         done: Callable[[], None] = lambda: None,
     ) -> None:
         """Start the thread.
@@ -53,13 +65,17 @@ class Publisher:
             tell: given a line when the sink begins to fail and when it is well again.
             waits: `offer` waits for room.
             limit: nowcasts that may wait.
+            after: of the same stream; each nowcast waits until these are done with it, because
+                `sink` tells of their files.
             done: called in the thread after each nowcast, however it went.
         """
         self.sink, self._tell, self._waits, self._limit, self._done = sink, tell, waits, limit, done
-        self._queue: deque[tuple[Nowcast, float]] = deque()
+        self._after = tuple(after)
+        self._queue: deque[_Item] = deque()
         self._changed = threading.Condition()
         self._closing = self._abandoned = False
-        self._written = self._failed = self._dropped = self._busy = 0
+        self._written = self._failed = self._dropped = self._offered = 0
+        self._busy: int | None = None  # number of the nowcast that is being written
         self._failing = False
         self.ages_ms: deque[float] = deque(maxlen=_AGES)
         """From the newest frame's arrival until its nowcast was written; the newest ones."""
@@ -76,14 +92,21 @@ class Publisher:
             if len(self._queue) >= self._limit:
                 self._queue.popleft()
                 self._dropped += 1
-            self._queue.append((nowcast, time.monotonic()))
+            self._queue.append(_Item(self._offered, nowcast, time.monotonic()))
+            self._offered += 1
             self._changed.notify_all()
 
     @property
     def idle(self) -> bool:
         """Whether everything that was offered has been dealt with."""
         with self._changed:
-            return not self._queue and not self._busy
+            return not self._queue and self._busy is None
+
+    def wait_for(self, number: int) -> None:
+        """Wait until this sink is done with the nowcast that was the `number`th offered."""
+        with self._changed:
+            while self._thread.is_alive() and self._has(number):
+                self._changed.wait(1.0)
 
     def close(self, flush_s: float = FLUSH_S) -> None:
         """Write what waits, for so many seconds at most, and close the sink."""
@@ -94,7 +117,7 @@ class Publisher:
         if not self._thread.is_alive():
             return
         with self._changed:
-            lost = len(self._queue) + self._busy
+            lost = len(self._queue) + (self._busy is not None)
             self._abandoned = True
             self._dropped += len(self._queue)
             self._queue.clear()
@@ -108,9 +131,11 @@ class Publisher:
     def _run(self) -> None:
         try:
             while (item := self._next()) is not None:
-                self._write(*item)
+                for other in self._after:
+                    other.wait_for(item.number)
+                self._write(item.nowcast, item.offered)
                 with self._changed:
-                    self._busy = 0
+                    self._busy = None
                     self._changed.notify_all()
                 self._done()
         except BaseException as error:  # raised again in the main thread
@@ -120,16 +145,20 @@ class Publisher:
                 self.sink.close()
             self._done()
 
-    def _next(self) -> tuple[Nowcast, float] | None:
+    def _has(self, number: int) -> bool:
+        return number == self._busy or any(number == item.number for item in self._queue)
+
+    def _next(self) -> _Item | None:
         """What is to be written next; None when there will be nothing more."""
         with self._changed:
             while not self._queue and not self._closing:
                 self._changed.wait()
             if not self._queue:
                 return None
-            self._busy = 1
+            item = self._queue.popleft()
+            self._busy = item.number
             self._changed.notify_all()
-            return self._queue.popleft()
+            return item
 
     def _write(self, nowcast: Nowcast, offered: float) -> None:
         """A sink that fails is told once, and again when it is well."""

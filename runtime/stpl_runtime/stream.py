@@ -24,7 +24,7 @@ from stpl_runtime.ledger import Ledger
 from stpl_runtime.nowcaster import Nowcaster, Work
 from stpl_runtime.publisher import Publisher
 from stpl_runtime.report import StreamReport, StreamsReport
-from stpl_runtime.sink import Sink
+from stpl_runtime.sink import Sink, TellsFiles
 from stpl_runtime.source import Arrival, BadFrame, Source
 from stpl_runtime.state_file import StateFile
 from stpl_runtime.status import Status
@@ -151,10 +151,16 @@ class Stream:
             waits=True if paced else None,
             wake=wake,
         )
-        self._publishers = [
-            Publisher(sink, self._lines.append, waits=self.policy != "latest", done=wake.set)
-            for sink in self.sinks
-        ]
+        for sink in sorted(self.sinks, key=lambda sink: isinstance(sink, TellsFiles)):
+            beside = sink.beside if isinstance(sink, TellsFiles) else ()
+            publisher = Publisher(
+                sink,
+                self._lines.append,
+                waits=self.policy != "latest",
+                after=[one for one in self._publishers if one.sink in beside],
+                done=wake.set,
+            )
+            self._publishers.append(publisher)
         self._inbox.start()
 
     def take_in(self) -> bool:

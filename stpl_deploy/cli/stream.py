@@ -10,12 +10,12 @@ from stpl_deploy.cli import streaming
 from stpl_deploy.errors import StplError
 
 if TYPE_CHECKING:
-    from stpl_runtime.stream import StreamReport
+    from stpl_runtime.report import StreamReport, StreamsReport
 
 
 def stream(
     bundle: streaming.BundlePath,
-    source: streaming.SourceWord,
+    source: streaming.SourceWords,
     sink: streaming.Sinks = None,
     context: streaming.Context = streaming.ContextMode.window,
     horizon: streaming.Horizon = None,
@@ -32,6 +32,9 @@ def stream(
     grid: streaming.GridSize = None,
     overlap: streaming.Overlap = None,
     lateness: streaming.Lateness = None,
+    on_gap: streaming.OnGapWord = streaming.OnGap.reset,
+    policy: streaming.PolicyWord = streaming.Policy.latest,
+    state_file: streaming.StateFilePath = None,
     keep: streaming.Keep = None,
     keep_age: streaming.KeepAge = None,
     max_nowcasts: streaming.MaxNowcasts = None,
@@ -41,7 +44,7 @@ def stream(
     """Watch a source and write a nowcast for each new frame; Ctrl-C ends it (exit code 0)."""
     options = streaming.StreamOptions(
         bundle=bundle,
-        source=source,
+        sources=source,
         sinks=sink or (),
         context=context.value,
         horizon=horizon,
@@ -58,6 +61,9 @@ def stream(
         grid=grid,
         overlap=overlap,
         lateness=lateness,
+        on_gap=on_gap.value,
+        policy=policy.value,
+        state_file=state_file,
         keep=keep,
         keep_age=keep_age,
     )
@@ -82,15 +88,31 @@ def stream(
         raise typer.Exit(report.exit_code)
 
 
-def _print(report: StreamReport, json: bool) -> None:
+def _print(report: StreamReport | StreamsReport, json: bool) -> None:
     if json:
         from stpl_deploy.cli.output import print_json
 
         print_json(report.as_json())
         return
+    print(f"ended: {report.ended}")
+    from stpl_runtime.report import StreamReport
     from stpl_runtime.status import counts_text
 
-    print(f"ended: {report.ended}")
+    if isinstance(report, StreamReport):
+        _print_one(report)
+        return
+    for name, one in report.streams.items():
+        print(f"\n{name}")
+        _print_one(one)
+    print(f"\nall: {counts_text(report.counts)}; {report.nowcasts} nowcasts")
+    if report.batches:
+        sizes = ", ".join(map(str, reversed(report.batches)))
+        print(f"forecasts of {sizes} streams were made together (faster here, with the same bits)")
+
+
+def _print_one(report: StreamReport) -> None:
+    from stpl_runtime.status import counts_text
+
     print(f"frames: {counts_text(report.counts)}")
     for fault in report.bad_frames:
         more = f" (and {fault.more} more)" if fault.more else ""
@@ -99,11 +121,23 @@ def _print(report: StreamReport, json: bool) -> None:
         f"nowcasts: {report.nowcasts} made, {report.skipped} skipped, "
         f"{report.incomplete} without a whole window, {report.not_finite} not finite"
     )
+    if report.stand_ins:
+        again = f"; {report.again} made again when it came late" if report.again else ""
+        print(f"stand-ins: {report.stand_ins} nowcasts depend on a frame that was missing{again}")
+    if report.gaps:
+        print(f"gaps: the window started anew {report.gaps} times")
+    if report.reconnects:
+        print(f"source: came back {report.reconnects} times")
     if report.latency_median_ms is not None:
         print(
             f"frame -> nowcast: median {report.latency_median_ms:.1f} ms, "
             f"p95 {report.latency_p95_ms:.1f} ms, {report.prewarmed} with the past run ahead"
         )
-    for name, failures in report.sink_failures.items():
-        if failures:
-            print(f"{name}: {failures} nowcasts not written")
+    if report.age_median_ms is not None:
+        median, p99 = report.age_median_ms, report.age_p99_ms
+        print(f"frame -> written: median {median:.1f} ms, p99 {p99:.1f} ms")
+    for name, sink in report.sinks.items():
+        if sink.failed:
+            print(f"{name}: {sink.failed} nowcasts not written")
+        if sink.dropped:
+            print(f"{name}: too slow for {sink.dropped} nowcasts, which were left out")

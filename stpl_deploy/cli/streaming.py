@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,9 +16,11 @@ from stpl_deploy.errors import UsageError
 
 if TYPE_CHECKING:
     from stpl_deploy.bundle import Bundle, Manifest
-    from stpl_runtime.sink import SinkSpec
-    from stpl_runtime.source import SourceSpec
-    from stpl_runtime.stream import Stream
+    from stpl_runtime.engine import Session
+    from stpl_runtime.sink import Sink, SinkSpec
+    from stpl_runtime.source import Source, SourceSpec
+    from stpl_runtime.status import Status
+    from stpl_runtime.stream import Stream, Streams
     from stpl_runtime.watcher import Watcher
 
 
@@ -29,9 +31,46 @@ class ContextMode(str, Enum):
     carry = "carry"
 
 
+class OnGap(str, Enum):
+    """What is done about missing frames."""
+
+    reset = "reset"
+    hold = "hold"
+    bridge = "bridge"
+
+
+class Policy(str, Enum):
+    """What is done when frames come faster than nowcasts can be made."""
+
+    latest = "latest"
+    queue = "queue"
+    pace = "pace"
+
+
 # Help texts have about 45 columns on a terminal of 80.
 BundlePath = Annotated[Path, typer.Argument(help="Bundle directory, from `stpl-deploy export`.")]
-SourceWord = Annotated[str, typer.Argument(help="A folder, or SCHEME:REST, such as folder:PATH.")]
+SourceWords = Annotated[
+    list[str],
+    typer.Argument(metavar="SOURCE...", help="A folder, or SCHEME:REST; several as NAME=SOURCE."),
+]
+OnGapWord = Annotated[
+    OnGap,
+    typer.Option(
+        help="Missing frames: reset waits for T in a row; hold repeats the frame before; bridge "
+        "takes the model's forecast. At most half of the T frames; flagged in every output."
+    ),
+]
+PolicyWord = Annotated[
+    Policy,
+    typer.Option(
+        help="Too many frames: latest skips nowcasts, queue makes each in order, pace lets the "
+        "source wait (replays, files)."
+    ),
+]
+StateFilePath = Annotated[
+    Path | None,
+    typer.Option("--state-file", help="Go on from here after a restart, kill -9 included."),
+]
 Sinks = Annotated[
     list[str] | None, typer.Option("--sink", help="WORD:PATH, such as npz:DIR; repeatable.")
 ]
@@ -76,7 +115,8 @@ class StreamOptions:
     """What the command line says of a stream; each field is the option of its name."""
 
     bundle: Path
-    source: str
+    sources: Sequence[str]
+    """Each a source's word, or NAME=SOURCE."""
     sinks: Sequence[str] = ()
     context: str = "window"
     horizon: int | None = None
@@ -93,15 +133,20 @@ class StreamOptions:
     grid: str | None = None
     overlap: int | None = None
     lateness: int | None = None
+    on_gap: Literal["reset", "hold", "bridge"] = "reset"
+    policy: Literal["latest", "queue", "pace"] = "latest"
+    state_file: Path | None = None
     keep: int | None = None
     keep_age: str | None = None
 
 
 @dataclass
 class OpenStream:
-    """A stream that is ready to run."""
+    """One stream or several, ready to run."""
 
-    stream: Stream
+    stream: Stream | Streams
+    """One, or several over one session; both have `run`, `stop` and `report`."""
+    each: tuple[Stream, ...]
     bundle: Bundle
     cadence_s: float | None
     """Stated or the bundle's; None: it is to be learned."""
@@ -110,7 +155,7 @@ class OpenStream:
 
 
 def open_stream(options: StreamOptions, watchers: Sequence[Watcher] = ()) -> OpenStream:
-    """Open the bundle, the source, the sinks and the session, and put them together.
+    """Open the bundle, the sources, the sinks and the session, and put them together.
 
     Args:
         options: what the command line says.
@@ -122,12 +167,11 @@ def open_stream(options: StreamOptions, watchers: Sequence[Watcher] = ()) -> Ope
     """
     from stpl_deploy.bundle import open_bundle
     from stpl_runtime.engine import open_session
-    from stpl_runtime.ledger import Ledger
-    from stpl_runtime.nowcaster import Nowcaster
     from stpl_runtime.predict import graphs_needed
-    from stpl_runtime.sink import open_sink
+    from stpl_runtime.sink import open_sinks
     from stpl_runtime.source import open_source
-    from stpl_runtime.stream import Stream
+    from stpl_runtime.status import Status
+    from stpl_runtime.stream import Streams
     from stpl_runtime.tiles import domain_size, on_domain
     from stpl_runtime.window import check_cadence
 
@@ -136,9 +180,10 @@ def open_stream(options: StreamOptions, watchers: Sequence[Watcher] = ()) -> Ope
     check_cadence(options.cadence)
     cadence = options.cadence or manifest.cadence_s
     domain = None if options.grid is None else domain_size(options.grid)
-    source = open_source(options.source, source_spec(options, manifest, cadence, domain))
-    kept = sink_spec(options)
-    sinks = [open_sink(text, kept) for text in options.sinks]
+    spec, kept = source_spec(options, manifest, cadence, domain), sink_spec(options)
+    words = named_sources(options.sources)
+    sources = {name: open_source(word, spec) for name, word in words.items()}
+    sinks = {name: open_sinks(sink_words(options.sinks, name), kept) for name in words}
     graphs = graphs_needed(manifest, options.horizon or manifest.horizon)
     session = open_session(
         bundle,
@@ -148,23 +193,112 @@ def open_stream(options: StreamOptions, watchers: Sequence[Watcher] = ()) -> Ope
         forecast=options.forecast,
         require_provider=options.require_provider,
     )
-    bundle, session = on_domain(bundle, session, domain or manifest.domain, options.overlap)
+    if domain is not None:
+        bundle, session = on_domain(bundle, session, domain, options.overlap)
+    status, notes = Status(), []
+    every = "cadence learned from the first frames"
+    if cadence is not None:
+        every = f"every {cadence:g} s (cadence stated)"
+    streams = []
+    for name, source in sources.items():
+        stream, said = _one(options, name, bundle, session, source, sinks[name], status, watchers)
+        streams.append(stream)
+        start = f"{name}: watching" if name else "watching"
+        notes.append(f"{start} {source.name}: {manifest.context} frames needed, {every}")
+        notes.extend(f"{name}: {line}" if name else line for line in said)
+    notes[0] += "; Ctrl-C ends"
+    running = streams[0] if len(streams) == 1 else Streams(streams)
+    return OpenStream(running, tuple(streams), bundle, cadence, notes)
+
+
+def _one(
+    options: StreamOptions,
+    name: str,
+    bundle: Bundle,
+    session: Session,
+    source: Source,
+    sinks: Sequence[Sink],
+    status: Status,
+    watchers: Sequence[Watcher],
+) -> tuple[Stream, list[str]]:
+    """One stream, and what its state file said."""
+    from stpl_runtime.ledger import Ledger
+    from stpl_runtime.nowcaster import Nowcaster
+    from stpl_runtime.state_file import StateFile
+    from stpl_runtime.stream import Stream
+
     ledger = Ledger()
     nowcaster = Nowcaster(
         bundle,
         session,
         horizon=options.horizon,
         mode="carry" if options.context == "carry" else "window",
-        cadence_s=cadence,
+        cadence_s=options.cadence or bundle.manifest.cadence_s,
         lateness=options.lateness,
+        on_gap=options.on_gap,
         ledger=ledger,
+        stream=name,
     )
-    stream = Stream(nowcaster, source, sinks, ledger=ledger, watchers=watchers)
-    every = "cadence learned from the first frames"
-    if cadence is not None:
-        every = f"every {cadence:g} s (cadence stated)"
-    notes = [f"watching {source.name}: {manifest.context} frames needed, {every}; Ctrl-C ends"]
-    return OpenStream(stream, bundle, cadence, notes)
+    state_file = None
+    if options.state_file is not None:
+        path = options.state_file
+        path = path.with_name(f"{path.stem}-{name}{path.suffix}") if name else path
+        state_file = StateFile(path, nowcaster)
+    said = [] if state_file is None else [state_file.restore()]
+    stream = Stream(
+        nowcaster,
+        source,
+        sinks,
+        ledger=ledger,
+        status=status,
+        watchers=watchers,
+        policy=options.policy,
+        state_file=state_file,
+    )
+    return stream, said
+
+
+def named_sources(words: Sequence[str]) -> dict[str, str]:
+    """Stream -> source; one source without a name has the stream of no name.
+
+    Raises:
+        UsageError: two streams have the same name.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        match = re.fullmatch(r"([A-Za-z0-9][\w.-]*)=(.+)", word)
+        given = match is not None and not Path(word).exists()
+        name, source = (match[1], match[2]) if match is not None and given else ("", word)
+        if not given and len(words) > 1:
+            end = re.split(r"[/:]", re.sub(r"[?#].*", "", word).rstrip("/:"))[-1]
+            name = re.sub(r"[^\w.-]+", "-", end).strip("-.") or "stream"
+        if name in found:
+            raise UsageError(
+                f"two sources have the name {name}",
+                expected="a name for each",
+                fix=f"{name}-1={found[name]} {name}-2={source}",
+            )
+        found[name] = source
+    return found
+
+
+def sink_words(words: Sequence[str], stream: str) -> list[str]:
+    """The sinks of one stream: those that write to a path get a place of its own there.
+
+    `npz:out` becomes `npz:out/STREAM`, and `gif:out.gif` becomes `gif:out-STREAM.gif`; `-` and
+    addresses stay as they are.
+    """
+    if not stream:
+        return list(words)
+    made = []
+    for text in words:
+        word, colon, rest = text.partition(":")
+        path = Path(rest)
+        if rest not in ("", "-") and not rest.startswith("//") and "://" not in rest:
+            own = path.with_name(f"{path.stem}-{stream}{path.suffix}")
+            rest = str(own if path.suffix else path / stream)
+        made.append(f"{word}{colon}{rest}")
+    return made
 
 
 def source_spec(
