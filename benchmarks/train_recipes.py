@@ -1,19 +1,22 @@
 """Train a recipe on data at hand and judge it on its test part; writes benchmarks/results/.
 
-    python benchmarks/train_recipes.py radar-nowcast --data FMI_FOLDER KNMI_FOLDER --domain 384
+    python benchmarks/train_recipes.py radar-nowcast --data FMI_FOLDER KNMI_FOLDER --domain 256
     python benchmarks/train_recipes.py camera --data VIDEO.mp4
     python benchmarks/train_recipes.py era5-t2m --data ERA5.grib
 
-The run lies under --work and is gone on with where it was begun. Windows of the test part start
-every --stride frames. --domain judges a model of tiles on larger ones (models without a norm over
-the grid take any), where less comes in over the edge.
+The run lies under --work and is gone on with where it was begun; training stops after --minutes.
+Windows of the test part start every --stride frames. --domain judges a model of tiles on larger
+ones (models without a norm over the grid take any), where less comes in over the edge.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -24,28 +27,39 @@ from stpl_deploy.machine import describe
 from stpl_export.archives import archive_material
 from stpl_export.evaluate import Evaluation, evaluate
 from stpl_export.judged import open_judged
+from stpl_train.checkpoint import load_training
 from stpl_train.progress import make_reporter
 from stpl_train.recipe import load_recipe
 from stpl_train.run import RECIPE, TRAINING, WEIGHTS, Run, open_run, save_recipe
-from stpl_train.trainer import TrainingResult, train
+from stpl_train.trainer import train
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def train_recipe(arguments: argparse.Namespace) -> TrainingResult:
-    """Train into the work folder, or go on there."""
+def train_recipe(arguments: argparse.Namespace) -> Path:
+    """Train into the work folder, or go on there, for --minutes at most; 0 trains nothing."""
     paths = ", ".join(f'"{path}"' for path in arguments.data)
     settings = [f"data.path=[{paths}]", *arguments.settings]
     recipe = load_recipe(arguments.recipe, settings)
-    out = arguments.work / arguments.recipe
-    going_on = (out / RECIPE).is_file()
-    return train(
-        None if going_on else recipe,
-        out,
-        resume=True,
-        device=arguments.device,
-        reporter=make_reporter(quiet=False),
-    )
+    out: Path = arguments.work / arguments.recipe
+    if arguments.minutes == 0:
+        return out
+    # What Ctrl-C does: the iteration is finished and its state saved.
+    stop = threading.Timer(arguments.minutes * 60, os.kill, (os.getpid(), signal.SIGINT))
+    stop.daemon = True
+    stop.start()
+    try:
+        going_on = (out / RECIPE).is_file()
+        train(
+            None if going_on else recipe,
+            out,
+            resume=True,
+            device=arguments.device,
+            reporter=make_reporter(quiet=False),
+        )
+    finally:
+        stop.cancel()
+    return out
 
 
 def judge(run: Path, stride: int) -> Evaluation:
@@ -89,6 +103,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", type=Path, required=True)
     parser.add_argument("--about", default="", help="the data in words, with its licence")
     parser.add_argument("--work", type=Path, default=Path("runs"))
+    parser.add_argument("--minutes", type=float, default=30.0, help="of training at most")
     parser.add_argument("--set", dest="settings", action="append", default=[])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--stride", type=int, default=1)
@@ -97,27 +112,27 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     before = time.process_time()
-    result = train_recipe(arguments)
+    path = train_recipe(arguments)
     used = time.process_time() - before
-    results = {f"{arguments.recipe}": judge(result.run, arguments.stride)}
+    results = {f"{arguments.recipe}": judge(path, arguments.stride)}
     if arguments.domain is not None:
-        wide = widened(result.run, arguments.domain)
+        wide = widened(path, arguments.domain)
         results[f"{arguments.recipe}-{arguments.domain}"] = judge(wide, arguments.stride)
-    run = open_run(result.run)
-    rows = run.file("metrics.csv").read_text().splitlines()
+    run = open_run(path)
+    progress = load_training(run.file(TRAINING)).progress
+    assert progress.best is not None, "judged already"
     made = {
         "recipe": arguments.recipe,
         "settings": arguments.settings,
         "about": arguments.about,
-        "iterations": result.iterations,
-        "best_iteration": result.best_iteration,
-        "parameters": result.parameters,
+        "iterations": progress.iteration,
+        "best_iteration": progress.best.iteration,
+        "parameters": sum(tensor.numel() for tensor in run.model().parameters()),
         "seconds": round(wall_seconds(run), 1),
         "cpu_seconds": round(used + (arguments.cpu_seconds or 0.0), 1),
         "threads": run.recipe.training.threads,
-        "device": result.device,
+        "device": arguments.device,
         "evaluations": [document(evaluation) for evaluation in results.values()],
-        "validations": len(rows) - 1,
         "machine": describe(),
     }
     with atomic_file(RESULTS / f"recipe-{arguments.recipe}.json") as file:
