@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stpl_deploy.bundle import MANIFEST, open_bundle
 from stpl_deploy.codec import Array, FrameCodec
-from stpl_deploy.errors import FrameError
+from stpl_deploy.errors import FrameError, UsageError
 from stpl_deploy.frames import FrameShape, read_sequences
 from stpl_deploy.grid import Grid
 from stpl_deploy.scores.images import Mask
@@ -67,6 +67,7 @@ def open_judged(
     threads: int | None = None,
     horizon: int | None = None,
     testing: bool = False,
+    domain: tuple[int, int] | None = None,
 ) -> Judged:
     """Open a run or a bundle.
 
@@ -76,13 +77,21 @@ def open_judged(
         threads: compute threads; None takes what this process may use.
         horizon: frames to predict; None: as it was trained.
         testing: without `horizon`, the recipe's `data.test_horizon`, where it has one.
+        domain: (H, W) of larger frames, which a bundle covers in tiles, nothing cropped.
 
     Raises:
+        UsageError: a domain for a run.
         RunError: neither a run nor a bundle, or a broken run.
         BundleError: a broken bundle.
     """
     if (path / MANIFEST).is_file():
-        return _bundle(path, engine, threads, horizon, testing)
+        return _bundle(path, engine, threads, horizon, testing, domain)
+    if domain is not None:
+        raise UsageError(
+            f"--grid for the run {path}",
+            expected="a bundle, which covers larger frames in tiles",
+            fix=f"stpl-deploy export {path} --out BUNDLE, then evaluate that",
+        )
     return _run(path, threads, horizon, testing)
 
 
@@ -91,16 +100,26 @@ def _asked(horizon: int | None, testing: bool, data: Mapping[str, Any], trained:
 
 
 def _bundle(
-    path: Path, engine: str, threads: int | None, horizon: int | None, testing: bool
+    path: Path,
+    engine: str,
+    threads: int | None,
+    horizon: int | None,
+    testing: bool,
+    domain: tuple[int, int] | None,
 ) -> Judged:
     from stpl_runtime.engine import open_session
     from stpl_runtime.predict import graphs_needed, predict_sequences
     from stpl_runtime.reference import load_reference
+    from stpl_runtime.tiles import on_domain
 
     bundle = open_bundle(path)
     manifest = bundle.manifest
-    asked = _asked(horizon, testing, manifest.recipe.get("data", {}), manifest.horizon)
+    data = manifest.recipe.get("data", {})
+    asked = _asked(horizon, testing, data, manifest.horizon)
     session = open_session(bundle, graphs_needed(manifest, asked), engine=engine, threads=threads)
+    wide, session = on_domain(bundle, session, domain or manifest.domain)
+    if domain is not None:
+        data = {key: value for key, value in data.items() if key not in ("crop", "tiles")}
 
     def own() -> Material:
         reference = load_reference(bundle)
@@ -116,12 +135,12 @@ def _bundle(
         how=f"{session.engine} on {session.provider}, {manifest.precision}",
         context=manifest.context,
         horizon=asked,
-        frame=manifest.frame,
+        frame=wide.manifest.frame,
         codec=manifest.codec,
         cadence_s=manifest.cadence_s,
-        predict=lambda frames: predict_sequences(bundle, session, frames, asked),
+        predict=lambda frames: predict_sequences(wide, session, frames, asked),
         own=own,
-        data=manifest.recipe.get("data", {}),
+        data=data,
         grids=manifest.grids,
     )
 

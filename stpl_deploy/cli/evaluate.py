@@ -62,6 +62,10 @@ def evaluate(
         int | None,
         typer.Option(min=1, help="Compute threads; default: all that this process may use."),
     ] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option(help="HxW of larger frames of --data or --part: a bundle covers in tiles."),
+    ] = None,
     any_grid: Annotated[
         bool, typer.Option("--any-grid", help="Go on where pixels have another size than trained.")
     ] = False,
@@ -80,6 +84,12 @@ def evaluate(
             expected="--horizon with --data or --part",
             fix="--part test, or --data D",
         )
+    if grid is not None and not given:
+        raise UsageError(
+            f"--grid {grid} for the sequences that it carries, which are of its own size",
+            expected="--grid with --data or --part",
+            fix="--data D",
+        )
     limits = None if thresholds is None else _numbers("--thresholds", thresholds)
     sides = [round(side) for side in _numbers("--scales", scales)]
     if min(sides, default=1) < 1:
@@ -94,8 +104,16 @@ def evaluate(
     with needs("train"):
         from stpl_export.evaluate import evaluate as scored
         from stpl_export.judged import open_judged
+        from stpl_runtime.tiles import domain_size
 
-        judged = open_judged(path, engine=engine, threads=threads, horizon=horizon, testing=given)
+        judged = open_judged(
+            path,
+            engine=engine,
+            threads=threads,
+            horizon=horizon,
+            testing=given,
+            domain=None if grid is None else domain_size(grid),
+        )
     if out is not None:  # told now, and not when all is done
         _drawing()
     if words is None and importlib.util.find_spec("cv2") is None:
