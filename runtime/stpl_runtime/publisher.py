@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stpl_deploy.errors import SinkError
 from stpl_runtime.nowcast import Nowcast
@@ -20,14 +20,14 @@ _AGES = 4096
 """The newest ages that the report is made of."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class SinkReport:
-    """What became of the nowcasts that one sink was offered."""
+    """What became of one stream's nowcasts that a sink was offered."""
 
-    written: int
-    failed: int
+    written: int = 0
+    failed: int = 0
     """It could not write them."""
-    dropped: int
+    dropped: int = 0
     """It was so slow that newer ones took their place in the queue, or the end came."""
 
 
@@ -43,9 +43,9 @@ class _Item:
 
 
 class Publisher:
-    """Writes nowcasts to a sink, oldest first.
+    """Writes nowcasts of one stream or several to a sink, oldest first.
 
-    A full queue drops its oldest nowcast, or makes the stream wait where that may be.
+    A full queue drops its oldest nowcast, or makes the streams wait where that may be.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Publisher:
             tell: given a line when the sink begins to fail and when it is well again.
             waits: `offer` waits for room.
             limit: nowcasts that may wait.
-            after: of the same stream; each nowcast waits until these are done with it, because
+            after: of the same streams; each nowcast waits until these are done with it, because
                 `sink` tells of their files.
             done: called in the thread after each nowcast, however it went.
         """
@@ -74,11 +74,11 @@ class Publisher:
         self._queue: deque[_Item] = deque()
         self._changed = threading.Condition()
         self._closing = self._abandoned = False
-        self._written = self._failed = self._dropped = self._offered = 0
-        self._busy: int | None = None  # number of the nowcast that is being written
+        self._offered = 0
+        self._busy: _Item | None = None
         self._failing = False
-        self.ages_ms: deque[float] = deque(maxlen=_AGES)
-        """From the newest frame's arrival until its nowcast was written; the newest ones."""
+        self._reports: dict[str, SinkReport] = {}
+        self._ages_ms: dict[str, deque[float]] = {}
         self.error: BaseException | None = None
         """What no sink should raise: a bug."""
         self._thread = threading.Thread(target=self._run, name=f"sink {sink.name}", daemon=True)
@@ -90,17 +90,15 @@ class Publisher:
             while self._waits and len(self._queue) >= self._limit and self._thread.is_alive():
                 self._changed.wait(1.0)
             if len(self._queue) >= self._limit:
-                self._queue.popleft()
-                self._dropped += 1
+                self._report(self._queue.popleft().nowcast.stream).dropped += 1
             self._queue.append(_Item(self._offered, nowcast, time.monotonic()))
             self._offered += 1
             self._changed.notify_all()
 
-    @property
-    def idle(self) -> bool:
-        """Whether everything that was offered has been dealt with."""
+    def idle(self, stream: str) -> bool:
+        """Whether everything that this stream offered has been dealt with."""
         with self._changed:
-            return not self._queue and self._busy is None
+            return all(item.nowcast.stream != stream for item in self._unfinished())
 
     def wait_for(self, number: int) -> None:
         """Wait until this sink is done with the nowcast that was the `number`th offered."""
@@ -117,16 +115,24 @@ class Publisher:
         if not self._thread.is_alive():
             return
         with self._changed:
-            lost = len(self._queue) + (self._busy is not None)
+            lost = self._unfinished()
             self._abandoned = True
-            self._dropped += len(self._queue)
             self._queue.clear()
-        self._tell(f"{self.sink.name}: still busy after {flush_s:g} s; {lost} nowcasts given up")
+            for item in lost:
+                self._report(item.nowcast.stream).dropped += 1
+        self._tell(
+            f"{self.sink.name}: still busy after {flush_s:g} s; {len(lost)} nowcasts given up"
+        )
 
-    def report(self) -> SinkReport:
-        """The counts so far."""
+    def report(self, stream: str) -> SinkReport:
+        """The counts of a stream so far."""
         with self._changed:
-            return SinkReport(self._written, self._failed, self._dropped)
+            return replace(self._report(stream))
+
+    def ages_ms(self, stream: str) -> list[float]:
+        """From the newest frame's arrival until its nowcast was written; the newest ones."""
+        with self._changed:
+            return list(self._ages_ms.get(stream, ()))
 
     def _run(self) -> None:
         try:
@@ -146,7 +152,13 @@ class Publisher:
             self._done()
 
     def _has(self, number: int) -> bool:
-        return number == self._busy or any(number == item.number for item in self._queue)
+        return any(number == item.number for item in self._unfinished())
+
+    def _unfinished(self) -> list[_Item]:
+        return [*([] if self._busy is None else [self._busy]), *self._queue]
+
+    def _report(self, stream: str) -> SinkReport:
+        return self._reports.setdefault(stream, SinkReport())
 
     def _next(self) -> _Item | None:
         """What is to be written next; None when there will be nothing more."""
@@ -156,7 +168,7 @@ class Publisher:
             if not self._queue:
                 return None
             item = self._queue.popleft()
-            self._busy = item.number
+            self._busy = item
             self._changed.notify_all()
             return item
 
@@ -165,14 +177,17 @@ class Publisher:
         try:
             self.sink.write(nowcast)
         except SinkError as error:
-            self._failed += 1
+            with self._changed:
+                self._report(nowcast.stream).failed += not self._abandoned
             if not self._failing:
                 self._failing = True
                 self._tell(f"{self.sink.name}: {error}; the stream goes on")
             return
-        self._written += 1
-        if nowcast.latency_ms is not None:
-            self.ages_ms.append(nowcast.latency_ms + 1e3 * (time.monotonic() - offered))
+        with self._changed:
+            self._report(nowcast.stream).written += not self._abandoned
+            if nowcast.latency_ms is not None:
+                ages = self._ages_ms.setdefault(nowcast.stream, deque(maxlen=_AGES))
+                ages.append(nowcast.latency_ms + 1e3 * (time.monotonic() - offered))
         if self._failing:
             self._failing = False
             self._tell(f"{self.sink.name}: writes again")

@@ -22,7 +22,7 @@ from stpl_runtime.faults import Faults
 from stpl_runtime.inbox import Inbox
 from stpl_runtime.ledger import Ledger
 from stpl_runtime.nowcaster import Nowcaster, Work
-from stpl_runtime.publisher import Publisher
+from stpl_runtime.publisher import LIMIT, Publisher
 from stpl_runtime.report import StreamReport, StreamsReport
 from stpl_runtime.sink import Sink, TellsFiles
 from stpl_runtime.source import Arrival, BadFrame, Source
@@ -83,15 +83,12 @@ class Stream:
         """Among several; empty where there is one."""
         self.status = status or Status()
         self.watchers = tuple(watchers)
-        self.wake = threading.Event()
-        """Set when there may be something to do."""
         self.published = 0
         """Nowcasts that were made in this run."""
         self.ended = "not started"
         """Why it ended, in words."""
         self._queue_limit, self._state_file = queue_limit, state_file
-        self._publishers: list[Publisher] = []
-        self._lines: deque[str] = deque()  # of the sinks' threads
+        self._publishers: tuple[Publisher, ...] = ()
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
         self._told: set[str] = set()
         self._faults = Faults()
@@ -116,13 +113,13 @@ class Stream:
         """The counts so far."""
         tally = self.nowcaster.state.tally
         latency = _percentiles(self._latencies, 95)
-        age = _percentiles([age for one in self._publishers for age in one.ages_ms], 99)
-        sinks = {one.sink.name: one.report() for one in self._publishers}
+        age = _percentiles([age for one in self._publishers for age in one.ages_ms(self.name)], 99)
+        sinks = {one.sink.name: one.report(self.name) for one in self._publishers}
         return StreamReport(
             ended=self.ended,
             counts=self.ledger.snapshot(),
             bad_frames=self._faults.seen(),
-            nowcasts=self.published,
+            nowcasts=tally.issued + tally.again,
             skipped=tally.skipped,
             incomplete=tally.incomplete + self.nowcaster.waiting,
             not_finite=self._not_finite,
@@ -139,10 +136,15 @@ class Stream:
             age_p99_ms=age[1],
         )
 
-    def start(self, wake: threading.Event) -> None:
-        """Begin to read the source."""
+    def start(self, wake: threading.Event, publishers: Sequence[Publisher]) -> None:
+        """Begin to read the source.
+
+        Args:
+            wake: set when there may be something to do.
+            publishers: of `sinks`.
+        """
         self.ended = "error"  # until the loop gives another reason
-        self.wake = wake
+        self._publishers = tuple(publishers)
         paced = self.policy == "pace"
         self._inbox = Inbox(
             self.source,
@@ -151,16 +153,6 @@ class Stream:
             waits=True if paced else None,
             wake=wake,
         )
-        for sink in sorted(self.sinks, key=lambda sink: isinstance(sink, TellsFiles)):
-            beside = sink.beside if isinstance(sink, TellsFiles) else ()
-            publisher = Publisher(
-                sink,
-                self._lines.append,
-                waits=self.policy != "latest",
-                after=[one for one in self._publishers if one.sink in beside],
-                done=wake.set,
-            )
-            self._publishers.append(publisher)
         self._inbox.start()
 
     def take_in(self) -> bool:
@@ -194,16 +186,11 @@ class Stream:
         self._tell_once("not finite", f"nowcast not published: {error}")
 
     def attend(self) -> None:
-        """Tell what the sinks and the source met, and save the state where it changed."""
-        while self._lines:
-            self._tell(self._lines.popleft())
-        for publisher in self._publishers:
-            if publisher.error is not None:
-                raise publisher.error
+        """Tell what the source met, and save the state where it changed."""
         self._tell_health()
         if self._state_file is None:
             return
-        idle = all(publisher.idle for publisher in self._publishers)
+        idle = all(publisher.idle(self.name) for publisher in self._publishers)
         if self._unsaved or (self._unpublished and idle):
             self._save(self._state_file, idle)
 
@@ -217,14 +204,15 @@ class Stream:
         """What ended the source, where it did not end well."""
         return None if self._inbox is None else self._inbox.error
 
-    def close(self, ended: str) -> None:
-        """Stop the source, and let the sinks finish."""
+    def close(self) -> None:
+        """Stop the source."""
         if self._inbox is not None:
             self._inbox.close()
-        for publisher in self._publishers:
-            publisher.close()
+
+    def finish(self, ended: str) -> None:
+        """Save the state for the last time, after the sinks have finished."""
         self.ended = "error" if self.error is not None else ended
-        self._unpublished = True
+        self._unsaved = True
         self.attend()
 
     def _save(self, state_file: StateFile, published: bool) -> None:
@@ -273,7 +261,10 @@ class Stream:
             self._tell(f"{line} (told once; see the counts)")
 
     def _tell(self, line: str) -> None:
-        line = f"{self.name}: {line}" if self.name else line
+        self.tell(f"{self.name}: {line}" if self.name else line)
+
+    def tell(self, line: str) -> None:
+        """A line for the person, and for the watchers."""
         self.status.say(line)
         for watcher in self.watchers:
             watcher.problem(line)
@@ -300,6 +291,8 @@ class Streams:
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._batcher: Batcher | None = None
+        self._publishers: tuple[Publisher, ...] = ()
+        self._lines: deque[str] = deque()  # from the sinks' threads
         self._turn = 0
         self.ended = "not started"
         """Why it ended, in words."""
@@ -322,18 +315,24 @@ class Streams:
             SourceLostError: every source went away; `report` still gives the counts.
             StplError: another error of the sources.
         """
-        self.ended = "error"
+        self.ended = ended = "error"
         self._warm_up()
+        publishers = self._publish_in_threads()
         for stream in self.streams:
-            stream.start(self._wake)
-        ended = "error"
+            of_its_own = [publishers[id(sink)] for sink in stream.sinks]
+            stream.start(self._wake, of_its_own)
         try:
             with self.streams[0].status:
                 try:
                     ended = self._loop(max_nowcasts, idle_timeout_s)
                 finally:
                     for stream in self.streams:
-                        stream.close(ended)
+                        stream.close()
+                    for publisher in publishers.values():
+                        publisher.close()
+                    self._tell_of_sinks()
+                    for stream in self.streams:
+                        stream.finish(ended)
         finally:
             self.ended = ended
         errors = [stream.error for stream in self.streams if stream.error is not None]
@@ -347,6 +346,30 @@ class Streams:
         reports = {stream.name: stream.report() for stream in self.streams}
         sizes = () if self._batcher is None else self._batcher.sizes
         return StreamsReport(self.ended, reports, sizes)
+
+    def _publish_in_threads(self) -> dict[int, Publisher]:
+        """A thread for each sink, by its id; streams may share sinks."""
+        every = {id(sink): sink for stream in self.streams for sink in stream.sinks}
+        made: dict[int, Publisher] = {}
+        for key, sink in sorted(every.items(), key=lambda item: isinstance(item[1], TellsFiles)):
+            first = set(map(id, sink.beside)) if isinstance(sink, TellsFiles) else set()
+            made[key] = Publisher(
+                sink,
+                self._lines.append,
+                waits=any(stream.policy != "latest" for stream in self.streams),
+                limit=LIMIT * len(self.streams),
+                after=[publisher for other, publisher in made.items() if other in first],
+                done=self._wake.set,
+            )
+        self._publishers = tuple(made.values())
+        return made
+
+    def _tell_of_sinks(self) -> None:
+        while self._lines:
+            self.streams[0].tell(self._lines.popleft())
+        for publisher in self._publishers:
+            if publisher.error is not None:
+                raise publisher.error
 
     def _warm_up(self) -> None:
         first = self.streams[0].nowcaster
@@ -365,6 +388,7 @@ class Streams:
             self._wake.clear()
             arrived = [stream.take_in() for stream in self.streams]
             made = self._issue()
+            self._tell_of_sinks()
             for stream in self.streams:
                 stream.attend()
             made_so_far = sum(stream.published for stream in self.streams)

@@ -183,7 +183,7 @@ def open_stream(options: StreamOptions, watchers: Sequence[Watcher] = ()) -> Ope
     spec, kept = source_spec(options, manifest, cadence, domain), sink_spec(options)
     words = named_sources(options.sources)
     sources = {name: open_source(word, spec) for name, word in words.items()}
-    sinks = {name: open_sinks(sink_words(options.sinks, name), kept) for name in words}
+    sinks = open_sinks(options.sinks, kept)  # which keep several streams apart
     graphs = graphs_needed(manifest, options.horizon or manifest.horizon)
     session = open_session(
         bundle,
@@ -201,7 +201,7 @@ def open_stream(options: StreamOptions, watchers: Sequence[Watcher] = ()) -> Ope
         every = f"every {cadence:g} s (cadence stated)"
     streams = []
     for name, source in sources.items():
-        stream, said = _one(options, name, bundle, session, source, sinks[name], status, watchers)
+        stream, said = _one(options, name, bundle, session, source, sinks, status, watchers)
         streams.append(stream)
         start = f"{name}: watching" if name else "watching"
         notes.append(f"{start} {source.name}: {manifest.context} frames needed, {every}")
@@ -280,25 +280,6 @@ def named_sources(words: Sequence[str]) -> dict[str, str]:
             )
         found[name] = source
     return found
-
-
-def sink_words(words: Sequence[str], stream: str) -> list[str]:
-    """The sinks of one stream: those that write to a path get a place of its own there.
-
-    `npz:out` becomes `npz:out/STREAM`, and `gif:out.gif` becomes `gif:out-STREAM.gif`; `-` and
-    addresses stay as they are.
-    """
-    if not stream:
-        return list(words)
-    made = []
-    for text in words:
-        word, colon, rest = text.partition(":")
-        path = Path(rest)
-        if rest not in ("", "-") and not rest.startswith("//") and "://" not in rest:
-            own = path.with_name(f"{path.stem}-{stream}{path.suffix}")
-            rest = str(own if path.suffix else path / stream)
-        made.append(f"{word}{colon}{rest}")
-    return made
 
 
 def source_spec(
