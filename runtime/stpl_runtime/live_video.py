@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from stpl_deploy.errors import FrameError
 from stpl_runtime.health import Health
@@ -57,7 +58,7 @@ class LiveVideo:
         self.name, self.health = name, Health()
         self._url, self._pictures, self._container = url, pictures, container
         self._options, self._timeout_s = dict(options or {}), timeout_s
-        self._sampler = Sampler(spec.cadence_s, EPOCH)
+        self._sampler: Sampler[Any] = Sampler(spec.cadence_s, EPOCH)
 
     def arrivals(self, stop: threading.Event) -> Iterator[Arrival]:
         """Yield frames until `stop`, connecting again and again; see the protocol."""
@@ -89,6 +90,5 @@ class LiveVideo:
                     raise _NoPictureError(damaged[-1] if damaged else "it sends no picture")
                 damaged.clear()
                 for picture in pictures:
-                    at = clock.at(picture.time)
-                    if self._sampler.takes(at):
-                        yield Arrival.now(self._pictures.frame(picture, at))
+                    for at, taken in self._sampler.offer(clock.at(picture.time), picture):
+                        yield Arrival.now(self._pictures.frame(taken, at))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from datetime import datetime, timedelta, timezone
+from typing import Generic, TypeVar
 
 from stpl_runtime.timing import EPOCH, TimeGrid
 
@@ -14,40 +15,56 @@ _DRIFT_S = 30.0
 """How long the least delay is watched before the clock follows it."""
 
 
-class Sampler:
-    """Takes for each slot of the cadence the frame nearest to it, without waiting for the next.
+T = TypeVar("T")
 
-    A slot from which no frame is within a quarter of the cadence stays empty: a frame that was
-    lost on the way is a missing slot, and shifts nothing.
+
+class Sampler(Generic[T]):
+    """Takes one picture for each slot of the cadence: the nearest, and mostly at once.
+
+    A slot from which no picture is within a quarter of the cadence stays empty: one that was lost
+    on the way is a missing slot, and shifts nothing.
     """
 
     def __init__(self, cadence_s: float | None, phase: datetime | None = None) -> None:
         """Set the grid.
 
         Args:
-            cadence_s: seconds between slots; None takes every frame.
-            phase: the time of a slot; None: that of the first frame.
+            cadence_s: seconds between slots; None takes every picture.
+            phase: the time of a slot; None: that of the first picture.
         """
         self._cadence_s, self._phase = cadence_s, phase
         self._grid: TimeGrid | None = None
         self._before: datetime | None = None
         self._last: int | None = None
+        self._held: tuple[int, datetime, T] | None = None
 
-    def takes(self, at: datetime) -> bool:
-        """Whether the frame of the time `at`, which comes after those asked before, is one."""
+    def offer(self, at: datetime, picture: T) -> list[tuple[datetime, T]]:
+        """What is taken now that `picture` of the time `at` came after all others."""
         if self._cadence_s is None:
-            return True
+            return [(at, picture)]
         if self._grid is None:
             self._grid = TimeGrid(self._cadence_s, self._phase or at)
         before, self._before = self._before, at
         slot = self._grid.slot(at)
+        taken = [] if self._held is None or self._held[0] == slot else self.rest()
         if slot is None or (self._last is not None and slot <= self._last):
-            return False
+            return taken
         early = self._grid.phase + timedelta(seconds=slot * self._cadence_s) - at
         if before is not None and early > (at - before) / 2:
-            return False  # the next will be nearer
-        self._last = slot
-        return True
+            self._held = slot, at, picture  # the next should be nearer; if not, this is taken
+            return taken
+        if self._held is not None and abs(early) > abs(early + (at - self._held[1])):
+            return [*taken, *self.rest()]
+        self._held, self._last = None, slot
+        return [*taken, (at, picture)]
+
+    def rest(self) -> list[tuple[datetime, T]]:
+        """What is taken when nothing comes after."""
+        if self._held is None:
+            return []
+        self._last, at, picture = self._held
+        self._held = None
+        return [(at, picture)]
 
 
 class LiveClock:

@@ -127,23 +127,27 @@ class StdinSource:
         stream = video_stream(container, self.name, "SLICE")
         kind = container.format.name
         timeless = kind.endswith("_pipe") or kind in _CLOCKLESS
-        clock, sampler = FilmClock(stream), Sampler(None if timeless else self._spec.cadence_s)
-        start, count = self._start, 0
-        damaged: list[str] = []
+        clock = FilmClock(stream)
+        sampler: Sampler[Any] = Sampler(None if timeless else self._spec.cadence_s)
+        count, damaged = 0, list[str]()
         try:
             for found in decoded(container, stream, damaged):
                 while damaged:
                     yield Arrival.now(BadFrame(self.name, damaged.pop(0)))
                 for picture in found:
-                    start = start or datetime.now(timezone.utc)
-                    at = start + timedelta(seconds=clock.seconds(picture))
-                    if timeless:
-                        at = self._counted(count)
+                    at = self._counted(count) if timeless else self._timed(clock, picture)
                     count += 1
-                    if sampler.takes(at):
-                        yield Arrival.now(pictures.frame(picture, at))
+                    for when, taken in sampler.offer(at, picture):
+                        yield Arrival.now(pictures.frame(taken, when))
         except av.error.FFmpegError as error:
             yield Arrival.now(BadFrame(self.name, f"it ends early: {error.strerror}"))
+        for when, taken in sampler.rest():
+            yield Arrival.now(pictures.frame(taken, when))
+
+    def _timed(self, clock: FilmClock, picture: Any) -> datetime:
+        """The time of a picture, by the stream."""
+        self._start = self._start or datetime.now(timezone.utc)
+        return self._start + timedelta(seconds=clock.seconds(picture))
 
     def _counted(self, count: int) -> datetime:
         """The time of frame `count` where the stream tells none."""

@@ -58,7 +58,8 @@ class VideoSource:
         """Yield the frames; see the protocol."""
         import av
 
-        sampler, pacer, damaged = Sampler(self._cadence_s), Pacer(self._speed), list[str]()
+        sampler: Sampler[Any] = Sampler(self._cadence_s)
+        pacer, damaged = Pacer(self._speed), list[str]()
         self.health.up()
         with _opened(self.path) as container:
             stream = video_stream(container, self.name)
@@ -67,16 +68,22 @@ class VideoSource:
                 for pictures in decoded(container, stream, damaged):
                     yield from _told(damaged, self.path.name)
                     for picture in pictures:
-                        at = self._start + timedelta(seconds=clock.seconds(picture))
                         if stop.is_set():
                             return
-                        if sampler.takes(at):
-                            pacer.wait(at, stop)
-                            yield Arrival.now(self._pictures.frame(picture, at))
+                        at = self._start + timedelta(seconds=clock.seconds(picture))
+                        yield from self._paced(sampler.offer(at, picture), pacer, stop)
             except av.error.FFmpegError as error:
                 damaged.append(f"it ends early: {error}")
+            yield from self._paced(sampler.rest(), pacer, stop)
         yield from _told(damaged, self.path.name)
         self.health.ended()
+
+    def _paced(
+        self, taken: list[tuple[datetime, Any]], pacer: Pacer, stop: threading.Event
+    ) -> Iterator[Arrival]:
+        for at, picture in taken:
+            pacer.wait(at, stop)
+            yield Arrival.now(self._pictures.frame(picture, at))
 
     def _made(self, container: Any, spec: SourceSpec) -> datetime:
         text = container.metadata.get("creation_time", "").replace("Z", "+00:00")
