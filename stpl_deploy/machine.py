@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stpl_deploy import __version__
+from stpl_deploy.cgroup import cpu_quota
 
 ORT_BUILDS = (
     "onnxruntime",
@@ -111,12 +112,7 @@ def usable_cpus() -> int:
         count = len(os.sched_getaffinity(0))
     except AttributeError:  # not on this system
         count = os.cpu_count() or 1
-    return max(1, min(count, _cgroup_quota() or count))
-
-
-def _cgroup_quota() -> int | None:
-    quota, _, period = _text("/sys/fs/cgroup/cpu.max").strip().partition(" ")
-    return max(1, int(quota) // int(period)) if quota.isdigit() and period.isdigit() else None
+    return max(1, min(count, int(cpu_quota() or count)))
 
 
 def memory_bytes() -> int:
