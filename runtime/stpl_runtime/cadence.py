@@ -37,9 +37,7 @@ def learned_cadence(times: Sequence[datetime], *, last: bool = False) -> float |
     for parts in range(1, _PARTS + 1):
         unit = min(steps) / parts
         counts = [round(step / unit) for step in steps]
-        away = max(
-            abs(step / unit - count) / count for step, count in zip(steps, counts, strict=True)
-        )
+        away = max(abs(step / unit - n) for step, n in zip(steps, counts, strict=True))
         if away <= (TOLERANCE if parts == 1 else _EXACT / max(counts)):
             return sum(steps) / sum(counts)
     return min(steps) if last else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -27,14 +29,11 @@ class Rivals:
             reach: two of them agree when they are 1 to so many slots apart.
         """
         self._reach = reach
-        self._first: _Seen | None = None
-        self._last: _Seen | None = None
-        self._count = 0
+        self._seen: deque[_Seen] = deque(maxlen=AGREE)
 
     def clear(self) -> None:
         """A frame fitted: they were faults."""
-        self._first = self._last = None
-        self._count = 0
+        self._seen.clear()
 
     def add(self, time: datetime, arrived: float | None, cadence_s: float, *, old: bool) -> bool:
         """One more of them.
@@ -49,23 +48,22 @@ class Rivals:
         Returns:
             Whether they are a time line of their own, which this frame belongs to.
         """
-        seen = _Seen(time, arrived)
-        if self._last is None or self._first is None or not self._agrees(time, cadence_s):
-            self._first = self._last = seen
-            self._count = 1
-            return False
-        self._last = seen
-        self._count += 1
-        return self._count >= AGREE and (not old or self._keeps_pace(seen, self._first))
+        if not self._agrees(time, cadence_s):
+            self._seen.clear()
+        self._seen.append(_Seen(time, arrived))
+        return len(self._seen) == AGREE and (not old or self._keep_pace())
 
     def _agrees(self, time: datetime, cadence_s: float) -> bool:
-        assert self._last is not None
-        apart = (time - self._last.time).total_seconds() / cadence_s
+        if not self._seen:
+            return True
+        apart = (time - self._seen[-1].time).total_seconds() / cadence_s
         return 1 <= round(apart) <= self._reach and abs(apart - round(apart)) <= TOLERANCE
 
-    @staticmethod
-    def _keeps_pace(last: _Seen, first: _Seen) -> bool:
-        if last.arrived is None or first.arrived is None:
-            return False
-        took = last.arrived - first.arrived
-        return 2 * took >= (last.time - first.time).total_seconds()
+    def _keep_pace(self) -> bool:
+        """Whether each came at least half as long after the one before as its time says."""
+        for one, other in itertools.pairwise(self._seen):
+            if one.arrived is None or other.arrived is None:
+                return False
+            if 2 * (other.arrived - one.arrived) < (other.time - one.time).total_seconds():
+                return False
+        return True
