@@ -12,7 +12,7 @@ import typer
 from stpl_deploy.errors import UsageError
 
 if TYPE_CHECKING:
-    from stpl_deploy.bundle import Int8Facts
+    from stpl_deploy.bundle import Int8Facts, Manifest
 
 
 def inspect(
@@ -130,9 +130,24 @@ def _bundle(path: Path, json: bool) -> None:
             for spec in manifest.engines
         ]
         print_table("engines", ["file", "flavour", "precision", "capabilities"], plans)
+        for line in _forecast_lines(manifest):
+            print(line)
     if manifest.accuracy is not None:
         print_accuracy(manifest.accuracy)
         print(f"  as recorded by export; stpl-deploy verify {path} measures here")
+
+
+def _forecast_lines(manifest: Manifest) -> list[str]:
+    """How each flavour's session makes a forecast; what it chose here, `bench` and `verify` say."""
+    lines = []
+    for flavour in sorted({spec.engine for spec in manifest.engines}):
+        built = {spec.graph for spec in manifest.engines if spec.engine == flavour}
+        how = "by replays of the step plan"
+        if {"step", "forecast"} <= built:
+            how += " or by the unrolled plan, what is measured faster where it runs"
+        if "step" in built:
+            lines.append(f"  {flavour}: a forecast is made {how}")
+    return lines
 
 
 def _int8_lines(facts: Int8Facts | None) -> dict[str, str]:
