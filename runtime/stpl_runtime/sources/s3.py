@@ -1,0 +1,244 @@
+"""Objects of a bucket, by fsspec: s3://BUCKET/PREFIX, and gs:// and abfs:// with their libraries.
+
+    s3://noaa-mrms-pds/CONUS/PrecipRate_00.00/%Y%m%d/     the prefix of today and of yesterday
+    s3://my-radar/composites/                             one prefix, listed whole each time
+
+Only keys that are new, or whose content changed, are read. At the start these are the newest
+`backlog`. Keys and secrets come from the environment, as for every tool of that cloud.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from stpl_deploy.errors import EnvironmentFault, FrameError, UsageError
+from stpl_deploy.frames import Frame
+from stpl_deploy.readers.extras import reads_with
+from stpl_runtime.decoding import Decoder, file_suffixes
+from stpl_runtime.health import Health
+from stpl_runtime.options import Options
+from stpl_runtime.reconnect import Backoff, without_credentials
+from stpl_runtime.source import Arrival, BadFrame, SourceSpec
+from stpl_runtime.timing import EPOCH, NameClock
+
+OPTIONS = (
+    "interval",
+    "anonymous",
+    "endpoint",
+    "region",
+    "backlog",
+    "suffix",
+    "max_mb",
+    "resize",
+)
+_LEAST_S, _MOST_S, _USUAL_S = 2.0, 60.0, 10.0
+"""Between two listings: a tenth of the cadence within these; the last where there is none."""
+_BACKLOG = 32
+_MAX_MB = 256.0
+_CONNECT_S, _READ_S = 5, 20
+_UNFINISHED = (".tmp", ".part", ".partial")
+_LIBRARIES = {"s3": "s3fs", "gs": "gcsfs", "abfs": "adlfs"}
+"""Scheme -> the library that fsspec wants for it."""
+
+
+@dataclass(frozen=True)
+class _Object:
+    """What a listing says of an object."""
+
+    key: str
+    tag: str
+    """Changes with the content."""
+    size: int
+    modified: datetime | None
+
+    @property
+    def name(self) -> str:
+        """The last part of the key."""
+        return PurePosixPath(self.key).name
+
+
+def _open(scheme: str, rest: str, spec: SourceSpec) -> BucketSource:
+    with reads_with("s3"):
+        import fsspec
+    path = rest.removeprefix("//")
+    name = without_credentials(f"{scheme}://{path}")
+    if not path.partition("/")[0]:
+        raise UsageError(f"{name} names no bucket", expected=f"{scheme}://BUCKET/PREFIX")
+    options = Options(name, spec.options, OPTIONS)
+    try:
+        files = fsspec.filesystem(
+            scheme, skip_instance_cache=True, use_listings_cache=False, **_how(scheme, options)
+        )
+    except ImportError as error:
+        library = _LIBRARIES[scheme]
+        fix = "pip install 'stpl-deploy[s3]'" if scheme == "s3" else f"pip install {library}"
+        raise EnvironmentFault(
+            f"{library} is not installed", expected=f"the library for {scheme}://", fix=fix
+        ) from error
+    files.retries = 1  # s3fs: we try again ourselves
+    return BucketSource(files, path, name, options, spec)
+
+
+def _how(scheme: str, options: Options) -> dict[str, Any]:
+    """The arguments of the file system."""
+    anonymous, endpoint = options.flag("anonymous"), options.text("endpoint")
+    if scheme == "gs":
+        where = {"endpoint_url": endpoint} if endpoint else {}
+        return {**where, "token": "anon"} if anonymous else where
+    if scheme == "abfs":
+        return {"anon": anonymous}
+    client = {"endpoint_url": endpoint, "region_name": options.text("region")}
+    return {
+        "anon": anonymous,
+        "client_kwargs": {key: value for key, value in client.items() if value},
+        "config_kwargs": {
+            "connect_timeout": _CONNECT_S,
+            "read_timeout": _READ_S,
+            "retries": {"max_attempts": 1},
+        },
+    }
+
+
+open_s3, open_gs, open_abfs = (partial(_open, scheme) for scheme in _LIBRARIES)
+
+
+class BucketSource:
+    """Keeps `stpl_runtime.source.Source`; objects wait in the bucket."""
+
+    waits = True
+
+    def __init__(
+        self, files: Any, path: str, name: str, options: Options, spec: SourceSpec
+    ) -> None:
+        """Prepare; nothing is asked for yet.
+
+        Args:
+            files: the fsspec file system.
+            path: bucket and prefix, maybe with %Y%m%d%H.
+            name: without credentials.
+            options: of the source.
+            spec: the frames that are expected.
+        """
+        self.name, self.health = name, Health()
+        self._files, self._path = files, path
+        every = min(max((spec.cadence_s or 10 * _USUAL_S) / 10, _LEAST_S), _MOST_S)
+        self._interval_s = options.number("interval", every, least=0.01)
+        self._backlog = int(options.number("backlog", _BACKLOG))
+        self._most_bytes = options.number("max_mb", _MAX_MB) * 1e6
+        suffix = options.text("suffix").lower()
+        self._suffixes = (suffix,) if suffix else file_suffixes()
+        self._decoder = Decoder(spec, options.resize("none"))
+        self._order = NameClock(spec.time_format)
+        self._known: set[tuple[str, str]] | None = None
+
+    def arrivals(self, stop: threading.Event) -> Iterator[Arrival]:
+        """Yield what is new until `stop`; see the protocol."""
+        backoff = Backoff()
+        while not stop.is_set():
+            failure = yield from self._turn(stop)
+            if failure is None:
+                self.health.up()
+                backoff.reset()
+                stop.wait(self._interval_s * random.uniform(0.9, 1.1))  # noqa: S311
+            else:
+                self.health.down(failure)
+                backoff.wait(stop)
+
+    def _turn(self, stop: threading.Event) -> Generator[Arrival, None, str | None]:
+        """List once and read what is new; returns why that failed."""
+        try:
+            listed = self._listed()
+        except Exception as error:  # each cloud's library has errors of its own
+            return _reason(error)
+        seen = {(found.key, found.tag) for found in listed}
+        if self._known is None:
+            older = listed[: max(len(listed) - self._backlog, 0)]
+            self._known = {(found.key, found.tag) for found in older}
+        self._known &= seen
+        for found in listed:
+            if stop.is_set():
+                return None
+            if (found.key, found.tag) in self._known:
+                continue
+            try:
+                content = self._content(found)
+            except FileNotFoundError:
+                continue  # deleted since
+            except Exception as error:  # as above
+                return _reason(error)
+            self.health.up()
+            self._known.add((found.key, found.tag))
+            for item in self._items(found, content):
+                yield Arrival.now(item)
+        return None
+
+    def _content(self, found: _Object) -> bytes | None:
+        """Its bytes; None where there are too many."""
+        if found.size > self._most_bytes:
+            return None
+        return bytes(self._files.cat_file(found.key))
+
+    def _items(self, found: _Object, content: bytes | None) -> list[Frame] | list[BadFrame]:
+        if content is None:
+            most = f"at most {self._most_bytes / 1e6:g} MB; try: --source-option max_mb=..."
+            return [BadFrame(found.name, f"{found.size} bytes; expected {most}")]
+        try:
+            return self._decoder.from_bytes(content, found.name, found.modified)
+        except FrameError as error:
+            return [BadFrame(found.name, str(error))]
+
+    def _listed(self) -> list[_Object]:
+        """The objects that may hold frames, oldest first."""
+        objects = []
+        for prefix in self._prefixes(datetime.now(timezone.utc)):
+            folder, _, rest = prefix.rpartition("/")
+            found = self._files.find(folder or prefix, detail=True, prefix=rest if folder else "")
+            objects += [_object(key, facts) for key, facts in found.items() if self._wanted(key)]
+        return sorted(objects, key=self._place)
+
+    def _prefixes(self, now: datetime) -> list[str]:
+        """The prefixes of this day (or hour) and of the one before."""
+        if "%" not in self._path:
+            return [self._path]
+        step = timedelta(hours=1) if re.search("%[HIM]", self._path) else timedelta(days=1)
+        return list(dict.fromkeys(at.strftime(self._path) for at in (now - step, now)))
+
+    def _wanted(self, key: str) -> bool:
+        name = PurePosixPath(key).name.lower()
+        return (
+            name.endswith(self._suffixes)
+            and not name.startswith(".")
+            and not name.endswith(_UNFINISHED)
+        )
+
+    def _place(self, found: _Object) -> tuple[datetime, str]:
+        try:
+            return self._order.time(Path(found.key), found.modified or EPOCH), found.key
+        except UsageError:
+            return found.modified or EPOCH, found.key
+
+
+def _object(key: str, facts: Mapping[str, Any]) -> _Object:
+    modified = next(
+        (facts[k] for k in ("LastModified", "last_modified", "updated", "mtime") if k in facts),
+        None,
+    )
+    if isinstance(modified, str):
+        modified = datetime.fromisoformat(modified.replace("Z", "+00:00"))
+    tags = (facts.get(k) for k in ("ETag", "etag", "content_md5", "md5Hash"))
+    size = int(facts.get("size") or 0)
+    tag = next((str(tag) for tag in tags if tag), f"{size} {modified}")
+    return _Object(key, tag, size, modified if isinstance(modified, datetime) else None)
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return without_credentials(text)
