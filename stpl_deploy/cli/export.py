@@ -19,7 +19,9 @@ GRAPHS: tuple[GraphName, ...] = ("step", "forecast", "rollout")
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Run directory, from `stpl-deploy train`.")],
+    run: Annotated[
+        Path, typer.Argument(help="Run directory, from `stpl-deploy train`; or pretrained:NAME.")
+    ],
     out: Annotated[Path, typer.Option(help="Bundle directory to make.")],
     engine: Annotated[str, typer.Option(help="What to build: onnx, trt or trt-rtx.")] = "onnx",
     data: Annotated[

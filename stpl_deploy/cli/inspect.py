@@ -24,7 +24,7 @@ def inspect(
 
     if (path / "manifest.json").is_file():
         _bundle(path, json)
-    elif (path / "recipe.toml").is_file():
+    elif (path / "recipe.toml").is_file() or str(path).startswith("pretrained:"):
         from stpl_deploy.cli.extras import import_from_here, needs
 
         import_from_here()

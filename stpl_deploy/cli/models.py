@@ -21,6 +21,7 @@ def models(
 
     with needs("train"):
         from stpl_train import catalogue
+        from stpl_train.pretrained import pretrained_names
 
     entries = catalogue.catalogue()
     if json:
@@ -40,4 +41,8 @@ def models(
         print(f"  {found.model}: {origin.title}, {origin.paper}; code: {origin.code}")
         if origin.printed:
             print(f"    parameters in print: {origin.printed}; {origin.remark}")
+    if names := pretrained_names():
+        print(
+            f"pretrained: {', '.join(names)}; stpl-deploy export pretrained:{names[0]} --out BUNDLE"
+        )
     print("next: stpl-deploy train --list, or --model WORD with any recipe")

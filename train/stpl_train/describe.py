@@ -25,7 +25,7 @@ def describe_run(path: Path) -> dict[str, Any]:
         + "x".join(str(side) for side in run.frame_shape),
         "data": recipe.data.source,
         "state": {name: tuple(tensor.shape[1:]) for name, tensor in state.items()},
-        **_origin(path, recipe),
+        **_origin(run.path, recipe),
     }
 
 

@@ -32,6 +32,7 @@ from stpl_deploy.files import atomic_file
 from stpl_deploy.grid import Grid
 from stpl_train.forecaster import FrameShape
 from stpl_train.models import ForecasterModule, build_model
+from stpl_train.pretrained import run_path
 from stpl_train.recipe import Recipe, parse_recipe
 
 RECIPE = "recipe.toml"
@@ -182,12 +183,13 @@ def save_validation(path: Path, frames: Array, observed: NDArray[np.bool_] | Non
 
 
 def open_run(path: Path) -> Run:
-    """Open a run directory.
+    """Open a run directory, or `pretrained:NAME`.
 
     Raises:
         RunError: it is not one.
         RecipeError: its recipe does not hold.
     """
+    path = run_path(path)
     file = path / RECIPE
     if not file.is_file():
         what = (

@@ -1,0 +1,40 @@
+"""Trained weights that come with the package: `pretrained:NAME` where a run directory is asked for.
+
+Each is a run: recipe, weights in half precision, a few held-out sequences to verify with, and
+ATTRIBUTION.md, which says what it was trained on and how it was judged.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from stpl_deploy.errors import RunError
+
+PREFIX = "pretrained:"
+
+
+def pretrained_names() -> list[str]:
+    """Those that there are."""
+    folder = Path(__file__).parent
+    return sorted(path.parent.name for path in folder.glob("*/recipe.toml"))
+
+
+def run_path(path: Path) -> Path:
+    """The directory behind `pretrained:NAME`; any other path as it is.
+
+    Raises:
+        RunError: no such name.
+    """
+    if not str(path).startswith(PREFIX):
+        return path
+    name = str(path).removeprefix(PREFIX)
+    names = pretrained_names()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+        raise RunError(
+            f"no pretrained model {name}",
+            expected=f"one of {', '.join(names) or 'none in this package'}",
+            fix=f"{PREFIX}{near[0]}" if near else "stpl-deploy train --list",
+        )
+    return Path(__file__).parent / name
