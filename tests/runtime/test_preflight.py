@@ -254,6 +254,15 @@ def test_abilities_say_what_each_flavour_can_do() -> None:
     assert "pip install 'stpl-deploy[trt-rtx]'" in bare_cpu["TensorRT-RTX"]  # builds without a GPU
 
 
+def test_inspect_says_how_a_forecast_is_made(
+    bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inspect(bundle.path, json=False)
+    shown = capsys.readouterr().out
+    for flavour in ("trt", "trt-rtx"):
+        assert f"{flavour}: a forecast is made by replays of the step plan or by the unr" in shown
+
+
 def test_the_checksum_is_of_the_bytes_that_are_returned(bundle: Bundle) -> None:
     spec = find_plan(bundle, "trt", "forecast", 1, HERE)
     data = read_plan(bundle, spec)
@@ -287,7 +296,9 @@ def test_a_plan_is_described_without_a_driver(
     inspect(path, json=False)
     assert "8 convolution, 4 cast" in capsys.readouterr().out
     inspect(bundle.path, json=False)
-    assert spec.file in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert spec.file in shown
+    assert "trt: a forecast is made by replays of the step plan\n" in shown
     alone = tmp_path / "alone.engine"
     alone.write_bytes(PLAN)
     with pytest.raises(BundleError, match=r"has no manifest.json beside it"):
