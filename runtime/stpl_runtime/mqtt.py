@@ -1,7 +1,8 @@
 """A connection to an MQTT broker, for the source and for the sink.
 
 Version 5 is tried first, since its messages may carry their time; a broker that does not speak it
-is asked for 3.1.1. The network is read by whoever calls `client.loop`: no thread of its own.
+is asked for 3.1.1 (option `version=3.1.1` begins there). The network is read by whoever calls
+`client.loop`: no thread of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from paho.mqtt.properties import Properties
     from paho.mqtt.reasoncodes import ReasonCode
 
-OPTIONS = ("ca", "cert", "key", "path", "password_env", "client_id")
+OPTIONS = ("ca", "cert", "key", "path", "password_env", "client_id", "version")
 """What both the source and the sink have."""
 PORTS = {"mqtt": 1883, "mqtts": 8883, "mqtt+ws": 80, "mqtt+wss": 443}
 """Scheme -> its usual port."""
@@ -96,9 +97,10 @@ class Broker:
             "certfile": options.text("cert") or None,
             "keyfile": options.text("key") or None,
         }
-        self._is_old = False
+        version = options.choice("version", ("5", "3.1.1", "auto"), "auto")
+        self._is_old = version == "3.1.1"
         """Whether it speaks 3.1.1 and not 5."""
-        self._was_there = False
+        self._is_known = version != "auto"
 
     def connect(self, session: Session, stop: threading.Event) -> Client:
         """A client that the broker has let in.
@@ -126,17 +128,17 @@ class Broker:
             spin(client, lambda: bool(answers), _TIMEOUT_S, stop, "no answer to CONNECT")
         except BrokerError:
             if not answers:
-                if not self._was_there:
+                if not self._is_known:
                     self._is_old = not self._is_old  # some close at a version they do not know
                 raise
         code = answers[0][1]
         if code.is_failure:
             close(client)
-            if code.value == _OTHER_VERSION and not self._is_old:
+            if code.value == _OTHER_VERSION and not (self._is_old or self._is_known):
                 self._is_old = True
                 return self.connect(session, stop)
             raise RefusedError(f"{self.host}:{self.port} refuses the connection", code)
-        self._was_there = True
+        self._is_known = True
         return client
 
     @property
