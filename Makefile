@@ -24,7 +24,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 # One process for each CPU (tests/conftest.py pins it there).
 PYTEST_FLAGS ?= -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: help venv venv-edge demo test test-all test-edge soak lint format bench wheel clean
+.PHONY: help venv venv-edge demo test test-all test-edge soak lint format bench recipes wheel clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,6 +75,9 @@ format: venv ## mend what ruff can mend
 bench: venv ## time full-size models on this machine; writes benchmarks/results/
 	$(BIN)/python benchmarks/arrival_to_nowcast.py
 	$(BIN)/python benchmarks/loader_throughput.py
+
+recipes: venv ## every recipe, narrowed: train, evaluate, export, verify (a quarter of an hour)
+	$(BIN)/python benchmarks/try_recipes.py
 
 wheel: venv ## build dist/*.whl
 	$(BIN)/python -m build --wheel

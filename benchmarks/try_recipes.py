@@ -55,7 +55,7 @@ def narrow(name: str, iterations: int, folder: Path, **training: Any) -> Recipe:
     """A shipped recipe with narrow layers and data that every machine has."""
     recipe = load_recipe(name)
     model = recipe.model.model_copy(update=NARROW[recipe.model.name])
-    keys = {"iterations": iterations, "batch": 2, "validate_every": iterations, "threads": 1}
+    keys = {"iterations": iterations, "batch": 1, "validate_every": iterations, "threads": 1}
     keys = {**keys, "checkpoint_every": iterations, "warmup": 0, **training}
     return recipe.model_copy(
         update={
