@@ -20,9 +20,10 @@ from PIL import Image
 
 from stpl_deploy.bundle import Bundle
 from stpl_deploy.codec import FrameCodec
-from stpl_deploy.errors import SourceLostError, UsageError
+from stpl_deploy.errors import UsageError
 from stpl_deploy.frames import Frame
 from stpl_runtime.engine import Session
+from stpl_runtime.health import HealthNow
 from stpl_runtime.ledger import Ledger
 from stpl_runtime.nowcaster import Nowcaster
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec, open_source
@@ -44,7 +45,7 @@ class Reader:
     def __init__(self, source: FolderSource) -> None:
         self.arrivals: list[Arrival] = []
         self.error: Exception | None = None
-        self._source = source
+        self.source = source
         self._stop = threading.Event()
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._read, daemon=True)
@@ -52,7 +53,7 @@ class Reader:
 
     def _read(self) -> None:
         try:
-            for arrival in self._source.arrivals(self._stop):
+            for arrival in self.source.arrivals(self._stop):
                 with self._changed:
                     self.arrivals.append(arrival)
                     self._changed.notify_all()
@@ -136,7 +137,7 @@ def test_what_is_there_comes_in_the_order_of_time_then_what_is_written(
 
 
 def test_names_that_are_not_frames_are_ignored(folder: Path, watch: Watch) -> None:
-    for name in (".hidden.npy", "x.npy.tmp", "x.npy.part", "notes.txt", "a.npz"):
+    for name in (".hidden.npy", "x.npy.tmp", "x.npy.part", "notes.txt", "a.npz.part"):
         (folder / name).write_bytes(b"not a frame")
     (folder / f"dir_{name_of(7)}").mkdir()
     reader = watch()
@@ -282,14 +283,76 @@ def test_frames_that_do_not_fit_are_bad(folder: Path, array: np.ndarray, reason:
     assert "expected" in item.reason
 
 
-def test_a_removed_folder_is_a_lost_source(folder: Path, watch: Watch) -> None:
+def test_a_folder_that_goes_away_is_waited_for(folder: Path, watch: Watch) -> None:
+    """As a mount does; also one that may not be read for a while."""
     np.save(folder / name_of(0), picture(0))
     reader = watch()
     reader.wait_for(1)
-    shutil.rmtree(folder)
-    error = reader.wait_for_error()
-    assert isinstance(error, SourceLostError)
-    assert str(folder) in str(error)
+    for n in (1, 2):
+        shutil.rmtree(folder)
+        now = wait_for_state(reader, "down")
+        assert str(folder) in now.reason
+        staged = folder.with_name(f"staged{n}")
+        staged.mkdir()
+        np.save(staged / name_of(n), picture(n))
+        back = time.monotonic()
+        staged.rename(folder)
+        np.testing.assert_array_equal(values(reader.wait_for(n + 1)[n]), picture(n))
+        sys.stderr.write(f"folder: {reader.arrivals[n].arrived - back:.2f} s after its return\n")
+    assert wait_for_state(reader, "up").reconnects == 2
+    np.save(folder / name_of(3), picture(3))
+    reader.wait_for(4)
+    if os.geteuid() != 0:
+        folder.chmod(0)
+        assert "Permission denied" in wait_for_state(reader, "down").reason
+        folder.chmod(0o700)
+        np.save(folder / name_of(4), picture(4))
+        reader.wait_for(5)
+
+
+def wait_for_state(reader: Reader, state: str) -> HealthNow:
+    deadline = time.monotonic() + 30
+    while (now := reader.source.health.now()).state != state:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return now
+
+
+def test_subfolders_where_asked_for(folder: Path, watch: Watch) -> None:
+    (folder / "20260131").mkdir()
+    (folder / ".cache").mkdir()
+    np.save(folder / "20260131" / name_of(0), picture(0))
+    np.save(folder / ".cache" / name_of(5), picture(5))
+    reader = watch(SourceSpec((1, 16, 16), FrameCodec(), options={"recursive": "yes"}))
+    reader.wait_for(1)
+    (folder / "20260201").mkdir()
+    np.save(folder / ".cache" / name_of(6), picture(6))
+    np.save(folder / "20260201" / name_of(1), picture(1))
+    np.save(folder / name_of(2), picture(2))
+    items = reader.wait_for(3)
+    assert {item.source_id for item in items} == {name_of(n) for n in range(3)}
+
+
+def test_files_of_a_reader_with_many_frames_in_one(folder: Path, watch: Watch) -> None:
+    pytest.importorskip("netCDF4")
+    xarray = pytest.importorskip("xarray")
+    reader = watch()
+    for first in (0, 2):
+        times = np.array([slot_time(first + n).replace(tzinfo=None) for n in (0, 1)], "M8[ns]")
+        frames = np.stack([picture(first + n)[0] for n in (0, 1)])
+        array = xarray.DataArray(frames, dims=("time", "y", "x"), coords={"time": times})
+        array.attrs["units"] = "1"
+        array.to_dataset(name="grey").to_netcdf(folder / f"a{first}.nc.part")
+        (folder / f"a{first}.nc.part").rename(folder / f"a{first}.nc")
+        reader.wait_for(first + 2)
+    (folder / "b.nc").write_bytes((folder / "a0.nc").read_bytes()[:-2000])
+    bad = reader.wait_for(5)[4]
+    assert isinstance(bad, BadFrame)
+    assert bad.reason.startswith("b.nc cannot be read as netcdf")
+    for n, item in enumerate(reader.items[:4]):
+        assert isinstance(item, Frame)
+        assert item.valid_time == slot_time(n)
+        np.testing.assert_array_equal(item.data, picture(n))
 
 
 def test_a_folder_that_is_replaced_is_watched_on(folder: Path, watch: Watch) -> None:

@@ -1,9 +1,10 @@
-"""A watched folder: one .npy or .png file is one frame.
+"""A watched folder, of any files that the readers read; one file holds one frame or many.
 
 A file that decodes is whole and arrives at once (so does an atomic rename). One that does not may
 still be growing: it is tried again at each change, and is bad once it has not changed for a while.
 A file that is overwritten later arrives again. The kernel's events say when to look, and every two
 seconds or so the folder is listed, since events get lost (and network file systems send none).
+A folder that goes away while it is watched, such as a mount, is waited for.
 """
 
 from __future__ import annotations
@@ -12,17 +13,23 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
 import watchfiles
 
-from stpl_deploy.errors import FrameError, SourceLostError, UsageError
-from stpl_deploy.frames import FRAME_SUFFIXES, Frame, as_frame, physical_values, read_array
+from stpl_deploy.errors import FrameError, UsageError
+from stpl_deploy.frames import FRAME_SUFFIXES, Frame
+from stpl_deploy.readers.registry import load_reader
+from stpl_runtime.decoding import Decoder, file_suffixes
 from stpl_runtime.health import Health
+from stpl_runtime.options import Options
+from stpl_runtime.reconnect import Backoff
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec
 from stpl_runtime.timing import EPOCH, NameClock
+
+OPTIONS = ("recursive", "resize")
 
 _TICK_MS = 100
 _GROUP_MS, _STEP_MS = 50, 5
@@ -43,15 +50,21 @@ def open_source(rest: str, spec: SourceSpec) -> FolderSource:
     return FolderSource(Path(rest.removeprefix("//")), spec)
 
 
-def frame_files(folder: Path) -> list[Path]:
+def frame_files(
+    folder: Path, suffixes: tuple[str, ...] = FRAME_SUFFIXES, *, recursive: bool = False
+) -> list[Path]:
     """The files of `folder` that may hold a frame, in no order.
+
+    Args:
+        folder: where to look.
+        suffixes: the ends of their names.
+        recursive: in its subfolders too.
 
     Raises:
         UsageError: it is missing, not a folder or may not be read.
     """
     try:
-        with os.scandir(folder) as listing:
-            return [folder / item.name for item in listing if _is_frame_name(item.name)]
+        return list(_listing(folder, suffixes, recursive))
     except FileNotFoundError:
         found = f"no folder {folder}"
     except NotADirectoryError:
@@ -60,13 +73,26 @@ def frame_files(folder: Path) -> list[Path]:
         found = f"{folder} cannot be read: {error.strerror}"
     raise UsageError(
         found,
-        expected=f"a folder of {' or '.join(FRAME_SUFFIXES)} frames",
+        expected=f"a folder of {' or '.join(FRAME_SUFFIXES)} frames, or of others that are known",
         fix="check the path and your rights",
     )
 
 
-def _is_frame_name(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(FRAME_SUFFIXES)
+def _listing(folder: Path, suffixes: tuple[str, ...], recursive: bool) -> Iterator[Path]:
+    with os.scandir(folder) as listing:
+        for item in listing:
+            if recursive and item.is_dir() and not item.name.startswith("."):
+                yield from _listing(folder / item.name, suffixes, recursive)
+            elif _may_be_frame(item.name, suffixes):
+                yield folder / item.name
+
+
+def _may_be_frame(name: str, suffixes: tuple[str, ...]) -> bool:
+    return not name.startswith(".") and name.lower().endswith(suffixes)
+
+
+class _GoneError(Exception):
+    """The folder is not there, or may not be read any more."""
 
 
 class FolderSource:
@@ -93,21 +119,42 @@ class FolderSource:
             force_polling: compare listings instead of waiting for events; None asks
                 watchfiles, which also reads WATCHFILES_FORCE_POLLING.
         """
+        options = Options("folder", spec.options, OPTIONS)
+        self._recursive = options.flag("recursive")
+        self._decoder = Decoder(spec, options.resize("none"))
         frame_files(path)
         self.path, self.name = path, f"folder:{path}"
         self.health = Health()
-        self._spec, self._settle_s, self._rescan_s = spec, settle_s, rescan_s
+        self._settle_s, self._rescan_s = settle_s, rescan_s
         self._polls = force_polling
-        self._clock = NameClock(spec.time_format, spec.cadence_s, mtime=spec.mtime)
+        chosen = load_reader(spec.reader).SUFFIXES if spec.reader else ()
+        self._suffixes = chosen or file_suffixes()
+        self._order_clock = NameClock(spec.time_format, spec.cadence_s, mtime=spec.mtime)
         self._known: set[int] = set()  # hashes of (name, signature): seen, and done with
         self._unripe: dict[Path, tuple[_Signature, float]] = {}  # undecodable since when
 
     def arrivals(self, stop: threading.Event) -> Iterator[Arrival]:
         """Yield what is there in the order of time, then what comes; see the protocol."""
-        self.health.up()
-        yield from self._look_at(self._listed())
+        backoff = Backoff()
         while not stop.is_set():
+            gone = yield from self._while_there(stop, backoff)
+            if gone is not None:
+                self.health.down(str(gone))
+                backoff.wait(stop)
+
+    def _while_there(
+        self, stop: threading.Event, backoff: Backoff
+    ) -> Generator[Arrival, None, _GoneError | None]:
+        """List and watch; returns why that ended where the folder is gone."""
+        try:
+            new = self._listed()
+            self.health.up()
+            backoff.reset()
+            yield from self._look_at(new)
             yield from self._watch(stop)
+        except _GoneError as error:
+            return error
+        return None
 
     def _watch(self, stop: threading.Event) -> Iterator[Arrival]:
         """Watch until `stop`, or until another folder stands in this one's place."""
@@ -124,12 +171,12 @@ class FolderSource:
                 stop_event=stop,
                 force_polling=self._polls,
                 poll_delay_ms=_TICK_MS,
-                recursive=False,
+                recursive=self._recursive,
             ):
                 if self._inode() != inode:
                     return
                 touched = {Path(name) for change, name in changes if change.name != "deleted"}
-                yield from self._look_at(p for p in touched if _is_frame_name(p.name))
+                yield from self._look_at(p for p in touched if self._may_be_frame(p))
                 yield from self._look_at(list(self._unripe))
                 if time.monotonic() >= next_scan:
                     began = time.monotonic()
@@ -139,25 +186,27 @@ class FolderSource:
         except (OSError, RuntimeError) as error:  # no watch to be had: its limit, or no folder
             self._inode()  # says so where the folder is gone
             if self._polls:
-                raise SourceLostError(f"{self.path} cannot be watched: {error}") from error
+                raise _GoneError(f"{self.path} cannot be watched: {error}") from error
             self._polls = True
 
     def _inode(self) -> int:
         try:
             return self.path.stat().st_ino
         except OSError as error:
-            raise SourceLostError(
-                f"{self.path} went away: {error.strerror}",
-                expected="the folder that is watched",
-                fix="make it again and restart",
-            ) from error
+            raise _GoneError(f"{self.path} went away: {error.strerror}") from error
+
+    def _may_be_frame(self, path: Path) -> bool:
+        """Whether a file that an event names would be listed too."""
+        inner = path.relative_to(self.path).parts[:-1] if path.is_relative_to(self.path) else ()
+        hidden = any(part.startswith(".") for part in inner)
+        return not hidden and _may_be_frame(path.name, self._suffixes)
 
     def _listed(self) -> list[Path]:
         """What is new in the folder; forgets files that are no longer there."""
         try:
-            files = frame_files(self.path)
+            files = frame_files(self.path, self._suffixes, recursive=self._recursive)
         except UsageError as error:
-            raise SourceLostError(f"{self.path} went away: {error.found}") from error
+            raise _GoneError(error.found) from error
         current: set[int] = set()
         new = []
         for path in files:
@@ -178,42 +227,36 @@ class FolderSource:
             if signature is None:
                 self._unripe.pop(path, None)
             elif hash((path.name, signature)) not in self._known:
-                item = self._decode(path, signature)
-                if item is not None:
+                items = self._decode(path, signature)
+                if items:
                     self._known.add(hash((path.name, signature)))
                     self._unripe.pop(path, None)
-                    yield Arrival.now(item)
+                    yield from map(Arrival.now, items)
 
     def _order(self, path: Path) -> tuple[datetime, str]:
         try:
-            return self._clock.time(path), path.name
-        except (FrameError, OSError):
+            return self._order_clock.time(path), path.name
+        except (UsageError, OSError):  # told when it is decoded, where its content says nothing
             return EPOCH, path.name
 
-    def _decode(self, path: Path, signature: _Signature) -> Frame | BadFrame | None:
-        """The frame in `path`; None where it may not be whole yet."""
+    def _decode(self, path: Path, signature: _Signature) -> list[Frame] | list[BadFrame]:
+        """The frames in `path`; none where it may not be whole yet."""
         since = self._unripe.get(path)
         left_alone = since is not None and since[0] == signature
         if left_alone and since is not None and time.monotonic() - since[1] < self._settle_s:
-            return None
+            return []
         try:
-            array = read_array(path)
-        except Exception as error:  # a decoder's own errors on broken bytes are of many kinds
-            if left_alone:
-                return BadFrame(path.name, _first_line(error))
-            self._unripe[path] = (signature, time.monotonic())
-            return None
-        if _signature(path) != signature:
-            return None  # changed under our eyes; the event for that is on its way
-        try:
-            values = physical_values(
-                as_frame(array, self._spec.shape, path.name), self._spec.codec, path.name
-            )
-            return Frame(self._clock.time(path), values, source_id=path.name)
+            frames = self._decoder.from_file(path)
         except FrameError as error:
-            return BadFrame(path.name, str(error))
+            if left_alone:
+                return [BadFrame(path.name, str(error))]
+            self._unripe[path] = (signature, time.monotonic())
+            return []
         except OSError:
-            return None  # gone before its modification time was read
+            return []  # gone before its modification time was read
+        if _signature(path) != signature:
+            return []  # changed under our eyes; the event for that is on its way
+        return frames
 
 
 def _signature(path: Path) -> _Signature | None:
@@ -225,7 +268,3 @@ def _signature(path: Path) -> _Signature | None:
     if not stat.S_ISREG(found.st_mode):
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
