@@ -175,6 +175,13 @@ class LiveSkill:
                 alarm=None if one.alarm is None else one.alarm.now,
             )
 
+    def all(self) -> dict[str, SkillNow]:
+        """The skill of every stream that made a nowcast."""
+        with self._lock:
+            names = list(self._streams)
+        every = {name: self.now(name) for name in names}
+        return {name: skill for name, skill in every.items() if skill is not None}
+
     @property
     def alarms(self) -> dict[str, AlarmNow]:
         """The alarms of all streams that have one."""

@@ -102,6 +102,10 @@ class Stream:
         """End `run` soon; may be called from any thread or a signal handler."""
         self._alone.stop()
 
+    def wait_for_stop(self) -> None:
+        """Return once `stop` was called."""
+        self._alone.wait_for_stop()
+
     def run(
         self, *, max_nowcasts: int | None = None, idle_timeout_s: float | None = None
     ) -> StreamReport:
@@ -301,6 +305,11 @@ class Streams:
         """End `run` soon; may be called from any thread or a signal handler."""
         self._stop.set()
         self._wake.set()
+
+    def wait_for_stop(self) -> None:
+        """Return once `stop` was called."""
+        while not self._stop.is_set():  # a handler of signals may call it at any moment
+            time.sleep(_WAIT_S)
 
     def run(
         self, *, max_nowcasts: int | None = None, idle_timeout_s: float | None = None

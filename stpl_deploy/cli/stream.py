@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import typer
-
-from stpl_deploy.cli import streaming
-from stpl_deploy.errors import StplError
+from stpl_deploy.cli import streaming, watching
 
 if TYPE_CHECKING:
     from stpl_runtime.report import StreamReport, StreamsReport
@@ -39,6 +36,15 @@ def stream(
     keep_age: streaming.KeepAge = None,
     max_nowcasts: streaming.MaxNowcasts = None,
     idle_timeout: streaming.IdleTimeout = None,
+    no_skill: watching.NoSkill = False,
+    thresholds: watching.Thresholds = None,
+    skill_window: watching.SkillWindow = watching.WINDOW,
+    alarm: watching.AlarmAfter = None,
+    page: watching.PageFlag = False,
+    host: watching.Host = watching.HOST,
+    port: watching.Port = watching.PORT,
+    token_file: watching.TokenFile = None,
+    stale_after: watching.StaleAfter = None,
     json: streaming.Json = False,
 ) -> None:
     """Watch a source and write a nowcast for each new frame; Ctrl-C ends it (exit code 0)."""
@@ -67,33 +73,27 @@ def stream(
         keep=keep,
         keep_age=keep_age,
     )
-    from stpl_deploy.cli.output import say
-    from stpl_runtime.stream import stop_on_signals
-
-    opened = streaming.open_stream(options)
-    running = opened.stream
-    try:
-        with stop_on_signals(running):
-            for line in opened.notes:
-                say(line)
-            if not options.sinks:
-                say("no --sink: nowcasts are only counted; try: --sink png:out")
-            running.run(max_nowcasts=max_nowcasts, idle_timeout_s=idle_timeout)
-    except StplError:
-        _print(running.report(), json)
-        raise
-    report = running.report()
-    _print(report, json)
-    if report.exit_code:
-        raise typer.Exit(report.exit_code)
+    watching.run(
+        watching.RunOptions(
+            stream=options,
+            no_skill=no_skill,
+            thresholds=thresholds,
+            skill_window=skill_window,
+            alarm=alarm,
+            page=page,
+            host=host,
+            port=port,
+            token_file=token_file,
+            stale_after=stale_after,
+            max_nowcasts=max_nowcasts,
+            idle_timeout=idle_timeout,
+            json=json,
+        )
+    )
 
 
-def _print(report: StreamReport | StreamsReport, json: bool) -> None:
-    if json:
-        from stpl_deploy.cli.output import print_json
-
-        print_json(report.as_json())
-        return
+def print_report(report: StreamReport | StreamsReport) -> None:
+    """Print what a stream did, or several."""
     print(f"ended: {report.ended}")
     from stpl_runtime.report import StreamReport
     from stpl_runtime.status import counts_text

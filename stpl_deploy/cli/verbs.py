@@ -18,6 +18,7 @@ VERBS = (
     "bench",
     "predict",
     "stream",
+    "serve",
     "inspect",
     "parts",
     "models",

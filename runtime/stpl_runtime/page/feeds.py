@@ -1,0 +1,53 @@
+"""Running streams as the page asks them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+
+from stpl_runtime.health import HealthNow
+from stpl_runtime.page.hub import Numbers
+from stpl_runtime.stream import Stream
+
+_FRESH_S = 0.2
+"""Pages that ask within so many seconds are told the same."""
+
+
+class StreamFeed:
+    """One stream; keeps `stpl_runtime.page.hub.Feed`."""
+
+    def __init__(self, stream: Stream) -> None:
+        """Ask `stream`."""
+        self._stream = stream
+        self.name = stream.name
+        self.source = stream.source.name
+        self._known: tuple[float, Numbers] | None = None
+
+    def health(self) -> HealthNow:
+        """See `Feed`."""
+        return self._stream.source.health.now()
+
+    def numbers(self) -> Numbers:
+        """See `Feed`."""
+        known = self._known
+        if known is not None and monotonic() - known[0] < _FRESH_S:
+            return known[1]
+        report = self._stream.report()
+        numbers = Numbers(
+            counts=report.counts,
+            nowcasts=report.nowcasts,
+            skipped=report.skipped,
+            incomplete=report.incomplete,
+            not_finite=report.not_finite,
+            prewarmed=report.prewarmed,
+            standing_in=report.stand_ins,
+            gaps=report.gaps,
+            sinks={name: (one.failed, one.dropped) for name, one in report.sinks.items()},
+        )
+        self._known = (monotonic(), numbers)
+        return numbers
+
+
+def feeds_of(streams: Sequence[Stream]) -> list[StreamFeed]:
+    """Each of them."""
+    return [StreamFeed(stream) for stream in streams]

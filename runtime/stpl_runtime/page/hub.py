@@ -1,0 +1,264 @@
+"""Where the stream's thread and the page's readers meet: told of everything, asked for facts."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from time import monotonic
+from typing import Any, Protocol
+
+from stpl_deploy import __version__
+from stpl_deploy.frames import Frame
+from stpl_runtime.health import HealthNow
+from stpl_runtime.ledger import Counts
+from stpl_runtime.nowcast import Nowcast
+from stpl_runtime.page.shown import Look, Shown
+from stpl_runtime.page.verdict import Verdict as Judged
+from stpl_runtime.page.verdict import judge, stale_after_s, worst
+from stpl_runtime.skill import LiveSkill, Verified
+from stpl_runtime.window import Verdict
+
+_PROBLEMS = 30
+"""Lines that the page shows."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What a stream counted so far."""
+
+    counts: Counts
+    nowcasts: int
+    skipped: int
+    incomplete: int
+    not_finite: int
+    prewarmed: int
+    standing_in: int
+    """Nowcasts that depend on a frame that was not observed."""
+    gaps: int
+    """Times that the window started anew."""
+    sinks: Mapping[str, tuple[int, int]]
+    """Sink -> nowcasts that it could not write, and that it was too slow for."""
+
+
+class Feed(Protocol):
+    """One stream as the page asks it; any thread may."""
+
+    name: str
+    """Empty where there is one."""
+    source: str
+    """What its source is called, without credentials."""
+
+    def health(self) -> HealthNow:
+        """Of its source."""
+        ...
+
+    def numbers(self) -> Numbers:
+        """Of its frames and nowcasts."""
+        ...
+
+
+class Hub:
+    """A watcher that keeps what the page shows."""
+
+    def __init__(
+        self,
+        look: Look,
+        feeds: Sequence[Feed],
+        skill: LiveSkill,
+        *,
+        cadence_s: float | None = None,
+        stale_s: float | None = None,
+        missed: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """Start with nothing to show.
+
+        Args:
+            look: of all streams: they share a bundle.
+            feeds: the streams, in the order in which the page lists them.
+            skill: asked for scores; its `listen` should be `verified`.
+            cadence_s: stated; None: nowcasts tell it.
+            stale_s: seconds without a frame after which a stream is stale; None: 3 cadences.
+            missed: events that those who watch had no time for.
+        """
+        self.look, self.skill = look, skill
+        self.feeds = {feed.name: feed for feed in feeds}
+        self.shown = {feed.name: Shown(look) for feed in feeds}
+        self.run = secrets.token_hex(4)
+        """Differs for each start, so that no browser mixes up two."""
+        self.started = datetime.now(timezone.utc)
+        self.missed = missed
+        self.ended = ""
+        """Why the stream ended; empty while it runs."""
+        self._cadence_s, self._stale_s = cadence_s, stale_s
+        self._problems: deque[tuple[datetime, str]] = deque(maxlen=_PROBLEMS)
+        self._failures: dict[str, Mapping[str, tuple[int, int]]] = {}
+        self._failing: dict[str, tuple[str, ...]] = {}
+        self._lock = threading.Lock()
+        self._facts: dict[str, tuple[int, bytes]] = {}
+        self._version = 0
+
+    @property
+    def names(self) -> list[str]:
+        """The streams, in their order."""
+        return list(self.feeds)
+
+    def frame(self, frame: Frame, verdict: Verdict, stream: str) -> None:
+        """See `Watcher`."""
+        shown = self.shown.get(stream)
+        if shown is not None:
+            shown.frame(frame, verdict, datetime.now(timezone.utc))
+
+    def nowcast(self, nowcast: Nowcast) -> None:
+        """See `Watcher`."""
+        shown = self.shown.get(nowcast.stream)
+        if shown is None:
+            return
+        shown.nowcast(nowcast)
+        name, sinks = nowcast.stream, self.feeds[nowcast.stream].numbers().sinks
+        before = self._failures.get(name, {})
+        self._failing[name] = tuple(
+            sink for sink, counts in sinks.items() if sum(counts) > sum(before.get(sink, (0, 0)))
+        )
+        self._failures[name] = sinks
+
+    def problem(self, line: str) -> None:
+        """See `Watcher`."""
+        with self._lock:
+            self._problems.append((datetime.now(timezone.utc), line))
+            self._version += 1
+
+    def verified(self, verified: Verified) -> None:
+        """A frame was compared with what had been forecast of it."""
+        shown = self.shown.get(verified.stream)
+        if shown is not None:
+            shown.verified(verified)
+
+    def judged(self, name: str) -> Judged:
+        """How a stream is."""
+        shown, alarm = self.shown[name], self.skill.alarms.get(name)
+        latest = shown.latest
+        return judge(
+            self.health(name),
+            arrival_age_s=self.arrival_age_s(name),
+            stale_s=stale_after_s(self._stale_s, self.cadence_s(name)),
+            alarm=alarm is not None and alarm.standing,
+            stand_ins=0 if latest is None else sum(map(bool, latest.stand_ins)),
+            failing=self._failing.get(name, ()),
+        )
+
+    def health(self, name: str) -> HealthNow:
+        """Of a stream's source; `ended` once the whole stream did."""
+        now = self.feeds[name].health()
+        return HealthNow("ended", now.since, "", now.reconnects) if self.ended else now
+
+    def cadence_s(self, name: str) -> float | None:
+        """Seconds between a stream's frames; None where it is not known yet."""
+        latest = self.shown[name].latest
+        return self._cadence_s if latest is None else latest.cadence_s
+
+    def arrival_age_s(self, name: str) -> float | None:
+        """Seconds since a stream's newest frame came; None: none did."""
+        arrived = self.shown[name].arrived
+        return None if arrived is None else monotonic() - arrived.seen
+
+    def version(self, name: str) -> tuple[int, int]:
+        """Changes whenever `facts` do."""
+        return self.shown[name].version, self._version
+
+    def hello(self) -> bytes:
+        """What does not change, as JSON."""
+        return _json(
+            {
+                "run": self.run,
+                "version": __version__,
+                "started": self.started.isoformat(),
+                "streams": [
+                    {"name": name, "source": feed.source} for name, feed in self.feeds.items()
+                ],
+                "look": self.look.as_json(),
+                "thresholds": [f"{threshold:g}" for threshold in self.skill.thresholds],
+            }
+        )
+
+    def facts(self, name: str) -> bytes:
+        """What is shown of a stream, as JSON."""
+        version = hash(self.version(name))
+        known = self._facts.get(name)
+        if known is not None and known[0] == version:
+            return known[1]
+        skill = self.skill.now(name)
+        root = f"pictures/{self.run}/{self.names.index(name)}/"
+        with self._lock:
+            problems = [(at.isoformat(), line) for at, line in self._problems]
+        made = _json(
+            {
+                "stream": name,
+                **self.shown[name].facts(root),
+                "skill": None if skill is None else skill.as_json(),
+                "problems": [{"time": at, "line": line} for at, line in reversed(problems)],
+            }
+        )
+        self._facts[name] = (version, made)
+        return made
+
+    def pulse(self) -> dict[str, Any]:
+        """What changes with time alone: states, ages and counts of all streams."""
+        return {
+            "now": datetime.now(timezone.utc).isoformat(),
+            "run": self.run,
+            "ended": self.ended,
+            "status": worst([self.judged(name) for name in self.feeds]),
+            "streams": {name: self._pulse(name) for name in self.feeds},
+        }
+
+    def _pulse(self, name: str) -> dict[str, Any]:
+        health, numbers, judged = self.health(name), self.feeds[name].numbers(), self.judged(name)
+        arrived, counts = self.shown[name].arrived, numbers.counts
+        return {
+            "status": judged.word,
+            "reasons": judged.reasons,
+            "source": {
+                "state": health.state,
+                "since": health.since.isoformat(),
+                "reason": health.reason,
+                "reconnects": health.reconnects,
+            },
+            "frame": None
+            if arrived is None
+            else {
+                "valid_time": arrived.valid_time.isoformat(),
+                "lag_s": round(arrived.lag_s, 3),
+                "arrived_s_ago": round(monotonic() - arrived.seen, 3),
+            },
+            "counts": {
+                fate: getattr(counts, fate)
+                for fate in ("received", "used", "late", "duplicate", "dropped", "bad", "pending")
+            },
+            "gaps": numbers.gaps,
+            "nowcasts": {
+                "made": numbers.nowcasts,
+                "skipped": numbers.skipped,
+                "incomplete": numbers.incomplete,
+                "not_finite": numbers.not_finite,
+                "standing_in": numbers.standing_in,
+                "ahead": numbers.prewarmed,
+            },
+        }
+
+
+def _json(document: Any) -> bytes:
+    return json.dumps(finite(document), separators=(",", ":")).encode()
+
+
+def finite(value: Any) -> Any:
+    """The same with None for numbers that JSON does not have."""
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,153 @@
+"""All that watches a stream, put together: scores, alarm, page and its server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stpl_runtime.aside import Aside
+from stpl_runtime.skill import WINDOW, LiveSkill, Verified
+
+if TYPE_CHECKING:
+    import socket
+
+    from stpl_deploy.bundle import Manifest
+    from stpl_runtime.page.hub import Hub
+    from stpl_runtime.page.server import PageServer
+    from stpl_runtime.stream import Stream
+
+
+@dataclass(frozen=True)
+class WatchOptions:
+    """What is asked for; see the options of `stpl-deploy serve`."""
+
+    skill: bool = True
+    thresholds: Sequence[float] | None = None
+    window: int = WINDOW
+    alarm: int | None = None
+    page: bool = False
+    host: str = "127.0.0.1"
+    port: int = 8765
+    token_file: Path | None = None
+    stale_s: float | None = None
+
+
+class Watch:
+    """Give `watchers` to the stream, `attach` it, then use this as a context manager.
+
+    The port is taken and the page's libraries are looked for when this is made: before a bundle is
+    opened and an engine warms up.
+    """
+
+    def __init__(self, options: WatchOptions) -> None:
+        """Take the port, where there is a page.
+
+        Raises:
+            StplError: no such host, a port in use, a bad token, or the extra `page` is missing.
+        """
+        self.options = options
+        self.aside = Aside()
+        self.watchers = [self.aside] if options.skill or options.page else []
+        self.skill: LiveSkill | None = None
+        self.hub: Hub | None = None
+        self.server: PageServer | None = None
+        self.notes: list[str] = []
+        """Lines for the person who starts it; complete once a stream is attached."""
+        self._socket: socket.socket | None = None
+        if options.page:
+            from stpl_runtime.page import server
+
+            server.check_installed()
+            self._socket = server.listen(options.host, options.port)
+            loopback = server.is_loopback(self._socket)
+            self._access, self._given_by = server.page_access(loopback, options.token_file)
+
+    def attach(
+        self, streams: Sequence[Stream], manifest: Manifest, cadence_s: float | None
+    ) -> None:
+        """Watch these streams.
+
+        Args:
+            streams: made with `watchers`; not running yet.
+            manifest: of their bundle.
+            cadence_s: stated; None: it is to be learned.
+        """
+        if not self.watchers:
+            return
+
+        def verified(found: Verified) -> None:
+            if self.hub is not None:
+                self.hub.verified(found)
+
+        self.skill = LiveSkill(
+            manifest.codec,
+            self.options.thresholds,
+            window=self.options.window,
+            alarm=self.options.alarm,
+            tell=streams[0].tell,
+            listen=verified,
+        )
+        if self._socket is None:
+            self.aside.watchers = [self.skill]
+            return
+        from stpl_runtime.page.feeds import feeds_of
+        from stpl_runtime.page.hub import Hub
+        from stpl_runtime.page.server import PageServer
+        from stpl_runtime.page.shown import Look
+
+        codec = manifest.codec
+        look = Look(
+            model=manifest.model.name,
+            quantity=codec.quantity,
+            units=codec.units,
+            low=codec.low,
+            high=codec.high,
+            context=manifest.context,
+            horizon=streams[0].nowcaster.horizon,
+            shape=manifest.frame,
+        )
+        self.hub = Hub(
+            look,
+            feeds_of(streams),
+            self.skill,
+            cadence_s=cadence_s,
+            stale_s=self.options.stale_s,
+            missed=lambda: self.aside.missed,
+        )
+        self.aside.watchers = [self.hub, self.skill]
+        self.server = PageServer(self.hub, self._socket, self._access)
+        self.notes.append(self._where(self.server.url))
+
+    def __enter__(self) -> Watch:
+        """Start watching, and the page."""
+        if self.watchers:
+            self.aside.start()
+        if self.server is not None:
+            self.server.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """End the page, and score what waits."""
+        if self.server is not None:
+            self.server.stop()
+        if self.watchers:
+            self.aside.close()
+
+    def close(self) -> None:
+        """Give the port back, where watching never began."""
+        if self._socket is not None:
+            self._socket.close()
+
+    def ended(self, why: str) -> None:
+        """The stream came to its end; the page goes on showing what there was."""
+        if self.hub is not None:
+            self.aside.drain()
+            self.hub.ended = why
+
+    def _where(self, url: str) -> str:
+        """The line that says where the page is; a token of our own making is in its address."""
+        if self._given_by == "made":
+            return f"page: {url}?token={self._access.token}"
+        return f"page: {url}" + (f" (token: {self._given_by})" if self._given_by else "")
