@@ -328,24 +328,30 @@ def test_stream_says_that_an_index_needs_a_cadence(
     assert "received 5 = 5 used" in stdout
 
 
-def test_stream_ends_when_its_folder_goes(
+def test_stream_waits_for_its_folder_that_went_away(
     cli: Cli, bundle: Bundle, folder: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
+    out, staged = tmp_path / "out", tmp_path / "staged"
+    staged.mkdir()
+    np.save(staged / f"r{slot_time(6):%Y%m%d%H%M}.npy", picture(6))
     script = """
-import shutil, sys, time
+import os, shutil, sys, time
 from pathlib import Path
+folder, out, staged = map(Path, sys.argv[1:])
 deadline = time.monotonic() + 60
-while not list(Path(sys.argv[2]).glob("*.npz")) and time.monotonic() < deadline:
+while not list(out.glob("*.npz")) and time.monotonic() < deadline:
     time.sleep(0.01)
-shutil.rmtree(sys.argv[1])
+shutil.rmtree(folder)
+time.sleep(0.5)
+staged.rename(folder)
 """
-    remover = subprocess.Popen([sys.executable, "-c", script, folder, out])
-    code, stdout, err = cli("stream", bundle.path, folder, "--sink", f"npz:{out}", "--json")
+    remover = subprocess.Popen([sys.executable, "-c", script, folder, out, staged])
+    words = ("--sink", f"npz:{out}", "--idle-timeout", 4, "--json")
+    code, stdout, err = cli("stream", bundle.path, folder, *words)
     assert remover.wait(timeout=30) == 0
-    assert code == 5
+    assert code == 0
     assert "went away" in err
-    assert json.loads(stdout)["counts"]["used"] == 6  # the summary is there all the same
+    assert json.loads(stdout)["counts"]["used"] == 7
 
 
 LIMITED = """
