@@ -43,14 +43,21 @@ p, figcaption, summary { color: var(--soft); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .15rem .7rem; border-bottom: 1px solid var(--line); text-align: right; }
 th:first-child, td:first-child { text-align: left; } td.best { font-weight: 650; }
+.means td:first-child { min-width: 11rem; }
 .wide { overflow-x: auto; } .curves { display: flex; flex-wrap: wrap; gap: 1rem; }
-figure { margin: 0; } .curves svg { width: 22rem; height: auto; color: var(--ink); }
-.strip td { border: 0; padding: 2px; text-align: center; } .strip img { display: block;
-  image-rendering: pixelated; border: 1px solid var(--line); }
-.strip td:first-child { padding-right: .7rem; }
+figure { margin: 0; } .curves svg { width: 22rem; max-width: 100%; height: auto;
+  color: var(--ink); }
+.strip td { border: 0; padding: 1px; text-align: center; } .strip img { display: block;
+  width: clamp(4.5rem, calc((min(100vw, 74rem) - 10rem) / var(--n)), 10rem); height: auto;
+  image-rendering: pixelated;
+  border: 1px solid var(--line); }
+.strip td:first-child { padding-right: .7rem; position: sticky; left: 0;
+  background: var(--paper); }
 .key span { display: inline-block; margin-right: .9rem; white-space: nowrap; }
 .key i { display: inline-block; width: 1.1em; height: 1.1em; margin-right: .35em;
   vertical-align: -.2em; border: 1px solid var(--line); }
+@media (max-width: 30rem) { th, td { padding: .15rem .35rem; }
+  .means td:first-child { min-width: 8rem; } }
 """
 
 _MEANING = {
@@ -86,6 +93,7 @@ def html_report(evaluation: Evaluation) -> str:
         "<h2>All lead times together</h2>",
         _means(evaluation),
         "<h2>By lead time</h2>",
+        _ways(evaluation),
         f'<div class="curves">{"".join(_curves(evaluation))}</div>',
         "<h2>Pictures</h2>",
         _legend(evaluation),
@@ -128,7 +136,7 @@ def _means(evaluation: Evaluation) -> str:
     for name in evaluation.names:
         values = [scores.overall[name] for scores in evaluation.scores.values()]
         rows.append(_row(title(evaluation, name), values, better(name)))
-    return _table(["", *evaluation.scores], rows)
+    return _table(["", *evaluation.scores], rows, "means")
 
 
 def _numbers(evaluation: Evaluation, name: str) -> str:
@@ -152,9 +160,19 @@ def _row(head: str, values: list[float], sign: int) -> str:
     return f"<tr><td>{escape(head)}</td>{''.join(cells)}</tr>"
 
 
-def _table(heads: list[str], rows: list[str]) -> str:
+def _table(heads: list[str], rows: list[str], kind: str = "") -> str:
     top = "".join(f"<th>{escape(head)}</th>" for head in heads)
-    return f'<div class="wide"><table><tr>{top}</tr>{"".join(rows)}</table></div>'
+    inside = f"<tr>{top}</tr>{''.join(rows)}"
+    return f'<div class="wide"><table class="{kind}">{inside}</table></div>'
+
+
+def _ways(evaluation: Evaluation) -> str:
+    """Which colour is whose, once for all curves."""
+    spans = [
+        f'<span><i style="background: {colour}"></i>{escape(way)}</span>'
+        for colour, way in zip(_COLOURS, evaluation.scores, strict=False)
+    ]
+    return f'<p class="key">{"".join(spans)}<span>dotted, in the spectrum: observed</span></p>'
 
 
 def _curves(evaluation: Evaluation) -> list[str]:
@@ -169,7 +187,7 @@ def _curves(evaluation: Evaluation) -> list[str]:
         def draw(axes: Axes, lines: dict[str, Any] = lines) -> None:
             for colour, (way, values) in zip(_COLOURS, lines.items(), strict=False):
                 width = 2.2 if way == MODEL else 1.4
-                axes.plot(leads, values, color=colour, label=way, linewidth=width, marker=".")
+                axes.plot(leads, values, color=colour, linewidth=width, marker=".")
             axes.set_xlabel(label)
 
         figures.append(_svg(name, title(evaluation, name), draw))
@@ -182,12 +200,12 @@ def _spectrum(evaluation: Evaluation) -> Any:
     waves = np.arange(1, len(truth))
 
     def draw(axes: Axes) -> None:
-        for colour, (way, scores) in zip(_COLOURS, evaluation.scores.items(), strict=False):
+        for colour, scores in zip(_COLOURS, evaluation.scores.values(), strict=False):
             power = scores.spectra.forecast[-1][1:]
             if (power > 0).any():
-                axes.loglog(waves, power, color=colour, label=way, linewidth=1.4)
+                axes.loglog(waves, power, color=colour, linewidth=1.4)
         if (truth[1:] > 0).any():
-            axes.loglog(waves, truth[1:], color=_INK, label="observed", linewidth=1, linestyle=":")
+            axes.loglog(waves, truth[1:], color=_INK, linewidth=1.2, linestyle=":")
         axes.set_xlabel("waves across the frame")
 
     return draw
@@ -219,8 +237,6 @@ def _svg(name: str, text: str, draw: Any) -> str:
         draw(axes)
         axes.set_title(text, fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
-        if axes.lines:
-            axes.legend(frameon=False, fontsize=8)
         file = io.StringIO()
         figure.savefig(
             file, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
@@ -241,12 +257,15 @@ def _strip(evaluation: Evaluation, n: int, shown: Shown) -> str:
     rows += [(way, [None, *forecast[at]]) for way, forecast in shown.forecasts.items()]
     lines = ["".join(f"<td>{escape(head)}</td>" for head in heads)]
     for way, frames in rows:
-        cells = [_picture(frame, shown.valid, colours, judged.codec.units) for frame in frames]
+        cells = [
+            _picture(frame, shown.valid, colours, judged.codec.units, f"{way}, {head}")
+            for head, frame in zip(heads[1:], frames, strict=True)
+        ]
         lines.append(f"<td>{escape(way)}</td>" + "".join(f"<td>{cell}</td>" for cell in cells))
     table = "".join(f"<tr>{line}</tr>" for line in lines)
     return (
         f'<figure class="wide"><figcaption>Sequence {n + 1}</figcaption>'
-        f'<table class="strip">{table}</table></figure>'
+        f'<table class="strip" style="--n: {len(heads) - 1}">{table}</table></figure>'
     )
 
 
@@ -255,7 +274,9 @@ def _map(evaluation: Evaluation) -> ColourMap:
     return colour_map(codec.units, codec.low, codec.high)
 
 
-def _picture(frame: Array | None, valid: Mask | None, colours: ColourMap, units: str) -> str:
+def _picture(
+    frame: Array | None, valid: Mask | None, colours: ColourMap, units: str, text: str
+) -> str:
     if frame is None:
         return ""
     from PIL import Image
@@ -269,7 +290,8 @@ def _picture(frame: Array | None, valid: Mask | None, colours: ColourMap, units:
     file = io.BytesIO()
     image.save(file, format="PNG", optimize=True)
     data = base64.b64encode(file.getvalue()).decode()
-    return f'<img width="{width}" height="{height}" alt="" src="data:image/png;base64,{data}">'
+    size = f'width="{width}" height="{height}"'
+    return f'<img {size} alt="{escape(text)}" src="data:image/png;base64,{data}">'
 
 
 def _rgb(values: Array, seen: Mask | None, colours: ColourMap, units: str) -> Picture:

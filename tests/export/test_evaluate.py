@@ -172,6 +172,8 @@ def test_the_report_stands_alone() -> None:
     assert page.count("data:image/png;base64,") == pictures
     assert "currentColor" in page
     assert "#010203" not in page
+    assert all(f">{way}</span>" in page for way in found.scores)  # one key for all curves
+    assert 'alt=""' not in page
     assert html_report(found) == page
 
 
