@@ -24,7 +24,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 # One process for each CPU (tests/conftest.py pins it there).
 PYTEST_FLAGS ?= -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: help venv venv-edge demo test test-all test-edge soak lint format bench recipes wheel clean
+.PHONY: help venv venv-edge venv-compare demo test test-all test-edge soak lint format bench recipes wheel clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,9 @@ $(EDGE_VENV)/.stamp: pyproject.toml
 venv: $(VENV)/.stamp ## make .venv with everything for development
 
 venv-edge: $(EDGE_VENV)/.stamp ## make .venv-edge as an edge device has it: no torch, no onnx
+
+venv-compare: venv ## add pysteps, which judges readers and scores from outside; compiles a minute
+	$(BIN)/python -m pip install $(PIP_FLAGS) --group compare
 
 demo: venv ## train, export, verify and stream on this machine: the whole story
 	$(BIN)/stpl-deploy demo
