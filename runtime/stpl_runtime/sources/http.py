@@ -90,7 +90,7 @@ def _open(scheme: str, rest: str, spec: SourceSpec) -> HttpSource:
         raise _wrong(f"{scheme}:{rest}", str(error)) from error
     if not host:
         raise _wrong(f"{scheme}:{rest}", "no host")
-    text = f"{scheme}:{re.sub('^//[^/@]*@', '//', rest)}"
+    text = f"{scheme}:{re.sub('^//[^/]*@', '//', rest)}"
     auth = (url.username, url.password) if url.username or url.password else None
     if re.search("%[Yy]", text):
         return PatternSource(text, auth, spec)

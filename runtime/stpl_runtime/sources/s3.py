@@ -241,4 +241,6 @@ def _object(key: str, facts: Mapping[str, Any]) -> _Object:
 
 def _reason(error: Exception) -> str:
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "locate credentials" in text:
+        text += "; set them as that cloud's tools want them, or --source-option anonymous=yes"
     return without_credentials(text)

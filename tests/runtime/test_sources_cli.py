@@ -1,0 +1,250 @@
+"""Sources as a person names them on the command line: words, mistakes, secrets, own sources."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stpl_deploy.bundle import Bundle
+from stpl_deploy.codec import FrameCodec
+from stpl_deploy.errors import UsageError
+from stpl_runtime.source import SOURCES, SourceSpec, open_source
+from stpl_runtime.sources.folder import FolderSource
+from stpl_runtime.sources.replay import ReplaySource
+from stpl_runtime.words import load_word
+from tests.runtime.conftest import Cli, picture, slot_time
+from tests.runtime.source_reader import SourceReader
+
+SPEC = SourceSpec((1, 16, 16), FrameCodec())
+
+
+def run(*words: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """A whole process: what libraries in C write to its stderr is seen too."""
+    command = [sys.executable, "-m", "stpl_deploy", *map(str, words)]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def test_every_word_leads_to_a_function() -> None:
+    pytest.importorskip("httpx")
+    for word in SOURCES:
+        assert callable(load_word("source", word, SOURCES, "stpl_deploy.sources"))
+
+
+def test_a_path_is_what_lies_there(tmp_path: Path) -> None:
+    np.save(tmp_path / "frames.npy", np.stack([picture(n) for n in range(3)]))
+    (tmp_path / "store.zarr").mkdir()
+    (tmp_path / "store.zarr" / "zarr.json").write_text("{}")
+    assert isinstance(open_source(str(tmp_path), SPEC), FolderSource)
+    assert isinstance(open_source(str(tmp_path / "frames.npy"), SPEC), ReplaySource)
+    assert isinstance(open_source(str(tmp_path / "store.zarr"), SPEC), ReplaySource)
+
+
+@pytest.mark.parametrize(
+    ("word", "nearest"),
+    [
+        ("htps://host/x", "https://host/x"),
+        ("rstp://host/x", "rtsp://host/x"),
+        ("camra:0", "camera:0"),
+        ("rtps://eva:s3cret@host/x", r"rtsps?://\*\*\*@host/x"),
+    ],
+)
+def test_an_unknown_word_is_told_with_the_nearest(word: str, nearest: str) -> None:
+    with pytest.raises(UsageError, match=rf"unknown source \w+; .*try: {nearest}$") as caught:
+        open_source(word, SPEC)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "found"),
+    [
+        ("foldr:/x", 2, "unknown source foldr"),
+        ("camera:73", 4, "no camera at /dev/video73"),
+        ("video:/no/film.mp4", 2, "no file /no/film.mp4"),
+        ("replay:/no/archive", 2, "no file or folder /no/archive"),
+        ("rtsp:///live", 2, "names no host"),
+        ("http:///x.png", 2, "no host"),
+        ("s3:///x", 2, "names no bucket"),
+    ],
+)
+def test_a_mistake_is_one_line(cli: Cli, bundle: Bundle, word: str, code: int, found: str) -> None:
+    for library in ("av", "httpx", "fsspec"):
+        pytest.importorskip(library)
+    got, out, err = cli("stream", bundle.path, word)
+    assert (got, out) == (code, "")
+    assert len(err.strip().splitlines()) == 1
+    assert err.startswith("error: ")
+    assert found in err
+
+
+def test_credentials_are_never_told(bundle: Bundle) -> None:
+    """Of sources that are refused, cut off or unknown; on stderr, and in the summary."""
+    for library in ("av", "httpx"):
+        pytest.importorskip(library)
+    words = (
+        "a=http://eva:s3cret@127.0.0.1:1/x.png?token=t0ken",
+        "b=rtsp://eva:s3c@ret@127.0.0.1:1/live",
+        "c=rtmp://eva:s3cret@127.0.0.1:1/live",
+        "d=https://eva:s3cret@127.0.0.1:1/%Y%m%d/x.png",
+    )
+    options = ("--idle-timeout", 2, "--cadence", 60, "--json")
+    done = run("stream", bundle.path, *words, *options)
+    assert done.stderr.count("is down") == len(words), done.stderr
+    json.loads(done.stdout)
+    for secret in ("s3cret", "s3c", "ret@", "t0ken", "eva"):
+        assert secret not in done.stdout + done.stderr
+
+
+def test_a_folder_without_rights(bundle: Bundle, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    limits: list[str] = []
+    if os.geteuid() == 0:  # may read everything, unless that is taken away
+        if shutil.which("setpriv") is None:
+            pytest.skip("root may read everything, and there is no setpriv")
+        limits = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+    command = [*limits, sys.executable, "-m", "stpl_deploy", "stream", bundle.path, closed]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert f"error: {closed} cannot be read: Permission denied" in done.stderr
+
+
+def test_frames_of_a_changing_size_are_one_line(cli: Cli, bundle: Bundle, tmp_path: Path) -> None:
+    for n in range(12):
+        size = 16 if n % 3 else 17
+        np.save(tmp_path / f"r{slot_time(n):%Y%m%d%H%M}.npy", np.zeros((size, size), np.float32))
+    code, out, err = cli("stream", bundle.path, tmp_path, "--idle-timeout", 2.5, "--json")
+    assert code == 0
+    assert err.count("(17, 17)") == 1
+    assert json.loads(out)["counts"]["bad"] == 4
+
+
+def test_ffmpeg_into_the_command_line(bundle: Bundle, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("no ffmpeg command on this machine")
+    film = ("-f", "lavfi", "-i", "testsrc=size=64x48:rate=10:duration=3")
+    command = ["ffmpeg", "-v", "error", *film, "-c:v", "rawvideo", "-f", "nut", "-"]
+    out = tmp_path / "out"
+    words = ("--cadence", 0.5, "--sink", f"npz:{out}", "--policy", "queue", "--json")
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as ffmpeg:
+        done = run("stream", bundle.path, "-", *words, stdin=ffmpeg.stdout)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["ended"] == "the source ended"
+    assert report["counts"]["used"] == report["counts"]["received"] == 7
+    assert len(list(out.glob("*.npz"))) == report["nowcasts"] == 4
+
+
+OWN = """
+import threading
+from datetime import datetime, timedelta, timezone
+import numpy as np
+from stpl_deploy.frames import Frame
+from stpl_runtime.health import Health
+from stpl_runtime.source import Arrival
+
+class Counting:
+    waits = True
+    def __init__(self, count, spec):
+        self.name, self.health, self.count, self.spec = f"count:{count}", Health(), count, spec
+    def arrivals(self, stop):
+        self.health.up()
+        start = datetime(2026, 1, 1, tzinfo=timezone.utc)
+        for n in range(self.count):
+            data = np.full(self.spec.shape, n / self.count, np.float32)
+            yield Arrival.now(Frame(start + timedelta(seconds=60 * n), data, source_id=str(n)))
+
+def open_source(rest, spec):
+    return Counting(int(rest), spec)
+"""
+
+
+def test_a_source_of_another_package(bundle: Bundle, tmp_path: Path) -> None:
+    """A real installed distribution: metadata, entry points and a module on the path."""
+    (tmp_path / "counting.py").write_text(OWN)
+    about = tmp_path / "counting-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: counting\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(
+        "[stpl_deploy.sources]\ncount = counting:open_source\nbroken = counting:no_such_thing\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = run("stream", bundle.path, "count:9", "--json", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "watching count:9" in done.stderr
+    assert json.loads(done.stdout)["counts"]["used"] == 9
+    done = run("stream", bundle.path, "broken:9", env=environment)
+    assert done.returncode == 2
+    assert "source broken (counting:no_such_thing) does not load" in done.stderr
+
+
+# -- replay --------------------------------------------------------------------------------------
+
+
+def options(**given: str) -> SourceSpec:
+    return SourceSpec((1, 16, 16), FrameCodec(), options=given)
+
+
+def test_a_replay_steps_over_a_broken_file_and_loops(tmp_path: Path) -> None:
+    for n in (2, 0, 3):
+        np.save(tmp_path / f"r{slot_time(n):%Y%m%d%H%M}.npy", picture(n))
+    (tmp_path / f"r{slot_time(1):%Y%m%d%H%M}.npy").write_bytes(b"garbage")
+    source = open_source(f"replay:{tmp_path}", options(speed="0", loop="yes"))
+    with SourceReader(source) as reader:
+        items = reader.wait_for(8)
+    names = [item.source_id for item in items]
+    assert names == [f"r{slot_time(n):%Y%m%d%H%M}.npy" for n in range(4)] * 2
+    times = [getattr(item, "valid_time", None) for item in items]
+    assert times[:4] == [slot_time(0), None, slot_time(2), slot_time(3)]
+    assert times[4:] == [slot_time(4), None, slot_time(6), slot_time(7)]
+
+
+def test_the_pace_of_a_replay(tmp_path: Path) -> None:
+    """300 s between frames, at 3000 times that: 0.1 s each."""
+    for n in range(4):
+        np.save(tmp_path / f"r{slot_time(n):%Y%m%d%H%M}.npy", picture(n))
+    source = open_source(f"replay:{tmp_path}", options(speed="3000"))
+    with SourceReader(source) as reader:
+        reader.wait_for_end()
+    arrived = [arrival.arrived for arrival in reader.arrivals]
+    assert all(late - arrived[0] >= 0.1 * n - 0.02 for n, late in enumerate(arrived))
+    assert source.health.now().state == "ended"
+
+
+def test_a_replay_of_a_store(tmp_path: Path, cli: Cli, bundle: Bundle) -> None:
+    """What `data convert` writes, with its times; the nowcasts equal those of the folder."""
+    pytest.importorskip("zarr")
+    pytest.importorskip("xarray")
+    folder, store = tmp_path / "in", tmp_path / "store.zarr"
+    folder.mkdir()
+    for n in range(6):
+        np.save(folder / f"r{slot_time(n):%Y%m%d%H%M}.npy", picture(n))
+    assert cli("data", "convert", folder, "--out", store)[0] == 0
+    found = {}
+    for source in (folder, store):
+        out = tmp_path / f"from_{source.name}"
+        words = ("--policy", "queue", "--idle-timeout", 1, "--sink", f"npz:{out}", "--json")
+        speed = ("--source-option", "speed=0") if source == store else ()
+        code, text, err = cli("stream", bundle.path, source, *words, *speed)
+        assert code == 0, err
+        assert json.loads(text)["counts"]["used"] == 6
+        found[source] = {path.name: np.load(path)["frames"] for path in out.glob("*.npz")}
+    assert len(found[store]) == 3
+    assert found[store].keys() == found[folder].keys()
+    for name, frames in found[store].items():
+        np.testing.assert_array_equal(frames, found[folder][name])
