@@ -152,4 +152,7 @@ def _scheme_of(word: str) -> tuple[str, str]:
         return match.group(1).lower(), match.group(2)
     if path.is_file():
         return ("video" if path.name.lower().endswith(FILMS) else "replay"), word
-    return ("replay" if is_zarr(path) else "folder"), word
+    try:
+        return ("replay" if is_zarr(path) else "folder"), word
+    except PermissionError:
+        return "folder", word  # which tells it
