@@ -102,7 +102,7 @@ def main() -> None:
     document = {
         "machine": describe(),
         "model": bundle.manifest.model.name,
-        "data": material.about,
+        "data": arguments.archive.name,
         "domain": arguments.domain,
         "tile": tile,
         "overlap": overlap,
@@ -119,7 +119,7 @@ def main() -> None:
         file.write(document_text(document).encode())
     print(f"seams over the same pixels inside tiles: {document['seam_ratio']:.4f}")
     print_table(
-        f"MSE per pixel, {material.about}",
+        f"MSE per pixel, {arguments.archive.name}",
         ["", "at seams", "elsewhere", "all", "s"],
         [_cells(name, row) for name, row in rows.items()],
     )
