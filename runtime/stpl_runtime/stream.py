@@ -192,6 +192,8 @@ class Stream:
     def attend(self) -> None:
         """Tell what the source met, and save the state where it changed."""
         self._tell_health()
+        if self.name and self.over and self.error is not None:
+            self._tell_once("source", f"{self.error}; the other streams go on")
         if self._state_file is None:
             return
         idle = all(publisher.idle(self.name) for publisher in self._publishers)
