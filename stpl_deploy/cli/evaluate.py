@@ -57,6 +57,13 @@ def evaluate(
             min=1, help="Frames to predict, with --data or --part; default: as trained or tested."
         ),
     ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Frames between the windows of an archive; default: as many as it predicts.",
+        ),
+    ] = None,
     engine: Annotated[str, typer.Option(help="Engine to run a bundle on.")] = "onnx",
     threads: Annotated[
         int | None,
@@ -118,7 +125,7 @@ def evaluate(
         _drawing()
     if words is None and importlib.util.find_spec("cv2") is None:
         say("no optical flow: OpenCV is not installed; pip install 'stpl-deploy[evaluate]'")
-    material = _material(judged, data, part, any_grid)
+    material = _material(judged, data, part, stride, any_grid)
     for remark in material.remarks:
         say(remark)
     with progress_bar("sequences") as progress:
@@ -135,7 +142,9 @@ def evaluate(
         print(f"{out}: scores.csv, scores.json, report.html")
 
 
-def _material(judged: Judged, data: Path | None, part: Part | None, any_grid: bool) -> Material:
+def _material(
+    judged: Judged, data: Path | None, part: Part | None, stride: int | None, any_grid: bool
+) -> Material:
     from stpl_deploy.cli.extras import needs
     from stpl_export.archives import archive_material, is_archive
     from stpl_export.judged import read_material
@@ -150,7 +159,11 @@ def _material(judged: Judged, data: Path | None, part: Part | None, any_grid: bo
         return judged.own()
     with needs("train"):
         return archive_material(
-            judged, path=data, part=part.value if part else "test", any_grid=any_grid
+            judged,
+            path=data,
+            part=part.value if part else "test",
+            stride=stride,
+            any_grid=any_grid,
         )
 
 

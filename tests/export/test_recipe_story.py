@@ -56,5 +56,7 @@ def test_trained_over_some_frames_and_tested_over_more(
         of_run["scores"]["model"]["per_lead"]["mse"], rel=1e-4
     )
     assert json.loads(call("evaluate", bundle, *tested, "--horizon", 3))["horizon"] == 3
+    every = json.loads(call("evaluate", bundle, *tested, "--stride", 1))["sequences"]
+    assert every > of_bundle["sequences"]
     assert run(["evaluate", str(made), "--horizon", "3"]) == 2
     assert "--horizon with --data or --part" in capsys.readouterr().err
