@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -103,10 +104,12 @@ def measured_build(model: onnx.ModelProto) -> dict[str, Any]:
 
 
 def expected_seconds(nodes: int, model: str, rows: list[dict[str, Any]]) -> float:
-    """How long a build may take, going by the rows of the same model, else of all models."""
-    known = [r for r in rows if r["model"] == model] or rows
-    guesses = [float(r["seconds"] * (nodes / r["nodes"]) ** _GROWTH) for r in known]
-    return max(guesses, default=1e-4 * nodes**_GROWTH)
+    """How long a build may take, going by the row of the same model that is nearest in size."""
+    known = [row for row in rows if row["model"] == model]
+    if not known:
+        return 1e-4 * nodes**_GROWTH
+    near = min(known, key=lambda row: abs(math.log(row["nodes"] / nodes)))
+    return float(near["seconds"] * (nodes / near["nodes"]) ** _GROWTH)
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from stpl_export.compose import forecast_onnx, rollout_onnx
 from stpl_export.export import export_run
 from stpl_export.half_step import make_half_step
 from stpl_export.work import fixed_batch
+from stpl_train.models import MODELS, build_model
 from tests.export.conftest import STEP_MODELS, StepMaker
 
 rtx = pytest.mark.skipif(
@@ -120,6 +121,25 @@ def test_every_graph_of_every_model_builds(name: str, precision: str, step_of: S
     if precision == "fp32":
         turing = _bytes(without_fp32_products(step))
         assert builder.build(turing, Path("unused"), Target(("7.5",))).warnings == []
+
+
+def test_every_model_has_its_graph_here() -> None:
+    assert set(MODELS) - set(STEP_MODELS) == {"predrnn-v2"}
+    keys = {"hidden": 8, "layers": 2, "patch": 4}
+    plain, second = (type(build_model(name, FRAME, keys)) for name in ("predrnn", "predrnn-v2"))
+    # It differs in training alone: the step, and so the graph, is PredRNN's.
+    assert issubclass(second, plain)
+    assert second.step is plain.step
+    assert second.initial_state is plain.initial_state
+
+
+@rtx
+def test_fp32_plans_compute_in_fp32() -> None:
+    builder = load_builder("trt-rtx")
+    config = builder.builder.create_builder_config()
+    assert config.get_flag(builder.trt.BuilderFlag.TF32)  # the library's default
+    builder._configure(config, Target(("8.6",)))
+    assert not config.get_flag(builder.trt.BuilderFlag.TF32)
 
 
 @rtx
