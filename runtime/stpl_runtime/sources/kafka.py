@@ -122,7 +122,7 @@ class KafkaSource:
             "sasl.username": user,
             "sasl.password": password,
         }
-        most = self._messages.most_bytes
+        most = max(self._messages.most_bytes, 2_000_000)  # librdkafka wants at least that
         return {
             "client.id": "stpl-deploy",
             "log_level": 0,  # what matters comes by error_cb

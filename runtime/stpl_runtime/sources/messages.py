@@ -30,9 +30,9 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from stpl_deploy.errors import FrameError
+from stpl_deploy.errors import FrameError, UsageError
 from stpl_deploy.frames import Frame
-from stpl_runtime.decoding import Decoder
+from stpl_runtime.decoding import Decoder, file_suffixes
 from stpl_runtime.options import Options
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec
 from stpl_runtime.sources.notifications import Fetcher
@@ -96,18 +96,22 @@ class Messages:
                     expected=f"at most {self.most_bytes:,}",
                     fix="--source-option max_mb=MEGABYTES",
                 )
+            if not message.content:
+                raise FrameError("an empty message", expected="a frame", fix="leave it out")
             content, name = message.content, self._name(message)
             if "dtype" in message.facts:
                 content, name = _npy(message), f"{name.removesuffix('.npy')}.npy"
             return self._decoder.from_bytes(content, name, self._known_time(message, arrived_at))
-        except FrameError as error:
+        except UsageError as error:  # also an index where no cadence is known: it is theirs
             return [BadFrame(message.facts.get("name") or message.topic, _reason(error))]
 
     def _name(self, message: Message) -> str:
         name = message.facts.get("name", "")
         tells_time = self._by_format or _DIGITS.search(message.topic)
         if not name:
-            name = message.topic if tells_time else f"message{PurePosixPath(message.topic).suffix}"
+            topic = message.topic.lower()
+            suffix = next((end for end in file_suffixes() if topic.endswith(end)), "")
+            name = message.topic if tells_time else f"message{suffix}"
         last = _UNSAFE.sub("_", PurePosixPath(name).name)[-150:].lstrip(".") or "message"
         return last if last.lower().endswith(self._suffix.lower()) else f"{last}{self._suffix}"
 
@@ -158,7 +162,7 @@ def _npy(message: Message) -> bytes:
     return buffer.getvalue()
 
 
-def _reason(error: FrameError) -> str:
+def _reason(error: UsageError) -> str:
     if "tells no time" not in error.found:
         return str(error)
     return (

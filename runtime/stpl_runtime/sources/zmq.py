@@ -86,23 +86,23 @@ class ZmqSource:
         """
         import zmq
 
-        with zmq.Context() as context, self._socket(context) as socket:
-            # The monitor's own socket is closed with the other one.
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        try:
+            socket = self._socket(context)
             monitor = socket.get_monitor_socket()
             self._begin(socket)
             poller = zmq.Poller()
             poller.register(socket, zmq.POLLIN)
             poller.register(monitor, zmq.POLLIN)
-            try:
-                while not stop.is_set():
-                    ready = dict(poller.poll(_TICK_MS))
-                    if monitor in ready:
-                        self._note(monitor)
-                    if socket in ready:
-                        yield from self._taken(socket.recv_multipart())
-            finally:
-                socket.disable_monitor()
-                self._messages.close()
+            while not stop.is_set():
+                ready = dict(poller.poll(_TICK_MS))
+                if monitor in ready:
+                    self._note(monitor)
+                if socket in ready:
+                    yield from self._taken(socket.recv_multipart())
+        finally:
+            context.destroy(linger=0)
+            self._messages.close()
 
     def _socket(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
         import zmq
