@@ -29,6 +29,9 @@ ENGINES: dict[str, str] = {
     "trt-rtx": "stpl_runtime.engines.trt:RtxSession",
 }
 """One word -> where the session class lives. The class is made with (bundle, graphs, threads)."""
+_MEANT = {"tensorrt": "trt", "engine": "trt", "rtx": "trt-rtx", "cpu": "onnx", "ort": "onnx"}
+_MEANT |= {"gpu": "onnx-cuda", "cuda": "onnx-cuda", "onnx-tensorrt": "onnx-trt"}
+"""What people call some of them elsewhere."""
 
 
 class StateHandle(Protocol):
@@ -119,7 +122,7 @@ def open_session(
         BundleError: the bundle lacks a graph.
     """
     if engine not in ENGINES:
-        near = difflib.get_close_matches(engine, ENGINES, n=1)
+        near = [_MEANT[engine]] if engine in _MEANT else difflib.get_close_matches(engine, ENGINES)
         raise UsageError(
             f"unknown engine {engine}",
             expected=f"one of {', '.join(ENGINES)}",

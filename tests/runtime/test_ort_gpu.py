@@ -184,8 +184,9 @@ def test_the_required_provider_is_checked(bundle: Bundle) -> None:
     with pytest.raises(EnvironmentFault, match="expected cpu"):
         require("CUDAExecutionProvider, 3 of 40 nodes on CPUExecutionProvider", "cpu")
     require("TensorRT-RTX 1.7.1, compute capability 8.6", "tensorrt")
-    with pytest.raises(UsageError, match="--engine onnx-cuda"):
-        open_session(bundle, ["step"], engine="onnx-cud")
+    for typed, meant in (("onnx-cud", "onnx-cuda"), ("cuda", "onnx-cuda"), ("tensorrt", "trt")):
+        with pytest.raises(UsageError, match=f"--engine {meant}$"):
+            open_session(bundle, ["step"], engine=typed)
 
 
 @tells
