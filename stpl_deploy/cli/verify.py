@@ -60,6 +60,11 @@ def verify(
 
 def _culprits(bundle: Bundle) -> str:
     """Search what breaks in half precision and say what to type."""
+    precision = bundle.manifest.precision
+    if precision not in ("fp16", "bf16"):
+        return (
+            f"leave --bisect out: it searches what half precision breaks, and this is {precision}"
+        )
     from stpl_deploy.cli.extras import needs
     from stpl_deploy.cli.output import say
 
