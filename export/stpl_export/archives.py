@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from stpl_deploy.errors import FrameError, UsageError
-from stpl_deploy.same_grid import check_same_grid
 from stpl_deploy.machine import memory_bytes
+from stpl_deploy.same_grid import check_same_grid
 from stpl_deploy.scores.images import Mask
 from stpl_export.judged import Judged, Material
 
