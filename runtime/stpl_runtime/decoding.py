@@ -29,7 +29,8 @@ from stpl_deploy.readers.images import SUFFIXES as PICTURES
 from stpl_deploy.readers.images import grey_picture
 from stpl_deploy.readers.opening import read_pieces
 from stpl_deploy.readers.registry import Choice, choose, load_reader, words
-from stpl_runtime.observed import Resize, fit_for, given_values, observed
+from stpl_deploy.same_grid import check_same_grid
+from stpl_runtime.observed import Resize, fit_for, given_values, observed, resized_note
 from stpl_runtime.source import SourceSpec
 from stpl_runtime.timing import EPOCH, NameClock, time_text
 
@@ -135,7 +136,10 @@ class Decoder:
         codec = self._spec.codec
         fit = fit_for(piece.frames.shape[1:], self._spec.shape, self._spec.fit, self._resize, name)
         fitted = observed(piece.frames, piece.state, piece.quantity, piece.grid, codec, fit, name)
+        check_same_grid(fitted.grid, self._spec.grids, name)
         notes = {key: value for key, value in piece.notes.items() if key in _NOTES}
+        if self._spec.fit is None and fit.size is not None:
+            notes["resized"] = resized_note(piece.frames.shape[1:], fit)
         for n in range(len(fitted.frames)):
             time = EPOCH if piece.time is None else datetime_of(piece.time[n])
             where = name if len(fitted.frames) == 1 else f"{name} ({time_text(time)})"

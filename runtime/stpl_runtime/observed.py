@@ -131,6 +131,15 @@ def fit_for(
     return replace(Fit(), crop=crop, size=wanted[1:])
 
 
+def resized_note(found: FrameShape, fit: Fit) -> str:
+    """In words, what `fit` did to frames of the size `found`."""
+    text = f"area mean of {found[2]} x {found[1]} pixels"
+    if fit.crop is None:
+        return text
+    _, _, height, width = fit.crop
+    return f"area mean of the {width} x {height} in the middle of {found[2]} x {found[1]} pixels"
+
+
 def _centred(found: tuple[int, int], wanted: tuple[int, int]) -> Crop:
     """The largest part of `found` in the middle with the proportions of `wanted`."""
     scale = min(found[0] / wanted[0], found[1] / wanted[1])

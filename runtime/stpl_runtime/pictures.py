@@ -14,7 +14,7 @@ from stpl_deploy.grid import pixel_grid
 from stpl_deploy.reader import VALUE
 from stpl_deploy.readers.extras import reads_with
 from stpl_deploy.readers.units import grey_level
-from stpl_runtime.observed import Resize, fit_for, given_values, observed
+from stpl_runtime.observed import Resize, fit_for, given_values, observed, resized_note
 from stpl_runtime.source import BadFrame, SourceSpec
 
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ class Pictures:
             data, _ = given_values(fitted.frames[0], fitted.state[0], spec.codec, name)
         except FrameError as error:
             return BadFrame(name, str(error))
-        return Frame(at, data, grid=fitted.grid, source_id=name)
+        resized = spec.fit is None and fit.size is not None
+        notes = {"resized": resized_note(size, fit)} if resized else {}
+        return Frame(at, data, grid=fitted.grid, notes=notes, source_id=name)
 
 
 def video_stream(container: Any, name: str, threads: str = "AUTO") -> Any:

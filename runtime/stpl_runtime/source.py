@@ -22,6 +22,7 @@ from typing import Protocol, cast
 from stpl_deploy.codec import FrameCodec
 from stpl_deploy.errors import UsageError
 from stpl_deploy.frames import Frame, FrameShape
+from stpl_deploy.grid import Grid
 from stpl_deploy.readers.fit import Fit
 from stpl_deploy.readers.video import SUFFIXES as FILMS
 from stpl_deploy.readers.zarr import recognises as is_zarr
@@ -77,6 +78,8 @@ class SourceSpec:
     """Which one, where a file holds several."""
     fit: Fit | None = None
     """How frames of another size come to the model's grid, as in training; None refuses them."""
+    grids: tuple[Grid, ...] = ()
+    """Of the training; frames whose pixels have another size are bad. Empty: any are taken."""
     options: Mapping[str, str] = field(default_factory=dict)
     """`--source-option NAME=VALUE`; each source says which it has (`words.check_options`)."""
 

@@ -98,6 +98,10 @@ GridSize = Annotated[
     str | None, typer.Option("--grid", help="HxW of larger frames: covered by tiles.")
 ]
 Overlap = Annotated[int | None, typer.Option(min=0, help="Pixels that tiles share [a quarter].")]
+AnyGrid = Annotated[
+    bool,
+    typer.Option("--any-grid", help="Take frames whose pixels have another size than trained."),
+]
 Lateness = Annotated[int | None, typer.Option(help="Slots that a frame may be late [T-1].")]
 Keep = Annotated[int | None, typer.Option(min=1, help="Nowcasts to keep, the newest [all].")]
 KeepAge = Annotated[
@@ -132,6 +136,7 @@ class StreamOptions:
     source_options: Sequence[str] = ()
     grid: str | None = None
     overlap: int | None = None
+    any_grid: bool = False
     lateness: int | None = None
     on_gap: Literal["reset", "hold", "bridge"] = "reset"
     policy: Literal["latest", "queue", "pace"] = "latest"
@@ -302,6 +307,7 @@ def source_spec(
         reader=how.reader,
         variable=how.variable,
         fit=how.fit,
+        grids=() if options.any_grid else manifest.grids,
         options=pairs("--source-option", options.source_options),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -207,3 +208,13 @@ def test_a_geotiff_brings_its_time_mask_and_grid(tmp_path: Path) -> None:
     assert frame.grid is not None
     assert frame.grid.affine == (100_000.0, 200_000.0, 500.0, -500.0)
     assert "TM35FIN" in frame.grid.crs_wkt
+    coarse = replace(frame.grid, affine=(100_000.0, 200_000.0, 1000.0, -1000.0))
+    for trained, fine in ((frame.grid, True), (coarse, False)):
+        spec = SourceSpec((1, 16, 16), RAIN, grids=(trained,))
+        if fine:
+            assert Decoder(spec).from_file(path)[0].grid == frame.grid
+            continue
+        with pytest.raises(
+            FrameError, match=r"rain_\d+.tif has pixels of 0.5 x 0.5 km; expected 1"
+        ):
+            Decoder(spec).from_file(path)

@@ -127,6 +127,8 @@ def test_options_of_a_file(tmp_path: Path) -> None:
     assert reader.frames[0].data.shape == (3, 8, 16)
     assert reader.frames[0].grid is not None
     assert reader.frames[0].grid.affine == (0.0, 16.0, 4.0, 4.0)
+    resized = reader.frames[0].notes["resized"]
+    assert resized == "area mean of the 64 x 32 in the middle of 64 x 64 pixels"
 
 
 def test_files_that_are_no_video(tmp_path: Path) -> None:
