@@ -131,7 +131,12 @@ class Nowcaster:
         self.past: Past = (
             WindowPast(session, self._codec)
             if mode == "window"
-            else CarriedPast(session, self._codec, fork=self.horizon != manifest.horizon)
+            else CarriedPast(
+                session,
+                self._codec,
+                fork=self.horizon != manifest.horizon,
+                most=2 * manifest.context,
+            )
         )
         self.session = session
         self._stand_ins = StandIns(self.window, on_gap, self._bridge)

@@ -6,6 +6,7 @@ seen as what it is: a window whose past must be run again.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -152,31 +153,38 @@ class CarriedPast:
 
     A frame that stood in for a missing one is forgotten with the window: when it leaves, the state
     starts anew with what comes after it, so no nowcast depends on it that does not say so.
+
+    Frames that no nowcast came to are read in idle time, or before the next nowcast. Where they
+    come faster than they can be read, the state lets go of the past and starts anew.
     """
 
-    def __init__(self, session: Session, codec: FrameCodec, *, fork: bool) -> None:
+    def __init__(self, session: Session, codec: FrameCodec, *, fork: bool, most: int) -> None:
         """Start with nothing read.
 
         Args:
             session: with the step graph open.
             codec: the bundle's.
             fork: hand out copies of the state, for a caller that uses them up.
+            most: frames beyond the window that may wait to be read.
         """
         self._session, self._codec, self._forks = session, codec, fork
+        self._left: deque[Entry] = deque()  # out of the window, and not read yet
+        self._most = most
         self._state: StateHandle | None = None
         self._slot = 0  # the slot that `_state` has taken in last
         self._ahead: tuple[int, StateHandle] | None = None  # serial of the next slot, state after
 
     def steps_missing(self, prefix: Entries) -> int:
         """See `Past`."""
-        if not self._continues(prefix):
-            return len(prefix)
+        if self._left or not self._continues(prefix):
+            return len(self._left) + len(prefix)
         waiting = [entry for entry in prefix if entry.slot > self._slot]
         known = bool(waiting) and self._ahead is not None and self._ahead[0] == waiting[0].serial
         return len(waiting) - known
 
     def state_before(self, window: Entries) -> StateHandle:
         """See `Past`."""
+        self._catch_up()
         if not self._continues(window):
             self._start(window[0])
         for entry in window[:-1]:
@@ -195,17 +203,19 @@ class CarriedPast:
         if entry.how:
             self.reset()
             return
-        if self._state is not None and entry.slot <= self._slot:
-            return
-        if self._state is None or entry.slot > self._slot + 1:
-            self._start(entry)
-        self._take_in(entry)
+        if self._left or self._state is None or entry.slot > self._slot:
+            self._left.append(entry)
+        if len(self._left) > self._most:
+            self.reset()
 
     def idle_step(self, window: Window) -> bool:
         """Take the newest frame in beside the state, where its nowcast did not do that.
 
-        After a new start, one of the frames before it.
+        Before that, those that left the window; after a new start, one of the frames before it.
         """
+        if self._left:
+            self._read(self._left.popleft())
+            return True
         entries = window.complete()
         if entries is None:
             return False
@@ -225,6 +235,7 @@ class CarriedPast:
 
     def kept(self) -> PastState | None:
         """See `Past`."""
+        self._catch_up()
         if self._state is None:
             return None
         arrays = self._session.state_arrays(self._state)
@@ -235,6 +246,7 @@ class CarriedPast:
 
     def restore(self, kept: PastState) -> None:
         """See `Past`."""
+        self._left.clear()
         self._slot, self._state = kept.slot, self._session.state_from_arrays(kept.state)
         self._ahead = None
         if kept.ahead_serial is not None:
@@ -242,7 +254,19 @@ class CarriedPast:
 
     def reset(self) -> None:
         """See `Past`."""
+        self._left.clear()
         self._state, self._ahead = None, None
+
+    def _catch_up(self) -> None:
+        while self._left:
+            self._read(self._left.popleft())
+
+    def _read(self, entry: Entry) -> None:
+        """Read a frame that left the window."""
+        if self._state is None or entry.slot > self._slot + 1:
+            self._start(entry)
+        if entry.slot > self._slot:
+            self._take_in(entry)
 
     def _start(self, first: Entry) -> None:
         self._state, self._ahead = self._session.zero_state(), None

@@ -1,11 +1,15 @@
-"""A long, hostile stream; by hand: `make soak`."""
+"""Long, hostile streams; by hand: `make soak`. The figures are printed: `pytest -m soak -s`."""
 
 from __future__ import annotations
 
 import gc
 import itertools
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime, timezone
 
 import numpy as np
 import psutil
@@ -14,8 +18,15 @@ import pytest
 from stpl_deploy.bundle import Bundle
 from stpl_deploy.frames import Frame
 from stpl_runtime.engine import Session
+from stpl_runtime.engine import open_session
+from stpl_runtime.health import Health
+from stpl_runtime.ledger import Ledger
 from stpl_runtime.nowcaster import Nowcaster
-from tests.runtime.conftest import make_frame
+from stpl_runtime.source import Arrival
+from stpl_runtime.stream import Stream
+from tests.runtime.conftest import CADENCE_S, make_frame, open_named
+from tests.runtime.test_chaos import MODES, run_chaos
+from tests.runtime.test_streams import Kept
 
 ARRIVALS = 100_000
 WARM = 5_000
@@ -76,3 +87,82 @@ def test_a_hundred_thousand_arrivals(bundle: Bundle, session: Session) -> None:
     assert nowcaster.issued > ARRIVALS / 2
     assert compared > 50
     assert (grown - start) / 2**20 < 5.0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("mode", "on_gap"), MODES)
+def test_a_hundred_thousand_frames_of_chaos(
+    bundle: Bundle, session: Session, mode: str, on_gap: str
+) -> None:
+    """Exact counts, no fabricated frame, and resident memory that does not grow."""
+    began = time.monotonic()
+    report, sink, resident = run_chaos(bundle, session, ARRIVALS, mode, on_gap)
+    frames, mib = np.array([one for one in resident if one[0] > WARM]).T
+    slope = 1e4 * np.polyfit(frames, mib, 1)[0]
+    sys.stderr.write(
+        f"\n{mode}, {on_gap}: {report.counts}, {report.nowcasts} nowcasts, "
+        f"{report.stand_ins} with stand-ins, {report.gaps} gaps, {report.reconnects} reconnects, "
+        f"{sink.failed} not written; memory {slope:+.3f} MiB per 10,000 frames; "
+        f"{time.monotonic() - began:.0f} s\n"
+    )
+    assert report.counts.received > 0.9 * ARRIVALS
+    assert slope < 1.0
+
+
+OVERLOAD_S = 600.0
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+def test_ten_minutes_of_twice_the_load() -> None:
+    """A trained model, in real time: no frame is lost, and what is published is fresh."""
+    bundle = open_named("modernn-mini")
+    session = open_session(bundle, ("step", "forecast"), threads=1)
+    shape, ledger, sink = bundle.manifest.frame, Ledger(), Kept()
+    frames = [make_frame(n, shape).data for n in range(50)]
+    nowcaster = Nowcaster(bundle, session, cadence_s=CADENCE_S, ledger=ledger)
+    compute_s = compute_time(bundle, session)
+    period_s = compute_s / 2
+
+    class Metronome:
+        name, waits, health = "metronome", False, Health()
+
+        def arrivals(self, stop: threading.Event) -> Iterator[Arrival]:
+            start = time.monotonic()
+            for n in range(int(OVERLOAD_S / period_s)):
+                due = start + n * period_s
+                if stop.wait(max(0.0, due - time.monotonic())):
+                    return
+                frame = replace(make_frame(n), data=frames[n % len(frames)])
+                yield Arrival(frame, time.monotonic(), datetime.now(timezone.utc))
+
+    stream = Stream(nowcaster, Metronome(), [sink], ledger=ledger)
+    report = stream.run()
+    session.close()
+    ages = np.array([nowcast.latency_ms for nowcast in sink.kept], float)
+    sys.stderr.write(
+        f"\ncompute {1e3 * compute_s:.1f} ms, period {1e3 * period_s:.1f} ms: {report.counts}, "
+        f"{report.nowcasts} nowcasts, {report.skipped} skipped; frame -> nowcast p50 "
+        f"{np.median(ages):.1f} ms, p99 {np.percentile(ages, 99):.1f} ms; frame -> written p99 "
+        f"{report.age_p99_ms:.1f} ms; allowed {1e3 * (2 * period_s + compute_s):.1f} ms\n"
+    )
+    counts = report.counts
+    assert counts.used == counts.received
+    assert report.nowcasts + report.skipped + report.incomplete == counts.received
+    assert report.skipped > 0.3 * counts.received
+    assert report.age_p99_ms is not None
+    assert report.age_p99_ms <= 1e3 * (2 * period_s + compute_s)
+
+
+def compute_time(bundle: Bundle, session: Session) -> float:
+    """Seconds for all of one nowcast's work, the 99th percentile: what the machine can take."""
+    frame = make_frame(0, bundle.manifest.frame).data[None]
+    times = []
+    for _ in range(100):
+        began, state = time.perf_counter(), session.zero_state()
+        for _ in range(bundle.manifest.context - 1):
+            state = session.step(frame, state)[1]
+        session.forecast(frame, state)
+        times.append(time.perf_counter() - began)
+    return float(np.percentile(times, 99))
