@@ -212,8 +212,8 @@ def test_mixed_sizes_units_and_times_are_named(tmp_path: Path) -> None:
     odd = dated(tmp_path / "units", 5, frame, units="dBZ")
     with pytest.raises(FrameError, match=rf"{odd.name} has units dBZ; expected mm h-1"):
         open_frames(tmp_path / "units")
-    with pytest.raises(FrameError, match=r"is in mm h-1; expected dBZ"):
-        open_frames(tmp_path / "units", units="dBZ")
+    with pytest.raises(FrameError, match=r"is in mm h-1; expected K"):
+        open_frames(tmp_path / "units", units="K")
     two = np.zeros((2, 4, 5))
     stamps = np.array([0, 300])
     dated(tmp_path / "twice", 0, two, time=stamps)
