@@ -89,6 +89,9 @@ def _practical(name: str, made: dict[str, Any]) -> Iterator[str]:
         f"iteration {made['best_iteration']:,}), {_training_time(made)}. {_machine(made)}"
     )
     yield ""
+    if made["settings"]:
+        yield "With " + ", ".join(f"`--set {setting}`" for setting in made["settings"]) + "."
+        yield ""
     for evaluation in made["evaluations"]:
         size = "x".join(map(str, evaluation["frame"][1:]))
         yield f"{evaluation['sequences']} windows of the test part, frames of {size}:"
@@ -115,12 +118,12 @@ def _per_lead(evaluation: dict[str, Any]) -> Iterator[str]:
     units = evaluation["units"]
     shown = ["mse", *(csi or ["rmse", "ssim"])]
     titles = [_title(score, units) for score in shown]
-    yield f"Each cell: {', '.join(ways)}."
+    yield f"Each cell: {', '.join(ways)}; the best of them is bold."
     yield ""
     rows = []
     for k in range(evaluation["horizon"]):
         cells = [
-            " / ".join(_cell(evaluation["scores"][way]["per_lead"][score][k]) for way in ways)
+            _cell(score, [evaluation["scores"][way]["per_lead"][score][k] for way in ways])
             for score in shown
         ]
         rows.append([_lead(k + 1, evaluation["cadence_s"]), *cells])
@@ -144,8 +147,13 @@ def _lead(step: int, cadence_s: float | None) -> str:
     return f"{seconds / _MINUTE_S:g} min" if seconds >= _MINUTE_S else f"{seconds:g} s"
 
 
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"
+def _cell(score: str, values: list[float | None]) -> str:
+    texts = ["-" if value is None else f"{value:.3g}" for value in values]
+    known = [value for value in values if value is not None]
+    if not known:
+        return " / ".join(texts)
+    best = f"{(min if score in ('mse', 'rmse') else max)(known):.3g}"
+    return " / ".join(f"**{text}**" if text == best else text for text in texts)
 
 
 def _table(columns: list[str], rows: list[list[str]]) -> Iterator[str]:
