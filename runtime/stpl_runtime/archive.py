@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from stpl_deploy.codec import Array
 from stpl_deploy.errors import FrameError
-from stpl_deploy.reader import NO_DATA, NO_ECHO, ReadOptions, States
+from stpl_deploy.reader import ReadOptions
 from stpl_deploy.readers.fit import Fit
-from stpl_deploy.readers.in_units import converted_quantity, in_units
 from stpl_deploy.readers.opening import open_frames
 from stpl_deploy.readers.own import grid_of, quantity_of
 from stpl_runtime.inputs import Context
+from stpl_runtime.observed import Observed, fit_for, given_values, observed
 from stpl_runtime.source import SourceSpec
 from stpl_runtime.timing import EPOCH, TOLERANCE, time_text
 
@@ -90,30 +90,47 @@ def read_archive(path: Path, context: int, spec: SourceSpec, how: ArchiveSpec) -
     options = ReadOptions(variable=how.variable)
     reach = (context - 1) * how.every + 1
     dataset = open_frames(path, how.reader, options, units=spec.codec.units, newest=reach)
-    observed = dataset.attrs["time_is"] == "observed"
+    timed = dataset.attrs["time_is"] == "observed"
     found = dataset.attrs.get("cadence_s")
     cadence_s = spec.cadence_s
-    if cadence_s is None and observed and found is not None:
+    if cadence_s is None and timed and found is not None:
         cadence_s = float(found) * how.every
-    rows = _by_time(dataset, context, cadence_s) if observed else _counted(dataset, context, how)
+    rows = _by_time(dataset, context, cadence_s) if timed else _counted(dataset, context, how)
     _one_sequence(dataset, rows)
-    fit = _fit(dataset, spec, how, str(path))
-    part = dataset.isel(time=rows)
-    quantity, codec = quantity_of(dataset), spec.codec
-    frames, state = fit.apply(part["frames"].values, part["state"].values, quantity)
-    frames = in_units(frames, state, quantity, codec.units, codec.zr)
-    frames = _checked(dataset, rows, frames, state, spec)
-    mask = state[-1] != NO_DATA
+    part, where = dataset.isel(time=rows), str(path)
+    channels, height, width = part["frames"].shape[1:]
+    fit = fit_for((channels, height, width), spec.shape, how.fit, "none", where)
+    fitted = observed(
+        part["frames"].values,
+        part["state"].values,
+        quantity_of(dataset),
+        grid_of(dataset),
+        spec.codec,
+        fit,
+        where,
+    )
+    frames, masks = _given(dataset, rows, fitted, spec)
     return Context(
         frames=frames[None],  # (1, T, C, H, W)
-        times=tuple(_time(dataset, row) for row in rows) if observed else (),
+        times=tuple(_time(dataset, row) for row in rows) if timed else (),
         cadence_s=cadence_s,
         source_id=Path(_file(dataset, rows[-1])).name,
-        grid=fit.grid(grid_of(dataset), str(path)),
-        observed=None if mask.all() else mask,
-        standard_name=converted_quantity(quantity, codec.units).standard_name,
+        grid=fitted.grid,
+        observed=masks[-1],
+        standard_name=fitted.standard_name,
         notes={key: str(dataset.attrs[key]) for key in _NOTES if key in dataset.attrs},
     )
+
+
+def _given(
+    dataset: xr.Dataset, rows: list[int], fitted: Observed, spec: SourceSpec
+) -> tuple[Array, list[NDArray[np.bool_] | None]]:
+    """The frames `(T, C, H, W)` as the model is given them, and where each was observed."""
+    given = [
+        given_values(frame, state, spec.codec, f"{_file(dataset, row)} ({_stamp(dataset, row)})")
+        for frame, state, row in zip(fitted.frames, fitted.state, rows, strict=True)
+    ]
+    return np.stack([frame for frame, _ in given]), [mask for _, mask in given]
 
 
 def _by_time(dataset: xr.Dataset, context: int, cadence_s: float | None) -> list[int]:
@@ -163,37 +180,6 @@ def _one_sequence(dataset: xr.Dataset, rows: list[int]) -> None:
         )
 
 
-def _fit(dataset: xr.Dataset, spec: SourceSpec, how: ArchiveSpec, where: str) -> Fit:
-    shape = dataset["frames"].shape[1:]
-    if shape == spec.shape:
-        return Fit()
-    if how.fit is None or shape[0] != spec.shape[0]:
-        raise FrameError(
-            f"{where} has frames of the shape {tuple(shape)}",
-            expected=f"{spec.shape} (channels, height, width)",
-            fix=f"--grid {shape[1]}x{shape[2]} covers them in tiles of the model",
-        )
-    return how.fit
-
-
-def _checked(
-    dataset: xr.Dataset, rows: list[int], frames: Array, state: States, spec: SourceSpec
-) -> Array:
-    """The frames, no rain where there was no echo, `no_data_value` where nothing was observed."""
-    codec = spec.codec
-    nothing = np.broadcast_to((state == NO_ECHO)[:, None], frames.shape)
-    frames = np.where(nothing, np.float32(codec.no_rain_value), frames)
-    for n, row in enumerate(rows):
-        observed: NDArray[np.bool_] = state[n] != NO_DATA
-        where = f"{_file(dataset, row)} ({time_text(_time(dataset, row))})"
-        if not observed.any():
-            raise FrameError(
-                f"{where} has no data all over", expected="observed frames", fix="leave it out"
-            )
-        codec.check(frames[n], where, observed)
-    return np.where(np.isnan(frames), np.float32(codec.no_data_value), frames)
-
-
 def _file(dataset: xr.Dataset, row: int) -> str:
     files = str(dataset.attrs["files"]).split("\n")
     return files[int(dataset["source"].values[row])]
@@ -202,3 +188,7 @@ def _file(dataset: xr.Dataset, row: int) -> str:
 def _time(dataset: xr.Dataset, row: int) -> datetime:
     stamp = dataset["time"].values[row].astype("datetime64[us]").astype(np.int64)
     return EPOCH + timedelta(microseconds=int(stamp))
+
+
+def _stamp(dataset: xr.Dataset, row: int) -> str:
+    return time_text(_time(dataset, row))

@@ -134,12 +134,14 @@ class Decoder:
             FrameError: units, size or values that do not fit the model.
         """
         codec = self._spec.codec
-        fit = fit_for(piece.frames.shape[1:], self._spec.shape, self._spec.fit, self._resize, name)
+        size = (piece.frames.shape[1], piece.frames.shape[2], piece.frames.shape[3])
+        averages = ", or --source-option resize=area averages them down"
+        fit = fit_for(size, self._spec.shape, self._spec.fit, self._resize, name, averages)
         fitted = observed(piece.frames, piece.state, piece.quantity, piece.grid, codec, fit, name)
         check_same_grid(fitted.grid, self._spec.grids, name)
         notes = {key: value for key, value in piece.notes.items() if key in _NOTES}
         if self._spec.fit is None and fit.size is not None:
-            notes["resized"] = resized_note(piece.frames.shape[1:], fit)
+            notes["resized"] = resized_note(size, fit)
         for n in range(len(fitted.frames)):
             time = EPOCH if piece.time is None else datetime_of(piece.time[n])
             where = name if len(fitted.frames) == 1 else f"{name} ({time_text(time)})"

@@ -100,7 +100,12 @@ def given_values(
 
 
 def fit_for(
-    found: FrameShape, wanted: FrameShape, fit: Fit | None, resize: Resize, where: str
+    found: FrameShape,
+    wanted: FrameShape,
+    fit: Fit | None,
+    resize: Resize,
+    where: str,
+    other_fix: str = "",
 ) -> Fit:
     """How frames of one size come to the model's.
 
@@ -110,6 +115,7 @@ def fit_for(
         fit: as in training, for frames of another size; goes before `resize`.
         resize: what is done where training says nothing.
         where: what to call them.
+        other_fix: what else the user may try.
 
     Raises:
         FrameError: they cannot, or should not.
@@ -118,10 +124,9 @@ def fit_for(
         return Fit()
     if found[0] != wanted[0] or (fit is None and resize == "none"):
         raise FrameError(
-            f"{where} has the shape {found}",
+            f"{where} has frames of the shape {found}",
             expected=f"{wanted} (channels, height, width)",
-            fix=f"--grid {found[1]}x{found[2]} covers them in tiles of the model, "
-            "--source-option resize=area averages them down"
+            fix=f"--grid {found[1]}x{found[2]} covers them in tiles of the model{other_fix}"
             if found[0] == wanted[0]
             else f"frames of {wanted[0]} channel(s)",
         )
