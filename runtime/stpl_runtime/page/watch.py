@@ -61,8 +61,12 @@ class Watch:
 
             server.check_installed()
             self._socket = server.listen(options.host, options.port)
-            loopback = server.is_loopback(self._socket)
-            self._access, self._given_by = server.page_access(loopback, options.token_file)
+            try:
+                loopback = server.is_loopback(self._socket)
+                self._access, self._given_by = server.page_access(loopback, options.token_file)
+            except BaseException:
+                self.close()
+                raise
 
     def attach(
         self, streams: Sequence[Stream], manifest: Manifest, cadence_s: float | None
