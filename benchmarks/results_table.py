@@ -133,9 +133,8 @@ def _per_lead(evaluation: dict[str, Any]) -> Iterator[str]:
 def _title(score: str, units: str) -> str:
     if score.startswith("csi_"):
         return f"CSI at {score.removeprefix('csi_')} {units}"
-    return {"mse": "MSE, sum over a frame, model units", "rmse": f"RMSE, {units}"}.get(
-        score, score.upper()
-    )
+    rmse = "RMSE" if units == "1" else f"RMSE, {units}"
+    return {"mse": "MSE, sum over a frame, model units", "rmse": rmse}.get(score, score.upper())
 
 
 def _lead(step: int, cadence_s: float | None) -> str:
