@@ -50,6 +50,7 @@ def nowcast(channels: int = 1) -> Nowcast:
         observed=observed,
         standard_name="rainfall_rate",
         notes={"licence": "CC BY 4.0"},
+        stand_ins=("", "held", "", ""),
     )
 
 
@@ -84,6 +85,11 @@ def test_cf_as_xarray_reads_it(tmp_path: Path, suffix: str) -> None:
         assert found.attrs["Conventions"] == "CF-1.8"
         assert found.attrs["licence"] == "CC BY 4.0"
         assert found.attrs["input_times"].split()[-1] == "2026-01-31T23:50:00Z"
+        assert found.attrs["stand_ins"] == "observed held observed observed"
+        assert found.attrs["filled_times"] == "2026-01-31T23:40:00Z"
+        assert "engine onnx" in found.attrs["source"]
+        np.testing.assert_array_equal(found["observed"].values, made.observed)
+        assert found["observed"].attrs["flag_meanings"] == "not_observed observed"
 
 
 @pytest.mark.parametrize("suffix", [".nc", ".zarr"])
@@ -131,6 +137,8 @@ def test_geotiff_as_rasterio_reads_it(tmp_path: Path, channels: int) -> None:
         assert set(file.offsets) == {0.0}
         assert set(file.units) == {"mm h-1"}
         assert file.tags()["forecast_reference_time"] == "2026-01-31T23:50:00Z"
+        assert file.tags()["filled_times"] == "2026-01-31T23:40:00Z"
+        assert file.tags()["licence"] == "CC BY 4.0"
         assert file.tags(1)["lead_time_s"] == "300"
         assert file.crs.to_epsg() == 3067
         assert file.xy(0, 0) == (GRID.x[0], GRID.y[0])

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from stpl_deploy.errors import SinkError, UsageError
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import open_sink, write_whole
 from stpl_runtime.sinks.gif import gif_bytes
+from stpl_runtime.sinks.npz import npz_bytes
+from stpl_runtime.sinks.picture import STAND_IN, UNSEEN, tiles, title
 from stpl_runtime.sinks.png import png_bytes
 from tests.runtime.conftest import picture, slot_time
 
@@ -81,6 +84,33 @@ def test_pictures_show_the_values(channels: int) -> None:
         if np.array_equal(strip[y : y + 96, x : x + 96], wanted)
     ]
     assert len(found) == 1
+
+
+def test_pictures_mark_what_was_not_observed() -> None:
+    """A frame that stands in has a border of its own; so have pixels that were not seen."""
+    observed = np.ones((16, 16), bool)
+    observed[:8] = False
+    nowcast = replace(
+        make_nowcast(), observed=observed, stand_ins=("", "held", "bridged", ""), stream="north"
+    )
+    with Image.open(io.BytesIO(png_bytes(nowcast))) as image:
+        strip = np.asarray(image)
+    side = 96 + 4
+    marked = (strip == STAND_IN).all(axis=2)
+    borders = np.flatnonzero(marked.sum(axis=0) >= side)
+    assert len(borders) == 2 * 2 * 2  # two frames, left and right, two pixels wide
+    unseen = (strip == UNSEEN).all(axis=2)
+    assert unseen.sum() == 4 * 96 * 48  # now, and three frames of forecast
+    assert len(tiles(nowcast)) == 7
+    assert title(nowcast).startswith("north: rain rate")
+    assert title(nowcast).endswith("2 of 4 frames not observed")
+
+
+def test_npz_says_what_stood_in() -> None:
+    made = replace(make_nowcast(), stand_ins=("", "held", "", ""), notes={"licence": "CC BY 4.0"})
+    with np.load(io.BytesIO(npz_bytes(made)), allow_pickle=False) as archive:
+        assert archive["stand_ins"].tolist() == ["", "held", "", ""]
+        assert json.loads(str(archive["notes"])) == {"licence": "CC BY 4.0"}
 
 
 def test_gif_shows_past_and_forecast(tmp_path: Path) -> None:

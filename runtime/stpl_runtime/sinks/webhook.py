@@ -75,15 +75,21 @@ class WebhookSink:
         self._tries = int(options.number("tries", 4, least=1, most=100))
         timeout_s = options.number("timeout", 10.0, least=0.1, most=600.0)
         self._client = httpx.Client(timeout=timeout_s, follow_redirects=False)
-        self._stop = threading.Event()
+        self._stop, self._busy = threading.Event(), threading.Lock()
 
     def write(self, nowcast: Nowcast) -> None:
         """See `stpl_runtime.sink.Sink`; returns when the server has taken it."""
+        request = self._request(nowcast)
+        with self._busy:
+            self._post(request)
+
+    def _post(self, request: httpx.Request) -> None:
         import httpx
 
-        request = self._request(nowcast)
-        backoff = Backoff(0.5, _MOST_S)
+        backoff, reason = Backoff(0.5, _MOST_S), "was closed"
         for left in reversed(range(self._tries)):
+            if self._stop.is_set():
+                break
             asked_s = 0.0
             try:
                 response = self._client.send(request)
@@ -95,7 +101,7 @@ class WebhookSink:
                 asked_s = _retry_after_s(response.headers.get("retry-after", ""))
             except httpx.RequestError as error:
                 reason = without_credentials(str(error)) or type(error).__name__
-            if self._stop.is_set() or not left:
+            if not left:
                 break
             if asked_s:
                 self._stop.wait(min(asked_s, _MOST_S))
@@ -106,7 +112,9 @@ class WebhookSink:
     def close(self) -> None:
         """End what is being tried again, and the connection."""
         self._stop.set()
-        self._client.close()
+        if self._busy.acquire(timeout=2.0):  # else the answer that is waited for ends it
+            self._client.close()
+            self._busy.release()
 
     def _request(self, nowcast: Nowcast) -> httpx.Request:
         document = summary_line(nowcast, self.beside)
