@@ -2,6 +2,7 @@
 
     python benchmarks/plan_builds.py [--seconds 540] [--graphs step,rollout] [--precisions fp16]
                                      [--again] [MODEL ...]
+    python benchmarks/plan_builds.py --table
 
 Untrained weights: neither time nor size depends on them. No GPU is needed. Frames are 1x64x64 in
 patches of 4, four layers of 64, ten frames in and ten out, batch 1, one plan for compute
@@ -121,7 +122,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="of this slice")
     parser.add_argument("--again", action="store_true", help="build rows that are there too")
     parser.add_argument("--note", default="", help="what else ran on the machine")
+    parser.add_argument("--table", action="store_true", help="show the rows for the docs, no more")
     arguments = parser.parse_args()
+    if arguments.table:
+        sys.stdout.write(table(read_rows()))
+        return
     begin = time.monotonic()
     name_of_builder = load_builder("trt-rtx").name
     left = []
@@ -145,6 +150,21 @@ def main() -> None:
                 sys.stdout.flush()
     sys.stdout.write(f"left: {', '.join(left) or 'nothing'}\n")
     raise SystemExit(3 if left else 0)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as a table in Markdown; a dash where nothing was built."""
+    graphs = ("step", "forecast", "rollout")
+    lines = [f"| model | precision | {' | '.join(graphs)} |", "|---" * 5 + "|"]
+    found = {tuple(row[key] for key in _SAME): row for row in rows}
+    for name, precision in dict.fromkeys((row["model"], row["precision"]) for row in rows):
+        built = (found.get((name, precision, graph)) for graph in graphs)
+        cells = [
+            f"{r['layers']:,} layers, {r['seconds']} s, {r['megabytes']:.1f} MB" if r else "–"
+            for r in built
+        ]
+        lines.append(f"| {name} | {precision} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def is_row(row: dict[str, Any], key: dict[str, str], made_of: str) -> bool:

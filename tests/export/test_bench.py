@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 
 from stpl_deploy.bundle import Bundle, open_bundle
@@ -49,6 +50,10 @@ def test_another_engine_has_rows_of_its_own_name() -> None:
     assert ratios_of("onnx") == RATIOS
 
 
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(),
+    reason="this build of onnxruntime has GPU providers",
+)
 def test_an_engine_that_cannot_run_here_is_not_measured_on_the_cpu() -> None:
     bundle = open_bundle(Path(__file__).parents[1] / "data" / "convlstm-tiny.bundle")
     with pytest.raises(EnvironmentFault, match="--engine onnx"):

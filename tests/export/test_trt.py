@@ -99,13 +99,8 @@ def test_every_model_parses_without_a_warning_and_its_step_builds(
 
 
 @rtx
-@pytest.mark.parametrize(
-    "precision",
-    [
-        pytest.param("fp16", marks=pytest.mark.slow),
-        pytest.param("fp32", marks=pytest.mark.soak),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
 @pytest.mark.parametrize("name", STEP_MODELS)
 def test_every_graph_of_every_model_builds(name: str, precision: str, step_of: StepMaker) -> None:
     builder = load_builder("trt-rtx")
