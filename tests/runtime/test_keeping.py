@@ -187,7 +187,7 @@ sinks = [open_sink(word, SinkSpec(keep=3)) for word in sys.argv[1:]]
 for n in range(100_000):
     for sink in sinks:
         sink.write(make_nowcast(side=64, minutes=5 * n))
-    if n == 3:
+    if n == 0:
         print("ready", flush=True)
 """
 
@@ -198,7 +198,7 @@ def test_kill_9_at_any_moment(tmp_path: Path) -> None:
     pytest.importorskip("zarr")
     lines = tmp_path / "log.jsonl"
     words = [f"zarr:{tmp_path}/z", f"npz:{tmp_path}/n", f"zarr:{tmp_path}/l.zarr", f"jsonl:{lines}"]
-    for moment in (1, 3):
+    for moment in (0.05, 0.3):
         with subprocess.Popen(
             [sys.executable, "-c", KILLED, *words],
             stdout=subprocess.PIPE,
@@ -207,7 +207,7 @@ def test_kill_9_at_any_moment(tmp_path: Path) -> None:
             assert process.stdout is not None
             process.stdout.readline()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(0.11 * moment)
+                process.wait(moment)
             process.kill()
         for path in (tmp_path / "n").glob("*.npz"):
             with np.load(path) as archive:
@@ -219,7 +219,7 @@ def test_kill_9_at_any_moment(tmp_path: Path) -> None:
                 assert not np.isnan(found["nowcast"].values).any()
     for word in words:
         open_sink(word, SinkSpec(keep=3)).write(make_nowcast(minutes=10**6))
-    for line in [*lines_of(lines), *lines_of(lines.with_name("log.jsonl.1"))]:
+    for line in [line for path in tmp_path.glob("log.jsonl*") for line in lines_of(path)]:
         assert line["leads"][2]["step"] == 3
 
 

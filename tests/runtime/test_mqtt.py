@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,28 @@ Make = Callable[[Process], Process]
 @pytest.fixture
 def made() -> Iterator[Make]:
     """Starts brokers, and ends them."""
+    with starting() as start:
+        yield start
+
+
+@pytest.fixture(scope="module", params=["amqtt", "mosquitto"])
+def broker(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Process]:
+    """Serves all tests of this module: each has its own topic."""
+    with starting() as start:
+        folder = tmp_path_factory.mktemp(request.param)
+        yield start((amqtt if request.param == "amqtt" else mosquitto)(folder))
+
+
+@pytest.fixture(params=["amqtt", "mosquitto"])
+def mortal(request: pytest.FixtureRequest, tmp_path: Path, made: Make) -> Process:
+    """A broker that a test may kill."""
+    return made((amqtt if request.param == "amqtt" else mosquitto)(tmp_path))
+
+
+@contextmanager
+def starting() -> Iterator[Make]:
     brokers: list[Process] = []
 
     def start(broker: Process) -> Process:
@@ -55,11 +78,6 @@ def made() -> Iterator[Make]:
     yield start
     for broker in brokers:
         broker.close()
-
-
-@pytest.fixture(params=["amqtt", "mosquitto"])
-def broker(request: pytest.FixtureRequest, tmp_path: Path, made: Make) -> Process:
-    return made((amqtt if request.param == "amqtt" else mosquitto)(tmp_path))
 
 
 def npy(slot: int) -> bytes:
@@ -104,25 +122,25 @@ def same_frames(items: list[Any], slots: list[int]) -> None:
         np.testing.assert_array_equal(item.data, picture(slot))
 
 
-def test_frames_of_a_topic_through_an_outage(broker: Process, bundle: Bundle) -> None:
+def test_frames_of_a_topic_through_an_outage(mortal: Process, bundle: Bundle) -> None:
     """The broker is killed; the source is down, and up again within 2 s of its return."""
-    word = f"mqtt://127.0.0.1:{broker.port}/radar/+/frames/#"
+    word = f"mqtt://127.0.0.1:{mortal.port}/radar/+/frames/#"
     with reading(open_source(word, spec_of(bundle))) as source:
         source.wait_state("up")
-        publish(broker.port, *((f"radar/a/frames/{name(n)}", npy(n)) for n in range(3)))
-        publish(broker.port, ("radar/a/other", npy(9)))
+        publish(mortal.port, *((f"radar/a/frames/{name(n)}", npy(n)) for n in range(3)))
+        publish(mortal.port, ("radar/a/other", npy(9)))
         same_frames(source.wait_for(3), [0, 1, 2])
-        broker.stop()
+        mortal.stop()
         source.wait_state("down")
         reason = source.health.now().reason
         assert reason
         time.sleep(0.5)  # an outage lasts: some tries fail
-        broker.start()
+        mortal.start()
         back = time.time()
         source.wait_state("up")
         assert source.health.now().reconnects >= 1
         assert seconds_down(source.health, back) < 2.0
-        publish(broker.port, (f"radar/b/frames/{name(3)}", npy(3)))
+        publish(mortal.port, (f"radar/b/frames/{name(3)}", npy(3)))
         same_frames(source.wait_for(4), [0, 1, 2, 3])
 
 
@@ -139,8 +157,8 @@ def test_a_broker_that_is_not_there_yet(tmp_path: Path, bundle: Bundle, made: Ma
 
 
 def test_retained_messages_are_old_frames(broker: Process, bundle: Bundle) -> None:
-    publish(broker.port, (f"radar/{name(0)}", npy(0)), retain=True)
-    word = f"mqtt://127.0.0.1:{broker.port}/radar/#"
+    publish(broker.port, (f"kept/{name(0)}", npy(0)), retain=True)
+    word = f"mqtt://127.0.0.1:{broker.port}/kept/#"
     with (
         reading(open_source(word, spec_of(bundle, version=broker.version))) as plain,
         reading(
@@ -149,7 +167,7 @@ def test_retained_messages_are_old_frames(broker: Process, bundle: Bundle) -> No
     ):
         same_frames(asked.wait_for(1), [0])
         plain.wait_state("up")
-        publish(broker.port, (f"radar/{name(1)}", npy(1)))
+        publish(broker.port, (f"kept/{name(1)}", npy(1)))
         *first, last = asked.wait_for(2)
         if last.valid_time == slot_time(0):  # QoS 1 may bring it twice
             *first, last = asked.wait_for(3)
@@ -222,12 +240,12 @@ def test_arrival_is_a_time_only_where_asked_for(broker: Process, bundle: Bundle)
 
 
 def test_larger_messages_are_bad_or_never_sent(broker: Process, bundle: Bundle) -> None:
-    word = f"mqtt://127.0.0.1:{broker.port}/radar/#"
+    word = f"mqtt://127.0.0.1:{broker.port}/large/#"
     with reading(
         open_source(word, spec_of(bundle, version=broker.version, max_mb="0.02"))
     ) as source:
         source.wait_state("up")
-        publish(broker.port, (f"radar/{name(0)}", bytes(30_000)), (f"radar/{name(1)}", npy(1)))
+        publish(broker.port, (f"large/{name(0)}", bytes(30_000)), (f"large/{name(1)}", npy(1)))
         wait_until(lambda: any(isinstance(arrival.item, Frame) for arrival in source.got))
         *bad, frame = [arrival.item for arrival in source.got]
         same_frames([frame], [1])
@@ -320,11 +338,10 @@ class Files(BaseHTTPRequestHandler):
         pass
 
 
-def test_notifications_are_followed(tmp_path: Path, bundle: Bundle, made: Make) -> None:
+def test_notifications_are_followed(broker: Process, bundle: Bundle) -> None:
     pytest.importorskip("httpx")
     import base64
 
-    broker = made(amqtt(tmp_path))
     with HTTPServer(("127.0.0.1", 0), Files) as server:
         serving = threading.Thread(target=server.serve_forever, daemon=True)
         serving.start()
@@ -378,12 +395,12 @@ def test_options_that_are_not_right(bundle: Bundle) -> None:
             open_source("mqtt://host/topic", spec_of(bundle, **{option: "7"}))
 
 
-def test_the_sink_publishes_and_outlives_its_broker(broker: Process) -> None:
+def test_the_sink_publishes_and_outlives_its_broker(mortal: Process) -> None:
     sink = open_sink(
-        f"mqtt,timeout=8,version={broker.version}:mqtt://me:secret@127.0.0.1:{broker.port}/out"
+        f"mqtt,timeout=8,version={mortal.version}:mqtt://me:secret@127.0.0.1:{mortal.port}/out"
     )
-    assert sink.name == f"mqtt:mqtt://127.0.0.1:{broker.port}/out"
-    client, _ = connected(broker.port, broker.version)
+    assert sink.name == f"mqtt:mqtt://127.0.0.1:{mortal.port}/out"
+    client, _ = connected(mortal.port, mortal.version)
     got: list[Any] = []
     client.on_message = lambda _client, _userdata, message: got.append(message)
     client.subscribe("out/#", 1)
@@ -399,12 +416,12 @@ def test_the_sink_publishes_and_outlives_its_broker(broker: Process) -> None:
         facts = dict(line.properties.UserProperty)
         assert facts["valid_time"] == "2026-01-31T23:50:00Z"
     mqtt.close(client)
-    broker.stop()
-    broker.start()  # the sink does not know yet
+    mortal.stop()
+    mortal.start()  # the sink does not know yet
     sink.write(make_nowcast(minutes=5))
-    broker.stop()
+    mortal.stop()
     impatient = open_sink(
-        f"mqtt,timeout=0.3,version={broker.version}:mqtt://127.0.0.1:{broker.port}/out"
+        f"mqtt,timeout=0.3,version={mortal.version}:mqtt://127.0.0.1:{mortal.port}/out"
     )
     with pytest.raises(SinkError, match=r"within 0\.3 s"):
         impatient.write(make_nowcast())
