@@ -147,12 +147,16 @@ def _lead(step: int, cadence_s: float | None) -> str:
 
 
 def _cell(score: str, values: list[float | None]) -> str:
-    texts = ["-" if value is None else f"{value:.3g}" for value in values]
+    texts = ["-" if value is None else _short(value) for value in values]
     known = [value for value in values if value is not None]
     if not known:
         return " / ".join(texts)
-    best = f"{(min if score in ('mse', 'rmse') else max)(known):.3g}"
+    best = _short((min if score in ("mse", "rmse") else max)(known))
     return " / ".join(f"**{text}**" if text == best else text for text in texts)
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
 
 
 def _table(columns: list[str], rows: list[list[str]]) -> Iterator[str]:
