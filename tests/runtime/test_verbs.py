@@ -273,12 +273,42 @@ def test_stream_on_an_empty_folder_waits(cli: Cli, bundle: Bundle, tmp_path: Pat
     ]
 
 
+def test_several_sources_over_one_session(
+    cli: Cli, bundle: Bundle, folder: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    (other / f"r{slot_time(4):%Y%m%d%H%M}.npy").unlink()
+    out, state = tmp_path / "out", tmp_path / "state.npz"
+    words = ("stream", bundle.path, folder, f"south={other}", "--sink", f"npz:{out}")
+    words = (*words, "--on-gap", "hold", "--policy", "queue", "--state-file", state)
+    code, stdout, err = cli(*words, "--idle-timeout", 4, "--json")
+    assert code == 0
+    report = json.loads(stdout)
+    assert {name: one["nowcasts"] for name, one in report["streams"].items()} == {
+        folder.name: 3,
+        "south": 2,
+    }
+    assert report["counts"]["used"] == 6 + 5
+    assert report["streams"]["south"]["stand_ins"] == 1
+    assert f"south: watching folder:{other}" in err
+    assert len(list((out / folder.name).iterdir())) == 3
+    assert len(list((out / "south").iterdir())) == 2
+    assert {path.name for path in tmp_path.glob("state*")} == {
+        f"state-{folder.name}.npz",
+        "state-south.npz",
+    }
+    code, stdout, err = cli(*words, "--idle-timeout", 2)
+    assert code == 0
+    assert err.count("going on from") == 2
+    assert "all: received 22 = 11 used" in stdout  # the same files again: late, or duplicates
+
+
 def test_stream_of_bad_frames_only_is_wrong_input(
     cli: Cli, bundle: Bundle, folder: Path, tmp_path: Path
 ) -> None:
     for path in folder.iterdir():
         np.save(path, 255 * np.load(path))
-    words = ("stream", bundle.path, folder, "--sink", f"npz:{tmp_path}/o", "--idle-timeout", 0.5)
+    words = ("stream", bundle.path, folder, "--sink", f"npz:{tmp_path}/o", "--idle-timeout", 4)
     code, stdout, err = cli(*words)
     assert code == 2
     first = f"r{slot_time(0):%Y%m%d%H%M}.npy has values from"
@@ -296,7 +326,6 @@ def test_stream_refuses_bad_arguments(
     before = left(tmp_path)
     for words, say in [
         ((path, tmp_path / "no"), "no folder"),
-        ((path, file), "is a file"),
         ((path, f"foldr:{folder}"), f"try: folder:{folder}"),
         ((path, folder, "--sink", f"nzp:{tmp_path}/o"), f"--sink npz:{tmp_path}/o"),
         ((path, folder, "--sink", f"npz:{file}"), "a file is in the way"),
@@ -305,6 +334,11 @@ def test_stream_refuses_bad_arguments(
         ((path, folder, "--lateness", "4"), "0 to 3 slots"),
         ((path, folder, "--time-format", "x"), "strptime"),
         ((path, folder, "--context", "all"), "window"),
+        ((path, folder, "--on-gap", "skip"), "bridge"),
+        ((path, folder, "--policy", "all"), "queue"),
+        ((path, folder, "--keep-age", "7"), "--keep-age 7d"),
+        ((path, folder, "--source-option", "x"), "NAME=VALUE"),
+        ((path, folder, folder), "two sources have the name in"),
         ((tmp_path / "no.bundle", folder), "manifest.json"),
     ]:
         code, out, err = cli("stream", *words)
@@ -350,7 +384,8 @@ staged.rename(folder)
     code, stdout, err = cli("stream", bundle.path, folder, *words)
     assert remover.wait(timeout=30) == 0
     assert code == 0
-    assert "went away" in err
+    assert f"folder:{folder} is down: " in err
+    assert f"folder:{folder} is up again" in err
     assert json.loads(stdout)["counts"]["used"] == 7
 
 
