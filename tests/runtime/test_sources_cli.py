@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -42,6 +44,15 @@ def test_every_word_leads_to_a_function() -> None:
     pytest.importorskip("httpx")
     for word in SOURCES:
         assert callable(load_word("source", word, SOURCES, "stpl_deploy.sources"))
+
+
+def test_the_document_names_every_word_and_option() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "live-sources.md").read_text()
+    for word in SOURCES:
+        assert re.search(rf"`{re.escape(word)}:", text), word
+    for module in {place.partition(":")[0] for place in SOURCES.values()}:
+        for option in importlib.import_module(module).OPTIONS:
+            assert re.search(rf"`{option}=", text) or option == "resize", (module, option)
 
 
 def test_a_path_is_what_lies_there(tmp_path: Path) -> None:
