@@ -100,7 +100,7 @@ def predict(
     else:
         context = read_context(frames, manifest.context, spec)
     if context.grid is not None:
-        crop = None if domain else manifest.recipe.get("data", {}).get("crop")
+        crop = None if grid else manifest.recipe.get("data", {}).get("crop")
         remark = check_same_grid(
             context.grid, manifest.grids, str(frames), any_grid=any_grid, crop=crop
         )
