@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from stpl_deploy.errors import SinkError
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import Sink
+from stpl_runtime.timing import utc_now
 
 LIMIT = 8
 """Nowcasts that wait for a sink."""
@@ -79,6 +80,7 @@ class Publisher:
         self._failing = False
         self._reports: dict[str, SinkReport] = {}
         self._ages_ms: dict[str, deque[float]] = {}
+        self._lags_s: dict[str, deque[float]] = {}
         self.error: BaseException | None = None
         """What no sink should raise: a bug."""
         self._thread = threading.Thread(target=self._run, name=f"sink {sink.name}", daemon=True)
@@ -134,6 +136,11 @@ class Publisher:
         with self._changed:
             return list(self._ages_ms.get(stream, ()))
 
+    def lags_s(self, stream: str) -> list[float]:
+        """From the newest frame's own time until its nowcast was written; the newest ones."""
+        with self._changed:
+            return list(self._lags_s.get(stream, ()))
+
     def _run(self) -> None:
         try:
             while (item := self._next()) is not None:
@@ -188,6 +195,9 @@ class Publisher:
             if nowcast.latency_ms is not None:
                 ages = self._ages_ms.setdefault(nowcast.stream, deque(maxlen=_AGES))
                 ages.append(nowcast.latency_ms + 1e3 * (time.monotonic() - offered))
+            if nowcast.issue_time is not None:
+                lags = self._lags_s.setdefault(nowcast.stream, deque(maxlen=_AGES))
+                lags.append((utc_now() - nowcast.issue_time).total_seconds())
         if self._failing:
             self._failing = False
             self._tell(f"{self.sink.name}: writes again")

@@ -49,6 +49,8 @@ class StreamReport:
     age_median_ms: float | None = None
     """From a frame's arrival until its nowcast was written."""
     age_p99_ms: float | None = None
+    lag_median_s: float | None = None
+    """From the newest frame's own time until its nowcast was written: how old the news are."""
 
     @property
     def exit_code(self) -> int:

@@ -66,7 +66,8 @@ class Status:
         self._told = now
         issued = "" if nowcast.issue_time is None else f" {time_text(nowcast.issue_time)}"
         latency = "" if nowcast.latency_ms is None else f" in {nowcast.latency_ms:.1f} ms"
-        text = f"nowcast{issued}: {len(nowcast.frames)} frames{latency}; {counts_text(counts)}"
+        of = f"{nowcast.stream}: " if nowcast.stream else ""
+        text = f"{of}nowcast{issued}: {len(nowcast.frames)} frames{latency}; {counts_text(counts)}"
         if skipped:
             text += f"; {skipped} nowcasts skipped"
         if self._live is None:

@@ -138,6 +138,9 @@ class Stream:
             sinks=sinks,
             age_median_ms=age[0],
             age_p99_ms=age[1],
+            lag_median_s=_percentiles(
+                [lag for one in self._publishers for lag in one.lags_s(self.name)], 99
+            )[0],
         )
 
     def start(self, wake: threading.Event, publishers: Sequence[Publisher]) -> None:
@@ -289,10 +292,14 @@ class Stream:
 
 
 class Streams:
-    """Several streams in one loop, over one session where they share it."""
+    """One stream or several in one loop, over one session; batched where that pays."""
 
     def __init__(self, streams: Sequence[Stream]) -> None:
-        """Put them together; those that share a session are batched where that pays."""
+        """Put them together.
+
+        Args:
+            streams: their nowcasters share a session and a horizon.
+        """
         self.streams = tuple(streams)
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -323,8 +330,9 @@ class Streams:
             idle_timeout_s: end when nothing arrived for so long.
 
         Raises:
-            SourceLostError: every source went away; `report` still gives the counts.
-            StplError: another error of the sources.
+            SourceLostError: a source went away, at the end: the others went on until then;
+                `report` still gives the counts.
+            StplError: another error of a source.
         """
         self.ended = ended = "error"
         self._warm_up()
@@ -346,10 +354,9 @@ class Streams:
                         stream.finish(ended)
         finally:
             self.ended = ended
-        errors = [stream.error for stream in self.streams if stream.error is not None]
-        if errors and (len(errors) == len(self.streams) or ended == _ALL_ENDED):
-            self.ended = "error"
-            raise errors[0]
+        for stream in self.streams:
+            if stream.error is not None:
+                raise stream.error
         return self.report()
 
     def report(self) -> StreamsReport:
@@ -384,13 +391,9 @@ class Streams:
 
     def _warm_up(self) -> None:
         first = self.streams[0].nowcaster
-        for stream in self.streams:
-            stream.nowcaster.warm_up()
+        first.warm_up()
         self._batcher = Batcher(first.session, first.manifest, first.horizon)
-        others = [stream.nowcaster for stream in self.streams[1:]]
-        if others and all(
-            one.session is first.session and one.horizon == first.horizon for one in others
-        ):
+        if len(self.streams) > 1:
             self._batcher.measure(len(self.streams))
 
     def _loop(self, max_nowcasts: int | None, idle_timeout_s: float | None) -> str:

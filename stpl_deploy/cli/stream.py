@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from stpl_runtime.report import StreamReport, StreamsReport
 
 
+_LIVE_S = 86400.0
+"""Frames older than a day are an archive's: how old its news are says nothing."""
+
+
 def stream(
     bundle: streaming.BundlePath,
     source: streaming.SourceWords,
@@ -138,6 +142,8 @@ def _print_one(report: StreamReport) -> None:
     if report.age_median_ms is not None:
         median, p99 = report.age_median_ms, report.age_p99_ms
         print(f"frame -> written: median {median:.1f} ms, p99 {p99:.1f} ms")
+    if report.lag_median_s is not None and abs(report.lag_median_s) < _LIVE_S:
+        print(f"time of the frame -> written: median {report.lag_median_s:.1f} s")
     for name, sink in report.sinks.items():
         if sink.failed:
             print(f"{name}: {sink.failed} nowcasts not written")

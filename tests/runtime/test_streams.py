@@ -104,7 +104,7 @@ def test_each_of_several_streams_equals_its_solo_run(
     assert report.nowcasts == 3 * 6
     assert report.counts.received == report.counts.used == 27
     assert report.batches == sizes
-    warm_ups, singles = 3, 18
+    warm_ups, singles = 1, 18
     if not sizes:
         assert counting.forecasts == warm_ups + singles
     else:
