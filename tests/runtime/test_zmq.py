@@ -106,6 +106,17 @@ def pushed(bundle: Bundle) -> Iterator[tuple[Sender, Reading]]:
         yield sender, source
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["2026-01-31T23:50", "2026-01-31T23:50:00.0Z", "2026-02-01 00:50:00+01:00",
+     "2026-01-31t23:50:00.00000000z"],
+)  # fmt: skip
+def test_times_as_they_are_sent(text: str) -> None:
+    from stpl_runtime.sources.messages import parse_time
+
+    assert parse_time(text) == slot_time(0)
+
+
 def test_bare_arrays_with_dtype_and_shape(pushed: tuple[Sender, Reading]) -> None:
     sender, source = pushed
     array = picture(5)

@@ -42,6 +42,7 @@ OPTIONS = ("time", "suffix", "max_mb", "resize", "fetch", "timeout")
 MAX_MB = 64.0
 
 _DIGITS = re.compile(r"\d{8}[T_-]?\d{4}")
+_FRACTION = re.compile(r"\.(\d+)")
 _UNSAFE = re.compile(r"[^\w.+-]")
 
 
@@ -130,8 +131,10 @@ def parse_time(text: str) -> datetime:
     Raises:
         FrameError: it is none.
     """
+    # Python 3.10 reads fractions of three or six digits alone.
+    plain = _FRACTION.sub(lambda match: f".{match[1]:0<6.6}", text.strip().upper())
     try:
-        found = datetime.fromisoformat(text.strip().upper().replace("Z", "+00:00"))
+        found = datetime.fromisoformat(plain.replace("Z", "+00:00"))
     except ValueError:
         raise FrameError(
             f"valid_time is {text[:40]!r}",
