@@ -51,7 +51,11 @@ class Policy(str, Enum):
 BundlePath = Annotated[Path, typer.Argument(help="Bundle directory, from `stpl-deploy export`.")]
 SourceWords = Annotated[
     list[str],
-    typer.Argument(metavar="SOURCE...", help="A folder, or SCHEME:REST; several as NAME=SOURCE."),
+    typer.Argument(
+        metavar="SOURCE...",
+        help="A folder, video or archive; - (standard input); camera:0; or a URL: http, s3, rtsp, "
+        "mqtt, kafka, zmq. Several as NAME=SOURCE. docs/live-sources.md has them all.",
+    ),
 ]
 OnGapWord = Annotated[
     OnGap,
