@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -19,6 +20,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from stpl_deploy.bundle import Bundle, Speed, open_bundle, seal
 from stpl_deploy.cli import run as stpl_deploy
 from stpl_deploy.errors import AccuracyError, SpeedError, UsageError
+from stpl_export import export as export_module
 from stpl_export import int8_speed
 from stpl_export.bench import bench_bundle
 from stpl_export.builders import trt as trt_module
@@ -37,6 +39,7 @@ from stpl_export.onnx_step import step_onnx
 from stpl_export.qdq import Form, activation_scale, quantise_weight, values_to_calibrate
 from stpl_export.work import fixed_batch, graph_work
 from stpl_runtime.verify import first_breach, verify_bundle
+from stpl_train.models import ForecasterModule
 from stpl_train.run import Run, open_run
 from tests.export.conftest import STEP_MODELS, TRAINED, StepMaker
 
@@ -47,9 +50,26 @@ rtx = pytest.mark.skipif(
 )
 
 
+_steps: dict[str, bytes] = {}
+
+
+def _step_once(model: ForecasterModule) -> ModelProto:
+    """`step_onnx`, once for the same weights: it takes seconds."""
+    tensors = model.state_dict().values()
+    key = hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in tensors)).hexdigest()
+    if key not in _steps:
+        _steps[key] = step_onnx(model).SerializeToString()
+    return onnx.load_from_string(_steps[key])
+
+
+def _quicken(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(int8_speed, "_SECONDS", 0.0)  # the least number of rounds
+    patch.setattr(export_module, "step_onnx", _step_once)
+
+
 @pytest.fixture(autouse=True)
-def _short_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(int8_speed, "_SECONDS", 0.0)  # the least number of rounds
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    _quicken(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +77,7 @@ def trained_int8(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The trained run of the repository in int8, faster or not."""
     out = tmp_path_factory.mktemp("int8") / "bundle"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(int8_speed, "_SECONDS", 0.0)
+        _quicken(patch)
         return export_run(TRAINED, out, precision="int8", keep_slower=True)
 
 
@@ -161,7 +181,7 @@ def test_ranges_are_those_of_pytorch_s_own_closed_loop() -> None:
     trained = open_run(TRAINED)
     frames = trained.validation()[:3]
     model = trained.model()
-    step = step_onnx(model)
+    step = _step_once(model)
     convolutions = {node.name: node for node in step.graph.node if node.op_type == "Conv"}
     names = values_to_calibrate(convolutions, "gpu")
     ranges = closed_loop_ranges(step, names, Calibration(frames, 10, ""))
