@@ -51,8 +51,8 @@ def open_zarr(rest: str, spec: SinkSpec | None = None) -> DirectorySink:
 
     One store that grows along forecast_reference_time would be half-written after a kill -9 (the
     axis, its coordinates and the chunks are different files) and could not lose its oldest part.
-    xarray joins the stores: `open_mfdataset(PATHS, engine="zarr", combine="nested",
-    concat_dim="forecast_reference_time", preprocess=lambda one: one.swap_dims(time="lead_time"))`.
+    xarray joins the stores: `concat(STORES, "forecast_reference_time")`, each opened by `open_zarr`
+    and with `swap_dims(time="lead_time")`.
 
     Raises:
         MissingExtraError: zarr or xarray is not installed.
