@@ -16,7 +16,7 @@ from stpl_runtime.predict import predict_sequences
 from stpl_runtime.report import StreamReport
 from stpl_runtime.stream import Stream
 from tests.runtime.chaos import Chaos, ChaosSource, CheckedSink
-from tests.runtime.conftest import CADENCE_S
+from tests.runtime.conftest import CADENCE_S, slot_time
 
 MODES = [("window", "reset"), ("carry", "hold"), ("window", "bridge")]
 
@@ -36,6 +36,7 @@ def run_chaos(
         mode=mode,  # type: ignore[arg-type]
         on_gap=on_gap,  # type: ignore[arg-type]
     )
+    nowcaster.window._clock = lambda: slot_time(10 * slots)  # all of it is in the past
     stream = Stream(
         nowcaster, ChaosSource(chaos), [sink], ledger=ledger, queue_limit=3, policy="latest"
     )
