@@ -318,7 +318,9 @@ def test_strange_requests_are_refused(served: Served) -> None:
     with socket.create_connection(("127.0.0.1", served.port), timeout=30) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 40_000)
         assert connection.recv(100).startswith(b"HTTP/1.1 4")
-    assert served.get("/", method="HEAD")[2] == b""
+    for path in ("/", "/events", "/metrics"):
+        status, _, body = served.get(path, method="HEAD")
+        assert (status, body) == (200, b""), path
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,9 @@ class Events:
         if name not in self._hub.feeds:
             await answer(send, 404, f"no stream of that name; there are {self._hub.names}\n")
             return
+        if scope["method"] == "HEAD":
+            await answer(send, 200, "", {"content-type": "text/event-stream; charset=utf-8"})
+            return
         if self.clients >= self._limit:
             text = f"{self._limit} pages listen already\n"
             await answer(send, 503, text, {"retry-after": "10"})

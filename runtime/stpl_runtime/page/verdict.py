@@ -62,7 +62,8 @@ def judge(
     if alarm:
         reasons.insert(0, "forecasts are worse than persistence")
     if stand_ins:
-        reasons.append(f"the newest nowcast stands on {stand_ins} frames that were not observed")
+        frames = "a frame that was" if stand_ins == 1 else f"{stand_ins} frames that were"
+        reasons.append(f"the newest nowcast stands on {frames} not observed")
     return Verdict("degraded" if reasons else "ok", tuple(reasons))
 
 

@@ -162,6 +162,8 @@ function drawStrip() {
   range.max = last.step;
   const track = strip.parentElement;
   track.style.setProperty("--n", frames.length);
+  const ahead = frames.filter((frame) => frame.kind === "ahead").length;
+  track.style.setProperty("--most", Math.max(ahead, frames.length - ahead));
   const now = frames.findIndex((frame) => frame.step === 0);
   track.style.setProperty("--now", `${(100 * (now + 0.5)) / frames.length}%`);
   $("first").textContent = first.step < 0 ? first.text : "";
@@ -339,7 +341,7 @@ function curve(lines, name) {
   for (const value of ticks(low, high)) {
     svg.append(make("svg:line", { class: "grid", x1: left, x2: width - right, y1: y(value), y2: y(value) }), make("svg:text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, number(value)));
   }
-  const every = Math.max(1, Math.ceil(count / 5));
+  const every = Math.max(1, Math.ceil((count * 56) / (width - left - right)));
   for (let k = 0; k < count; k += every) svg.append(make("svg:text", { x: x(k), y: height - 6, "text-anchor": "middle" }, leadText(k + 1)));
   svg.append(make("svg:line", { class: "here", id: "mark", x1: -9, x2: -9, y1: top, y2: height - bottom }));
   const ends = [];
