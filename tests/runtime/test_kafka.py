@@ -108,7 +108,11 @@ def test_a_real_broker(tmp_path: Path, bundle: Bundle, sender: Callable[[str], S
 
     broker.start()
     try:
-        add_topic()
+        with reading(open_source(word, spec_of(bundle))) as source:
+            source.wait_state("down")
+            assert "no topic radar" in source.health.now().reason
+            add_topic()
+            source.wait_state("up")
         send = sender(hosts)
         for slot in range(5):
             send(name(slot), npy(slot))
