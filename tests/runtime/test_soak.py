@@ -121,8 +121,9 @@ def test_ten_minutes_of_twice_the_load() -> None:
     shape, ledger, sink = bundle.manifest.frame, Ledger(), Latencies()
     frames = [make_frame(n, shape).data for n in range(50)]
     nowcaster = Nowcaster(bundle, session, cadence_s=CADENCE_S, ledger=ledger)
-    compute_s = compute_time(bundle, session)
+    compute_s, longest_s = compute_time(bundle, session)
     period_s = compute_s / 2
+    allowed_ms = 1e3 * (2 * period_s + longest_s)
 
     class Metronome:
         name, waits, health = "metronome", False, Health()
@@ -144,14 +145,14 @@ def test_ten_minutes_of_twice_the_load() -> None:
         f"\ncompute {1e3 * compute_s:.1f} ms, period {1e3 * period_s:.1f} ms: {report.counts}, "
         f"{report.nowcasts} nowcasts, {report.skipped} skipped; frame -> nowcast p50 "
         f"{np.median(ages):.1f} ms, p99 {np.percentile(ages, 99):.1f} ms; frame -> written p99 "
-        f"{report.age_p99_ms:.1f} ms; allowed {1e3 * (2 * period_s + compute_s):.1f} ms\n"
+        f"{report.age_p99_ms:.1f} ms; allowed {allowed_ms:.1f} ms\n"
     )
     counts = report.counts
     assert counts.used == counts.received
     assert report.nowcasts + report.skipped + report.incomplete == counts.received
     assert report.skipped > 0.3 * counts.received
     assert report.age_p99_ms is not None
-    assert report.age_p99_ms <= 1e3 * (2 * period_s + compute_s)
+    assert report.age_p99_ms <= allowed_ms
 
 
 class Latencies:
@@ -169,8 +170,8 @@ class Latencies:
         """Nothing is open."""
 
 
-def compute_time(bundle: Bundle, session: Session) -> float:
-    """Seconds for all of one nowcast's work, the 99th percentile: what the machine can take."""
+def compute_time(bundle: Bundle, session: Session) -> tuple[float, float]:
+    """Seconds for all of one nowcast's work: the median, and the 99th percentile."""
     frame = make_frame(0, bundle.manifest.frame).data[None]
     times = []
     for _ in range(100):
@@ -179,4 +180,4 @@ def compute_time(bundle: Bundle, session: Session) -> float:
             state = session.step(frame, state)[1]
         session.forecast(frame, state)
         times.append(time.perf_counter() - began)
-    return float(np.percentile(times, 99))
+    return float(np.median(times)), float(np.percentile(times, 99))
