@@ -25,6 +25,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "sa-convlstm": {"hidden": 4, "layers": 2, "kernel": 3, "attention_kernel": 3},
 }
 OTHERS = {"hidden": 4, "layers": 2}
+ITERATIONS = {"sa-convlstm": 250}
+"""Others: 60."""
 
 
 def weather() -> torch.Tensor:
@@ -36,14 +38,14 @@ def weather() -> torch.Tensor:
 
 
 def trained(name: str) -> ForecasterModule:
-    """A tiny model after a second of training."""
+    """A tiny model after a second or two of training."""
     torch.manual_seed(0)
     model = build_model(name, FRAME, {"patch": 4, **SMALL.get(name, OTHERS)}).train()
     unrolled, frames = TrainingPass(model), weather()
     shown = np.zeros((2, CONTEXT + HORIZON - 2), bool)
     shown[:, : CONTEXT - 1] = True
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(100):
+    for _ in range(ITERATIONS.get(name, 60)):
         optimizer.zero_grad()
         guesses, penalty = unrolled(frames, shown)
         loss = ((guesses - frames[:, 1:]) ** 2).mean() + 1e-3 * penalty
