@@ -4,7 +4,9 @@ Runs `stpl-deploy serve` on the tests' bundle and a folder into which moving dig
 a second, with two missing; or on what is given:
 
     python benchmarks/page_shots.py --name page-radar --bundle radar.bundle \
-        --source replay:ARCHIVE --option speed=100
+        --source replay:ARCHIVE --source-option speed=100
+
+What it does not know itself is passed on to `serve`.
 
 Writes docs/pictures/NAME-WIDTH-SCHEME.png. Needs the training side, playwright and Chromium.
 """
@@ -102,21 +104,15 @@ def main() -> None:
     parser.add_argument("--name", default="page")
     parser.add_argument("--bundle", default=str(DATA / "modernn-mini.bundle"))
     parser.add_argument("--source")
-    parser.add_argument("--option", action="append", default=[])
     parser.add_argument("--lead", type=int, default=4)
     parser.add_argument("--compared", type=int, default=150)
-    given = parser.parse_args()
+    given, others = parser.parse_known_args()
     stop = threading.Event()
     with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
         folder = Path(temporary) / "camera"
         folder.mkdir()
-        words = [
-            str(Path(given.bundle).resolve()),
-            given.source or folder.name,
-            "--policy",
-            "queue",
-        ]
-        words += [word for option in given.option for word in ("--source-option", option)]
+        bundle = str(Path(given.bundle).resolve())
+        words = [bundle, given.source or folder.name, "--policy", "queue", *others]
         if given.source is None:
             words += ["--cadence", "1", "--on-gap", "bridge"]
             threading.Thread(target=feed, args=(folder, stop), daemon=True).start()

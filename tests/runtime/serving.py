@@ -7,7 +7,7 @@ import json
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from stpl_deploy.bundle import Bundle
@@ -79,16 +79,11 @@ class Served:
         """One request -> status, headers with small letters, body."""
         return fetch(self.port, path, headers, method, body)
 
-    @contextmanager
-    def events(self, stream: str = "", headers: Headers | None = None) -> Iterator[Told]:
+    def events(
+        self, stream: str = "", headers: Headers | None = None
+    ) -> AbstractContextManager[Told]:
         """Listen as a page does."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        query = f"?stream={stream}" if stream else ""
-        connection.request("GET", f"/events{query}", headers=headers or {})
-        try:
-            yield Told(connection.getresponse())
-        finally:
-            connection.close()
+        return Told.listen(self.port, stream, headers)
 
 
 def _made(pulse: Any, name: str) -> int:
@@ -100,6 +95,18 @@ class Told:
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
         self.response, self.status = response, response.status
+
+    @classmethod
+    @contextmanager
+    def listen(cls, port: int, stream: str = "", headers: Headers | None = None) -> Iterator[Told]:
+        """Ask for the events of a stream."""
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        query = f"?stream={stream}" if stream else ""
+        connection.request("GET", f"/events{query}", headers=headers or {})
+        try:
+            yield cls(connection.getresponse())
+        finally:
+            connection.close()
 
     def next(self) -> tuple[str, Any]:
         """The next event: its name and what it holds."""
