@@ -157,7 +157,7 @@ class Decoder:
             )
 
     def _is_plain(self, path: Path) -> bool:
-        if self._spec.reader is not None or self._spec.variable is not None:
+        if self._spec.reader is not None:
             return False
         suffix = path.suffix.lower()
         colour = self._spec.shape[0] != 1 and suffix in PICTURES
