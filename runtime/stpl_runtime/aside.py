@@ -24,12 +24,19 @@ Event = tuple[int, Callable[[Watcher], None]]
 class Aside:
     """Passes on what happens, in the order in which it does, without making the stream wait.
 
-    Where the watchers cannot keep up, events are left out and counted, and memory stays bounded.
+    Where the watchers cannot keep up, events are left out and counted, or the stream waits where
+    that may be; memory stays bounded.
     """
 
-    def __init__(self, watchers: Sequence[Watcher] = ()) -> None:
-        """Prepare; `start` begins. Until then, `watchers` may be changed."""
+    def __init__(self, watchers: Sequence[Watcher] = (), *, waits: bool = False) -> None:
+        """Prepare; `start` begins. Until then, `watchers` may be changed.
+
+        Args:
+            watchers: told of everything, in this order.
+            waits: the stream waits for them, as in a replay; no event is left out then.
+        """
         self.watchers: Sequence[Watcher] = watchers
+        self._waits = waits
         self.missed = 0
         """Events that were left out, or that a watcher failed at."""
         self._waiting: deque[Event] = deque()
@@ -43,13 +50,18 @@ class Aside:
         """Begin to pass on."""
         self._thread.start()
 
-    def close(self) -> None:
-        """Pass on what waits, and end."""
+    def close(self, patience_s: float | None = None) -> None:
+        """Pass on what waits, for so many seconds at most where given, and end."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        if self._thread.ident is not None:
-            self._thread.join()
+        if self._thread.ident is None:
+            return
+        self._thread.join(patience_s)
+        with self._changed:
+            self.missed += len(self._waiting)
+            self._waiting.clear()
+        self._thread.join()
 
     def drain(self, timeout_s: float = 30.0) -> bool:
         """Wait until everything so far was passed on; False where that took too long."""
@@ -71,13 +83,20 @@ class Aside:
 
     def _put(self, size: int, tell: Callable[[Watcher], None]) -> None:
         with self._changed:
-            full = len(self._waiting) >= _LIMIT or self._bytes + size > _LIMIT_BYTES
-            if full and self._waiting:
-                self.missed += 1
-                return
+            while self._is_full(size):
+                own = threading.current_thread() is self._thread  # which alone makes room
+                if not self._waits or own or self._closing or not self._thread.is_alive():
+                    self.missed += 1
+                    return
+                self._changed.wait(1.0)
             self._waiting.append((size, tell))
             self._bytes += size
             self._changed.notify_all()
+
+    def _is_full(self, size: int) -> bool:
+        if not self._waiting:
+            return False
+        return len(self._waiting) >= _LIMIT or self._bytes + size > _LIMIT_BYTES
 
     def _run(self) -> None:
         while True:
@@ -90,6 +109,7 @@ class Aside:
                 size, tell = self._waiting.popleft()
                 self._bytes -= size
                 self._busy = True
+                self._changed.notify_all()
             for watcher in self.watchers:
                 self._tell(watcher, tell)
 

@@ -95,8 +95,9 @@ def run(options: RunOptions) -> None:
                 say("no --sink: nowcasts are only counted; try: --sink png:out")
             running.run(max_nowcasts=options.max_nowcasts, idle_timeout_s=options.idle_timeout)
             by_itself = running.ended != "stopped"
-            if options.stays and running.ended == "the source ended":
+            if by_itself:
                 watch.ended(running.ended)
+            if options.stays and running.ended == "the source ended":
                 say("the source ended; the page goes on: Ctrl-C ends it")
                 running.wait_for_stop()
     except StplError:
@@ -133,6 +134,7 @@ def watch_options(options: RunOptions) -> WatchOptions:
         host=options.host,
         port=options.port,
         token_file=options.token_file,
+        waits=options.stream.policy != "latest",
         stale_s=None if stale is None else streaming.seconds("--stale-after", stale),
     )
 

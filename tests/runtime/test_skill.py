@@ -282,6 +282,29 @@ def test_those_who_watch_aside_hold_nothing_up(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err.count("RuntimeError: a bug") == 1
 
 
+def test_a_replay_waits_for_those_who_watch() -> None:
+    slow = Slow()
+    aside = Aside([slow], waits=True)
+    aside.start()
+    threading.Timer(0.05, slow.go.set).start()
+    for n in range(1000):
+        aside.frame(truth(n % 9), "used", "")
+    aside.close()
+    assert (len(slow.seen), aside.missed) == (1000, 0)
+
+
+def test_an_end_in_a_hurry_leaves_the_rest_out() -> None:
+    slow = Slow()
+    aside = Aside([slow])
+    aside.start()
+    for n in range(20):
+        aside.frame(truth(n), "used", "")
+    threading.Timer(0.2, slow.go.set).start()
+    aside.close(patience_s=0.01)
+    assert len(slow.seen) == 1
+    assert aside.missed == 19
+
+
 def test_a_gap_longer_than_the_horizon_leaves_nothing_waiting() -> None:
     skill = LiveSkill(RAIN)
     skill.nowcast(made_at(2))

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from stpl_runtime.page.server import PageServer
     from stpl_runtime.stream import Stream
 
+_PATIENCE_S = 0.5
+"""What still waits to be scored when a person ends the stream has so long."""
+_LONGEST_DRAIN_S = 600.0
+
 
 @dataclass(frozen=True)
 class WatchOptions:
@@ -32,6 +36,8 @@ class WatchOptions:
     port: int = 8765
     token_file: Path | None = None
     stale_s: float | None = None
+    waits: bool = False
+    """The stream waits for those who watch: a replay, where no score may be left out."""
 
 
 class Watch:
@@ -48,7 +54,7 @@ class Watch:
             StplError: no such host, a port in use, a bad token, or the extra `page` is missing.
         """
         self.options = options
-        self.aside = Aside()
+        self.aside = Aside(waits=options.waits)
         self.watchers = [self.aside] if options.skill or options.page else []
         self.skill: LiveSkill | None = None
         self.hub: Hub | None = None
@@ -137,7 +143,7 @@ class Watch:
         if self.server is not None:
             self.server.stop()
         if self.watchers:
-            self.aside.close()
+            self.aside.close(_PATIENCE_S)
 
     def close(self) -> None:
         """Give the port back, where watching never began."""
@@ -145,9 +151,10 @@ class Watch:
             self._socket.close()
 
     def ended(self, why: str) -> None:
-        """The stream came to its end; the page goes on showing what there was."""
+        """The stream came to its end by itself: wait for the scores; the page may go on."""
+        if self.watchers:
+            self.aside.drain(_LONGEST_DRAIN_S)
         if self.hub is not None:
-            self.aside.drain()
             self.hub.ended = why
 
     def _where(self, url: str) -> str:
