@@ -4,12 +4,13 @@
 
 Frames, lengths, patches, losses and sampling are the recipe's own, and so is the source where it
 makes its frames itself. Moving digits in the recipe's units stand in for other data, and layers are
-narrow, so that all of them take minutes on a laptop.
+narrow, so that all of them take minutes on a laptop. Some alone: their rows are made anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import time
@@ -127,8 +128,12 @@ def main() -> None:
             f"  {row['seconds']:6.1f} s\n"
         )
         sys.stdout.flush()
-    with atomic_file(RESULTS / "recipes-tried.json") as file:
-        made = {"iterations": arguments.iterations, "recipes": rows, "machine": describe()}
+    path = RESULTS / "recipes-tried.json"
+    kept = json.loads(path.read_text())["recipes"] if path.is_file() else []
+    every = {row["recipe"]: row for row in [*kept, *rows]}
+    with atomic_file(path) as file:
+        rows = [every[name] for name in names() if name in every]
+        made = {"recipes": rows, "machine": describe()}
         file.write(document_text(made).encode())
 
 
