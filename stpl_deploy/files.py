@@ -57,10 +57,14 @@ def _sync_directory(path: Path) -> None:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     """Write a file under a hidden temporary name beside `path`; rename it when the block ends well.
 
     On an error nothing of the new file is left and an older `path` is untouched.
+
+    Args:
+        path: the file.
+        sync: survive a power cut, too; False is for what is written often and checks itself.
 
     Raises:
         UsageError: a part of the way to `path` is a file.
@@ -70,12 +74,14 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         with temporary.open("xb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
+    if sync:
+        _sync_directory(path.parent)
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime
@@ -30,6 +31,8 @@ from stpl_runtime.timing import TimeGrid
 from stpl_runtime.window import Entry, WindowState
 
 VERSION = 1
+_SYNC_S = 5.0
+"""A disk takes tens of milliseconds, and a camera's frames come as often."""
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -39,6 +42,7 @@ class StateFile:
     def __init__(self, path: Path, nowcaster: Nowcaster) -> None:
         """Look at nothing yet; see `restore`."""
         self.path, self._nowcaster = path, nowcaster
+        self._synced = float("-inf")
         cadence_s = nowcaster.window.stated_s
         self._identity = {
             "bundle": nowcaster.made_by["bundle"],
@@ -78,6 +82,9 @@ class StateFile:
     def save(self, *, published: bool) -> None:
         """Write the state.
 
+        A killed process loses nothing of it. A power cut may: once in five seconds the disk is
+        waited for, and a file that was cut short is seen to be damaged.
+
         Args:
             published: every sink has dealt with the newest nowcast; else a restart makes it again.
 
@@ -89,8 +96,11 @@ class StateFile:
         arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)  # type: ignore[arg-type]  # names are ours
-        with atomic_file(self.path) as file:
+        now = time.monotonic()
+        sync = now - self._synced >= _SYNC_S
+        with atomic_file(self.path, sync=sync) as file:
             file.write(buffer.getbuffer())
+        self._synced = now if sync else self._synced
 
     def _check(self, identity: Mapping[str, Any]) -> None:
         for name, ours in {**self._identity, "version": VERSION}.items():
