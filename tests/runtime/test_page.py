@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import socket
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -471,3 +474,37 @@ def test_serve_refuses_bad_arguments(cli: Cli, bundle: Bundle, tmp_path: Path) -
         code, out, err = cli("serve", bundle.path, tmp_path, "--port", "0", *words)
         assert (code, out, err.count("\n")) == (2, "", 1), err
         assert say in err
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_memory_under_a_page_that_is_watched(bundle: Bundle, session: Session) -> None:
+    """Scores, pictures, files, metrics and events over 20,000 frames."""
+    psutil = pytest.importorskip("psutil")
+    done = threading.Event()
+    resident: dict[int, int] = {}
+
+    def watch(page: Served) -> None:
+        with page.events() as told:
+            while not done.is_set():
+                name, data = told.next()
+                if name == "stream" and data["nowcast"]:
+                    for frame in data["nowcast"]["ahead"]:
+                        page.get(f"/{frame['url']}")
+                    page.get("/metrics")
+                    page.get("/nowcast/latest?format=png")
+
+    with serve(bundle, session, waits=True, alarm=5) as page:
+        watcher = threading.Thread(target=watch, args=(page,))
+        watcher.start()
+        for first in range(0, 22_000, 1000):
+            page.give(first, first + 999)
+            page.settle(first + 1000 - T + 1)
+            gc.collect()
+            resident[first + 1000] = psutil.Process().memory_info().rss
+        done.set()
+        watcher.join(30)
+        assert page.watch.aside.missed == 0
+    grown = (resident[22_000] - resident[2_000]) / 2**20
+    sys.stderr.write(f"20,000 frames with a page: resident memory grew by {grown:.2f} MiB\n")
+    assert grown < 2.0
