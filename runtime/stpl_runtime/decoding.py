@@ -82,18 +82,40 @@ class Decoder:
             MissingExtraError: its reader's library is not installed.
             UsageError: its name ends in an index and no cadence is known.
         """
+        return self.fitted(self.stored(path), path, time)
+
+    def stored(self, path: Path) -> NDArray[Any] | list[Piece]:
+        """What a file holds; where this goes well, the file is whole.
+
+        Raises:
+            FrameError: it cannot be decoded.
+            MissingExtraError: its reader's library is not installed.
+        """
         with _named_shortly(path):
             if self._is_plain(path):
-                return [self._plain(path, time)]
-            pieces = list(self.pieces(self.choose(path), path))
-            count = sum(len(piece.frames) for piece in pieces)
+                return self._plain_array(path)
+            return list(self.pieces(self.choose(path), path))
+
+    def fitted(
+        self, stored: NDArray[Any] | list[Piece], path: Path, time: datetime | None = None
+    ) -> list[Frame]:
+        """The frames of what was `stored` in a file; see `from_file`.
+
+        Raises:
+            FrameError: it cannot be used.
+            UsageError: its name ends in an index and no cadence is known.
+        """
+        with _named_shortly(path):
+            if not isinstance(stored, list):
+                return [self._plain(stored, path, time)]
+            count = sum(len(piece.frames) for piece in stored)
             if not count:
                 raise FrameError(f"{path} holds no frame", expected="at least one", fix="check it")
-            if count == 1 and (self.clock.stated or pieces[0].time is None):
+            if count == 1 and (self.clock.stated or stored[0].time is None):
                 times = [self.clock.time(path, time)]
             else:
-                times = list(self._times(pieces, path, time))
-            frames = [frame for piece in pieces for frame in self.frames(piece, path.name)]
+                times = list(self._times(stored, path, time))
+            frames = [frame for piece in stored for frame in self.frames(piece, path.name)]
             return [replace(frame, valid_time=at) for frame, at in zip(frames, times, strict=True)]
 
     def from_bytes(self, content: bytes, name: str, time: datetime | None = None) -> list[Frame]:
@@ -163,13 +185,17 @@ class Decoder:
         colour = self._spec.shape[0] != 1 and suffix in PICTURES
         return suffix in FRAME_SUFFIXES or (colour and suffix != ".pgm")
 
-    def _plain(self, path: Path, time: datetime | None) -> Frame:
+    def _plain_array(self, path: Path) -> NDArray[Any]:
+        """Of a .npy or a picture, which is grey where the model's frames are."""
+        array, grey = _stored(path), self._spec.shape[0] == 1
+        if grey and array.ndim == 3 and array.shape[-1] == 3 and _is_picture(path):
+            with decoding(path, "pictures"):
+                return grey_picture(path)
+        return array
+
+    def _plain(self, array: NDArray[Any], path: Path, time: datetime | None) -> Frame:
         """The frame of a .npy or a picture, in the codec's unit whatever that is."""
         spec, name = self._spec, path.name
-        array = _stored(path)
-        if array.ndim == 3 and array.shape[-1] == 3 and spec.shape[0] == 1 and _is_picture(path):
-            with decoding(path, "pictures"):
-                array = grey_picture(path)
         channels_first = _channels_first(array, spec.shape[0])
         if channels_first.shape == spec.shape or (spec.fit is None and self._resize == "none"):
             array = as_frame(array, spec.shape, name)

@@ -408,6 +408,8 @@ def test_a_camera_that_is_not_there() -> None:
     assert caught.value.exit_code == 4
     with pytest.raises(EnvironmentFault, match="no camera at /dev/null/x"):
         open_source("camera:/dev/null/x", spec())
+    with pytest.raises(EnvironmentFault, match="/dev/null does not open: "):
+        open_source("camera:/dev/null", spec())
     with pytest.raises(UsageError, match=r"no option sise; .*try: size="):
         open_source("camera:73", spec(sise="640x480"))
 

@@ -38,6 +38,7 @@ def open_source(rest: str, spec: SourceSpec) -> LiveVideo:
     device = f"/dev/video{word}" if system == "v4l2" and word.isdigit() else word
     if system == "v4l2":
         _check_device(name, Path(device))
+        _check_opens(name, device)
     given = {ours: options.text(ours) for ours in _FFMPEG}
     ffmpeg = {_FFMPEG[ours]: text for ours, text in given.items() if text}
     timeout_s = options.number("timeout", _TIMEOUT_S, least=0.1)
@@ -60,3 +61,17 @@ def _check_device(name: str, path: Path) -> None:
             expected="the right to it",
             fix="sudo usermod -aG video $USER, then log in again",
         )
+
+
+def _check_opens(name: str, device: str) -> None:
+    """Open it once, so that what is no camera, or is in use, is told at once."""
+    import av
+
+    try:
+        av.open(device, format="v4l2", timeout=_TIMEOUT_S).close()
+    except av.error.FFmpegError as error:
+        raise EnvironmentFault(
+            f"{name}: {device} does not open: {error.strerror}",
+            expected="a camera that no other program uses",
+            fix=f"v4l2-ctl --device {device} --all says what it is",
+        ) from error

@@ -246,17 +246,20 @@ class FolderSource:
         if left_alone and since is not None and time.monotonic() - since[1] < self._settle_s:
             return []
         try:
-            frames = self._decoder.from_file(path)
+            stored = self._decoder.stored(path)
         except FrameError as error:
             if left_alone:
                 return [BadFrame(path.name, str(error))]
             self._unripe[path] = (signature, time.monotonic())
             return []
-        except OSError:
-            return []  # gone before its modification time was read
         if _signature(path) != signature:
             return []  # changed under our eyes; the event for that is on its way
-        return frames
+        try:
+            return self._decoder.fitted(stored, path)
+        except FrameError as error:
+            return [BadFrame(path.name, str(error))]
+        except OSError:
+            return []  # gone before its modification time was read
 
 
 def _signature(path: Path) -> _Signature | None:
