@@ -461,7 +461,7 @@ function drawSlots() {
   box.setAttribute("aria-label", text || "No frames yet");
   $("slots-says").textContent = text;
   const newest = latencies.at(-1);
-  $("latency").textContent = newest === undefined ? "–" : `${number(newest)} ms`;
+  $("latency").textContent = newest === undefined ? "–" : newest < 1000 ? `${number(newest)} ms` : `${(newest / 1000).toFixed(1)} s`;
   const most = Math.max(...latencies, 1e-9);
   const points = latencies.map((value, n) => `${n ? "L" : "M"}${n} ${(18 - (16 * value) / most).toFixed(2)}`).join("");
   const spark = $("spark");
