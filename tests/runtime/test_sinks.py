@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stpl_deploy.colours import colour_map
 from stpl_deploy.errors import SinkError, UsageError
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import open_sink, write_whole
@@ -187,3 +188,26 @@ def test_a_target_that_is_a_directory_is_a_sink_error(tmp_path: Path) -> None:
     with pytest.raises(SinkError, match="cannot write"):
         write_whole(tmp_path, b"x")
     assert not list(tmp_path.iterdir())
+
+
+def test_rain_has_the_colours_of_every_other_picture_of_it() -> None:
+    rate = np.zeros((1, 32, 32), np.float32)
+    rate[0, 8:24, 8:24] = 3.0  # of a codec up to 100 mm/h: nearly black as a grey level
+    nowcast = replace(
+        make_nowcast(),
+        frames=rate[None],
+        context=rate[None],
+        units="mm h-1",
+        high=100.0,
+    )
+    with Image.open(io.BytesIO(png_bytes(nowcast))) as image:
+        found = {colour for _, colour in image.convert("RGB").getcolors(1 << 20)}
+    legend = colour_map("mm h-1", 0.0, 100.0).picture(np.asarray([[0.0, 3.0]], np.float32))[0]
+    assert {tuple(map(int, colour)) for colour in legend} <= found
+
+
+def test_a_strip_of_large_frames_still_opens() -> None:
+    large = np.zeros((2, 1, 1226, 760), np.float32)
+    nowcast = replace(make_nowcast(), frames=large, context=large)
+    with Image.open(io.BytesIO(png_bytes(nowcast))) as image:
+        assert image.height < 500

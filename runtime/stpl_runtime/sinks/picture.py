@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpl_deploy.codec import Array
+from stpl_deploy.colours import ColourMap, colour_map
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.options import Options
 from stpl_runtime.sink import SinkSpec
@@ -22,6 +23,8 @@ STAND_IN, UNSEEN = (215, 60, 160), (52, 58, 92)
 """The border of a frame that was not observed, and the pixels that were not."""
 _SIDE = 96
 """Least height of a frame on a picture, in pixels."""
+_MOST = 384
+"""Greatest height: a strip of a whole country's frames must still open."""
 _FONT = 12
 MARGIN = 6
 TITLE = 20
@@ -109,7 +112,7 @@ def _tile(nowcast: Nowcast, frame: Array, steps: int, stand_in: str = "") -> Til
 
     colour = FORECAST if steps > 0 else STAND_IN if stand_in else PAST
     observed = nowcast.observed if steps >= 0 else None
-    picture = _image(frame, nowcast.low, nowcast.high, observed)
+    picture = _image(frame, nowcast, observed)
     label = "now" if steps == 0 else nowcast.lead_text(steps)
     label = f"{label} {stand_in}".strip()
     width = max(picture.width + 4, text_width(label) + 2)
@@ -120,22 +123,34 @@ def _tile(nowcast: Nowcast, frame: Array, steps: int, stand_in: str = "") -> Til
     return Tile(tile, steps)
 
 
-def _image(frame: Array, low: float, high: float, observed: NDArray[np.bool_] | None) -> Image:
-    """`(C, H, W)` in physical units; three channels are colours, else the first one is shown."""
+def _image(frame: Array, nowcast: Nowcast, observed: NDArray[np.bool_] | None) -> Image:
+    """`(C, H, W)` in physical units: three channels of pictures as RGB, else the first one.
+
+    Rain, reflectivity and the like have the colours of every other picture of them.
+    """
     from PIL import Image
 
-    scaled = np.clip((frame - low) / (high - low), 0.0, 1.0)
-    grey = np.rint(np.nan_to_num(scaled) * 255.0).astype(np.uint8)  # (C, H, W)
-    if len(grey) == 3:
-        image = Image.fromarray(np.ascontiguousarray(np.moveaxis(grey, 0, -1)))
+    if nowcast.units == "1" and len(frame) == 3:
+        scaled = np.clip((frame - nowcast.low) / (nowcast.high - nowcast.low), 0.0, 1.0)
+        levels = np.rint(np.nan_to_num(scaled) * 255.0).astype(np.uint8)  # (C, H, W)
+        image = Image.fromarray(np.ascontiguousarray(np.moveaxis(levels, 0, -1)))
     else:
-        image = Image.fromarray(grey[0]).convert("RGB")
+        image = Image.fromarray(_colours(nowcast).picture(frame[0]))
     if observed is not None and not observed.all():
         unseen = Image.fromarray(np.where(observed, 0, 255).astype(np.uint8))
         image.paste(UNSEEN, mask=unseen)
+    if image.height > _MOST:
+        shrink = _MOST / image.height
+        return image.resize((max(1, round(image.width * shrink)), _MOST), Image.Resampling.BOX)
     factor = max(1, -(-_SIDE // image.height))
     size = (image.width * factor, image.height * factor)
     return image.resize(size, Image.Resampling.NEAREST)
+
+
+def _colours(nowcast: Nowcast) -> ColourMap:
+    if nowcast.units == "1":  # grey over the codec's range, which need not be 0 to 1
+        return ColourMap((nowcast.low, nowcast.high), ((0, 0, 0), (255, 255, 255)), classes=False)
+    return colour_map(nowcast.units, nowcast.low, nowcast.high)
 
 
 def _font() -> FreeTypeFont | ImageFont:
