@@ -20,6 +20,7 @@ from stpl_runtime.page.guard import Access
 from stpl_runtime.page.server import PageServer, listen
 from stpl_runtime.page.watch import Watch, WatchOptions
 from stpl_runtime.source import Arrival
+from stpl_runtime.standins import OnGap
 from stpl_runtime.stream import Stream, Streams
 from tests.runtime.conftest import CADENCE_S, make_frame
 
@@ -155,6 +156,7 @@ def serve(
     *,
     port: int = 0,
     token: str | None = None,
+    on_gap: OnGap = "reset",
     server: dict[str, Any] | None = None,
     **options: Any,
 ) -> Iterator[Served]:
@@ -166,6 +168,7 @@ def serve(
         names: of the streams.
         port: of the page; 0: any.
         token: asked for by the page.
+        on_gap: what stands in for missing frames.
         server: keyword arguments of `PageServer`.
         options: of `WatchOptions`.
     """
@@ -174,7 +177,9 @@ def serve(
     streams = []
     for name, tap in zip(names, taps, strict=True):
         ledger = Ledger()
-        nowcaster = Nowcaster(bundle, session, cadence_s=CADENCE_S, ledger=ledger, stream=name)
+        nowcaster = Nowcaster(
+            bundle, session, cadence_s=CADENCE_S, ledger=ledger, stream=name, on_gap=on_gap
+        )
         made = Stream(nowcaster, tap, ledger=ledger, watchers=watch.watchers, policy="queue")
         streams.append(made)
     watch.attach(streams, bundle.manifest, CADENCE_S)

@@ -313,6 +313,30 @@ def test_gaps_and_stand_ins_are_shown(bundle: Bundle, session: Session) -> None:
         assert [n for n, slot in enumerate(slots) if slot["fate"] == "missing"] == [5, 6]
 
 
+def test_stand_ins_are_shown_as_what_they_are(bundle: Bundle, session: Session) -> None:
+    with serve(bundle, session, on_gap="bridge") as page:
+        page.give(0, 4)
+        page.settle(2)
+        page.give(6, 6)
+        page.settle(3)
+        nowcast = page.hub.shown[""].latest
+        assert nowcast is not None
+        with page.events() as told:
+            facts = told.until("stream", lambda f: len(f["slots"]) == 7)
+        past = facts["nowcast"]["past"]
+        assert [one["stand_in"] for one in past] == ["", "", "bridged", ""]
+        png = page.get(f"/{past[2]['url']}")[2]
+        grey = colour_map("1", 0.0, 1.0)
+        np.testing.assert_array_equal(pixels(png), grey.picture(nowcast.context[2, 0]))
+        assert [slot["fate"] for slot in facts["slots"]].count("bridged") == 1
+        document = json.loads(page.get("/healthz")[2])
+        assert document["status"] == "degraded"
+        assert document["streams"][""]["reasons"] == [
+            "the newest nowcast stands on a frame that was not observed"
+        ]
+        assert b'stpl_nowcasts_standing_in_total{stream=""} 1.0' in page.get("/metrics")[2]
+
+
 def test_strange_requests_are_refused(served: Served) -> None:
     assert served.get("/", method="POST")[0] == 405
     assert served.get("/nowcast/latest", method="DELETE")[0] == 405
