@@ -15,7 +15,7 @@ import numpy as np
 
 from stpl_deploy.codec import Array
 from stpl_deploy.errors import AccuracyError
-from stpl_deploy.frames import Frame
+from stpl_deploy.frames import Frame, FrameShape
 from stpl_runtime.batching import Batcher
 from stpl_runtime.engine import StateHandle
 from stpl_runtime.faults import Faults
@@ -41,7 +41,9 @@ frame. `pace`: as `queue`, and every source waits for the nowcast: for replays a
 """
 
 QUEUE_LIMIT = 64
-"""Frames that wait between source and window."""
+"""Frames that may wait between source and window, at least."""
+_QUEUE_BYTES, _QUEUE_MOST = 64 * 2**20, 1024
+"""Small frames may wait in greater number: they come fast, and a busy machine stalls at times."""
 _WAIT_S = 0.2
 """How long the loop sleeps when nothing arrives before it looks at its other duties."""
 _LATENCIES = 4096
@@ -60,7 +62,7 @@ class Stream:
         ledger: Ledger,
         status: Status | None = None,
         watchers: Sequence[Watcher] = (),
-        queue_limit: int = QUEUE_LIMIT,
+        queue_limit: int | None = None,
         policy: Policy = "latest",
         state_file: StateFile | None = None,
     ) -> None:
@@ -73,7 +75,7 @@ class Stream:
             ledger: counts the frames.
             status: told of nowcasts and problems; None writes to stderr.
             watchers: told of frames, nowcasts and problems too.
-            queue_limit: frames that may wait for the nowcaster.
+            queue_limit: frames that may wait for the nowcaster; None: 64, of small ones more.
             policy: see `Policy`.
             state_file: of the same nowcaster, restored by the caller; None keeps no state.
         """
@@ -87,7 +89,8 @@ class Stream:
         """Nowcasts that were made in this run."""
         self.ended = "not started"
         """Why it ended, in words."""
-        self._queue_limit, self._state_file = queue_limit, state_file
+        self._queue_limit = queue_limit or _queue_limit(nowcaster.manifest.frame)
+        self._state_file = state_file
         self._publishers: tuple[Publisher, ...] = ()
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
         self._told: set[str] = set()
@@ -447,6 +450,10 @@ class Streams:
 
 
 _ALL_ENDED = "the source ended"
+
+
+def _queue_limit(shape: FrameShape) -> int:
+    return max(QUEUE_LIMIT, min(_QUEUE_MOST, _QUEUE_BYTES // (4 * int(np.prod(shape)))))
 
 
 def _percentiles(values: Sequence[float] | deque[float], high: int) -> list[float | None]:

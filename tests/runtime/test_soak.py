@@ -16,8 +16,9 @@ import psutil
 import pytest
 
 from stpl_deploy.bundle import Bundle
+from stpl_deploy.codec import Array
 from stpl_deploy.frames import Frame
-from stpl_runtime.engine import Session, open_session
+from stpl_runtime.engine import Session, StateHandle, open_session
 from stpl_runtime.health import Health
 from stpl_runtime.ledger import Ledger
 from stpl_runtime.nowcast import Nowcast
@@ -26,6 +27,7 @@ from stpl_runtime.source import Arrival
 from stpl_runtime.stream import Stream
 from tests.runtime.conftest import CADENCE_S, make_frame, open_named
 from tests.runtime.test_chaos import MODES, run_chaos
+from tests.runtime.test_nowcaster import CountingSession
 
 ARRIVALS = 100_000
 WARM = 5_000
@@ -117,13 +119,13 @@ OVERLOAD_S = 600.0
 def test_ten_minutes_of_twice_the_load() -> None:
     """A trained model, in real time: no frame is lost, and what is published is fresh."""
     bundle = open_named("modernn-mini")
-    session = open_session(bundle, ("step", "forecast"), threads=1)
+    session = Stopwatch(open_session(bundle, ("step", "forecast"), threads=1))
     shape, ledger, sink = bundle.manifest.frame, Ledger(), Latencies()
     frames = [make_frame(n, shape).data for n in range(50)]
     nowcaster = Nowcaster(bundle, session, cadence_s=CADENCE_S, ledger=ledger)
-    compute_s, longest_s = compute_time(bundle, session)
+    compute_s = compute_time(bundle, session)
     period_s = compute_s / 2
-    allowed_ms = 1e3 * (2 * period_s + longest_s)
+    session.took_s.clear()
 
     class Metronome:
         name, waits, health = "metronome", False, Health()
@@ -141,6 +143,8 @@ def test_ten_minutes_of_twice_the_load() -> None:
     report = stream.run()
     session.close()
     ages = np.array(sink.ms, float)
+    longest_s = float(np.percentile(session.took_s, 99))  # beside whatever else the machine does
+    allowed_ms = 1e3 * (2 * period_s + longest_s)
     sys.stderr.write(
         f"\ncompute {1e3 * compute_s:.1f} ms, period {1e3 * period_s:.1f} ms: {report.counts}, "
         f"{report.nowcasts} nowcasts, {report.skipped} skipped; frame -> nowcast p50 "
@@ -170,14 +174,34 @@ class Latencies:
         """Nothing is open."""
 
 
-def compute_time(bundle: Bundle, session: Session) -> tuple[float, float]:
-    """Seconds for all of one nowcast's work: the median, and the 99th percentile."""
+class Stopwatch(CountingSession):
+    """Says how long the engine worked for each nowcast."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self.took_s: list[float] = []
+        self._so_far = 0.0
+
+    def step(self, frame: Array, state: StateHandle) -> tuple[Array, StateHandle]:
+        began = time.perf_counter()
+        result = super().step(frame, state)
+        self._so_far += time.perf_counter() - began
+        return result
+
+    def forecast(self, frame: Array, state: StateHandle) -> tuple[Array, StateHandle]:
+        began = time.perf_counter()
+        result = super().forecast(frame, state)
+        self.took_s.append(self._so_far + time.perf_counter() - began)
+        self._so_far = 0.0
+        return result
+
+
+def compute_time(bundle: Bundle, session: Stopwatch) -> float:
+    """Seconds for all of one nowcast's work; the median."""
     frame = make_frame(0, bundle.manifest.frame).data[None]
-    times = []
     for _ in range(100):
-        began, state = time.perf_counter(), session.zero_state()
+        state = session.zero_state()
         for _ in range(bundle.manifest.context - 1):
             state = session.step(frame, state)[1]
         session.forecast(frame, state)
-        times.append(time.perf_counter() - began)
-    return float(np.median(times)), float(np.percentile(times, 99))
+    return float(np.median(session.took_s))
