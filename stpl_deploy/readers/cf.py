@@ -8,7 +8,7 @@ west to east. mlcast's conventions (time, y, x; NaN; grid_mapping with WKT) are 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from stpl_deploy.codec import Array
 from stpl_deploy.errors import FrameError
 from stpl_deploy.reader import Piece, Quantity, ReadOptions, no_echo_at_zero, state_of
 from stpl_deploy.readers.cf_grid import grid_and_flips, horizontal_dims
-from stpl_deploy.readers.extras import reads_with
+from stpl_deploy.readers.extras import one_at_a_time, reads_with
 from stpl_deploy.readers.own import check_zarr_whole, pieces_of_dataset
 from stpl_deploy.readers.units import cf_units, rain_amount, rain_rate, reflectivity
 from stpl_deploy.readers.whole import refuse_cut_netcdf
@@ -79,6 +79,10 @@ def open_own(path: Path) -> xr.Dataset | None:
 
 def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
     """Yield the frames in blocks."""
+    return one_at_a_time(_read(path, options))
+
+
+def _read(path: Path, options: ReadOptions) -> Generator[Piece, None, None]:
     own = open_own(path) if options.variable is None else None
     if own is not None:
         with own:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import struct
+import threading
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from stpl_deploy.errors import FrameError, MissingExtraError
 
@@ -23,6 +25,28 @@ _DECODER_ERRORS = (
     zlib.error,
 )
 """What the libraries raise on bytes that are not what they should be."""
+
+
+NETCDF_LOCK = threading.RLock()
+"""Held around every use of netCDF4, whose library crashes when two threads are in it: a source
+reads, sinks and the page write, each in its own thread. (h5py has a lock of its own.)"""
+
+T = TypeVar("T")
+
+
+def one_at_a_time(items: Generator[T, None, None]) -> Iterator[T]:
+    """The same items, each made under `NETCDF_LOCK`, which is free while they are used."""
+    try:
+        while True:
+            with NETCDF_LOCK:
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+            yield item
+    finally:
+        with NETCDF_LOCK:
+            items.close()
 
 
 @contextmanager

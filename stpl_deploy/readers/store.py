@@ -20,7 +20,7 @@ from stpl_deploy.errors import FrameError, UsageError
 from stpl_deploy.files import atomic_directory, atomic_file, refuse_existing
 from stpl_deploy.reader import ReadOptions
 from stpl_deploy.readers.dataset import TIME_UNITS, dataset_from_joined
-from stpl_deploy.readers.extras import reads_with
+from stpl_deploy.readers.extras import NETCDF_LOCK, reads_with
 from stpl_deploy.readers.join import Joined
 from stpl_deploy.readers.opening import joined_pieces, open_frames
 from stpl_deploy.readers.own import chunk_bytes
@@ -152,7 +152,10 @@ def _netcdf(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
         temporary = Path(folder) / "partial.nc"
-        joined.to_netcdf(temporary, engine="netcdf4", encoding=encoding, unlimited_dims=["time"])
+        with NETCDF_LOCK:
+            joined.to_netcdf(
+                temporary, engine="netcdf4", encoding=encoding, unlimited_dims=["time"]
+            )
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(out)

@@ -22,7 +22,7 @@ import numpy as np
 
 from stpl_deploy.grid import pixel_grid
 from stpl_deploy.readers.dataset import TIME_UNITS, grid_coordinates
-from stpl_deploy.readers.extras import reads_with
+from stpl_deploy.readers.extras import NETCDF_LOCK, reads_with
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SinkSpec, write_over_directory, write_whole_directory
 from stpl_runtime.sinks.directory import DirectorySink
@@ -79,7 +79,8 @@ def netcdf_bytes(nowcast: Nowcast) -> bytes:
     encoding[_NAME].update(zlib=True, complevel=4, shuffle=True)
     with tempfile.TemporaryDirectory(prefix="stpl-nowcast-") as folder:
         path = Path(folder) / "nowcast.nc"
-        dataset.to_netcdf(path, engine="netcdf4", encoding=encoding)
+        with NETCDF_LOCK:
+            dataset.to_netcdf(path, engine="netcdf4", encoding=encoding)
         return path.read_bytes()
 
 
