@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from stpl_runtime.sink import Sink, SinkSpec
     from stpl_runtime.source import Source, SourceSpec
     from stpl_runtime.status import Status
-    from stpl_runtime.stream import Stream, Streams
+    from stpl_runtime.stream import Stream
+    from stpl_runtime.streams import Streams
     from stpl_runtime.watcher import Watcher
 
 
@@ -180,7 +181,7 @@ def open_stream(options: StreamOptions, watchers: Sequence[Watcher] = ()) -> Ope
     from stpl_runtime.sink import open_sinks
     from stpl_runtime.source import open_source
     from stpl_runtime.status import Status
-    from stpl_runtime.stream import Streams
+    from stpl_runtime.streams import Streams
     from stpl_runtime.tiles import domain_size, on_domain
     from stpl_runtime.window import check_cadence
 

@@ -21,7 +21,8 @@ from stpl_runtime.page.server import PageServer, listen
 from stpl_runtime.page.watch import Watch, WatchOptions
 from stpl_runtime.source import Arrival
 from stpl_runtime.standins import OnGap
-from stpl_runtime.stream import Stream, Streams
+from stpl_runtime.stream import Stream
+from stpl_runtime.streams import Streams
 from tests.runtime.conftest import CADENCE_S, make_frame
 
 Headers = dict[str, str]

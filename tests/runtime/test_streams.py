@@ -22,7 +22,8 @@ from stpl_runtime.nowcaster import Nowcaster
 from stpl_runtime.publisher import Publisher
 from stpl_runtime.sink import Sink
 from stpl_runtime.source import Arrival
-from stpl_runtime.stream import Stream, Streams
+from stpl_runtime.stream import Stream
+from stpl_runtime.streams import Streams
 from tests.runtime.conftest import CADENCE_S, ListSource, make_frame, picture, slot_time
 from tests.runtime.test_nowcaster import CountingSession
 
