@@ -1,0 +1,45 @@
+"""NetCDF from several threads at once: the library crashes the process without a lock."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("xarray")
+pytest.importorskip("netCDF4")
+
+PROGRAM = """
+import tempfile, threading
+from pathlib import Path
+from stpl_deploy.reader import ReadOptions
+from stpl_deploy.readers.cf import read
+from stpl_runtime.sinks.cf import netcdf_bytes
+from tests.runtime.test_skill import made_at
+
+nowcast, counts = made_at(5), []
+with tempfile.TemporaryDirectory() as folder:
+    path = Path(folder) / "n.nc"
+    path.write_bytes(netcdf_bytes(nowcast))
+
+    def write():
+        counts.append(sum(len(netcdf_bytes(nowcast)) > 1000 for _ in range(60)))
+
+    def look():
+        counts.append(sum(len(list(read(path, ReadOptions()))) for _ in range(60)))
+
+    threads = [threading.Thread(target=work) for work in (write, look, write, look)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+print(counts)
+"""
+
+
+def test_sources_sinks_and_the_page_share_the_library() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (0, "[60, 60, 60, 60]\n"), done.stderr[-2000:]
