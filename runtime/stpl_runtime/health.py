@@ -21,6 +21,8 @@ class HealthNow:
     """Why it is down; empty for other states. Without credentials."""
     reconnects: int = 0
     """Times that it came up again after it was down."""
+    was_up: bool = False
+    """Whether it ever was up, or came to its end."""
 
 
 class Health:
@@ -55,5 +57,9 @@ class Health:
                 return
             again = before.state == "down" and state == "up"
             self._now = HealthNow(
-                state, datetime.now(timezone.utc), reason, before.reconnects + again
+                state,
+                datetime.now(timezone.utc),
+                reason,
+                before.reconnects + again,
+                was_up=before.was_up or state in ("up", "ended"),
             )

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from stpl_deploy.codec import Array
-from stpl_deploy.errors import AccuracyError
+from stpl_deploy.errors import AccuracyError, SourceLostError
 from stpl_deploy.frames import Frame, FrameShape
 from stpl_runtime.engine import StateHandle
 from stpl_runtime.faults import Faults
@@ -94,7 +94,8 @@ class Stream:
         self._faults = Faults()
         self._not_finite = self._prewarmed = 0
         self._health = source.health.now()
-        self._unsaved = self._unpublished = False
+        self._unsaved = self._unpublished = self._came = False
+        self._lost: SourceLostError | None = None
         self._alone = Streams((self,))
         self._inbox: Inbox | None = None
 
@@ -169,7 +170,19 @@ class Stream:
         for arrival in arrivals:
             self._put(arrival)
         self._unsaved |= bool(arrivals)
+        self._came |= bool(arrivals)
         return bool(arrivals)
+
+    def give_up(self, waited_s: float) -> None:
+        """Nothing came for so long: a source that never was there is lost."""
+        health = self.source.health.now()
+        if not self._came and not health.was_up and self.error is None:
+            self._lost = SourceLostError(
+                f"{self.source.name} was not there for {waited_s:g} s: "
+                f"{health.reason or 'no answer'}",
+                expected="a source that is up, or comes up within --idle-timeout",
+                fix="check that it runs, its address and your rights",
+            )
 
     def publish(self, work: Work, frames: Array, after: StateHandle | None) -> None:
         """Hand a nowcast on; see `Nowcaster.end`."""
@@ -211,7 +224,9 @@ class Stream:
     @property
     def error(self) -> BaseException | None:
         """What ended the source, where it did not end well."""
-        return None if self._inbox is None else self._inbox.error
+        if self._inbox is None or self._inbox.error is None:
+            return self._lost
+        return self._inbox.error
 
     def close(self) -> None:
         """Stop the source."""

@@ -61,7 +61,8 @@ class Streams:
             idle_timeout_s: end when nothing arrived for so long.
 
         Raises:
-            SourceLostError: a source went away, at the end: the others went on until then;
+            SourceLostError: a source went away, or was never there when `idle_timeout_s` was
+                over; raised at the end: the others went on until then;
                 `report` still gives the counts.
             StplError: another error of a source.
         """
@@ -145,6 +146,8 @@ class Streams:
                 if all(stream.over for stream in self.streams):
                     return _ALL_ENDED
                 if idle_timeout_s is not None and time.monotonic() - last >= idle_timeout_s:
+                    for stream in self.streams:
+                        stream.give_up(idle_timeout_s)
                     return f"nothing arrived for {idle_timeout_s:g} s"
                 self._wake.wait(_WAIT_S)
         return "stopped"

@@ -288,9 +288,28 @@ def test_max_nowcasts_and_idle_timeout(bundle: Bundle, session: Session) -> None
             yield from super().arrivals(stop)
             stop.wait()
 
-    stream = make_stream(bundle, session, Silent([make_frame(0)]))
+    source = Silent([make_frame(0)])
+    source.health.up()
+    stream = make_stream(bundle, session, source)
     report = stream.run(idle_timeout_s=0.0)
     assert report.ended == "nothing arrived for 0 s"
+
+
+@pytest.mark.parametrize("reason", ["", "connection refused"])
+def test_a_source_that_never_was_there_is_lost(
+    bundle: Bundle, session: Session, reason: str
+) -> None:
+    class Away(ListSource):
+        def arrivals(self, stop: threading.Event):  # type: ignore[no-untyped-def]
+            if reason:
+                self.health.down(reason)
+            stop.wait()
+            yield from ()
+
+    stream = make_stream(bundle, session, Away([]))
+    with pytest.raises(SourceLostError, match=f"list was not there .*{reason or 'no answer'}"):
+        stream.run(idle_timeout_s=0.3)
+    assert stream.report().ended == "error"
 
 
 def test_stop_ends_a_stream_that_waits(bundle: Bundle, session: Session) -> None:

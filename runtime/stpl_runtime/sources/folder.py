@@ -125,6 +125,7 @@ class FolderSource:
         frame_files(path)
         self.path, self.name = path, f"folder:{path}"
         self.health = Health()
+        self.health.up()  # it was listed just now
         self._settle_s, self._rescan_s = settle_s, rescan_s
         self._polls = force_polling
         chosen = load_reader(spec.reader).SUFFIXES if spec.reader else ()
