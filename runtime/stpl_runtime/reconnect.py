@@ -72,7 +72,10 @@ def reconnecting(
 
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s]+@")  # up to the last @: passwords have them too
-_SECRETS = re.compile(r"(?i)\b(token|key|secret|password|passwd|pwd|signature|sig)=[^&\s]+")
+_SECRETS = re.compile(
+    r"(?i)\b([\w.-]*(?:token|key|secret|pass|password|passwd|pwd|signature|sig|auth|credential"
+    r"|appid)s?)=[^&\s]+"
+)
 
 
 def without_credentials(text: str) -> str:

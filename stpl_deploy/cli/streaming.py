@@ -274,19 +274,22 @@ def named_sources(words: Sequence[str]) -> dict[str, str]:
     Raises:
         UsageError: two streams have the same name.
     """
+    from stpl_runtime.reconnect import without_credentials
+
     found: dict[str, str] = {}
     for word in words:
         match = re.fullmatch(r"([A-Za-z0-9][\w.-]*)=(.+)", word)
         given = match is not None and not Path(word).exists()
         name, source = (match[1], match[2]) if match is not None and given else ("", word)
         if not given and len(words) > 1:
-            end = re.split(r"[/:]", re.sub(r"[?#].*", "", word).rstrip("/:"))[-1]
+            plain = re.sub(r"[?#].*", "", re.sub("(?<=//)[^/]*@", "", word))  # no credentials
+            end = re.split(r"[/:]", plain.rstrip("/:"))[-1]
             name = re.sub(r"[^\w.-]+", "-", end).strip("-.") or "stream"
         if name in found:
             raise UsageError(
                 f"two sources have the name {name}",
                 expected="a name for each",
-                fix=f"{name}-1={found[name]} {name}-2={source}",
+                fix=without_credentials(f"{name}-1={found[name]} {name}-2={source}"),
             )
         found[name] = source
     return found

@@ -30,10 +30,11 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from stpl_deploy.errors import FrameError, UsageError
+from stpl_deploy.errors import FrameError, StplError, UsageError
 from stpl_deploy.frames import Frame
 from stpl_runtime.decoding import Decoder, file_suffixes
 from stpl_runtime.options import Options
+from stpl_runtime.reconnect import without_credentials
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec
 from stpl_runtime.sources.notifications import Fetcher
 
@@ -105,6 +106,11 @@ class Messages:
             return self._decoder.from_bytes(content, name, self._known_time(message, arrived_at))
         except UsageError as error:  # also an index where no cadence is known: it is theirs
             return [BadFrame(message.facts.get("name") or message.topic, _reason(error))]
+        except StplError:
+            raise
+        except Exception as error:  # what others send makes the libraries raise what they like
+            reason = without_credentials(" ".join(str(error).split())) or type(error).__name__
+            return [BadFrame(message.topic, f"a message that cannot be used: {reason}")]
 
     def _name(self, message: Message) -> str:
         name = message.facts.get("name", "")

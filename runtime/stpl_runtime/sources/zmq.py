@@ -22,7 +22,7 @@ from stpl_deploy.errors import SourceLostError, UsageError
 from stpl_deploy.readers.extras import reads_with
 from stpl_runtime.health import Health
 from stpl_runtime.options import Options
-from stpl_runtime.reconnect import FIRST_S, MOST_S
+from stpl_runtime.reconnect import FIRST_S, MOST_S, without_credentials
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec
 from stpl_runtime.sources import messages
 from stpl_runtime.sources.messages import Message, Messages
@@ -60,7 +60,7 @@ class ZmqSource:
         with reads_with("zmq"):
             import zmq  # noqa: F401
         options = Options(scheme, spec.options, OPTIONS)
-        self.name, self.health = f"{scheme}:{rest}", Health()
+        self.name, self.health = without_credentials(f"{scheme}:{rest}"), Health()
         if scheme == "zmq":
             address, _, topic = rest.removeprefix("//").partition("/")
             self._endpoint = f"tcp://{address}"
@@ -149,7 +149,7 @@ class ZmqSource:
             if not self._peers and not self._binds:
                 self.health.down("the connection ended")
         elif event == zmq.EVENT_CONNECT_RETRIED and not self._peers:
-            self.health.down(f"no answer from {self._endpoint}")
+            self.health.down(f"no answer from {self.name}")
 
     def _taken(self, parts: list[bytes]) -> Iterator[Arrival]:
         topic = parts[0].decode(errors="replace") if len(parts) > 1 else ""
@@ -160,7 +160,7 @@ class ZmqSource:
             facts = json.loads(parts[1]) if len(parts) == 3 else {}
             if not isinstance(facts, dict):
                 raise ValueError("its second part is no JSON object")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             reason = f"a message that is not understood: {error}; expected topic, JSON, content"
             yield Arrival.now(BadFrame(topic, reason))
             return
