@@ -27,6 +27,7 @@ from stpl_deploy.grid import Grid
 from stpl_runtime.ledger import Counts
 from stpl_runtime.nowcaster import Nowcaster, NowcasterState, Tally
 from stpl_runtime.past import PastState
+from stpl_runtime.tiles import TiledSession
 from stpl_runtime.timing import TimeGrid
 from stpl_runtime.window import Entry, WindowState
 
@@ -44,12 +45,15 @@ class StateFile:
         self.path, self._nowcaster = path, nowcaster
         self._synced = float("-inf")
         cadence_s = nowcaster.window.stated_s
-        self._identity = {
+        self._identity: dict[str, Any] = {
             "bundle": nowcaster.made_by["bundle"],
             "--horizon": nowcaster.horizon,
             "--context": nowcaster.mode,
             "--cadence": "learned" if cadence_s is None else cadence_s,
+            "--grid": "x".join(map(str, nowcaster.manifest.frame[1:])),
         }
+        if isinstance(nowcaster.session, TiledSession):
+            self._identity["--overlap"] = nowcaster.session.tiling.overlap
 
     def restore(self) -> str:
         """Take up the state where there is one.
@@ -58,13 +62,20 @@ class StateFile:
             What was found, in words.
 
         Raises:
-            UsageError: it belongs to another bundle, or to other options.
+            UsageError: it belongs to another bundle, or to other options; or it is no file, or
+                may not be read.
         """
         if not self.path.exists():
             return f"no state in {self.path} yet: the window starts empty"
         try:
             meta, arrays = _read(self.path)
             same = meta["identity"] if meta["version"] == VERSION else {"version": meta["version"]}
+        except (IsADirectoryError, PermissionError) as error:
+            raise UsageError(
+                f"{self.path} cannot be read: {error.strerror}",
+                expected="a file that this user may read and write",
+                fix=f"--state-file {self.path / 'stream.state' if self.path.is_dir() else 'FILE'}",
+            ) from error
         except Exception as error:  # damaged bytes raise whatever they like
             return self._set_aside(error)
         self._check(same)

@@ -23,6 +23,7 @@ from stpl_runtime.engine import Session
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.nowcaster import Nowcaster
 from stpl_runtime.state_file import StateFile
+from stpl_runtime.tiles import on_domain
 from tests.runtime.conftest import CADENCE_S, Cli, make_frame, slot_time
 
 GRID = Grid((4.0, 52.0, 0.1, -0.1), 16, 16, crs_wkt="GEOGCRS[...]", geographic=True)
@@ -234,3 +235,41 @@ def wait_for(process: subprocess.Popen[str], path: Path) -> None:
         assert time.monotonic() < deadline
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)  # another process: its file is the only event
+
+
+def test_a_directory_in_its_place_is_left_alone(
+    bundle: Bundle, session: Session, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").write_text("precious")
+    _, state_file = maker(bundle, session, tmp_path)()
+    with pytest.raises(UsageError, match="Is a directory"):
+        state_file.restore()
+    assert (tmp_path / "mine").read_text() == "precious"
+
+
+@pytest.mark.parametrize("mode", ["window", "carry"])
+def test_tiles_go_on_and_another_grid_is_refused(
+    bundle: Bundle, session: Session, tmp_path: Path, mode: str
+) -> None:
+    path = tmp_path / "state"
+
+    def on(domain: tuple[int, int], overlap: int) -> tuple[Nowcaster, StateFile]:
+        whole, tiled = on_domain(bundle, session, domain, overlap)
+        return maker(whole, tiled, path, mode=mode)()
+
+    nowcaster, state_file = on((24, 40), 4)
+    for slot in range(6):
+        nowcaster.put(make_frame(slot, (1, 24, 40)))
+        nowcaster.issue()
+    state_file.save(published=True)
+    again, restored = on((24, 40), 4)
+    assert restored.restore().startswith("going on")
+    for one in (nowcaster, again):
+        one.put(make_frame(6, (1, 24, 40)))
+    assert_same(again.issue(), nowcaster.issue())
+    with pytest.raises(UsageError, match=r"--grid 24x40.*--grid 40x40"):
+        on((40, 40), 4)[1].restore()
+    with pytest.raises(UsageError, match=r"--overlap 4.*--overlap 8"):
+        on((24, 40), 8)[1].restore()
+    with pytest.raises(UsageError, match="--grid"):
+        maker(bundle, session, path, mode=mode)()[1].restore()
