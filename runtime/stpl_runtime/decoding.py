@@ -250,15 +250,36 @@ def file_suffixes() -> tuple[str, ...]:
 
 
 def datetime_of(time: np.datetime64) -> datetime:
-    """The same moment, to the microsecond, UTC."""
-    return EPOCH + timedelta(microseconds=int(time.astype("datetime64[us]").astype(np.int64)))
+    """The same moment, to the microsecond, UTC.
+
+    Raises:
+        FrameError: it is none (NaT), or beyond the years 1 to 9999.
+    """
+    try:
+        return EPOCH + timedelta(microseconds=int(time.astype("datetime64[us]").astype(np.int64)))
+    except OverflowError as error:
+        raise FrameError(
+            f"a frame has the time {time}",
+            expected="a time of the years 1 to 9999",
+            fix="look at the time coordinate of the file",
+        ) from error
 
 
 @contextmanager
 def _named_shortly(path: Path) -> Iterator[None]:
-    """Call the file by its name in what is raised: where it lies means nothing to the reader."""
+    """Call the file by its name in what is raised: where it lies means nothing to the reader.
+
+    What nobody thought of in a file is a fault of this one, and no end of the stream.
+    """
     try:
         yield
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FrameError(
+            f"{path.name} cannot be used: {reason.replace(str(path), path.name)}",
+            expected="frames with times, on a grid",
+            fix="look at it with stpl-deploy data inspect",
+        ) from error
     except FrameError as error:
         found, fix = (text.replace(str(path), path.name) for text in (error.found, error.fix))
         raise FrameError(found, expected=error.expected, fix=fix) from error

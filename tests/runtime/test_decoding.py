@@ -218,3 +218,23 @@ def test_a_geotiff_brings_its_time_mask_and_grid(tmp_path: Path) -> None:
             FrameError, match=r"rain_\d+.tif has pixels of 0.5 x 0.5 km; expected 1"
         ):
             Decoder(spec).from_file(path)
+
+
+def test_a_file_that_says_no_time_is_bad_and_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("netCDF4")
+    xr = pytest.importorskip("xarray")
+    pytest.importorskip("pyproj")
+    path = tmp_path / "gap.nc"
+    axes = {name: (name, 1e3 * np.arange(16.0), {"units": "m"}) for name in ("y", "x")}
+    xr.Dataset(
+        {"rain": (("time", "y", "x"), np.zeros((1, 16, 16), np.float32), {"units": "mm h-1"})},
+        {"time": np.array(["NaT"], "datetime64[ns]"), **axes},
+    ).to_netcdf(path)
+    decoder = Decoder(SourceSpec((1, 16, 16), RAIN))
+    with pytest.raises(FrameError, match="NaT"):
+        decoder.from_file(path)
+    monkeypatch.setattr(Decoder, "pieces", lambda *_: [][0])  # what nobody thought of
+    with pytest.raises(FrameError, match=r"gap\.nc cannot be used: list index"):
+        decoder.from_file(path)
