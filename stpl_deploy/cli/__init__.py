@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -105,15 +106,15 @@ def run(arguments: list[str]) -> int:
             return _pipe_closed()
         raise
     except Exception as error:
-        return _told(error)
+        return _told(error, arguments)
     # An exit code where typer.Exit was raised, else what the verb returned.
     return _fail("interrupted", code) if code == INTERRUPTED else code or 0
 
 
-def _told(error: Exception) -> int:
+def _told(error: Exception, arguments: Sequence[str]) -> int:
     """Tell an error on stderr and give its exit code."""
     if isinstance(error, _CommandLineError):
-        return _fail(f"error: {_usage(error)}", 2)
+        return _fail(f"error: {_usage(error, arguments)}", 2)
     known = error if isinstance(error, StplError) else as_fault(error)
     if known is not None:
         return _fail(f"error: {' '.join(str(known).split())}", known.exit_code)
@@ -143,11 +144,15 @@ def as_fault(error: Exception) -> EnvironmentFault | None:
     return None
 
 
-def _usage(error: Exception) -> str:
+def _usage(error: Exception, arguments: Sequence[str]) -> str:
     """One line for a command line that does not parse."""
+    from stpl_deploy.cli.verbs import VERBS
+
     message = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
+    message = message.replace(": Value error, ", ": ")  # the type's name, not the user's matter
     context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "stpl-deploy"
+    verb = next((f" {word}" for word in arguments[:1] if word in VERBS), "")
+    command = context.command_path if context is not None else f"stpl-deploy{verb}"
     return f"{message[:1].lower()}{message[1:]}; try: {command} --help"
 
 

@@ -35,7 +35,7 @@ def _help_alone(context: typer.Context) -> None:
         print(context.get_help())
 
 
-@data.command()
+@data.command(short_help="Say what a file or folder holds.")
 def inspect(
     path: Annotated[Path, typer.Argument(help="File or folder of frames.")],
     reader: _Reader = None,
@@ -74,7 +74,7 @@ def inspect(
         expected.report(survey, quiet=json)
 
 
-@data.command()
+@data.command(short_help="Read an archive once and write it as one dataset.")
 def convert(
     path: Annotated[Path, typer.Argument(help="File or folder of frames.")],
     out: Annotated[Path, typer.Option("--out", help="X.zarr (for training), X.nc or X.npz.")],
@@ -93,7 +93,7 @@ def convert(
     _print(out, survey)
 
 
-@data.command()
+@data.command(short_help="Fetch a public data set, checked; it goes on where it stopped.")
 def fetch(
     name: Annotated[
         str | None, typer.Argument(help="Which data set; without it they are listed.")

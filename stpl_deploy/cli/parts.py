@@ -7,9 +7,13 @@ from typing import Annotated
 
 import typer
 
-parts = typer.Typer(
-    help="Carry a run or a bundle in small files.", no_args_is_help=True, add_completion=False
-)
+parts = typer.Typer(help="Carry a run or a bundle in small files.", rich_markup_mode=None)
+
+
+@parts.callback(invoke_without_command=True)
+def _help_alone(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @parts.command()
@@ -23,7 +27,7 @@ def split(
 
     index = split_parts(directory, out, max(1, int(size * 2**20)))
     count = sum(len(whole.parts) for whole in index.files)
-    total = sum(whole.bytes for whole in index.files) / 2**20
+    total = sum(whole.bytes for whole in index.files) / 1e6
     print(f"{out}: {count} parts of {len(index.files)} files, {total:.1f} MB")
     print(f"next: stpl-deploy parts join {out} --out {index.name}")
 
@@ -37,7 +41,7 @@ def join(
     from stpl_deploy.parts import join as join_parts
 
     index = join_parts(directory, out)
-    total = sum(whole.bytes for whole in index.files) / 2**20
+    total = sum(whole.bytes for whole in index.files) / 1e6
     print(f"{out}: {len(index.files)} files, {total:.1f} MB, as they were in {index.name}")
     if any(whole.path == "training.safetensors" for whole in index.files):
         print(f"next: stpl-deploy train --resume --out {out}")

@@ -7,33 +7,36 @@ import keyword
 
 import typer
 
-VERBS = (
-    "demo",
-    "data",
-    "train",
-    "import",
-    "export",
-    "verify",
-    "evaluate",
-    "bench",
-    "predict",
-    "stream",
-    "serve",
-    "inspect",
-    "parts",
-    "models",
-    "doctor",
-)
-"""Each is a module beside this one with a function of the same name; `import` is `import_`."""
+VERBS = {
+    "demo": "Train a small model, export, verify and stream it: all in one.",
+    "data": "Look at frames of any format, convert them, or fetch some.",
+    "train": "Train a recipe; Ctrl-C saves, --resume goes on from there.",
+    "import": "Turn a checkpoint of the authors' own code into a run.",
+    "export": "Export a run to a bundle, and check it against PyTorch.",
+    "verify": "Check a bundle's bytes and accuracy on this machine.",
+    "evaluate": "Score forecasts per lead time, beside simple baselines.",
+    "bench": "Time PyTorch and an engine's ways to a nowcast.",
+    "predict": "Predict the frames after the newest of a file or folder.",
+    "stream": "Watch a source; write a nowcast for each new frame.",
+    "serve": "The same as stream, with a page that shows it.",
+    "inspect": "Say what a run, a bundle or an engine is.",
+    "parts": "Carry a run or a bundle in small files.",
+    "models": "List the models, and those that come trained.",
+    "doctor": "Say what this machine has, what works, what to install.",
+}
+"""Each is a module beside this one with a function of the same name; `import` is `import_`.
+
+The texts are whole in a list of 80 columns: at most 64 characters.
+"""
 
 
 def register(app: typer.Typer) -> None:
     """Add every verb to the app."""
-    for verb in VERBS:
+    for verb, about in VERBS.items():
         name = f"{verb}_" if keyword.iskeyword(verb) else verb
         module = importlib.import_module(f"stpl_deploy.cli.{name}")
         made = getattr(module, name)
         if isinstance(made, typer.Typer):  # a group of verbs
-            app.add_typer(made, name=verb)
+            app.add_typer(made, name=verb, short_help=about)
         else:
-            app.command(verb)(made)
+            app.command(verb, short_help=about)(made)

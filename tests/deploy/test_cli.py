@@ -59,12 +59,15 @@ def test_help_lists_the_verbs_in_their_order(cli: Cli) -> None:
         listed = [line.split()[0] for line in done.stdout.partition("Commands:")[2].splitlines()[1:]
                   if line.startswith("  ") and line[2] != " "]  # fmt: skip
         assert listed == list(verbs.VERBS)
+        assert "..." not in done.stdout.partition("Commands:")[2]  # what a verb is for is not cut
 
 
-def test_a_group_alone_prints_its_help(cli: Cli) -> None:
-    done = cli("data")
+@pytest.mark.parametrize("group", ["data", "parts"])
+def test_a_group_alone_prints_its_help(cli: Cli, group: str) -> None:
+    done = cli(group)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == cli("data", "--help").stdout
+    assert done.stdout == cli(group, "--help").stdout
+    assert "..." not in done.stdout.partition("Commands:")[2]
 
 
 def test_inspect_in_short_lines(cli: Cli, root: Path) -> None:
@@ -97,6 +100,8 @@ def test_version(cli: Cli) -> None:
     [
         (("exprot",), ("'exprot'", "'export'", "stpl-deploy --help")),
         (("verify",), ("missing argument", "stpl-deploy verify --help")),
+        (("predict", "b", "f", "--out"), ("requires an argument", "stpl-deploy predict --help")),
+        (("stream", "b", "f", "--on-gap", "x"), ("invalid value for '--on-gap': 'x' is not",)),
         (("verify", "b", "--enigne", "x"), ("--enigne", "--engine", "stpl-deploy verify --help")),
         (("verify", "b", "--threads", "zero"), ("--threads", "integer")),
         (("verify", "b", "--threads", "0"), ("--threads", "1")),
