@@ -9,8 +9,10 @@ import json
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -30,8 +32,10 @@ from stpl_runtime.page.guard import is_local_name
 from stpl_runtime.page.outputs import chosen_format
 from stpl_runtime.page.pictures import difference_map
 from stpl_runtime.page.server import is_loopback, listen, page_access
+from stpl_runtime.page.shown import Look, Shown
 from tests.runtime.conftest import Cli, make_frame, picture, slot_time
 from tests.runtime.serving import Served, serve
+from tests.runtime.test_skill import made_at
 
 TOKEN = "a-token-of-some-length"
 T, K = 4, 3
@@ -301,6 +305,37 @@ def test_several_streams(bundle: Bundle, session: Session) -> None:
         assert document["streams"]["north"]["status"] == "ok"
         with page.events("west") as told:
             assert told.status == 404
+
+
+def test_a_stream_may_have_any_name(bundle: Bundle, session: Session) -> None:
+    with serve(bundle, session, ("a-雨",)) as page:
+        page.give(0, 4)
+        assert page.watch.skill is not None
+        while page.hub.shown["a-雨"].latest is None:
+            time.sleep(0.01)
+        status, headers, body = page.get(f"/nowcast/latest?stream={quote('a-雨')}")
+        assert (status, json.loads(body)["stream"]) == (200, "a-雨")
+        again = {"If-None-Match": headers["etag"]}
+        assert page.get("/nowcast/latest", again)[0] in (200, 304)
+        assert "a-雨".encode() in page.get("/metrics")[2]
+
+
+def test_a_clock_that_is_set_back_is_followed() -> None:
+    look = Look("m", "grey", "1", 0.0, 1.0, context=4, horizon=3, shape=(1, 16, 16))
+    shown = Shown(look)
+    now = slot_time(2000)
+    for slot in range(1000, 1006):
+        shown.frame(make_frame(slot), "used", now)
+    shown.nowcast(made_at(1005))
+    shown.frame(make_frame(1003), "used", now)  # a late one
+    assert shown.arrived is not None
+    assert shown.arrived.valid_time == slot_time(1005)
+    for slot in range(3):
+        shown.frame(make_frame(slot), "used", now)
+    assert shown.arrived.valid_time == slot_time(2)
+    observed = shown.facts("")["observed"]
+    wanted = [slot_time(slot).isoformat().replace("+00:00", "Z") for slot in range(3)]
+    assert [one["time"] for one in observed] == wanted
 
 
 def test_gaps_and_stand_ins_are_shown(bundle: Bundle, session: Session) -> None:

@@ -9,6 +9,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from email.message import Message
 from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -83,6 +84,15 @@ def test_each_nowcast_is_posted(receiver: Receiver, tmp_path: Path) -> None:
     document = json.loads(body)
     assert document["issue_time"] == "2026-01-31T23:50:00Z"
     assert document["files"] == [f"{tmp_path}/nowcast_20260131T235000Z.npz"]
+
+
+def test_a_stream_of_any_name(receiver: Receiver) -> None:
+    hook = open_sink(f"webhook:{receiver.url}")
+    hook.write(replace(make_nowcast(), stream="a-雨"))
+    hook.close()
+    _, headers, body = receiver.posts[0]
+    assert headers["Idempotency-Key"] == "a-%E9%9B%A8/nowcast_20260131T235000Z"
+    assert json.loads(body)["stream"] == "a-雨"
 
 
 def test_signed_with_frames_attached(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import json
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sinks.summary import summary
@@ -98,7 +99,8 @@ class Outputs:
 
     def tag(self, nowcast: Nowcast, word: str) -> str:
         """The tag that `file` would give."""
-        return f'"{self._run}-{nowcast.stream}-{nowcast.name}-{nowcast.latency_ms}-{word}"'
+        stream = quote(nowcast.stream)  # headers hold no other letters
+        return f'"{self._run}-{stream}-{nowcast.name}-{nowcast.latency_ms}-{word}"'
 
 
 def _content(nowcast: Nowcast, word: str) -> bytes:

@@ -126,6 +126,10 @@ class Shown:
             self.version += 1
             if verdict == "duplicate" and frame.valid_time not in self._observed:
                 return
+            if self._is_new_line(frame.valid_time):
+                self.arrived = None
+                for known in (self._observed, self._times, self._stand_ins):
+                    known.clear()
             self._observed[frame.valid_time] = (self._key(frame.valid_time), frame)
             if verdict == "duplicate":  # a correction
                 return
@@ -135,6 +139,14 @@ class Shown:
             if self.arrived is None or frame.valid_time > self.arrived.valid_time:
                 lag_s = (now - frame.valid_time).total_seconds()
                 self.arrived = Arrived(frame.valid_time, monotonic(), lag_s)
+
+    def _is_new_line(self, time: datetime) -> bool:
+        """Whether the source's clock was set back: no window takes a frame that is so late."""
+        cadence_s = None if self._latest is None else self._latest[1].cadence_s
+        if self.arrived is None or not cadence_s:
+            return False
+        late_s = (self.arrived.valid_time - time).total_seconds()
+        return late_s >= self.look.context * cadence_s
 
     def nowcast(self, nowcast: Nowcast) -> None:
         """A nowcast was made."""

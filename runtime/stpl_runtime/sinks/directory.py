@@ -83,7 +83,7 @@ class DirectorySink:
             if not self._prune(path.parent, nowcast.issue_time):
                 raise
             self._write(path, nowcast)
-        self._prune(path.parent, None)
+        self._prune(path.parent, None, path)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -103,8 +103,11 @@ class DirectorySink:
             reason = str(error) or type(error).__name__
             raise sink_error(path, 0, OSError(errno.EIO, reason)) from error
 
-    def _prune(self, folder: Path, coming: datetime | None) -> int:
-        """Delete what is not to be kept, `coming` being as good as written -> how many."""
+    def _prune(self, folder: Path, coming: datetime | None, newest: Path | None = None) -> int:
+        """Delete what is not to be kept, `coming` being as good as written -> how many.
+
+        `newest`, just written, stays also where the source's clock was set back before it.
+        """
         keep, keep_s = self._spec.keep, self._spec.keep_s
         if self._file is not None or (keep is None and keep_s is None) or not folder.is_dir():
             return 0
@@ -121,7 +124,8 @@ class DirectorySink:
         going = [
             path
             for n, (time, path) in enumerate(found)
-            if (room is not None and n >= room) or (since is not None and time < since)
+            if path != newest
+            and ((room is not None and n >= room) or (since is not None and time < since))
         ]
         for path in going:
             remove(path)

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from stpl_deploy.errors import SinkError, UsageError
 from stpl_deploy.readers.extras import reads_with
@@ -118,7 +118,7 @@ class WebhookSink:
 
     def _request(self, nowcast: Nowcast) -> httpx.Request:
         document = summary_line(nowcast, self.beside)
-        headers = {"Idempotency-Key": f"{nowcast.stream or 'nowcast'}/{nowcast.name}"}
+        headers = {"Idempotency-Key": f"{quote(nowcast.stream) or 'nowcast'}/{nowcast.name}"}
         if self._attach:
             name = f"{nowcast.name}.{self._attach}"
             content = bytes_for(f".{self._attach}", nowcast)
