@@ -18,7 +18,7 @@ from stpl_deploy.codec import Array
 from stpl_deploy.errors import FrameError
 from stpl_deploy.reader import Piece, Quantity, ReadOptions, no_echo_at_zero, state_of
 from stpl_deploy.readers.cf_grid import grid_and_flips, horizontal_dims
-from stpl_deploy.readers.extras import one_at_a_time, reads_with
+from stpl_deploy.readers.extras import NETCDF_LOCK, one_at_a_time, reads_with
 from stpl_deploy.readers.own import check_zarr_whole, pieces_of_dataset
 from stpl_deploy.readers.units import cf_units, rain_amount, rain_rate, reflectivity
 from stpl_deploy.readers.whole import refuse_cut_netcdf
@@ -49,7 +49,9 @@ def open_dataset(path: Path) -> xr.Dataset:
         import netCDF4  # noqa: F401  # as above
         import xarray as xr
     refuse_cut_netcdf(path)
-    return xr.open_dataset(path, engine="netcdf4")
+    with NETCDF_LOCK:
+        # What is read later is read under it too, and so is the closing, whoever drops it.
+        return xr.open_dataset(path, engine="netcdf4", lock=NETCDF_LOCK)
 
 
 def _consolidated(store: Path) -> bool:
