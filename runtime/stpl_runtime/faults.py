@@ -49,4 +49,4 @@ class Faults:
 
     def seen(self) -> tuple[Fault, ...]:
         """Each kind, in the order of their first frames."""
-        return tuple(Fault(fault.first, fault.more) for fault in self._kinds.values())
+        return tuple(Fault(fault.first, fault.more) for fault in list(self._kinds.values()))

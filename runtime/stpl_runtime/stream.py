@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import threading
+import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Literal
@@ -195,8 +196,7 @@ class Stream:
         self.published += 1
         self._unsaved = self._unpublished = True
         self.status.nowcast(nowcast, self.ledger.snapshot(), self.nowcaster.skipped)
-        for watcher in self.watchers:
-            watcher.nowcast(nowcast)
+        self._watched(lambda watcher: watcher.nowcast(nowcast))
 
     def failed(self, error: AccuracyError) -> None:
         """Count a nowcast that is not finite."""
@@ -254,8 +254,7 @@ class Stream:
             self._tell_bad(item.source_id, item.reason)
             return
         put = self.nowcaster.put(item, arrival.arrived)
-        for watcher in self.watchers:
-            watcher.frame(item, put.verdict, self.name)
+        self._watched(lambda watcher: watcher.frame(item, put.verdict, self.name))
         if put.news:
             self._tell(put.news)
         if put.verdict == "bad":
@@ -290,8 +289,20 @@ class Stream:
     def tell(self, line: str) -> None:
         """A line for the person, and for the watchers."""
         self.status.say(line)
+        self._watched(lambda watcher: watcher.problem(line))
+
+    def _watched(self, tell: Callable[[Watcher], None]) -> None:
         for watcher in self.watchers:
-            watcher.problem(line)
+            self._tell_watcher(watcher, tell)
+
+    def _tell_watcher(self, watcher: Watcher, tell: Callable[[Watcher], None]) -> None:
+        """A fault of one who watches is a bug; it is shown once, and the stream goes on."""
+        try:
+            tell(watcher)
+        except Exception:
+            if "watcher" not in self._told:
+                self._told.add("watcher")
+                traceback.print_exc()
 
     def _newest_text(self) -> str:
         lateness = self.nowcaster.window.lateness

@@ -42,9 +42,11 @@ class Streams:
         """Why it ended, in words."""
 
     def stop(self) -> None:
-        """End `run` soon; may be called from any thread or a signal handler."""
+        """End `run` soon; may be called from any thread or a signal handler.
+
+        `_wake` is left alone: a handler may interrupt the loop while it holds that one's lock.
+        """
         self._stop.set()
-        self._wake.set()
 
     def wait_for_stop(self) -> None:
         """Return once `stop` was called."""

@@ -30,6 +30,7 @@ from stpl_runtime.predict import predict_sequences
 from stpl_runtime.sink import Sink, open_sink
 from stpl_runtime.source import BadFrame
 from stpl_runtime.stream import Stream
+from stpl_runtime.streams import Streams
 from tests.runtime.conftest import CADENCE_S, ListSource, make_frame, picture
 from tests.runtime.test_nowcaster import CountingSession
 
@@ -403,3 +404,32 @@ def test_ctrl_c_ends_cleanly(tmp_path: Path, bundle: Bundle) -> None:
     assert "received 4 = 4 used" in stdout
     assert "Traceback" not in stderr
     assert [path.name for path in out.iterdir()] == ["nowcast_20260131T000300Z.npz"]
+
+
+def test_who_watches_and_fails_does_not_end_the_stream(
+    bundle: Bundle, session: Session, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Broken:
+        def frame(self, *given: object) -> None:
+            raise ZeroDivisionError("a bug in frame")
+
+        nowcast = problem = frame
+
+    ledger = Ledger()
+    nowcaster = Nowcaster(bundle, session, cadence_s=CADENCE_S, ledger=ledger)
+    items = [*(make_frame(n) for n in range(9)), BadFrame("x", "no frame")]
+    stream = Stream(nowcaster, ListSource(items), ledger=ledger, watchers=[Broken()])
+    report = stream.run()
+    assert report.counts.used == 9
+    assert report.counts.bad == 1
+    assert capsys.readouterr().err.count("ZeroDivisionError: a bug") == 1
+
+
+def test_a_signal_may_come_while_the_loop_holds_a_lock() -> None:
+    """Its handler runs in the loop's own thread, wherever that is: `stop` must need no lock."""
+    streams = Streams(())
+    with streams._wake._cond:  # type: ignore[attr-defined]  # as in `clear` and `wait`
+        other = threading.Thread(target=streams.stop, daemon=True)
+        other.start()
+        other.join(10)
+        assert not other.is_alive()
