@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from stpl_runtime.ledger import Counts
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.timing import time_text
+from stpl_runtime.timing import duration_text, time_text
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -65,7 +65,7 @@ class Status:
             return
         self._told = now
         issued = "" if nowcast.issue_time is None else f" {time_text(nowcast.issue_time)}"
-        latency = "" if nowcast.latency_ms is None else f" in {nowcast.latency_ms:.1f} ms"
+        latency = "" if nowcast.latency_ms is None else f" in {duration_text(nowcast.latency_ms)}"
         of = f"{nowcast.stream}: " if nowcast.stream else ""
         text = f"{of}nowcast{issued}: {len(nowcast.frames)} frames{latency}; {counts_text(counts)}"
         if skipped:

@@ -47,6 +47,11 @@ def utc_now() -> datetime:
     return datetime.now(timezone.utc)
 
 
+def duration_text(ms: float) -> str:
+    """Milliseconds as messages show them, such as `12.3 ms` or `1.95 s`."""
+    return f"{ms:.1f} ms" if ms < 1e3 else f"{ms / 1e3:.2f} s"
+
+
 def time_text(time: datetime) -> str:
     """UTC time as file names and messages show it, such as `20260131T120500Z`."""
     fraction = f".{time.microsecond:06d}" if time.microsecond else ""

@@ -49,7 +49,7 @@ def bench(
             compiled=compiled,
             progress=progress,
         )
-    folder = out or bundle.absolute().with_name(f"{bundle.absolute().name}-bench")
+    folder = out or _beside(bundle)
     with atomic_file(folder / "bench.json") as file:
         file.write(document_text(report.document()).encode())
     try:
@@ -75,3 +75,10 @@ def bench(
         spread = f"single rounds {ratio.p05:.2f} to {ratio.p95:.2f}"
         print(f"  {fast} is {ratio.times:.2f} times as fast as {slow} ({spread})")
     print(f"{folder}: bench.json, bench.svg")
+    print(f"next: stpl-deploy serve {bundle} SOURCE")
+
+
+def _beside(bundle: Path) -> Path:
+    """`BUNDLE-bench`, as short as the bundle's path was given."""
+    named = bundle if bundle.name not in ("", "..") else bundle.absolute()
+    return named.with_name(f"{named.name}-bench")

@@ -53,9 +53,11 @@ def inspect(
     from stpl_deploy.cli.for_recipe import Expected
     from stpl_deploy.cli.output import print_json
     from stpl_deploy.reader import ReadOptions
+    from stpl_deploy.readers.names import check_no_model
     from stpl_deploy.readers.opening import joined_pieces
     from stpl_deploy.readers.survey import Surveyor
 
+    check_no_model(path)
     expected = None if recipe is None else Expected(recipe, path)
     surveyor = Surveyor()
     for part, files in joined_pieces(path, reader, ReadOptions(variable=variable)):
@@ -91,6 +93,8 @@ def convert(
             path, out, reader, ReadOptions(variable=variable), lambda done: told(done, 0)
         )
     _print(out, survey)
+    print(f"next: stpl-deploy data inspect {out} --recipe NAME")
+    print(f"      stpl-deploy train NAME --set data.path={out} --out RUN")
 
 
 @data.command(short_help="Fetch a public data set, checked; it goes on where it stopped.")

@@ -140,6 +140,8 @@ def evaluate(
     _print(evaluation)
     if out is not None:
         print(f"{out}: scores.csv, scores.json, report.html")
+    else:
+        print("next: the same with --out DIRECTORY, for a report with pictures")
 
 
 def _material(

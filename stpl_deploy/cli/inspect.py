@@ -39,10 +39,13 @@ def inspect(
     elif path.suffix == ".engine":
         _plan(path, json)
     else:
+        frames = path.exists()
         raise UsageError(
             f"{path} is neither a run nor a bundle",
             expected="a directory with recipe.toml or manifest.json",
-            fix="stpl-deploy train modernn-mini --out RUN",
+            fix=f"stpl-deploy data inspect {path}, if it holds frames"
+            if frames
+            else "check the path",
         )
 
 
@@ -115,7 +118,7 @@ def _bundle(path: Path, json: bool) -> None:
                 for kind, share in manifest.convolution_share.items()
             ),
             **_int8_lines(manifest.int8),
-            "made": f"{manifest.created} with "
+            "made": f"{manifest.created.replace('+00:00', 'Z')} with "
             + ", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
         },
     )

@@ -71,6 +71,7 @@ def predict(
     _check_out(out, overwrite)
     from stpl_deploy.bundle import open_bundle
     from stpl_deploy.cli.output import print_json, say
+    from stpl_deploy.readers.names import check_no_model
     from stpl_deploy.same_grid import check_same_grid
     from stpl_runtime.engine import open_session
     from stpl_runtime.inputs import needs_reader, read_context
@@ -78,9 +79,11 @@ def predict(
     from stpl_runtime.sinks.writers import check_installed
     from stpl_runtime.source import SourceSpec
     from stpl_runtime.tiles import domain_size, on_domain
+    from stpl_runtime.timing import duration_text
     from stpl_runtime.window import check_cadence
 
     check_installed(out.suffix.lower())
+    check_no_model(frames)
     opened = open_bundle(bundle)
     manifest = opened.manifest
     check_cadence(cadence)
@@ -120,8 +123,14 @@ def predict(
     if json:
         print_json(report)
     else:
+        *many, _, channels, height, width = report["shape"]
+        count = f"{many[0]} x {steps}" if many else f"{steps}"
         issued = f", issued {report['issue_time']}" if report["issue_time"] else ""
-        print(f"{out}: {steps} frames {report['shape']}{issued}, in {report['ms']:.1f} ms")
+        took = duration_text(report["ms"])
+        print(f"{out}: {count} frames of {channels}x{height}x{width}{issued}, in {took}")
+        if frames.is_dir() and context.times:
+            options = "" if grid is None else f" --grid {grid}"
+            print(f"next: stpl-deploy serve {bundle} {frames}{options}")
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
@@ -147,6 +156,7 @@ def _run(
 
     from stpl_runtime.nowcast import Nowcast
     from stpl_runtime.predict import made_by, predict_sequences
+    from stpl_runtime.sinks.facts import utc_text
     from stpl_runtime.sinks.writers import write_nowcast
 
     manifest, one = bundle.manifest, len(context.frames) == 1
@@ -176,8 +186,8 @@ def _run(
         "shape": list(nowcast.frames.shape),
         "horizon": steps,
         "units": nowcast.units,
-        "issue_time": nowcast.issue_time.isoformat() if nowcast.issue_time else None,
-        "valid_times": [time.isoformat() for time in nowcast.valid_times],
+        "issue_time": utc_text(nowcast.issue_time) if nowcast.issue_time else None,
+        "valid_times": [utc_text(time) for time in nowcast.valid_times],
         "source": nowcast.source_id,
         "made_by": nowcast.made_by,
         "ms": ms,

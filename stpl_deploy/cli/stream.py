@@ -118,6 +118,7 @@ def print_report(report: StreamReport | StreamsReport) -> None:
 
 def _print_one(report: StreamReport) -> None:
     from stpl_runtime.status import counts_text
+    from stpl_runtime.timing import duration_text
 
     print(f"frames: {counts_text(report.counts)}")
     for fault in report.bad_frames:
@@ -134,14 +135,15 @@ def _print_one(report: StreamReport) -> None:
         print(f"gaps: the window started anew {report.gaps} times")
     if report.reconnects:
         print(f"source: came back {report.reconnects} times")
-    if report.latency_median_ms is not None:
+    median, p95 = report.latency_median_ms, report.latency_p95_ms
+    if median is not None and p95 is not None:
         print(
-            f"frame -> nowcast: median {report.latency_median_ms:.1f} ms, "
-            f"p95 {report.latency_p95_ms:.1f} ms, {report.prewarmed} with the past run ahead"
+            f"frame -> nowcast: median {duration_text(median)}, p95 {duration_text(p95)}, "
+            f"{report.prewarmed} with the past run ahead"
         )
-    if report.age_median_ms is not None:
-        median, p99 = report.age_median_ms, report.age_p99_ms
-        print(f"frame -> written: median {median:.1f} ms, p99 {p99:.1f} ms")
+    median, p99 = report.age_median_ms, report.age_p99_ms
+    if median is not None and p99 is not None:
+        print(f"frame -> written: median {duration_text(median)}, p99 {duration_text(p99)}")
     if report.lag_median_s is not None and abs(report.lag_median_s) < _LIVE_S:
         print(f"time of the frame -> written: median {report.lag_median_s:.1f} s")
     for name, sink in report.sinks.items():

@@ -47,6 +47,9 @@ def verify(
         print_json({"passed": report.passed, **report.model_dump(mode="json")})
     else:
         print_accuracy(report)
+        if report.passed:
+            print(f"{bundle}: as exact as promised, with the bytes that were written")
+            print(f"next: stpl-deploy stream {bundle} SOURCE --sink png:out")
     breach = first_breach(report)
     if breach is not None:
         raise AccuracyError(

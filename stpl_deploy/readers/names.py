@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from stpl_deploy.errors import UsageError
+
 _STAMP = re.compile(r"(?<!\d)((?:19|20)\d{2})(\d{2})(\d{2})[-_T]?(\d{2})(\d{2})(\d{2})?(?!\d)")
 _UNFINISHED = (".tmp", ".part", ".partial", ".crdownload")
 
@@ -46,6 +48,25 @@ def in_time_order(paths: Sequence[Path]) -> list[Path]:
     if all(stamp is not None for stamp in stamps.values()):
         return sorted(paths, key=lambda path: (str(stamps[path]), path.name))
     return sorted(paths, key=lambda path: natural_key(str(path)))
+
+
+def check_no_model(path: Path) -> None:
+    """Refuse a model's folder where frames are asked for: its arrays are not frames of a source.
+
+    Raises:
+        UsageError: `path` is a bundle or a run.
+    """
+    marks = {
+        "a bundle": ("manifest.json", "reference.npz"),
+        "a run": ("recipe.toml", "weights.safetensors"),
+    }
+    for what, names in marks.items():
+        if all((path / name).is_file() for name in names):
+            raise UsageError(
+                f"{path} is {what}",
+                expected="frames: a file, or a folder of them",
+                fix=f"stpl-deploy inspect {path}, or the path of your frames",
+            )
 
 
 def visible_files(folder: Path) -> list[Path]:

@@ -91,6 +91,26 @@ def test_inspect_says_whose_accuracy_it_shows(cli: Cli, root: Path) -> None:
     assert f"as recorded by export; stpl-deploy verify {bundle} measures here" in done.stdout
 
 
+def test_what_holds_no_model_may_hold_frames(cli: Cli, root: Path, tmp_path: Path) -> None:
+    done = cli("inspect", tmp_path)
+    assert done.returncode == 2
+    assert f"try: stpl-deploy data inspect {tmp_path}, if it holds frames" in done.stderr
+    assert "try: check the path" in cli("inspect", tmp_path / "none").stderr
+    for name, what in (("modernn-mini.bundle", "a bundle"), ("modernn-mini", "a run")):
+        model = root / "tests" / "data" / name
+        done = cli("data", "inspect", model)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert f"{model} is {what}; expected frames" in done.stderr
+
+
+def test_an_exported_bundle_is_not_exported_again(cli: Cli, root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    done = cli("export", root / "tests" / "data" / "modernn-mini.bundle", "--out", tmp_path / "b")
+    assert done.returncode == 2
+    assert "is a bundle; expected" in done.stderr
+    assert "try: the run that it was exported from" in done.stderr
+
+
 def test_version(cli: Cli) -> None:
     assert cli("--version").stdout == f"stpl-deploy {__version__}\n"
 

@@ -110,7 +110,7 @@ def test_from_fmi_files_to_cf_netcdf(
 
     with open_frames(archive) as source, xr.open_dataset(out) as found:
         newest = source["time"].values[-1]
-        assert report["issue_time"] == f"{np.datetime_as_string(newest, unit='s')}+00:00"
+        assert report["issue_time"] == f"{np.datetime_as_string(newest, unit='s')}Z"
         assert found["forecast_reference_time"].values == newest
         steps = np.array([300, 600]) * np.timedelta64(1, "s")
         assert (found["time"].values == newest + steps).all()

@@ -10,12 +10,18 @@ import pytest
 
 from stpl_deploy.errors import FrameError, UsageError
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.timing import NameClock, TimeGrid, time_text
+from stpl_runtime.timing import NameClock, TimeGrid, duration_text, time_text
 from tests.runtime.conftest import START, picture
 
 
 def utc(*parts: int) -> datetime:
     return datetime(*parts, tzinfo=timezone.utc)  # type: ignore[misc, arg-type]
+
+
+def test_durations() -> None:
+    assert [duration_text(ms) for ms in (0.0, 12.34, 999.9, 1000.0, 19612.4)] == [
+        "0.0 ms", "12.3 ms", "999.9 ms", "1.00 s", "19.61 s"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

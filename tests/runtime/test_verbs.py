@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -52,8 +53,8 @@ def test_predict_reads_a_folder(
     code, stdout, _ = cli("predict", bundle.path, folder, "--out", out, "--json")
     assert code == 0
     report = json.loads(stdout)
-    assert report["issue_time"] == slot_time(5).isoformat()
-    assert report["valid_times"][0] == slot_time(6).isoformat()
+    assert report["issue_time"] == f"{slot_time(5):%Y-%m-%dT%H:%M:%SZ}"
+    assert report["valid_times"][0] == f"{slot_time(6):%Y-%m-%dT%H:%M:%SZ}"
     assert report["shape"] == [3, 1, 16, 16]
     assert report["made_by"]["provider"] == "CPUExecutionProvider"
     with np.load(out) as archive:
@@ -73,8 +74,10 @@ def test_predict_reads_arrays(
         np.savez(file, frames=frames, other=1)
     else:
         np.save(file, frames if form == "one" else many)
-    code, _, err = cli("predict", bundle.path, file, "--out", out, "--horizon", 5)
+    code, stdout, err = cli("predict", bundle.path, file, "--out", out, "--horizon", 5)
     assert code == 0, err
+    count = "2 x 5" if form == "many" else "5"
+    assert re.search(rf"out.npy: {count} frames of 1x16x16, in [\d.]+ m?s\n$", stdout)
     found = np.load(out)
     if form == "many":
         assert found.shape == (2, 5, 1, 16, 16)
@@ -183,6 +186,7 @@ def test_predict_refuses_bad_arguments(
         ((path, many, "--out", tmp_path / "o.gif"), 2, "--out FILE.npz"),
         ((tmp_path / "no.bundle", folder, "--out", out), 2, "manifest.json"),
         ((folder, folder, "--out", out), 2, "manifest.json"),
+        ((path, path, "--out", out), 2, f"{path} is a bundle; expected frames"),
     ]:
         found, stdout, err = cli("predict", *words)
         assert (found, stdout, err.count("\n")) == (code, "", 1), err
@@ -326,6 +330,7 @@ def test_stream_refuses_bad_arguments(
     before = left(tmp_path)
     for words, say in [
         ((path, tmp_path / "no"), "no folder"),
+        ((path, path), f"{path} is a bundle; expected frames"),
         ((path, f"foldr:{folder}"), f"try: folder:{folder}"),
         ((path, folder, "--sink", f"nzp:{tmp_path}/o"), f"--sink npz:{tmp_path}/o"),
         ((path, folder, "--sink", f"npz:{file}"), "a file is in the way"),

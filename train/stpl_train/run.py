@@ -202,7 +202,9 @@ def open_run(path: Path) -> Run:
         raise RunError(
             f"{path} is {what}",
             expected=f"a directory with {RECIPE}",
-            fix=f"stpl-deploy train modernn-mini --out {path}",
+            fix="the run that it was exported from"
+            if what == "a bundle"
+            else f"stpl-deploy train modernn-mini --out {path}",
         )
     try:
         document: dict[str, Any] = tomllib.loads(file.read_text())

@@ -12,7 +12,7 @@ from stpl_deploy.colours import ColourMap, colour_map
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.options import Options
 from stpl_runtime.sink import SinkSpec
-from stpl_runtime.timing import time_text
+from stpl_runtime.sinks.facts import utc_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -99,7 +99,7 @@ def text_width(text: str) -> int:
 def title(nowcast: Nowcast) -> str:
     """What is shown, and from when."""
     units = "" if nowcast.units == "1" else f" ({nowcast.units})"
-    issued = "" if nowcast.issue_time is None else f", issued {time_text(nowcast.issue_time)}"
+    issued = "" if nowcast.issue_time is None else f", issued {utc_text(nowcast.issue_time)}"
     filled = sum(map(bool, nowcast.stand_ins))
     missing = f", {filled} of {len(nowcast.context)} frames not observed" if filled else ""
     stream = f"{nowcast.stream}: " if nowcast.stream else ""

@@ -21,6 +21,7 @@ import watchfiles
 
 from stpl_deploy.errors import FrameError, UsageError
 from stpl_deploy.frames import FRAME_SUFFIXES, Frame
+from stpl_deploy.readers.names import check_no_model
 from stpl_deploy.readers.registry import load_reader
 from stpl_runtime.decoding import Decoder, file_suffixes
 from stpl_runtime.health import Health
@@ -123,6 +124,7 @@ class FolderSource:
         self._recursive = options.flag("recursive")
         self._decoder = Decoder(spec, options.resize("none"))
         frame_files(path)
+        check_no_model(path)
         self.path, self.name = path, f"folder:{path}"
         self.health = Health()
         self.health.up()  # it was listed just now
