@@ -200,7 +200,8 @@ class LiveSkill:
             for old in one.waiting:
                 if old.issue_time == nowcast.issue_time:
                     leads = old.left
-            one.waiting = [old for old in one.waiting if old.issue_time != nowcast.issue_time]
+            # None is later, unless the source's clock was set back: their truth never comes.
+            one.waiting = [old for old in one.waiting if old.issue_time < nowcast.issue_time]
             held = sum(_bytes(waiting.nowcast) for waiting in one.waiting)
             if one.waiting and held + _bytes(nowcast) > self._budget:
                 one.unscored += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from types import TracebackType
@@ -55,8 +56,9 @@ class Status:
 
             self._live.console.print(Text(line))
         else:
-            sys.stderr.write(f"{line}\n")
-            sys.stderr.flush()
+            with contextlib.suppress(OSError):  # a full disk under a log ends no stream
+                sys.stderr.write(f"{line}\n")
+                sys.stderr.flush()
 
     def nowcast(self, nowcast: Nowcast, counts: Counts, skipped: int) -> None:
         """A nowcast was made."""

@@ -306,7 +306,7 @@ def _same(one: Frame, other: Frame) -> bool:
     if (one.mask is None) != (other.mask is None):
         return False
     masks = one.mask is None or np.array_equal(one.mask, other.mask)  # type: ignore[arg-type]
-    return masks and np.array_equal(one.data, other.data)
+    return masks and np.array_equal(one.data, other.data, equal_nan=True)  # NaN: not observed
 
 
 def check_cadence(cadence_s: float | None) -> None:

@@ -315,3 +315,14 @@ def test_a_gap_longer_than_the_horizon_leaves_nothing_waiting() -> None:
     skill.nowcast(made_at(401))
     skill.frame(truth(402), "used", "")
     assert len(skill._streams[""].waiting) == 1
+
+
+def test_a_clock_that_is_set_back_leaves_nothing_waiting() -> None:
+    one = made_at(0)
+    skill = LiveSkill(RAIN, budget_bytes=2 * (one.frames.nbytes + one.context.nbytes))
+    for slot in (1000, 1001, 0):
+        skill.nowcast(made_at(slot))
+    assert [waiting.issue_time for waiting in skill._streams[""].waiting] == [slot_time(0)]
+    now = skill.now()
+    assert now is not None
+    assert now.unscored == 0

@@ -84,6 +84,8 @@ class Handler(BaseHTTPRequestHandler):
         tag = f'"{hash(content)}"'
         if way == "busy":
             self._answer(503, b"", {"Retry-After": "0"})
+        elif way == "odd":  # a digit, and no number
+            self._answer(503, b"", {"Retry-After": "\xb2"})
         elif way == "denied":
             self._answer(401, b"")
         elif way == "moved":
@@ -138,12 +140,12 @@ def test_only_what_is_new_arrives_and_only_that_is_sent(server: Server) -> None:
 
 def test_a_body_that_is_cut_off_is_asked_for_again(server: Server) -> None:
     server.put("/a.npy", npy(0))
-    server.plan = ["cut", "busy", "cut"]
+    server.plan = ["cut", "busy", "odd", "cut"]
     with SourceReader(open_source(f"http://{server.root}/a.npy", spec())) as reader:
         reader.wait_for(1)
         np.testing.assert_array_equal(reader.frames[0].data, picture(0))
         assert reader.wait_for_state("up").reconnects == 1
-    assert [status for _, status, _ in server.seen][:4] == [200, 503, 200, 200]
+    assert [status for _, status, _ in server.seen][:5] == [200, 503, 503, 200, 200]
 
 
 def test_a_file_that_grows_on_the_server_is_waited_for_and_a_broken_one_is_bad(
@@ -263,6 +265,8 @@ def test_one_file_for_each_slot(server: Server) -> None:
         ("http://h/x", {"intervall": "3"}, r"no option intervall; .*try: interval=3"),
         ("http://h/x", {"interval": "often"}, "interval=often; expected a number"),
         ("http://h/x", {"token_env": "NO_SUCH_VARIABLE"}, "no such environment variable"),
+        ("https://h/x", {"ca": "/no/such.pem"}, r"ca=/no/such\.pem cannot be used: No such file"),
+        ("https://h/x", {"ca": __file__}, "cannot be used: .*expected a PEM file"),
     ],
 )
 def test_bad_input(word: str, given: dict[str, str], found: str) -> None:

@@ -433,3 +433,17 @@ def test_a_signal_may_come_while_the_loop_holds_a_lock() -> None:
         other.start()
         other.join(10)
         assert not other.is_alive()
+
+
+def test_a_log_on_a_full_disk_ends_no_stream(
+    bundle: Bundle, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    source = ListSource([*(make_frame(n) for n in range(6)), BadFrame("x", "no frame")])
+    stream = make_stream(bundle, session, source)
+    with pytest.raises(OSError, match="No space"), Path("/dev/full").open("w") as log:
+        monkeypatch.setattr(sys, "stderr", log)
+        report = stream.run()
+        monkeypatch.undo()  # what is still in its buffer cannot be written at the end either
+    assert report.counts.used == 6

@@ -214,3 +214,12 @@ def test_a_window_that_is_jumped_over_leaves_in_order() -> None:
     ledger.receive()
     placed = window.put(Frame(START + timedelta(seconds=50 * CADENCE_S), np.zeros((1, 1, 1))))
     assert [entry.slot for entry in placed.left] == [0, 1, 2]
+
+
+def test_a_repeat_with_nan_where_nothing_was_observed_is_no_correction() -> None:
+    data = np.array([[[np.nan, 1.0]]], np.float32)
+    frame = Frame(slot_time(0), data, np.array([[False, True]]))
+    ledger = Ledger()
+    window = Window(1, ledger, cadence_s=CADENCE_S)
+    assert put_all(window, ledger, [frame, frame]) == ["used", "duplicate"]
+    assert window.state.serial == 1

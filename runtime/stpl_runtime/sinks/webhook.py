@@ -171,7 +171,7 @@ def _secret(options: Options) -> bytes | None:
 
 def _retry_after_s(text: str) -> float:
     """Seconds of a Retry-After header, a number or a date; 0 where it says nothing."""
-    if text.strip().isdigit():
+    if text.strip().isdecimal():
         return float(text)
     try:
         until = parsedate_to_datetime(text)

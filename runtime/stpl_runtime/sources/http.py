@@ -133,7 +133,7 @@ class HttpSource:
         self._timeout_s = options.number("timeout", _TIMEOUT_S, least=0.01)
         self._most_bytes = int(options.number("max_mb", _MAX_MB) * 1e6)
         self._auth, self._headers = auth, _headers(options)
-        self._ca = options.text("ca")
+        self._verify = _trusted(options.text("ca"))
         self._decoder = Decoder(spec, options.resize("none"))
         self._options = options
         self._validators: dict[str, str] = {}
@@ -172,13 +172,12 @@ class HttpSource:
     def _client(self) -> httpx.Client:
         import httpx
 
-        verify = ssl.create_default_context(cafile=self._ca) if self._ca else True
         return httpx.Client(
             auth=self._auth,
             headers=self._headers,
             timeout=self._timeout_s,
             follow_redirects=True,
-            verify=verify,
+            verify=self._verify,
         )
 
     def _pause_s(self) -> float:
@@ -231,7 +230,7 @@ class HttpSource:
                 raise _RefusedError(reason, _retry_after_s(headers.get("Retry-After")))
             validators = _validators(headers)
             promised = headers.get("Content-Length", "")
-            if promised.isdigit() and int(promised) > self._most_bytes:
+            if promised.isdecimal() and int(promised) > self._most_bytes:
                 raise _TooLargeError(self._limit_text(f"{promised} bytes"), validators)
             content = bytearray()
             # A .gz is wanted as it lies, also where the server calls that an encoding.
@@ -323,6 +322,18 @@ def _headers(options: Options) -> dict[str, str]:
     return headers
 
 
+def _trusted(ca: str) -> ssl.SSLContext | bool:
+    """Whose certificates are believed: those of the file `ca`, else the usual ones."""
+    try:
+        return ssl.create_default_context(cafile=ca) if ca else True
+    except OSError as error:  # ssl.SSLError is one
+        raise UsageError(
+            f"ca={ca} cannot be used: {error.strerror or error}",
+            expected="a PEM file of certificates",
+            fix="check the path",
+        ) from error
+
+
 def _validators(headers: httpx.Headers) -> dict[str, str]:
     asked = {
         "If-None-Match": headers.get("ETag"),
@@ -341,7 +352,7 @@ def _date(text: str | None) -> datetime | None:
 def _retry_after_s(text: str | None) -> float | None:
     if text is None:
         return None
-    if text.strip().isdigit():
+    if text.strip().isdecimal():
         return min(float(text), _PATIENCE_S)
     at = _date(text)
     return None if at is None else min(max(at.timestamp() - time.time(), 0.0), _PATIENCE_S)
