@@ -138,7 +138,9 @@ class StateFile:
         tally, done = asdict(state.tally), state.done_slot
         if not published and done is not None and done == window.newest:
             done = done - 1
+            filled = any(entry.how for entry in nowcaster.window.complete() or ())
             tally["issued"] = max(0, tally["issued"] - 1)
+            tally["standing_in"] = max(0, tally["standing_in"] - filled)
         if state.last is not None:
             arrays["last"] = state.last[1]
         return {

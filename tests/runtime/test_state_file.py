@@ -273,3 +273,19 @@ def test_tiles_go_on_and_another_grid_is_refused(
         on((24, 40), 8)[1].restore()
     with pytest.raises(UsageError, match="--grid"):
         maker(bundle, session, path, mode=mode)()[1].restore()
+
+
+def test_a_nowcast_that_is_made_again_is_counted_once(
+    bundle: Bundle, session: Session, tmp_path: Path
+) -> None:
+    make = maker(bundle, session, tmp_path / "state", on_gap="hold")
+    nowcaster, state_file = make()
+    for slot in (0, 1, 2, 3, 5):
+        nowcaster.put(make_frame(slot))
+        nowcaster.issue()
+    state_file.save(published=False)
+    again, restored = make()
+    restored.restore()
+    assert again.issue() is not None
+    assert again.state.tally == nowcaster.state.tally
+    assert again.state.tally.standing_in == 1
