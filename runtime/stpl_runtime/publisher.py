@@ -17,6 +17,8 @@ LIMIT = 8
 """Nowcasts that wait for a sink."""
 FLUSH_S = 30.0
 """How long the end of a stream waits for what is still to be written."""
+_LOOK_S = 0.2
+"""How often an `offer` that waits for room looks whether it is to stop."""
 _AGES = 4096
 """The newest ages that the report is made of."""
 
@@ -58,6 +60,7 @@ class Publisher:
         limit: int = LIMIT,
         after: Sequence[Publisher] = (),
         done: Callable[[], None] = lambda: None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         """Start the thread.
 
@@ -69,9 +72,10 @@ class Publisher:
             after: of the same streams; each nowcast waits until these are done with it, because
                 `sink` tells of their files.
             done: called in the thread after each nowcast, however it went.
+            stopped: whether the stream is to end; then `offer` waits no longer.
         """
         self.sink, self._tell, self._waits, self._limit, self._done = sink, tell, waits, limit, done
-        self._after = tuple(after)
+        self._after, self._stopped = tuple(after), stopped
         self._queue: deque[_Item] = deque()
         self._changed = threading.Condition()
         self._closing = self._abandoned = False
@@ -90,7 +94,9 @@ class Publisher:
         """Queue a nowcast."""
         with self._changed:
             while self._waits and len(self._queue) >= self._limit and self._thread.is_alive():
-                self._changed.wait(1.0)
+                if self._stopped():
+                    break
+                self._changed.wait(_LOOK_S)
             if len(self._queue) >= self._limit:
                 self._report(self._queue.popleft().nowcast.stream).dropped += 1
             self._queue.append(_Item(self._offered, nowcast, time.monotonic()))

@@ -112,6 +112,7 @@ class Streams:
                 limit=LIMIT * len(self.streams),
                 after=[publisher for other, publisher in made.items() if other in first],
                 done=self._wake.set,
+                stopped=self._stop.is_set,
             )
         self._publishers = tuple(made.values())
         return made

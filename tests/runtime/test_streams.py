@@ -19,7 +19,7 @@ from stpl_runtime.engine import Session
 from stpl_runtime.ledger import Ledger
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.nowcaster import Nowcaster
-from stpl_runtime.publisher import Publisher
+from stpl_runtime.publisher import LIMIT, Publisher
 from stpl_runtime.sink import Sink
 from stpl_runtime.source import Arrival
 from stpl_runtime.stream import Stream
@@ -301,6 +301,26 @@ def test_the_end_waits_for_a_sink_but_not_for_ever() -> None:
     publisher.close()
     assert [one.issue_time for one in done.kept] == [slot_time(n) for n in range(5)]
     assert done.closed
+
+
+def test_stop_is_heard_while_a_sink_hangs_that_is_waited_for(
+    bundle: Bundle, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Publisher.close, "__defaults__", (0.05,))
+    sink = Kept(gate=threading.Event())
+    source = ListSource([make_frame(n) for n in range(60)])
+    stream = stream_of(bundle, session, source, [sink], policy="queue")
+    running = threading.Thread(target=stream.run, daemon=True)
+    running.start()
+    wait_until(lambda: stream.published >= LIMIT + 1)  # one is being written, the rest wait
+    stream.stop()
+    running.join(30)
+    assert not running.is_alive()
+    assert sink.gate is not None
+    sink.gate.set()
+    report = stream.report()
+    assert report.ended == "stopped"
+    assert report.sinks["kept"].dropped == report.nowcasts
 
 
 def test_a_bug_in_a_sink_is_not_swallowed(bundle: Bundle, session: Session) -> None:
