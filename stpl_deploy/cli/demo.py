@@ -22,7 +22,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Directory for everything it makes.")] = Path("demo"),
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Change the recipe: section.key=value; may be repeated."),
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a key of the recipe."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the skill as JSON.")] = False,
 ) -> None:

@@ -46,7 +46,10 @@ def export(
     ] = False,
     keep_fp32: Annotated[
         list[str] | None,
-        typer.Option(help="A node to leave in fp32, as verify --bisect names it; may repeat."),
+        typer.Option(
+            metavar="NODE",
+            help="A node to leave in fp32, as verify --bisect names it; may repeat.",
+        ),
     ] = None,
     gpu: Annotated[
         str,

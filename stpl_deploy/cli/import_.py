@@ -43,7 +43,11 @@ def import_(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="model.key=value or data.key=value, over what is inferred."),
+        typer.Option(
+            "--set",
+            metavar="SECTION.KEY=VALUE",
+            help="A key of model or data, over what is inferred.",
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:

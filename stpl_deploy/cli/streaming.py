@@ -53,7 +53,7 @@ BundlePath = Annotated[Path, typer.Argument(help="Bundle directory, from `stpl-d
 SourceWords = Annotated[
     list[str],
     typer.Argument(
-        metavar="SOURCE...",
+        metavar="SOURCE",
         help="A folder, video or archive; - (standard input); camera:0; or a URL: http, s3, rtsp, "
         "mqtt, kafka, zmq. Several as NAME=SOURCE. docs/live-sources.md has them all.",
     ),
@@ -77,7 +77,13 @@ StateFilePath = Annotated[
     typer.Option("--state-file", help="Go on from here after a restart, kill -9 included."),
 ]
 Sinks = Annotated[
-    list[str] | None, typer.Option("--sink", help="WORD:PATH, such as npz:DIR; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--sink",
+        metavar="WORD:PATH",
+        help="Where nowcasts go: nc, zarr, tif, png, gif, mp4 or npz with a directory, jsonl with "
+        "a file, webhook and mqtt with a URL; repeatable.",
+    ),
 ]
 Context = Annotated[
     ContextMode,
@@ -97,7 +103,11 @@ Reader = Annotated[str | None, typer.Option(help="Reader of the files, as in `da
 Variable = Annotated[str | None, typer.Option(help="Variable to read, where a file holds several.")]
 SourceOptions = Annotated[
     list[str] | None,
-    typer.Option("--source-option", help="NAME=VALUE for the source; repeatable."),
+    typer.Option(
+        "--source-option",
+        metavar="NAME=VALUE",
+        help="An option of the source; repeatable. docs/live-sources.md has them all.",
+    ),
 ]
 GridSize = Annotated[
     str | None, typer.Option("--grid", help="HxW of larger frames: covered by tiles.")
@@ -208,7 +218,8 @@ def open_stream(options: StreamOptions, watchers: Sequence[Watcher] = ()) -> Ope
     status, notes = Status(), []
     every = "cadence learned from the first frames"
     if cadence is not None:
-        every = f"every {cadence:g} s (cadence stated)"
+        whose = "the bundle's cadence" if options.cadence is None else "cadence stated"
+        every = f"every {cadence:g} s ({whose})"
     streams = []
     for name, source in sources.items():
         stream, said = _one(options, name, bundle, session, source, sinks, status, watchers)
