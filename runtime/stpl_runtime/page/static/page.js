@@ -343,7 +343,7 @@ function curve(lines, name) {
   }
   const every = Math.max(1, Math.ceil((count * 56) / (width - left - right)));
   for (let k = 0; k < count; k += every) svg.append(make("svg:text", { x: x(k), y: height - 6, "text-anchor": "middle" }, leadText(k + 1)));
-  svg.append(make("svg:line", { class: "here", id: "mark", x1: -9, x2: -9, y1: top, y2: height - bottom }));
+  svg.append(make("svg:line", { class: "here", id: "mark", visibility: "hidden", y1: top, y2: height - bottom }));
   const ends = [];
   for (const [way, values] of Object.entries(lines).reverse()) {
     const points = values.map((value, k) => (value === null ? null : [x(k), y(value)])).filter(Boolean);
@@ -369,7 +369,8 @@ function moveMark() {
   const mark = $("mark");
   if (!mark) return;
   const { left, step } = mark.parentElement.dataset;
-  const at = state.at > 0 ? Number(left) + (state.at - 1) * Number(step) : -9;
+  const at = Number(left) + (state.at - 1) * Number(step);
+  mark.setAttribute("visibility", state.at > 0 ? "visible" : "hidden");
   mark.setAttribute("x1", at);
   mark.setAttribute("x2", at);
 }
