@@ -38,6 +38,9 @@ KEYS: dict[str, dict[str, Any]] = {
 }
 WAYS = ("plain", "channels_last", "bf16-mixed", "compile", "recompute")
 
+_UNCOUNTED = ("compile", "recompute")
+"""What these keep does not pass through autograd's hooks, or not all of it."""
+
 
 @dataclass
 class Contender:
@@ -105,7 +108,7 @@ def measure(name: str, ways: list[str], rounds: int, device: str) -> dict[str, A
     every = {way: contender(name, way, device) for way in ways}
     for way, one in every.items():
         one.first_s = one.iterate(frames, shown)
-        if way != "compile":
+        if way not in _UNCOUNTED:
             one.kept_mb = saved_mb(one, frames, shown)
         one.iterate(frames, shown)
     for _ in range(rounds):
@@ -120,7 +123,7 @@ def measure(name: str, ways: list[str], rounds: int, device: str) -> dict[str, A
             "times_as_fast": float(np.median(ratios)),
             "spread": [float(ratios.min()), float(ratios.max())],
             "first_s": one.first_s,
-            **({} if way == "compile" else {"kept_mb": one.kept_mb}),
+            **({} if way in _UNCOUNTED else {"kept_mb": one.kept_mb}),
         }
     return found
 
