@@ -243,7 +243,7 @@ class TrainingSection(_Section):
     """Run the model's step through torch.compile."""
     recompute: bool = False
     """Keep only the states between steps and run each step again on the way back: memory for one
-    step in place of T + K - 1, about a third more time."""
+    step in place of T + K - 1, about half more time."""
     validate_every: PositiveInt = 200
     checkpoint_every: PositiveInt = 200
 

@@ -28,7 +28,7 @@ class TrainingPass(nn.Module):
         Args:
             model: the forecaster.
             recompute: keep the states between steps alone and run each step again on the way back:
-                memory for one step in place of T + K - 1, a third more work.
+                memory for one step in place of T + K - 1, half more time.
             compiled: run the step through torch.compile.
         """
         super().__init__()
