@@ -207,7 +207,7 @@ def _torch_case(bundle: Bundle, frames: Array, threads: int, *, compiled: bool =
     tensors = safetensors.torch.load_file(bundle.file(WEIGHTS))
     model.load_state_dict({name: tensors[name] for name in model.state_dict()})
     if compiled:
-        model.step = torch.compile(model.step, dynamic=False)  # type: ignore[method-assign]
+        model.step = torch.compile(model.step, dynamic=False)  # type: ignore[method-assign]  # as torch.compile is used
 
     def run() -> Array:
         with torch.inference_mode():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -16,6 +17,9 @@ pytest.importorskip("netCDF4")
 from stpl_deploy.bundle import open_bundle, seal  # noqa: E402
 from stpl_deploy.cli import run  # noqa: E402
 from stpl_deploy.readers.opening import open_frames  # noqa: E402
+
+if TYPE_CHECKING:
+    from xarray import Dataset
 
 FMI = Path(__file__).parents[2].parent / "shared" / "data" / "radar" / "fmi_pgm" / "20160928"
 KNMI = FMI.parents[1] / "knmi_hdf5" / "201008"
@@ -60,12 +64,12 @@ threads = 1
 """
 
 
-def lon_lat(dataset: object, row: float, column: float) -> tuple[float, float]:
+def lon_lat(dataset: Dataset, row: float, column: float) -> tuple[float, float]:
     """Degrees of a point of the grid that its own coordinates and grid mapping give."""
-    name = [str(variable) for variable in dataset.variables]  # type: ignore[attr-defined]
+    name = [str(variable) for variable in dataset.variables]
     assert "crs" in name
-    crs = pyproj.CRS.from_cf(dataset["crs"].attrs)  # type: ignore[index]
-    x, y = dataset["x"].values, dataset["y"].values  # type: ignore[index]
+    crs = pyproj.CRS.from_cf(dataset["crs"].attrs)
+    x, y = dataset["x"].values, dataset["y"].values
     at_x, at_y = (
         np.interp(place, np.arange(len(axis)), axis) for place, axis in ((column, x), (row, y))
     )

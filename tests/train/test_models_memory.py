@@ -140,7 +140,7 @@ class _Run(torch.nn.Module):
 def test_every_parameter_has_a_part_in_the_output(setting: str) -> None:
     model = build(setting, (1, 16, 16)).double()
     stir(model)
-    run(model, clip((1, 16, 16), 4).double())[0].square().sum().backward()  # type: ignore[no-untyped-call]
+    run(model, clip((1, 16, 16), 4).double())[0].square().sum().backward()  # type: ignore[no-untyped-call]  # torch
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 1e-12, name
@@ -161,7 +161,7 @@ def test_one_batch_can_be_overfitted(setting: str) -> None:
             errors.append((guess - frames[:, t + 1]).square().mean())
         loss = torch.stack(errors).mean()
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.15 * losses[0]

@@ -224,7 +224,7 @@ def test_one_batch_can_be_overfitted(setting: str) -> None:
             errors.append((guess - frames[:, t + 1]).square().mean())
         loss = torch.stack(errors).mean()
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.15 * losses[0]

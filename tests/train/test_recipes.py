@@ -18,7 +18,13 @@ from stpl_deploy.cli import run as command
 from stpl_deploy.errors import RecipeError
 from stpl_train.losses import sequence_loss
 from stpl_train.models import MODELS, build_model
-from stpl_train.recipe import load_recipe, recipe_title, shipped_recipes
+from stpl_train.recipe import (
+    ArchiveSection,
+    MovingMnistSection,
+    load_recipe,
+    recipe_title,
+    shipped_recipes,
+)
 from stpl_train.run import open_run
 from stpl_train.schedules import learning_rate, shown_chances
 from stpl_train.trainer import train
@@ -108,8 +114,10 @@ def test_lengths_and_grids_are_the_published_ones() -> None:
     for name, (frame, context, horizon) in asked.items():
         data = load_recipe(name).data
         assert (data.frame, data.context, data.horizon) == (frame, context, horizon)
-    assert load_recipe("predrnn-kth").data.test_horizon == 20  # type: ignore[union-attr]
-    assert load_recipe("predrnn-mmnist3").data.digits == 3  # type: ignore[union-attr]
+    kth, mmnist3 = load_recipe("predrnn-kth").data, load_recipe("predrnn-mmnist3").data
+    assert isinstance(kth, ArchiveSection)
+    assert isinstance(mmnist3, MovingMnistSection)
+    assert (kth.test_horizon, mmnist3.digits) == (20, 3)
     assert load_recipe("predrnn-radar").model.keys["patch"] == 5
 
 

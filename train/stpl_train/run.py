@@ -179,7 +179,7 @@ def save_validation(path: Path, frames: Array, observed: NDArray[np.bool_] | Non
     if observed is not None and not observed[:keep].all():
         kept["observed"] = observed[:keep]
     with atomic_file(path / VALIDATION) as file:
-        np.savez_compressed(file, **kept)  # type: ignore[arg-type]
+        np.savez_compressed(file, **kept)  # type: ignore[arg-type]  # names are ours
 
 
 def open_run(path: Path) -> Run:

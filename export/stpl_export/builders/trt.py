@@ -315,7 +315,7 @@ def _no_collection() -> Iterator[None]:
 def _make_logger(trt: Any) -> Any:
     """A logger that keeps warnings and errors; the library's own writes on stdout."""
 
-    class Logger(trt.ILogger):  # type: ignore[misc]
+    class Logger(trt.ILogger):  # type: ignore[misc]  # untyped base
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.warnings: list[str] = []
@@ -341,7 +341,7 @@ def _make_logger(trt: Any) -> Any:
 def _make_monitor(trt: Any, progress: Progress, every_s: float = 2.0) -> Any:
     """A progress monitor that names the innermost phase now and then, and hears Ctrl-C."""
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # untyped base
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.interrupted = False
