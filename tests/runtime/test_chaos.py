@@ -11,18 +11,23 @@ import pytest
 from stpl_deploy.bundle import Bundle
 from stpl_runtime.engine import Session
 from stpl_runtime.ledger import Ledger
-from stpl_runtime.nowcaster import Nowcaster
+from stpl_runtime.nowcaster import ContextMode, Nowcaster
 from stpl_runtime.predict import predict_sequences
 from stpl_runtime.report import StreamReport
+from stpl_runtime.standins import OnGap
 from stpl_runtime.stream import Stream
 from tests.runtime.chaos import Chaos, ChaosSource, CheckedSink
 from tests.runtime.conftest import CADENCE_S, slot_time
 
-MODES = [("window", "reset"), ("carry", "hold"), ("window", "bridge")]
+MODES: list[tuple[ContextMode, OnGap]] = [
+    ("window", "reset"),
+    ("carry", "hold"),
+    ("window", "bridge"),
+]
 
 
 def run_chaos(
-    bundle: Bundle, session: Session, slots: int, mode: str, on_gap: str
+    bundle: Bundle, session: Session, slots: int, mode: ContextMode, on_gap: OnGap
 ) -> tuple[StreamReport, CheckedSink, list[tuple[int, float]]]:
     """Run and check all but memory -> report, sink, and (frames, MiB resident) on the way."""
     chaos = Chaos(slots)
@@ -33,14 +38,15 @@ def run_chaos(
         session,
         cadence_s=CADENCE_S,
         ledger=ledger,
-        mode=mode,  # type: ignore[arg-type]
-        on_gap=on_gap,  # type: ignore[arg-type]
+        mode=mode,
+        on_gap=on_gap,
     )
     nowcaster.window._clock = lambda: slot_time(10 * slots)  # all of it is in the past
     stream = Stream(
         nowcaster, ChaosSource(chaos), [sink], ledger=ledger, queue_limit=3, policy="latest"
     )
-    process, resident = psutil.Process(), []
+    process = psutil.Process()
+    resident: list[tuple[int, float]] = []
     taken = stream.take_in
 
     def take_in() -> bool:
@@ -82,8 +88,8 @@ def run_chaos(
 def test_two_thousand_frames_of_chaos(
     bundle: Bundle,
     session: Session,
-    mode: str,
-    on_gap: str,
+    mode: ContextMode,
+    on_gap: OnGap,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     report, sink, resident = run_chaos(bundle, session, 2000, mode, on_gap)

@@ -15,7 +15,7 @@ from stpl_deploy.codec import Array
 from stpl_runtime.engine import Session, StateHandle
 from stpl_runtime.health import Health
 from stpl_runtime.ledger import Ledger
-from stpl_runtime.nowcaster import Nowcaster
+from stpl_runtime.nowcaster import ContextMode, Nowcaster
 from stpl_runtime.source import Arrival
 from stpl_runtime.stream import Stream
 from tests.runtime.conftest import CADENCE_S, make_frame
@@ -117,7 +117,7 @@ def test_no_frame_is_lost_and_what_is_published_is_fresh(
     bundle: Bundle,
     session: Session,
     monkeypatch: pytest.MonkeyPatch,
-    mode: str,
+    mode: ContextMode,
     compute_s: float,
     most_s: float,
     load: float,
@@ -130,7 +130,7 @@ def test_no_frame_is_lost_and_what_is_published_is_fresh(
         bundle,
         TimedSession(session, clock),
         cadence_s=CADENCE_S,
-        mode=mode,  # type: ignore[arg-type]
+        mode=mode,
         ledger=ledger,
     )
     stream = Stream(nowcaster, Metronome(clock, period_s, count), [sink], ledger=ledger)

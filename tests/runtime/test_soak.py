@@ -22,8 +22,9 @@ from stpl_runtime.engine import Session, StateHandle, open_session
 from stpl_runtime.health import Health
 from stpl_runtime.ledger import Ledger
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.nowcaster import Nowcaster
+from stpl_runtime.nowcaster import ContextMode, Nowcaster
 from stpl_runtime.source import Arrival
+from stpl_runtime.standins import OnGap
 from stpl_runtime.stream import Stream
 from tests.runtime.conftest import CADENCE_S, make_frame, open_named
 from tests.runtime.test_chaos import MODES, run_chaos
@@ -94,7 +95,7 @@ def test_a_hundred_thousand_arrivals(bundle: Bundle, session: Session) -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("mode", "on_gap"), MODES)
 def test_a_hundred_thousand_frames_of_chaos(
-    bundle: Bundle, session: Session, mode: str, on_gap: str
+    bundle: Bundle, session: Session, mode: ContextMode, on_gap: OnGap
 ) -> None:
     """Exact counts, no fabricated frame, and resident memory that does not grow."""
     began = time.monotonic()
