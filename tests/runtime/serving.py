@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from stpl_deploy.bundle import Bundle
 from stpl_deploy.frames import Frame
@@ -198,3 +203,8 @@ def serve(
         finally:
             running.stop()
             thread.join(30)
+
+
+def pixels(png: bytes) -> NDArray[np.uint8]:
+    """Of a picture: (H, W, 3)."""
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
