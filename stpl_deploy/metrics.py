@@ -12,14 +12,20 @@ PerLead = NDArray[np.float64]
 """(K,), one value for each lead time 1..K."""
 
 
-def mse_per_frame(forecast: Array, truth: Array) -> PerLead:
+def mse_per_frame(
+    forecast: Array, truth: Array, observed: NDArray[np.bool_] | None = None
+) -> PerLead:
     """Squared error summed over C, H, W, averaged over sequences: the papers' "MSE / frame".
 
     Args:
         forecast: `(N, K, C, H, W)`.
         truth: the same shape.
+        observed: `(N, K, H, W)`, False where a pixel of the truth was not observed and does not
+            count; None: all were.
     """
     squared = np.square(_error(forecast, truth))
+    if observed is not None:
+        squared *= observed[:, :, None]  # (N, K, C, H, W)
     return np.asarray(squared.sum(axis=(2, 3, 4)).mean(axis=0))  # (K,)
 
 

@@ -26,7 +26,10 @@ _MODEL, _OPTIMIZER = "model/", "optimizer/"
 
 @dataclass(frozen=True)
 class ValidationRow:
-    """What one validation found; errors are sums over C, H, W, averaged over sequences."""
+    """What one validation found; errors are sums over C, H, W, averaged over sequences.
+
+    Pixels that were not observed at a lead time do not count there.
+    """
 
     iteration: int
     loss: float

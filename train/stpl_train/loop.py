@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from stpl_deploy.codec import Array
 from stpl_deploy.errors import DivergedError
-from stpl_deploy.metrics import mse_per_frame
 from stpl_train.checkpoint import (
     Progress,
     ValidationRow,
@@ -26,7 +25,8 @@ from stpl_train.checkpoint import (
     save_training,
     save_weights,
 )
-from stpl_train.data import DataSplit, training_indices
+from stpl_train.data import DataSplit, masked_batch, training_indices
+from stpl_train.data.sequences import Mask
 from stpl_train.interrupt import StopRequest
 from stpl_train.logs import NoScalars, Scalars, open_scalars, save_metrics
 from stpl_train.losses import sequence_loss, shard_weight
@@ -37,7 +37,7 @@ from stpl_train.randomness import Stream, torch_seed
 from stpl_train.run import METRICS, TRAINING, WEIGHTS, Run, load_weights
 from stpl_train.schedules import Shown, learning_rate, shown_frames
 from stpl_train.unroll import TrainingPass
-from stpl_train.validation import forecasts, persistence_mse, save_strips
+from stpl_train.validation import forecast_mse, forecasts, persistence_mse, save_strips
 
 _CHECK_EVERY = 10
 """Iterations between looks at the loss on a GPU, which has to finish its queue for that."""
@@ -102,8 +102,8 @@ class Trainer:
         reporter.start(self.progress.iteration, self.training.iterations)
         try:
             with StopRequest() as stop:
-                for iteration, batch in self._batches():
-                    loss = self._iterate(iteration, batch)
+                for iteration, (frames, observed) in self._batches():
+                    loss = self._iterate(iteration, frames, observed)
                     stopped = self._agreed(stop.signal)
                     self._after(iteration + 1, loss, stopped is not None, reporter, scalars)
                     if stopped is not None:
@@ -118,12 +118,12 @@ class Trainer:
             return NoScalars()
         return open_scalars(self.run.file("tensorboard"), self.progress.iteration)
 
-    def _batches(self) -> Iterator[tuple[int, Array]]:
-        def load(iteration: int) -> Array:
+    def _batches(self) -> Iterator[tuple[int, tuple[Array, Mask | None]]]:
+        def load(iteration: int) -> tuple[Array, Mask | None]:
             indices = training_indices(
                 self.data.training, self.training.seed, iteration, self.training.batch
             )
-            return self.data.training.batch(indices[self._share])  # (B, T + K, C, H, W)
+            return masked_batch(self.data.training, indices[self._share])
 
         return prefetched(load, self.progress.iteration, self.training.iterations)
 
@@ -132,28 +132,35 @@ class Trainer:
         """This device's rows of the whole batch."""
         return slice(self.fabric.global_rank, None, self.fabric.world_size)
 
-    def _iterate(self, iteration: int, batch: Array) -> Tensor:
+    def _iterate(self, iteration: int, batch: Array, mask: Mask | None) -> Tensor:
         """One optimiser step forward in time and, where the recipe says so, one backward."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.training, iteration)
-        frames = torch.from_numpy(batch)
-        if self.fabric.device.type == "cuda":
-            frames = frames.pin_memory()
-        frames = frames.to(self.fabric.device, non_blocking=True)
+        frames = self._on_device(batch)  # (B, T + K, C, H, W)
+        observed = None if mask is None else self._on_device(mask)  # (B, T + K, H, W)
         shown = shown_frames(self.training, iteration, self.context, self.horizon)[self._share]
         # A model's own random layers: the same after a resume.
         torch.manual_seed(torch_seed(self.training.seed, Stream.MODEL, iteration))
-        loss = self._step(frames, shown)
+        loss = self._step(frames, shown, observed)
         if self.training.reversed_pass:
-            loss = self._step(frames.flip(1), shown)
+            back = None if observed is None else observed.flip(1)
+            loss = self._step(frames.flip(1), shown, back)
         return loss
 
-    def _step(self, frames: Tensor, shown: Shown) -> Tensor:
+    def _on_device(self, values: Array | Mask) -> Tensor:
+        tensor = torch.from_numpy(values)
+        if self.fabric.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.fabric.device, non_blocking=True)
+
+    def _step(self, frames: Tensor, shown: Shown, observed: Tensor | None) -> Tensor:
         """One optimiser step on `(B, T + K, C, H, W)`; returns the loss of the whole batch."""
         kind, devices = self.training.loss, self.fabric.world_size
         self.stepper.zero_grad()
         guesses, penalty = self.unrolled(frames, shown)
-        loss = sequence_loss(kind, guesses, frames, skip_first=self.training.skip_first_guess)
+        loss = sequence_loss(
+            kind, guesses, frames, skip_first=self.training.skip_first_guess, observed=observed
+        )
         local, total = frames.shape[0], self.training.batch
         weight = shard_weight(kind, local, total, devices)
         self.fabric.backward(loss * weight + penalty * (devices * local / total))
@@ -228,26 +235,27 @@ class Trainer:
 
     def _validate(self, done: int, reporter: Reporter, scalars: Scalars) -> None:
         if self.main:
-            sequences = self.data.validation
+            sequences, observed = self.data.validation, self.data.validation_observed
             # Weights that are not finite end here, before anything is written.
             weights = plain_weights(self.model)
             with self.fabric.autocast():
                 forecast = forecasts(self.model, sequences, self.context, self.training.batch)
-            mse = mse_per_frame(forecast, sequences[:, self.context :])
+            mse = forecast_mse(forecast, sequences, observed)
             self._finite(float(mse.sum()), "validation error", done)
             row = ValidationRow(
                 iteration=done,
                 loss=self.progress.loss_sum / max(1, self.progress.loss_steps),
                 lr=learning_rate(self.training, done - 1),
                 mse=tuple(mse.tolist()),
-                persistence=tuple(persistence_mse(sequences, self.context).tolist()),
+                persistence=tuple(persistence_mse(sequences, self.context, observed).tolist()),
             )
             self.progress.rows.append(row)
             best = self.progress.best is row
             if best:
                 save_weights(self.run.file(WEIGHTS), weights)
             save_metrics(self.run.file(METRICS), self.progress.rows)
-            save_strips(self.run.file("samples") / f"{done:06d}.png", sequences, forecast)
+            picture = self.run.file("samples") / f"{done:06d}.png"
+            save_strips(picture, sequences, forecast, observed)
             scalars.row(row)
             reporter.validated(row, best)
         self.progress.loss_sum, self.progress.loss_steps = 0.0, 0

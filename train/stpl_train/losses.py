@@ -9,7 +9,14 @@ from torch import Tensor
 Loss = Literal["sse-sae", "sse-2sae", "sse", "mse"]
 
 
-def sequence_loss(kind: Loss, guesses: Tensor, frames: Tensor, *, skip_first: bool) -> Tensor:
+def sequence_loss(
+    kind: Loss,
+    guesses: Tensor,
+    frames: Tensor,
+    *,
+    skip_first: bool,
+    observed: Tensor | None = None,
+) -> Tensor:
     """Compare every guess with the frame it guesses.
 
     `sse-sae`: (sum of squares + sum of absolutes) / 4 (MoDeRNN); `sse-2sae`: sum of squares / 2 +
@@ -22,12 +29,17 @@ def sequence_loss(kind: Loss, guesses: Tensor, frames: Tensor, *, skip_first: bo
         frames: the true sequence, `(B, T + K, C, H, W)`.
         skip_first: leave out the guess of the second frame, which has seen no motion, unless it
             is the only one.
+        observed: `(B, T + K, H, W)`, False where a pixel of `frames` was not observed: its error
+            is none. The mean still divides by the number of all pixels, so that an observed one
+            weighs the same in every batch and on every device. None: all were.
 
     Returns:
         A scalar.
     """
     first = 1 if skip_first and guesses.shape[1] > 1 else 0
     error = guesses[:, first:] - frames[:, first + 1 :]  # (B, T + K - 1 - first, C, H, W)
+    if observed is not None:
+        error = error.where(observed[:, first + 1 :, None], 0.0)
     if kind == "mse":
         return error.square().mean()
     if kind == "sse":

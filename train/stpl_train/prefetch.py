@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-
-from stpl_deploy.codec import Array
+from typing import TypeVar
 
 DEPTH = 2
 """Batches that are made ahead."""
 
 
-def prefetched(load: Callable[[int], Array], first: int, last: int) -> Iterator[tuple[int, Array]]:
+Batch = TypeVar("Batch")
+
+
+def prefetched(load: Callable[[int], Batch], first: int, last: int) -> Iterator[tuple[int, Batch]]:
     """Yield `(n, load(n))` for n in first..last-1, in order, made ahead in one other thread.
 
     Args:
@@ -21,7 +23,7 @@ def prefetched(load: Callable[[int], Array], first: int, last: int) -> Iterator[
         last: one past the last.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-        waiting: deque[Future[Array]] = deque()
+        waiting: deque[Future[Batch]] = deque()
         asked = first
         try:
             for n in range(first, last):

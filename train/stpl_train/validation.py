@@ -7,25 +7,41 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from stpl_deploy.baselines import persistence
 from stpl_deploy.codec import Array
+from stpl_deploy.colours import Picture
 from stpl_deploy.files import atomic_file
 from stpl_deploy.metrics import PerLead, mse_per_frame
+from stpl_train.data.sequences import Mask
 from stpl_train.forecaster import rollout
 from stpl_train.models import ForecasterModule
 
 _GAP = 2  # pixels between pictures
 _LEAST_SIDE = 64  # smaller frames are enlarged by a whole factor
 _SHOWN = 3  # sequences in one picture
+_UNSEEN = (52, 58, 92)  # the colour of pixels that were not observed
 
 
-def persistence_mse(sequences: Array, context: int) -> PerLead:
-    """MSE per frame of repeating the last context frame, `(K,)`."""
-    truth = sequences[:, context:]
-    return mse_per_frame(persistence(sequences[:, :context], truth.shape[1]), truth)
+def forecast_mse(forecast: Array, sequences: Array, observed: Mask | None = None) -> PerLead:
+    """MSE per frame against the end of the sequences, `(K,)`.
+
+    Args:
+        forecast: `(N, K, C, H, W)`.
+        sequences: `(N, T + K, C, H, W)`.
+        observed: `(N, T + K, H, W)`; at each lead time only what was observed then counts. None:
+            all was.
+    """
+    horizon = forecast.shape[1]
+    seen = None if observed is None else observed[:, -horizon:]  # (N, K, H, W)
+    return mse_per_frame(forecast, sequences[:, -horizon:], seen)
+
+
+def persistence_mse(sequences: Array, context: int, observed: Mask | None = None) -> PerLead:
+    """The same of repeating the last context frame, `(K,)`."""
+    still = persistence(sequences[:, :context], sequences.shape[1] - context)
+    return forecast_mse(still, sequences, observed)
 
 
 @torch.no_grad()
@@ -49,20 +65,27 @@ def forecasts(model: ForecasterModule, sequences: Array, context: int, batch: in
     return np.concatenate(parts)  # (N, K, C, H, W)
 
 
-def save_strips(path: Path, sequences: Array, forecast: Array) -> None:
+def save_strips(
+    path: Path, sequences: Array, forecast: Array, observed: Mask | None = None
+) -> None:
     """Write a PNG: for each of a few sequences the truth, and below it what was predicted.
 
-    The first T pictures of the lower row are left blank: nothing is predicted there.
+    The first T pictures of the lower row are left blank: nothing is predicted there. What was not
+    observed is blue in both rows: it is not scored.
 
     Args:
         path: the file.
         sequences: `(N, T + K, C, H, W)` in [0, 1].
         forecast: `(N, K, C, H, W)` in [0, 1].
+        observed: `(N, T + K, H, W)`; None: all was.
     """
     rows = []
-    for truth, guess in zip(sequences[:_SHOWN], forecast[:_SHOWN], strict=True):
+    for n, (truth, guess) in enumerate(zip(sequences[:_SHOWN], forecast[:_SHOWN], strict=True)):
         blank = np.full_like(truth[: len(truth) - len(guess)], 0.25)
-        rows += [_strip(truth), _strip(np.concatenate([blank, guess]))]
+        seen = np.ones_like(truth[:, 0], bool) if observed is None else observed[n]  # (F, H, W)
+        below = seen.copy()
+        below[: len(blank)] = True
+        rows += [_strip(truth, seen), _strip(np.concatenate([blank, guess]), below)]
     picture = np.concatenate(rows)  # (height, width, 3)
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
@@ -70,12 +93,14 @@ def save_strips(path: Path, sequences: Array, forecast: Array) -> None:
         file.write(buffer.getvalue())
 
 
-def _strip(frames: Array) -> NDArray[np.uint8]:
-    """One row of pictures `(height, width, 3)` from `(F, C, H, W)`.
+def _strip(frames: Array, observed: Mask) -> Picture:
+    """One row of pictures `(height, width, 3)` from `(F, C, H, W)` and `(F, H, W)`.
 
     Three channels are colours; of any other number the first is shown in grey.
     """
     channels = frames if frames.shape[1] == 3 else np.repeat(frames[:, :1], 3, axis=1)
+    unseen = np.asarray(_UNSEEN, np.float32)[:, None, None] / 255  # (3, 1, 1)
+    channels = np.where(observed[:, None], channels, unseen)
     grow = max(1, -(-_LEAST_SIDE // min(frames.shape[2:])))
     large = channels.repeat(grow, axis=2).repeat(grow, axis=3)  # (F, 3, height, width)
     padded = np.pad(

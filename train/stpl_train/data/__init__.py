@@ -12,7 +12,7 @@ from stpl_train.data.archive import open_archive_split
 from stpl_train.data.arrays import open_array
 from stpl_train.data.digits import Part, digit_images
 from stpl_train.data.moving_digits import MovingDigits
-from stpl_train.data.sequences import DataSplit, Sequences, training_indices
+from stpl_train.data.sequences import DataSplit, Sequences, masked_batch, training_indices
 from stpl_train.randomness import Stream
 from stpl_train.recipe import (
     ArchiveSection,
@@ -22,7 +22,14 @@ from stpl_train.recipe import (
     SyntheticSection,
 )
 
-__all__ = ["DataSplit", "Sequences", "open_data", "training_indices", "unseen_sequence"]
+__all__ = [
+    "DataSplit",
+    "Sequences",
+    "masked_batch",
+    "open_data",
+    "training_indices",
+    "unseen_sequence",
+]
 
 _UNSEEN = 1
 """A seed of the validation digits; the validation part itself has 0."""

@@ -21,7 +21,7 @@ from stpl_deploy.readers.in_units import convertible, in_units
 from stpl_deploy.readers.opening import open_frames
 from stpl_deploy.readers.own import grid_of, quantity_of
 from stpl_train.data.fitting import check_there
-from stpl_train.data.sequences import DataSplit, Indices
+from stpl_train.data.sequences import DataSplit, Indices, Mask, masked_batch
 from stpl_train.data.tiles import Tiles, find_places
 from stpl_train.data.windows import Layout, as_published, breaks, by_time
 from stpl_train.recipe import ArchiveSection
@@ -121,14 +121,18 @@ class ArchiveWindows:
 
     def batch(self, indices: Indices) -> Array:
         """Windows `(B, T + K, C, H, W)` float32 in model units; no data is `no_data_value`."""
-        windows = [self.frames.read(rows)[0] for rows in self._rows(indices)]
-        return self.codec.model_from_physical(np.stack(windows))
+        return self.codec.model_from_physical(self.physical(indices))
+
+    def masked(self, indices: Indices) -> tuple[Array, Mask]:
+        """`batch` and `observed`, read once."""
+        frames, states = zip(*map(self.frames.read, self._rows(indices)), strict=True)
+        return self.codec.model_from_physical(np.stack(frames)), np.stack(states) != NO_DATA
 
     def physical(self, indices: Indices) -> Array:
         """Windows `(B, T + K, C, H, W)` in physical units, NaN where there is no data."""
         return np.stack([self.frames.read(rows)[0] for rows in self._rows(indices)])
 
-    def observed(self, indices: Indices) -> NDArray[np.bool_]:
+    def observed(self, indices: Indices) -> Mask:
         """`(B, T + K, H, W)`, True where a pixel was observed: what a score may count."""
         states = np.stack([self.frames.read(rows)[1] for rows in self._rows(indices)])
         return np.asarray(states != NO_DATA)
@@ -269,12 +273,13 @@ def open_archive_split(section: ArchiveSection) -> DataSplit:
     held_out = archive.parts["validation"]
     keep = min(held_out.count, section.validation_sequences)
     chosen = np.linspace(0, held_out.count - 1, keep).round().astype(np.int64)
+    validation, observed = masked_batch(held_out, chosen)
     return DataSplit(
         training=archive.parts["training"],
-        validation=held_out.batch(chosen),
+        validation=validation,
         frame=archive.shape,
         cadence_s=archive.cadence_s,
-        validation_observed=held_out.observed(chosen),
+        validation_observed=observed,
         grids=tuple(frames.grid for frames in archive.frames if frames.grid.crs_wkt),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from stpl_train.randomness import permutation
 
 Indices = NDArray[np.int64]
 """(B,), numbers of sequences."""
+Mask = NDArray[np.bool_]
+"""`(N, frames, H, W)`, True where a pixel was observed."""
 
 
 class Sequences(Protocol):
@@ -33,6 +35,23 @@ class Sequences(Protocol):
         ...
 
 
+@runtime_checkable
+class MaskedSequences(Sequences, Protocol):
+    """Sequences some of whose pixels may not have been observed."""
+
+    def masked(self, indices: Indices) -> tuple[Array, Mask]:
+        """As `batch`, and which pixels were observed, `(B, T + K, H, W)`."""
+        ...
+
+
+def masked_batch(sequences: Sequences, indices: Indices) -> tuple[Array, Mask | None]:
+    """`(B, T + K, C, H, W)` in model units, and which pixels were observed; None: all were."""
+    if not isinstance(sequences, MaskedSequences):
+        return sequences.batch(indices), None
+    frames, observed = sequences.masked(indices)
+    return frames, None if observed.all() else observed
+
+
 @dataclass(frozen=True)
 class DataSplit:
     """Opened data: what is trained on, what is held out, and the frame's shape."""
@@ -43,7 +62,7 @@ class DataSplit:
     frame: FrameShape
     cadence_s: float | None = None
     """Seconds between frames, where the data tells."""
-    validation_observed: NDArray[np.bool_] | None = None
+    validation_observed: Mask | None = None
     """`(N, T + K, H, W)`, False where a pixel of `validation` was not observed; None: all were."""
     grids: tuple[Grid, ...] = ()
     """Where the pixels lie, as the model sees them, where the data tells."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stpl_deploy.codec import Array, FrameCodec
 from stpl_deploy.reader import NO_DATA, States, Times
-from stpl_train.data.sequences import Indices
+from stpl_train.data.sequences import Indices, Mask
 from stpl_train.data.windows import Layout
 
 if TYPE_CHECKING:
@@ -45,11 +45,16 @@ class Tiles:
         """Tiles `(B, T + K, C, H, W)` float32 in model units; no data is `no_data_value`."""
         return self.codec.model_from_physical(self.physical(indices))
 
+    def masked(self, indices: Indices) -> tuple[Array, Mask]:
+        """`batch` and `observed`, read once."""
+        frames, states = zip(*map(self._read, self.places[indices]), strict=True)
+        return self.codec.model_from_physical(np.stack(frames)), np.stack(states) != NO_DATA
+
     def physical(self, indices: Indices) -> Array:
         """Tiles `(B, T + K, C, H, W)` in physical units, NaN where there is no data."""
         return np.stack([self._read(place)[0] for place in self.places[indices]])
 
-    def observed(self, indices: Indices) -> NDArray[np.bool_]:
+    def observed(self, indices: Indices) -> Mask:
         """`(B, T + K, H, W)`, True where a pixel was observed."""
         states = np.stack([self._read(place)[1] for place in self.places[indices]])
         return np.asarray(states != NO_DATA)
