@@ -26,7 +26,7 @@ from stpl_deploy.files import atomic_file
 from stpl_deploy.machine import describe
 from stpl_export.archives import archive_material
 from stpl_export.evaluate import Evaluation, evaluate
-from stpl_export.judged import open_judged
+from stpl_export.judged import Backend, open_judged
 from stpl_train.checkpoint import load_training
 from stpl_train.progress import make_reporter
 from stpl_train.recipe import load_recipe
@@ -64,7 +64,7 @@ def train_recipe(arguments: argparse.Namespace) -> Path:
 
 def judge(run: Path, stride: int) -> Evaluation:
     """Score the run on the test part of its data."""
-    judged = open_judged(run, threads=1, testing=True)
+    judged = open_judged(run, backend=Backend(threads=1), testing=True)
     return evaluate(judged, archive_material(judged, part="test", stride=stride))
 
 

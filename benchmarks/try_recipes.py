@@ -24,7 +24,7 @@ from stpl_deploy.machine import describe
 from stpl_export.archives import archive_material
 from stpl_export.evaluate import evaluate
 from stpl_export.export import export_run
-from stpl_export.judged import open_judged
+from stpl_export.judged import Backend, open_judged
 from stpl_runtime.verify import verify_bundle
 from stpl_train.data.stand_in import stand_in_archive
 from stpl_train.forecaster import FrameShape
@@ -91,7 +91,9 @@ def try_recipe(name: str, iterations: int, folder: Path) -> dict[str, Any]:
     begun = time.monotonic()
     recipe = narrow(name, iterations, folder)
     result = train(recipe, folder / name, device="cpu")
-    judged = open_judged(result.run, threads=1, testing=isinstance(recipe.data, ArchiveSection))
+    judged = open_judged(
+        result.run, backend=Backend(threads=1), testing=isinstance(recipe.data, ArchiveSection)
+    )
     own = not isinstance(recipe.data, ArchiveSection)
     scores = evaluate(judged, judged.own() if own else archive_material(judged, part="test"))
     bundle = export_run(result.run, folder / f"{name}.bundle", sequences=2)

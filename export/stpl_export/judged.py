@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from stpl_deploy.bundle import MANIFEST, open_bundle
 from stpl_deploy.codec import Array, FrameCodec
-from stpl_deploy.errors import FrameError, UsageError
+from stpl_deploy.errors import EnvironmentFault, FrameError, UsageError
 from stpl_deploy.frames import FrameShape, read_sequences
 from stpl_deploy.grid import Grid
 from stpl_deploy.scores.images import Mask
@@ -20,6 +20,17 @@ from stpl_export.beside import read_beside
 
 _BATCH = 8
 """Sequences that PyTorch runs at once."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What a bundle is to run on; see `stpl_runtime.engine.open_session`."""
+
+    engine: str = "onnx"
+    threads: int | None = None
+    """Compute threads, of PyTorch too; None takes what this process may use."""
+    forecast: str = "auto"
+    require_provider: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,8 +74,7 @@ class Judged:
 def open_judged(
     path: Path,
     *,
-    engine: str = "onnx",
-    threads: int | None = None,
+    backend: Backend = Backend(),
     horizon: int | None = None,
     testing: bool = False,
     domain: tuple[int, int] | None = None,
@@ -73,26 +83,50 @@ def open_judged(
 
     Args:
         path: its directory.
-        engine: of a bundle.
-        threads: compute threads; None takes what this process may use.
+        backend: what a bundle runs on; a run always runs in PyTorch on the CPU.
         horizon: frames to predict; None: as it was trained.
         testing: without `horizon`, the recipe's `data.test_horizon`, where it has one.
         domain: (H, W) of larger frames, which a bundle covers in tiles, nothing cropped.
 
     Raises:
-        UsageError: a domain for a run.
+        UsageError: a domain or an engine for a run.
+        EnvironmentFault: this machine cannot run the engine, or another provider runs it than is
+            required.
         RunError: neither a run nor a bundle, or a broken run.
         BundleError: a broken bundle.
     """
     if (path / MANIFEST).is_file():
-        return _bundle(path, engine, threads, horizon, testing, domain)
+        return _bundle(path, backend, horizon, testing, domain)
     if domain is not None:
         raise UsageError(
             f"--grid for the run {path}",
             expected="a bundle, which covers larger frames in tiles",
             fix=f"stpl-deploy export {path} --out BUNDLE, then evaluate that",
         )
-    return _run(path, threads, horizon, testing)
+    judged = _run(path, backend.threads, horizon, testing)
+    _check_torch(path, backend)
+    return judged
+
+
+def _check_torch(run: Path, backend: Backend) -> None:
+    """Refuse what only a bundle can have."""
+    wanted = backend.require_provider
+    if wanted is not None and wanted.lower() not in "pytorch on the cpu":
+        raise EnvironmentFault(
+            f"the run {run} runs in PyTorch on the CPU",
+            expected=f"{wanted}, which --require-provider asks for",
+            fix=f"stpl-deploy export {run} --out BUNDLE, then evaluate that",
+        )
+    for option, value, usual in (
+        ("--engine", backend.engine, "onnx"),
+        ("--forecast", backend.forecast, "auto"),
+    ):
+        if value != usual:
+            raise UsageError(
+                f"{option} {value} for the run {run}",
+                expected="a bundle, which runs on engines; a run is evaluated in PyTorch",
+                fix=f"stpl-deploy export {run} --out BUNDLE, then evaluate that",
+            )
 
 
 def _asked(horizon: int | None, testing: bool, data: Mapping[str, Any], trained: int) -> int:
@@ -101,8 +135,7 @@ def _asked(horizon: int | None, testing: bool, data: Mapping[str, Any], trained:
 
 def _bundle(
     path: Path,
-    engine: str,
-    threads: int | None,
+    backend: Backend,
     horizon: int | None,
     testing: bool,
     domain: tuple[int, int] | None,
@@ -116,7 +149,14 @@ def _bundle(
     manifest = bundle.manifest
     data = manifest.recipe.get("data", {})
     asked = _asked(horizon, testing, data, manifest.horizon)
-    session = open_session(bundle, graphs_needed(manifest, asked), engine=engine, threads=threads)
+    session = open_session(
+        bundle,
+        graphs_needed(manifest, asked),
+        engine=backend.engine,
+        threads=backend.threads,
+        forecast=backend.forecast,
+        require_provider=backend.require_provider,
+    )
     wide, session = on_domain(bundle, session, domain or manifest.domain)
     if domain is not None:
         data = {key: value for key, value in data.items() if key not in ("crop", "tiles")}

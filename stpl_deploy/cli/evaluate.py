@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stpl_deploy.cli.engines import Engine, Forecast, RequireProvider
 from stpl_deploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,11 +65,13 @@ def evaluate(
             help="Frames between the windows of an archive; default: as many as it predicts.",
         ),
     ] = None,
-    engine: Annotated[str, typer.Option(help="Engine to run a bundle on.")] = "onnx",
+    engine: Engine = "onnx",
     threads: Annotated[
         int | None,
         typer.Option(min=1, help="Compute threads; default: all that this process may use."),
     ] = None,
+    forecast: Forecast = "auto",
+    require_provider: RequireProvider = None,
     grid: Annotated[
         str | None,
         typer.Option(help="HxW of larger frames of --data or --part: a bundle covers in tiles."),
@@ -110,13 +113,12 @@ def evaluate(
     import_from_here()  # the model may be the user's own class
     with needs("train"):
         from stpl_export.evaluate import evaluate as scored
-        from stpl_export.judged import open_judged
+        from stpl_export.judged import Backend, open_judged
         from stpl_runtime.tiles import domain_size
 
         judged = open_judged(
             path,
-            engine=engine,
-            threads=threads,
+            backend=Backend(engine, threads, forecast, require_provider),
             horizon=horizon,
             testing=given,
             domain=None if grid is None else domain_size(grid),

@@ -22,7 +22,7 @@ from stpl_deploy.errors import FrameError, RunError, UsageError
 from stpl_deploy.metrics import mse_per_frame
 from stpl_export.archives import archive_material, is_archive
 from stpl_export.evaluate import MODEL, evaluate
-from stpl_export.judged import Judged, Material, open_judged, read_material
+from stpl_export.judged import Backend, Judged, Material, open_judged, read_material
 from stpl_export.report import html_report
 from stpl_train.run import open_run, save_validation
 
@@ -82,7 +82,7 @@ def test_a_bundle_scores_as_the_run_it_came_from(tmp_path: Path) -> None:
     np.save(tmp_path / "some.npy", open_run(RUN).validation()[:3])
     results = []
     for path in (RUN, BUNDLE):
-        judged = open_judged(path, threads=1)
+        judged = open_judged(path, backend=Backend(threads=1))
         material = read_material(tmp_path / "some.npy", judged)
         results.append(evaluate(judged, material, baselines=["persistence"]))
     run, bundle = (result.scores for result in results)
@@ -211,6 +211,26 @@ def test_what_cannot_be_judged_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "time.npz", frames=moving_rain(), time=np.zeros((3, 7)))
     with pytest.raises(FrameError, match="datetime64"):
         read_material(tmp_path / "time.npz", judged)
+
+
+def test_the_required_provider_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    """In the words of `predict` and `stream`, before anything is read."""
+
+    def told(path: Path, *options: str, code: int) -> str:
+        assert run(["evaluate", str(path), "--baseline", "persistence", *options]) == code
+        out, err = capsys.readouterr()
+        return err if code else out
+
+    assert "CPUExecutionProvider" in told(BUNDLE, "--require-provider", "cpu", code=0)
+    refusal = told(BUNDLE, "--require-provider", "cuda", code=4)
+    assert "the session runs on CPUExecutionProvider" in refusal
+    assert "cuda, which --require-provider asks for" in refusal
+    assert "--engine onnx-cuda" in refusal
+    told(RUN, "--require-provider", "cpu", code=0)
+    refusal = told(RUN, "--require-provider", "cuda", code=4)
+    assert "runs in PyTorch on the CPU" in refusal
+    assert "stpl-deploy export" in refusal
+    assert "--engine onnx-cuda for the run" in told(RUN, "--engine", "onnx-cuda", code=2)
 
 
 def test_an_archive_is_cut_into_whole_windows(tmp_path: Path) -> None:
