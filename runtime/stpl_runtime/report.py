@@ -44,6 +44,8 @@ class StreamReport:
     """Times that the window started anew: after a long gap, or on a new time line."""
     reconnects: int = 0
     """Times that the source came back."""
+    passed_over: int = 0
+    """Files (and folders) of the source that it saw and did not read."""
     sinks: dict[str, SinkReport] = field(default_factory=dict)
     """Sink -> what became of the nowcasts."""
     age_median_ms: float | None = None

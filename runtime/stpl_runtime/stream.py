@@ -14,13 +14,14 @@ from typing import Literal
 import numpy as np
 
 from stpl_deploy.codec import Array
-from stpl_deploy.errors import AccuracyError, SourceLostError
+from stpl_deploy.errors import AccuracyError, FrameError, SourceLostError, StplError
 from stpl_deploy.frames import Frame, FrameShape
 from stpl_runtime.engine import StateHandle
 from stpl_runtime.faults import Faults
 from stpl_runtime.inbox import Inbox
 from stpl_runtime.ledger import Ledger
 from stpl_runtime.nowcaster import Nowcaster, Work
+from stpl_runtime.passed_over import PassesOver
 from stpl_runtime.publisher import Publisher
 from stpl_runtime.report import StreamReport
 from stpl_runtime.sink import Sink
@@ -96,7 +97,7 @@ class Stream:
         self._not_finite = self._prewarmed = 0
         self._health = source.health.now()
         self._unsaved = self._unpublished = self._came = False
-        self._lost: SourceLostError | None = None
+        self._fault: StplError | None = None
         self._alone = Streams((self,))
         self._inbox: Inbox | None = None
 
@@ -137,6 +138,7 @@ class Stream:
             again=tally.again,
             gaps=self.nowcaster.window.gaps,
             reconnects=self.source.health.now().reconnects,
+            passed_over=self._passed_over(),
             sinks=sinks,
             age_median_ms=age[0],
             age_p99_ms=age[1],
@@ -172,13 +174,26 @@ class Stream:
             self._put(arrival)
         self._unsaved |= bool(arrivals)
         self._came |= bool(arrivals)
+        if self.over and not self._came and self.error is None:
+            self._fault = FrameError(
+                f"{self.source.name} ended and gave no frame",
+                expected="at least one",
+                fix="look at what it holds: stpl-deploy data inspect PATH",
+            )
         return bool(arrivals)
 
     def give_up(self, waited_s: float) -> None:
-        """Nothing came for so long: a source that never was there is lost."""
+        """Nothing came for so long: a source that never was there is lost.
+
+        One that holds files, and none of them is read, is a mistake of the user.
+        """
         health = self.source.health.now()
-        if not self._came and not health.was_up and self.error is None:
-            self._lost = SourceLostError(
+        if self._came or self.error is not None:
+            return
+        if isinstance(self.source, PassesOver) and self.source.passed_over.now().files:
+            self._fault = self.source.passed_over.nothing_else(self.source.name)
+        elif not health.was_up:
+            self._fault = SourceLostError(
                 f"{self.source.name} was not there for {waited_s:g} s: "
                 f"{health.reason or 'no answer'}",
                 expected="a source that is up, or comes up within --idle-timeout",
@@ -208,6 +223,7 @@ class Stream:
     def attend(self) -> None:
         """Tell what the source met, and save the state where it changed."""
         self._tell_health()
+        self._tell_passed_over()
         if self.name and self.over and self.error is not None:
             self._tell_once("source", f"{self.error}; the other streams go on")
         if self._state_file is None:
@@ -225,7 +241,7 @@ class Stream:
     def error(self) -> BaseException | None:
         """What ended the source, where it did not end well."""
         if self._inbox is None or self._inbox.error is None:
-            return self._lost
+            return self._fault
         return self._inbox.error
 
     def close(self) -> None:
@@ -238,6 +254,10 @@ class Stream:
         self.ended = "error" if self.error is not None else ended
         self._unsaved = True
         self.attend()
+
+    def _passed_over(self) -> int:
+        source = self.source
+        return source.passed_over.now().count if isinstance(source, PassesOver) else 0
 
     def _save(self, state_file: StateFile, published: bool) -> None:
         self._unsaved, self._unpublished = False, not published
@@ -271,6 +291,10 @@ class Stream:
             self._tell(f"{self.source.name} is down: {now.reason}; it is tried again")
         elif now.state == "up" and now.reconnects > before.reconnects:
             self._tell(f"{self.source.name} is up again")
+
+    def _tell_passed_over(self) -> None:
+        if isinstance(self.source, PassesOver) and self._passed_over():
+            self._tell_once("passed over", self.source.passed_over.line(self.source.name))
 
     def _tell_bad(self, source_id: str, reason: str) -> None:
         line = self._faults.add(source_id, reason)

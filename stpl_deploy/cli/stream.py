@@ -133,6 +133,8 @@ def _print_one(report: StreamReport) -> None:
         print(f"stand-ins: {report.stand_ins} nowcasts depend on a frame that was missing{again}")
     if report.gaps:
         print(f"gaps: the window started anew {report.gaps} times")
+    if report.passed_over:
+        print(f"passed over: {report.passed_over:,} files or folders that are not read")
     if report.reconnects:
         print(f"source: came back {report.reconnects} times")
     median, p95 = report.latency_median_ms, report.latency_p95_ms

@@ -263,7 +263,9 @@ def test_stream_carries_the_state(
 
 
 def test_stream_on_an_empty_folder_waits(cli: Cli, bundle: Bundle, tmp_path: Path) -> None:
-    words, name = ("stream", bundle.path, tmp_path, "--idle-timeout", 0.1), f"folder:{tmp_path}"
+    folder = tmp_path / "in"
+    folder.mkdir()
+    words, name = ("stream", bundle.path, folder, "--idle-timeout", 0.1), f"folder:{folder}"
     code, stdout, err = cli(*words)
     assert code == 0
     assert "received 0 = 0" in stdout

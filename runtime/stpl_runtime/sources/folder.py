@@ -26,6 +26,7 @@ from stpl_deploy.readers.registry import load_reader
 from stpl_runtime.decoding import Decoder, file_suffixes
 from stpl_runtime.health import Health
 from stpl_runtime.options import Options
+from stpl_runtime.passed_over import Unread
 from stpl_runtime.reconnect import Backoff
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec
 from stpl_runtime.timing import EPOCH, NameClock
@@ -64,8 +65,13 @@ def frame_files(
     Raises:
         UsageError: it is missing, not a folder or may not be read.
     """
+    return [Path(item.path) for item in _visible(folder, recursive) if _is_read(item, suffixes)]
+
+
+def _visible(folder: Path, recursive: bool) -> list[os.DirEntry[str]]:
+    """What lies in `folder` and is not hidden; see `frame_files`."""
     try:
-        return list(_listing(folder, suffixes, recursive))
+        return list(_listing(folder, recursive))
     except FileNotFoundError:
         found = f"no folder {folder}"
     except NotADirectoryError:
@@ -79,17 +85,19 @@ def frame_files(
     )
 
 
-def _listing(folder: Path, suffixes: tuple[str, ...], recursive: bool) -> Iterator[Path]:
+def _listing(folder: Path, recursive: bool) -> Iterator[os.DirEntry[str]]:
     with os.scandir(folder) as listing:
         for item in listing:
-            if recursive and item.is_dir() and not item.name.startswith("."):
-                yield from _listing(folder / item.name, suffixes, recursive)
-            elif _may_be_frame(item.name, suffixes):
-                yield folder / item.name
+            if item.name.startswith("."):
+                continue
+            if recursive and item.is_dir():
+                yield from _listing(folder / item.name, recursive)
+            else:
+                yield item
 
 
-def _may_be_frame(name: str, suffixes: tuple[str, ...]) -> bool:
-    return not name.startswith(".") and name.lower().endswith(suffixes)
+def _is_read(item: os.DirEntry[str] | Path, suffixes: tuple[str, ...]) -> bool:
+    return item.name.lower().endswith(suffixes)
 
 
 class _GoneError(Exception):
@@ -132,6 +140,7 @@ class FolderSource:
         self._polls = force_polling
         chosen = load_reader(spec.reader).SUFFIXES if spec.reader else ()
         self._suffixes = chosen or file_suffixes()
+        self.passed_over = Unread(self._suffixes)
         self._order_clock = NameClock(spec.time_format, spec.cadence_s, mtime=spec.mtime)
         self._known: set[int] = set()  # hashes of (name, signature): seen, and done with
         self._unripe: dict[Path, tuple[_Signature, float]] = {}  # undecodable since when
@@ -202,14 +211,19 @@ class FolderSource:
         """Whether a file that an event names would be listed too."""
         inner = path.relative_to(self.path).parts[:-1] if path.is_relative_to(self.path) else ()
         hidden = any(part.startswith(".") for part in inner)
-        return not hidden and _may_be_frame(path.name, self._suffixes)
+        return not hidden and not path.name.startswith(".") and _is_read(path, self._suffixes)
 
     def _listed(self) -> list[Path]:
         """What is new in the folder; forgets files that are no longer there."""
         try:
-            files = frame_files(self.path, self._suffixes, recursive=self._recursive)
+            items = _visible(self.path, self._recursive)
         except UsageError as error:
             raise _GoneError(error.found) from error
+        files = [Path(item.path) for item in items if _is_read(item, self._suffixes)]
+        others = [item for item in items if not _is_read(item, self._suffixes)]
+        if files:  # subfolders beside frames are meant to be there: a sink's, for one
+            others = [item for item in others if not item.is_dir()]
+        self.passed_over.listed((item.path, item.is_dir()) for item in others)
         current: set[int] = set()
         new = []
         for path in files:

@@ -25,6 +25,7 @@ from stpl_deploy.readers.extras import reads_with
 from stpl_runtime.decoding import Decoder, file_suffixes
 from stpl_runtime.health import Health
 from stpl_runtime.options import Options
+from stpl_runtime.passed_over import Unread
 from stpl_runtime.reconnect import Backoff, without_credentials
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec
 from stpl_runtime.timing import EPOCH, NameClock
@@ -44,7 +45,6 @@ _LEAST_S, _MOST_S, _USUAL_S = 2.0, 60.0, 10.0
 _BACKLOG = 32
 _MAX_MB = 256.0
 _CONNECT_S, _READ_S = 5, 20
-_UNFINISHED = (".tmp", ".part", ".partial")
 _LIBRARIES = {"s3": "s3fs", "gs": "gcsfs", "abfs": "adlfs"}
 """Scheme -> the library that fsspec wants for it."""
 
@@ -135,6 +135,7 @@ class BucketSource:
         self._most_bytes = options.number("max_mb", _MAX_MB) * 1e6
         suffix = options.text("suffix").lower()
         self._suffixes = (suffix,) if suffix else file_suffixes()
+        self.passed_over = Unread(self._suffixes)
         self._decoder = Decoder(spec, options.resize("none"))
         self._order = NameClock(spec.time_format)
         self._known: set[tuple[str, str]] | None = None
@@ -197,11 +198,16 @@ class BucketSource:
 
     def _listed(self) -> list[_Object]:
         """The objects that may hold frames, oldest first."""
-        objects = []
+        objects, others = [], []
         for prefix in self._prefixes(datetime.now(timezone.utc)):
             folder, _, rest = prefix.rpartition("/")
             found = self._files.find(folder or prefix, detail=True, prefix=rest if folder else "")
-            objects += [_object(key, facts) for key, facts in found.items() if self._wanted(key)]
+            for key, facts in found.items():
+                if self._wanted(key):
+                    objects.append(_object(key, facts))
+                elif not key.endswith("/") and not _is_hidden(key):
+                    others.append((key, False))
+        self.passed_over.listed(others)
         return sorted(objects, key=self._place)
 
     def _prefixes(self, now: datetime) -> list[str]:
@@ -212,18 +218,17 @@ class BucketSource:
         return list(dict.fromkeys(at.strftime(self._path) for at in (now - step, now)))
 
     def _wanted(self, key: str) -> bool:
-        name = PurePosixPath(key).name.lower()
-        return (
-            name.endswith(self._suffixes)
-            and not name.startswith(".")
-            and not name.endswith(_UNFINISHED)
-        )
+        return key.lower().endswith(self._suffixes) and not _is_hidden(key)
 
     def _place(self, found: _Object) -> tuple[datetime, str]:
         try:
             return self._order.time(Path(found.key), found.modified or EPOCH), found.key
         except UsageError:
             return found.modified or EPOCH, found.key
+
+
+def _is_hidden(key: str) -> bool:
+    return PurePosixPath(key).name.startswith(".")
 
 
 def _object(key: str, facts: Mapping[str, Any]) -> _Object:
