@@ -21,6 +21,7 @@ from stpl_train.models import MODELS, build_model
 from stpl_train.recipe import (
     ArchiveSection,
     MovingMnistSection,
+    Recipe,
     load_recipe,
     recipe_title,
     shipped_recipes,
@@ -230,3 +231,43 @@ def test_bilinear_is_pillows_where_it_enlarges() -> None:
     theirs = Image.fromarray(frames[0, 0]).resize((24, 16), Image.Resampling.BILINEAR)
     np.testing.assert_allclose(made[0, 0], np.asarray(theirs), atol=1e-5)
     assert fit.grid(pixel_grid(12, 16), "x").height == 16
+
+
+def e3d(*settings: str) -> Recipe:
+    return load_recipe("e3d-lstm-mmnist", ["data.context=4", "data.horizon=3", *settings])
+
+
+def test_e3d_lstm_recalls_the_whole_sequence_unless_a_recipe_says_otherwise() -> None:
+    assert load_recipe("e3d-lstm-mmnist").model.keys["history"] == 19
+    assert load_recipe("e3d-lstm-taxibj").model.keys["history"] == 7
+    assert (e3d().model.keys["history"], e3d().remarks()) == (6, [])
+    assert e3d("model.history=6") == e3d()
+    (few,) = e3d("model.history=4").remarks()
+    assert "model.history = 4, and a sequence has 6 steps" in few
+    assert "the first 2 are forgotten" in few
+    (many,) = e3d("model.history=9").remarks()
+    assert "3 stay empty" in many
+    assert load_recipe("modernn-mini").remarks() == []
+    assert "history" not in load_recipe("modernn-mini").model.keys
+
+
+def test_training_says_that_a_history_is_too_short(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = ["data.frame=[1,8,8]", "data.digit_size=4", "data.validation_sequences=2"]
+    small += [
+        "data.images=scikit-learn",
+        "model.hidden=[2]",
+        "model.kernel=3",
+        "training.iterations=1",
+        "training.batch=1",
+    ]
+    recipe = e3d("model.history=4", *small)
+    train(recipe, tmp_path / "run", device="cpu")
+    assert "the first 2 are forgotten on the way" in caplog.text
+    caplog.clear()
+    train(e3d(*small), tmp_path / "whole", device="cpu")
+    assert "history" not in caplog.text
+    kept = open_run(tmp_path / "whole").recipe.model.keys
+    assert kept["history"] == 6
+    assert train(e3d(*small), tmp_path / "whole", resume=True, device="cpu").already

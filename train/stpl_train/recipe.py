@@ -269,6 +269,10 @@ class ImportedSection(_Section):
     """Its tensors that change no output there and were left out."""
 
 
+_STEPS_KEY = {"e3d-lstm": "history"}
+"""Model -> the key that is T + K - 1, the steps of a sequence, unless a recipe says otherwise."""
+
+
 class Recipe(_Section):
     """A whole recipe."""
 
@@ -276,6 +280,36 @@ class Recipe(_Section):
     data: DataSection
     training: TrainingSection
     imported: ImportedSection | None = None
+
+    @model_validator(mode="after")
+    def _whole_history(self) -> Recipe:
+        key = _STEPS_KEY.get(self.model.name)
+        if key is None or key in self.model.keys:
+            return self
+        model = ModelSection(name=self.model.name, **self.model.keys, **{key: max(2, self.steps)})
+        return self.model_copy(update={"model": model})
+
+    @property
+    def steps(self) -> int:
+        """T + K - 1: of the model over one sequence."""
+        return self.data.context + self.data.horizon - 1
+
+    def remarks(self) -> list[str]:
+        """What may not be meant, a line each."""
+        key = _STEPS_KEY.get(self.model.name)
+        kept = self.model.keys.get(key) if key else None
+        if not isinstance(kept, int) or kept == max(2, self.steps):
+            return []
+        effect = (
+            f"the first {self.steps - kept} are forgotten on the way, other than in the paper"
+            if kept < self.steps
+            else f"{kept - self.steps} stay empty: the same frames, but slower"
+        )
+        remark = (
+            f"model.{key} = {kept}, and a sequence has {self.steps} steps "
+            f"(data.context + data.horizon - 1): {effect}; unless meant, leave model.{key} out"
+        )
+        return [remark]
 
 
 def load_recipe(

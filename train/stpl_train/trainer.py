@@ -35,6 +35,8 @@ from stpl_train.run import (
     save_validation,
 )
 
+_log = logging.getLogger(__name__)
+
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -102,6 +104,8 @@ def train(
         refuse_existing(out)
     data = open_data(recipe.data, recipe.training.seed)
     resolved = with_frame(recipe, data)
+    for remark in resolved.remarks():
+        _log.warning("%s", remark)
     if going_on:
         _same_data(run, data)
         _sweep(run)

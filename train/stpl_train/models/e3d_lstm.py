@@ -49,8 +49,10 @@ class E3DLSTMConfig(ModelConfig):
     kernel: OddInt = 5
     """Rows and columns of the convolutions; their depth is 2."""
     history: int = Field(default=19, ge=2)
-    """Past cell states that a layer can recall, the zero state at the start among them.
-    `context + horizon - 1` recalls all of them, as the paper does; with less, the oldest go."""
+    """Past cell states that a layer can recall, the zero state at the start among them. A recipe
+    that does not state it gets `context + horizon - 1`: all of a sequence, as in the paper. Less is
+    another model, whose oldest cell states go; training says so. More changes nothing but the time.
+    A stream without resets, or a forecast longer than trained, recalls the newest."""
     patch: PositiveInt = 4
     """Side of the space-to-depth patches."""
     patch_order: PatchOrder = "row-col-channel"
