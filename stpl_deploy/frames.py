@@ -160,10 +160,31 @@ def as_frame(array: NDArray[Any], shape: FrameShape, where: str) -> NDArray[Any]
         return array[None]  # (1, H, W)
     if array.shape == (height, width, channels):
         return np.moveaxis(array, -1, 0)  # (C, H, W)
-    raise FrameError(
-        f"{where} has the shape {array.shape}",
-        expected=f"{shape} (channels, height, width)",
-        fix=f"resize or crop the frames to {height}x{width}, {channels} channel(s)",
+    raise wrong_size((1, *array.shape) if array.ndim == 2 else array.shape, shape, where)
+
+
+def wrong_size(
+    found: tuple[int, ...], wanted: FrameShape, where: str, other_fix: str = ""
+) -> FrameError:
+    """The error of frames that have not the model's size, the same for every kind of file.
+
+    Args:
+        found: their shape, (C, H, W) where they have three axes.
+        wanted: the model's.
+        where: what to call them.
+        other_fix: what else the user may try, where they are larger.
+    """
+    channels, height, width = wanted
+    if len(found) != 3 or found[0] != channels:
+        fix = f"frames of {channels} channel(s)"
+    elif found[1] < height or found[2] < width:
+        fix = f"frames of {height}x{width} pixels or more: they are never made finer"
+    else:
+        fix = f"--grid {found[1]}x{found[2]} covers them in tiles of the model{other_fix}"
+    return FrameError(
+        f"{where} has frames of the shape {found}",
+        expected=f"{wanted} (channels, height, width)",
+        fix=fix,
     )
 
 

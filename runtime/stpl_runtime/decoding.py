@@ -21,10 +21,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpl_deploy.errors import FrameError
-from stpl_deploy.frames import FRAME_SUFFIXES, Frame, as_frame, physical_values, read_array
+from stpl_deploy.frames import (
+    FRAME_SUFFIXES,
+    Frame,
+    FrameShape,
+    as_frame,
+    physical_values,
+    read_array,
+)
 from stpl_deploy.grid import pixel_grid
 from stpl_deploy.reader import NO_ECHO, Piece, Quantity, ReadOptions, state_of
 from stpl_deploy.readers.extras import decoding
+from stpl_deploy.readers.fit import Fit
 from stpl_deploy.readers.images import SUFFIXES as PICTURES
 from stpl_deploy.readers.images import grey_picture
 from stpl_deploy.readers.opening import read_pieces
@@ -157,8 +165,7 @@ class Decoder:
         """
         codec = self._spec.codec
         size = (piece.frames.shape[1], piece.frames.shape[2], piece.frames.shape[3])
-        averages = ", or --source-option resize=area averages them down"
-        fit = fit_for(size, self._spec.shape, self._spec.fit, self._resize, name, averages)
+        fit = self._fit_for(size, name)
         fitted = observed(piece.frames, piece.state, piece.quantity, piece.grid, codec, fit, name)
         check_same_grid(fitted.grid, self._spec.grids, name)
         notes = {key: value for key, value in piece.notes.items() if key in _NOTES}
@@ -177,6 +184,10 @@ class Decoder:
                 notes=notes,
                 source_id=name,
             )
+
+    def _fit_for(self, size: FrameShape, name: str) -> Fit:
+        averages = ", or --source-option resize=area averages them down"
+        return fit_for(size, self._spec.shape, self._spec.fit, self._resize, name, averages)
 
     def _is_plain(self, path: Path) -> bool:
         if self._spec.reader is not None:
@@ -197,13 +208,14 @@ class Decoder:
         """The frame of a .npy or a picture, in the codec's unit whatever that is."""
         spec, name = self._spec, path.name
         channels_first = _channels_first(array, spec.shape[0])
-        if channels_first.shape == spec.shape or (spec.fit is None and self._resize == "none"):
+        if channels_first.ndim != 3 or channels_first.shape == spec.shape:
             array = as_frame(array, spec.shape, name)
             return Frame(
                 self.clock.time(path, time),
                 physical_values(array, spec.codec, name),
                 source_id=name,
             )
+        self._fit_for(channels_first.shape, name)  # a wrong size is told before wrong values
         values = physical_values(channels_first, spec.codec, name)[None]  # (1, C, H, W)
         codec = spec.codec
         decibels = codec.units == "dBZ"  # whose means need to know where there is no echo

@@ -16,7 +16,7 @@ import numpy as np
 from stpl_deploy.bundle import Bundle
 from stpl_deploy.codec import Array
 from stpl_deploy.errors import AccuracyError, FrameError
-from stpl_deploy.frames import Frame
+from stpl_deploy.frames import Frame, wrong_size
 from stpl_runtime.engine import Session, StateHandle
 from stpl_runtime.ledger import Ledger
 from stpl_runtime.nowcast import Nowcast
@@ -299,8 +299,7 @@ class Nowcaster:
 
     def _fault(self, frame: Frame) -> str:
         if frame.data.shape != self.manifest.frame:
-            wanted = self.manifest.frame
-            return f"{frame.source_id} has the shape {frame.data.shape}; expected {wanted}"
+            return str(wrong_size(frame.data.shape, self.manifest.frame, frame.source_id))
         if frame.mask is not None and frame.mask.shape != frame.data.shape[1:]:
             return f"the mask of {frame.source_id} has the shape {frame.mask.shape}"
         if frame.mask is not None and not frame.mask.any():

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from stpl_deploy.codec import Array, FrameCodec
 from stpl_deploy.errors import FrameError
-from stpl_deploy.frames import FrameShape
+from stpl_deploy.frames import FrameShape, wrong_size
 from stpl_deploy.grid import Grid
 from stpl_deploy.reader import NO_DATA, NO_ECHO, Quantity, States
 from stpl_deploy.readers.fit import Crop, Fit
@@ -123,13 +123,7 @@ def fit_for(
     if found == wanted:
         return Fit()
     if found[0] != wanted[0] or (fit is None and resize == "none"):
-        raise FrameError(
-            f"{where} has frames of the shape {found}",
-            expected=f"{wanted} (channels, height, width)",
-            fix=f"--grid {found[1]}x{found[2]} covers them in tiles of the model{other_fix}"
-            if found[0] == wanted[0]
-            else f"frames of {wanted[0]} channel(s)",
-        )
+        raise wrong_size(found, wanted, where, other_fix)
     if fit is not None:
         return fit
     crop = None if resize == "area" else _centred(found[1:], wanted[1:])

@@ -102,7 +102,7 @@ def test_damaged_bytes_never_escape_as_another_error(
 @pytest.mark.parametrize(
     ("array", "words"),
     [
-        (np.zeros((8, 7), np.float32), r"shape \(8, 7\)"),
+        (np.zeros((8, 7), np.float32), r"shape \(1, 8, 7\)"),
         (np.zeros((2, 8, 6), np.float32), r"shape \(2, 8, 6\)"),
         (np.zeros(48, np.float32), r"shape \(48,\)"),
         (np.zeros((8, 6), np.complex64), "complex64"),

@@ -65,7 +65,7 @@ def test_whose_time_counts(tmp_path: Path) -> None:
 def test_a_stated_size_is_refused_or_averaged_down_as_asked() -> None:
     big = np.random.default_rng(1).random((48, 32), np.float32)
     content = npy(big)
-    with pytest.raises(FrameError, match=r"\(48, 32\)"):
+    with pytest.raises(FrameError, match=r"\(1, 48, 32\)"):
         Decoder(GREY).from_bytes(content, "a", KNOWN)
     (whole,) = Decoder(GREY, "area").from_bytes(content, "a", KNOWN)
     mean = big.reshape(16, 3, 16, 2).mean(axis=(1, 3))
@@ -238,3 +238,40 @@ def test_a_file_that_says_no_time_is_bad_and_no_end(
     monkeypatch.setattr(Decoder, "pieces", lambda *_: [][0])  # what nobody thought of
     with pytest.raises(FrameError, match=r"gap\.nc cannot be used: list index"):
         decoder.from_file(path)
+
+
+@pytest.mark.parametrize(
+    ("size", "fix"),
+    [
+        ((20, 24), "--grid 20x24 covers them in tiles of the model, or --source-option resize="),
+        ((12, 24), "frames of 16x16 pixels or more"),
+    ],
+)
+def test_another_size_is_told_alike_of_every_kind(
+    tmp_path: Path, size: tuple[int, int], fix: str
+) -> None:
+    xr = pytest.importorskip("xarray")
+    pytest.importorskip("netCDF4")
+    array = np.zeros(size, np.float32)
+    xr.Dataset(
+        {"grey": (("time", "y", "x"), array[None], {"units": "1"})},
+        coords={"time": [np.datetime64("2026-01-01", "ns")]},
+    ).to_netcdf(tmp_path / "in.nc")
+    Image.fromarray(array.astype(np.uint8)).save(tmp_path / "in.png")
+    np.save(tmp_path / "in.npy", array + 7)  # out of range too: the size is told
+    told = set()
+    for suffix in (".nc", ".png", ".npy"):
+        with pytest.raises(FrameError) as caught:
+            Decoder(GREY).from_file(tmp_path / f"in{suffix}", KNOWN)
+        told.add(str(caught.value).replace(f"in{suffix}", "FILE"))
+    assert len(told) == 1, told
+    (line,) = told
+    assert line.startswith(f"FILE has frames of the shape (1, {size[0]}, {size[1]}); expected (1, ")
+    assert f"try: {fix}" in line
+
+
+def test_another_number_of_channels_is_told() -> None:
+    with pytest.raises(FrameError, match=r"shape \(1, 16, 16\); .*try: frames of 3 channel"):
+        Decoder(SourceSpec((3, 16, 16), FrameCodec())).from_bytes(
+            npy(picture(0)[0]), "x.npy", KNOWN
+        )

@@ -140,7 +140,7 @@ def test_frames_of_a_changing_size_are_one_line(cli: Cli, bundle: Bundle, tmp_pa
         np.save(tmp_path / f"r{slot_time(n):%Y%m%d%H%M}.npy", np.zeros((size, size), np.float32))
     code, out, err = cli("stream", bundle.path, tmp_path, "--idle-timeout", 2.5, "--json")
     assert code == 0
-    assert err.count("(17, 17)") == 1
+    assert err.count("(1, 17, 17)") == 1
     assert json.loads(out)["counts"]["bad"] == 4
 
 
