@@ -134,7 +134,7 @@ def clear(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (only_array(np.zeros((1, 16, 17), np.float32)), ["(1, 16, 17)", "(1, 16, 16)", "resize"]),
+        (only_array(np.zeros((1, 16, 17), np.float32)), ["(1, 16, 17)", "(1, 16, 16)", "--grid"]),
         (only_array(np.zeros((1, 16, 16), np.complex64)), ["complex64", "float32"]),
         (only_array(np.zeros((1, 16, 16), "U3")), ["<U3", "real numbers"]),
         (only_array(np.full((1, 16, 16), 255.0)), ["values from 255", "[0, 1]"]),
