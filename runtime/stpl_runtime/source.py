@@ -27,8 +27,9 @@ from stpl_deploy.readers.fit import Fit
 from stpl_deploy.readers.video import SUFFIXES as FILMS
 from stpl_deploy.readers.zarr import recognises as is_zarr
 from stpl_runtime.health import Health
+from stpl_runtime.meant import meant
 from stpl_runtime.reconnect import without_credentials
-from stpl_runtime.words import known_words, load_word, nearest
+from stpl_runtime.words import known_words, load_word
 
 GROUP = "stpl_deploy.sources"
 """The group of entry points of other packages."""
@@ -59,6 +60,8 @@ SOURCES: dict[str, str] = {
 }
 """Scheme -> where `open_source(rest, spec)` lives; `rest` is what follows `SCHEME:`, with its
 `//` where one was given (`http://host/x` -> `//host/x`)."""
+_ADDRESSES = frozenset(SOURCES) - {"folder", "video", "replay", "camera", "stdin", "zmq+ipc"}
+"""Those that want `//`."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,13 @@ def open_source(word: str, spec: SourceSpec) -> Source:
         raise UsageError(
             f"unknown source {scheme}",
             expected=f"a path, or one of {', '.join(f'{name}:' for name in words)}",
-            fix=without_credentials(f"{nearest(scheme, words, 'folder')}:{rest}"),
+            fix=without_credentials(meant(scheme, rest, words, _ADDRESSES)),
+        )
+    if scheme in _ADDRESSES and not rest.startswith("//"):
+        raise UsageError(
+            f"{scheme}: without // after it names no host",
+            expected=f"{scheme}://...",
+            fix=without_credentials(f"{scheme}://{rest.lstrip('/') or '...'}"),
         )
     return cast("Source", load_word("source", scheme, SOURCES, GROUP)(rest, spec))
 

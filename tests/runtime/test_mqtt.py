@@ -378,7 +378,7 @@ def test_notifications_are_followed(broker: Process, bundle: Bundle) -> None:
     [
         ("mqtt://host", "names no topic; expected mqtt://HOST/TOPIC"),
         ("mqtt://me:secret@/topic", "names no host"),
-        ("mqtt:host/topic", "names no host"),
+        ("mqtt:host/topic", "try: mqtt://host/topic"),
         ("mqtt://host:x/topic", "has the port x"),
         ("mqtt+wws://me:secret@host/topic", r"unknown source .* try: mqtt\+wss?://\*\*\*@host"),
     ],

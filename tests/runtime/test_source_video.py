@@ -250,7 +250,7 @@ def test_arrays_by_a_pipe(pipe: tuple[int, int]) -> None:
         assert item.valid_time == START + timedelta(seconds=300 * n)
     reasons = [item.reason for item in items[3:] if isinstance(item, BadFrame)]
     assert len(reasons) == 2
-    assert "(4, 4)" in reasons[0]
+    assert "(1, 4, 4)" in reasons[0]
     assert "is no .npy" in reasons[1]
 
 

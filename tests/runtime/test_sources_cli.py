@@ -25,6 +25,8 @@ from tests.runtime.conftest import Cli, picture, slot_time
 from tests.runtime.source_reader import SourceReader
 
 SPEC = SourceSpec((1, 16, 16), FrameCodec())
+MOUNT = "mount it, or copy its files into a folder as they come, and give that folder"
+PIPE = "ffmpeg -i {} -c copy -f nut - | stpl-deploy stream BUNDLE -"
 
 
 def run(*words: object, **options: object) -> subprocess.CompletedProcess[str]:
@@ -70,12 +72,39 @@ def test_a_path_is_what_lies_there(tmp_path: Path) -> None:
         ("htps://host/x", "https://host/x"),
         ("rstp://host/x", "rtsp://host/x"),
         ("camra:0", "camera:0"),
-        ("rtps://eva:s3cret@host/x", r"rtsps?://\*\*\*@host/x"),
+        ("mqqt://host/t", "mqtt://host/t"),
+        ("kafak://host:9092/t", "kafka://host:9092/t"),
+        ("s4://bucket/p", "s3://bucket/p"),
+        ("gcs://bucket/p", "gs://bucket/p"),
+        ("az://bucket/p", "abfs://bucket/p"),
+        ("minio://bucket/p", "s3://bucket/p with --source-option endpoint=URL"),
+        ("file:///no/folder", "/no/folder"),
+        ("file:folder", "folder"),
+        ("rtps://eva:s3cret@host/x", "rtsp://***@host/x"),
+        ("ftp://eva:s3cret@host/x", MOUNT),
+        ("sftp://host/x", MOUNT),
+        ("rtps:eva:s3cret@host/x", "rtsp://***@host/x"),
+        ("wss://eva:s3cret@host/x", "mqtt+wss://***@host/x, if it speaks MQTT"),
+        ("srt://host:9000", PIPE.format("srt://host:9000")),
+        ("webcam:0", "camera:0"),
+        ("nonsense:x", "one of these; docs/live-sources.md says what each takes"),
     ],
 )
-def test_an_unknown_word_is_told_with_the_nearest(word: str, nearest: str) -> None:
-    with pytest.raises(UsageError, match=rf"unknown source \w+; .*try: {nearest}$") as caught:
+def test_an_unknown_word_is_told_with_what_was_meant(word: str, nearest: str) -> None:
+    with pytest.raises(UsageError, match=r"unknown source \w+; expected a path, or ") as caught:
         open_source(word, SPEC)
+    assert caught.value.fix == nearest
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("slashes", ["", "/"])
+@pytest.mark.parametrize(
+    "word", ["http", "https", "rtsp", "udp", "mqtt", "mqtt+wss", "kafka", "zmq", "s3", "gs"]
+)
+def test_an_address_without_its_slashes(word: str, slashes: str) -> None:
+    with pytest.raises(UsageError, match="names no host") as caught:
+        open_source(f"{word}:{slashes}eva:s3cret@host:1/x", SPEC)
+    assert caught.value.fix == f"{word}://***@host:1/x"
     assert "s3cret" not in str(caught.value)
 
 

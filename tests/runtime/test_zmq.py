@@ -156,7 +156,7 @@ def test_what_is_no_frame_is_bad_and_the_rest_comes_through(
     same_frames([frame], [1])
 
 
-@pytest.mark.parametrize("word", ["zmq://host", "zmq://:5555", "zmq:host:5555x", "zmq+ipc:"])
+@pytest.mark.parametrize("word", ["zmq://host", "zmq://:5555", "zmq://host:5555x", "zmq+ipc:"])
 def test_words_that_are_not_right(word: str, bundle: Bundle) -> None:
     with pytest.raises(UsageError, match="has no address"):
         open_source(word, spec_of(bundle))

@@ -100,8 +100,8 @@ def _open(scheme: str, rest: str, spec: SourceSpec) -> HttpSource:
 def _wrong(word: str, reason: str) -> UsageError:
     return UsageError(
         f"{without_credentials(word)} is no URL: {reason}",
-        expected="http://host/path",
-        fix="check it",
+        expected="http://HOST/PATH",
+        fix="http://HOST/PATH",
     )
 
 

@@ -30,9 +30,8 @@ def _open(scheme: str, rest: str, spec: SourceSpec) -> LiveVideo:
     except ValueError:
         there = False
     if not there:
-        raise UsageError(
-            f"{name} names no host", expected=f"{scheme}://HOST:PORT/PATH", fix="check it"
-        )
+        example = f"{scheme}://HOST:PORT/PATH"
+        raise UsageError(f"{name} names no host", expected=example, fix=example)
     timeout_s = options.number("timeout", _TIMEOUT_S, least=0.1)
     ffmpeg = dict(_QUICK)
     if scheme in ("rtsp", "rtsps"):

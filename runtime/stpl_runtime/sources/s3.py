@@ -71,7 +71,8 @@ def _open(scheme: str, rest: str, spec: SourceSpec) -> BucketSource:
     path = rest.removeprefix("//")
     name = without_credentials(f"{scheme}://{path}")
     if not path.partition("/")[0]:
-        raise UsageError(f"{name} names no bucket", expected=f"{scheme}://BUCKET/PREFIX")
+        example = f"{scheme}://BUCKET/PREFIX"
+        raise UsageError(f"{name} names no bucket", expected=example, fix=example)
     options = Options(name, spec.options, OPTIONS)
     try:
         files = fsspec.filesystem(
