@@ -58,6 +58,11 @@ def time_text(time: datetime) -> str:
     return f"{time.astimezone(timezone.utc):%Y%m%dT%H%M%S}{fraction}Z"
 
 
+def utc_text(time: datetime) -> str:
+    """UTC time as documents hold it, such as `2026-01-31T23:50:00Z`."""
+    return f"{time.astimezone(timezone.utc).replace(tzinfo=None).isoformat()}Z"
+
+
 _DIRECTIVES = {
     "Y": r"\d{4}",
     "y": r"\d{2}",

@@ -156,9 +156,10 @@ def _leads(
     frames: Array, reference: Reference, precision: str, batch: int
 ) -> tuple[LeadAccuracy, ...]:
     exact = reference.float64[:batch]
-    truth = reference.truth[:batch]
+    truth = reference.kept(reference.truth[:batch])
+    finite = np.isfinite(frames).all()  # of every pixel, whichever are kept
+    frames = reference.kept(frames)
     error = np.abs(frames.astype(np.float64) - exact)  # (B, K, C, H, W)
-    finite = np.isfinite(frames).all()
     seen = _observed(reference, batch)  # (B, K, 1, H, W)
     leads = []
     for k in range(error.shape[1]):
@@ -193,8 +194,9 @@ def _int8(
             frame = np.ascontiguousarray(reference.context[:batch, t])
             guess, state = session.step(frame, state)
             guesses.append(guess)
-        margin = early_margin_db(np.stack(guesses, axis=1), reference.int8)
-    truth, seen = reference.truth[:batch], _observed(reference, batch)
+        margin = early_margin_db(reference.kept(np.stack(guesses, axis=1)), reference.int8)
+    frames, truth = reference.kept(frames), reference.kept(reference.truth[:batch])
+    seen = _observed(reference, batch)
     ours, theirs = (
         _mse(some.astype(np.float64) - truth, seen) for some in (frames, reference.float64[:batch])
     )
@@ -206,11 +208,12 @@ def _int8(
 
 
 def _observed(reference: Reference, batch: int) -> NDArray[np.bool_]:
-    """Where the truth is one, `(B, K, 1, H, W)`."""
+    """Where the truth is one, `(B, K, 1, H, W)`, of the pixels that are kept."""
     truth = reference.truth[:batch]
     if reference.observed is None:
         return np.ones((*truth.shape[:2], 1, 1, 1), np.bool_)
-    return np.asarray(reference.observed[:batch, -truth.shape[1] :, None], np.bool_)
+    seen = reference.observed[:batch, -truth.shape[1] :, None]
+    return np.asarray(reference.kept(seen), np.bool_)
 
 
 def _mse(gap: NDArray[np.float64], where: NDArray[np.bool_]) -> float:
@@ -226,7 +229,9 @@ def _state_error(
     arrays = session.state_arrays(state)
     worst = 0.0
     for name, expected in reference.states.items():
-        gap = np.abs(arrays[name][:1].astype(np.float64) - expected.values).max()
+        whole = arrays[name][:1]
+        gap = np.abs(expected.kept(whole).astype(np.float64) - expected.values).max()
+        gap = gap if np.isfinite(whole).all() else np.inf
         allowed = state_tolerance(reference, precision, name)
         worst = max(worst, float(gap) / allowed if np.isfinite(gap) else float("inf"))
     return worst

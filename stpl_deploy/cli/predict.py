@@ -156,8 +156,8 @@ def _run(
 
     from stpl_runtime.nowcast import Nowcast
     from stpl_runtime.predict import made_by, predict_sequences
-    from stpl_runtime.sinks.facts import utc_text
     from stpl_runtime.sinks.writers import write_nowcast
+    from stpl_runtime.timing import utc_text
 
     manifest, one = bundle.manifest, len(context.frames) == 1
     began = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import sys
 import threading
 import time
@@ -47,6 +48,23 @@ def test_healthz_follows_the_source(bundle: Bundle, session: Session) -> None:
         status, _, body = page.get("/healthz")
         assert (status, json.loads(body)["status"]) == (503, "stale")
         assert page.get("/")[0] == 200  # the page goes on
+
+
+def test_every_time_ends_in_z(bundle: Bundle, session: Session) -> None:
+    """Of `/healthz`, of the events, and of the nowcast as JSON."""
+    with serve(bundle, session) as page:
+        page.give(0, 5)
+        page.settle(3)
+        page.hub.problem("one to show")
+        with page.events() as told:
+            events = [told.until("hello"), told.until("stream", lambda f: f["problems"])]
+            events.append(told.until("pulse"))
+        texts = [json.dumps(event) for event in events]
+        texts += [page.get(path)[2].decode() for path in ("/healthz", "/nowcast/latest")]
+    for text in texts:
+        times = re.findall(r"\d{4}-\d\d-\d\dT[^\"]*", text)
+        assert times
+        assert all(re.fullmatch(r"[-\d]{10}T[:\d]{8}(\.\d+)?Z", time) for time in times), times
 
 
 def test_an_alarm_degrades(

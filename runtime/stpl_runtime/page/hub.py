@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from time import monotonic
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from stpl_runtime.page.shown import Look, Shown
 from stpl_runtime.page.verdict import Verdict as Judged
 from stpl_runtime.page.verdict import judge, stale_after_s, worst
 from stpl_runtime.skill import LiveSkill, Verified
+from stpl_runtime.timing import utc_now, utc_text
 from stpl_runtime.window import Verdict
 
 _PROBLEMS = 30
@@ -90,7 +91,7 @@ class Hub:
         self.shown = {feed.name: Shown(look) for feed in feeds}
         self.run = secrets.token_hex(4)
         """Differs for each start, so that no browser mixes up two."""
-        self.started = datetime.now(timezone.utc)
+        self.started = utc_now()
         self.missed = missed
         self.ended = ""
         """Why the stream ended; empty while it runs."""
@@ -111,7 +112,7 @@ class Hub:
         """See `Watcher`."""
         shown = self.shown.get(stream)
         if shown is not None:
-            shown.frame(frame, verdict, datetime.now(timezone.utc))
+            shown.frame(frame, verdict, utc_now())
 
     def nowcast(self, nowcast: Nowcast) -> None:
         """See `Watcher`."""
@@ -129,7 +130,7 @@ class Hub:
     def problem(self, line: str) -> None:
         """See `Watcher`."""
         with self._lock:
-            self._problems.append((datetime.now(timezone.utc), line))
+            self._problems.append((utc_now(), line))
             self._version += 1
 
     def verified(self, verified: Verified) -> None:
@@ -176,7 +177,7 @@ class Hub:
             {
                 "run": self.run,
                 "version": __version__,
-                "started": self.started.isoformat(),
+                "started": utc_text(self.started),
                 "streams": [
                     {"name": name, "source": feed.source} for name, feed in self.feeds.items()
                 ],
@@ -194,7 +195,7 @@ class Hub:
         skill = self.skill.now(name)
         root = f"pictures/{self.run}/{self.names.index(name)}/"
         with self._lock:
-            problems = [(at.isoformat(), line) for at, line in self._problems]
+            problems = [(utc_text(at), line) for at, line in self._problems]
         made = _json(
             {
                 "stream": name,
@@ -209,7 +210,7 @@ class Hub:
     def pulse(self) -> dict[str, Any]:
         """What changes with time alone: states, ages and counts of all streams."""
         return {
-            "now": datetime.now(timezone.utc).isoformat(),
+            "now": utc_text(utc_now()),
             "run": self.run,
             "ended": self.ended,
             "status": worst([self.judged(name) for name in self.feeds]),
@@ -224,14 +225,14 @@ class Hub:
             "reasons": judged.reasons,
             "source": {
                 "state": health.state,
-                "since": health.since.isoformat(),
+                "since": utc_text(health.since),
                 "reason": health.reason,
                 "reconnects": health.reconnects,
             },
             "frame": None
             if arrived is None
             else {
-                "valid_time": arrived.valid_time.isoformat(),
+                "valid_time": utc_text(arrived.valid_time),
                 "lag_s": round(arrived.lag_s, 3),
                 "arrived_s_ago": round(monotonic() - arrived.seen, 3),
             },

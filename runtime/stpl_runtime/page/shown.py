@@ -20,7 +20,7 @@ from stpl_deploy.frames import Frame, FrameShape
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.page.pictures import difference_legend, difference_png, frame_png, legend
 from stpl_runtime.skill import Verified
-from stpl_runtime.timing import time_text
+from stpl_runtime.timing import time_text, utc_text
 from stpl_runtime.window import Verdict
 
 SLOTS = 60
@@ -179,7 +179,7 @@ class Shown:
             cadence = self._latest[1].cadence_s if self._latest else None
             return {
                 "observed": [
-                    {"time": _iso(time), "url": f"{root}observed/{key}.png"}
+                    {"time": utc_text(time), "url": f"{root}observed/{key}.png"}
                     for time, (key, _) in sorted(self._observed.items())
                 ],
                 "nowcast": None if self._latest is None else self._nowcast(*self._latest, root),
@@ -232,10 +232,10 @@ class Shown:
             url = f"observed/{seen[0]}.png" if seen else f"context/{key}/{n}.png"
             steps = n + 1 - len(nowcast.context)
             text = "now" if steps == 0 else nowcast.lead_text(steps)
-            past.append({"time": _iso(time), "text": text, "url": root + url, "stand_in": how})
+            past.append({"time": utc_text(time), "text": text, "url": root + url, "stand_in": how})
         ahead = [
             {
-                "time": _iso(time),
+                "time": utc_text(time),
                 "text": nowcast.lead_text(k + 1),
                 "url": f"{root}forecast/{key}/{k + 1}.png",
             }
@@ -244,7 +244,7 @@ class Shown:
         assert nowcast.issue_time is not None, "see `nowcast`"
         return {
             "key": key,
-            "issue_time": _iso(nowcast.issue_time),
+            "issue_time": utc_text(nowcast.issue_time),
             "cadence_s": nowcast.cadence_s,
             "latency_ms": nowcast.latency_ms,
             "source": nowcast.source_id,
@@ -261,7 +261,7 @@ class Shown:
             at = f"{root}check/{key}/{pair.lead}"
             ours, theirs = pair.mse
             leads[str(pair.lead)] = {
-                "issue_time": _iso(pair.nowcast.issue_time),
+                "issue_time": utc_text(pair.nowcast.issue_time),
                 "text": pair.nowcast.lead_text(pair.lead),
                 "stand_ins": any(pair.nowcast.stand_ins),
                 "forecast": f"{at}/forecast.png",
@@ -270,7 +270,7 @@ class Shown:
                 "mse_persistence": theirs,
             }
         return {
-            "time": _iso(verified.truth.valid_time),
+            "time": utc_text(verified.truth.valid_time),
             "truth": f"{root}check/{key}/0/truth.png",
             "leads": leads,
         }
@@ -289,7 +289,7 @@ class Shown:
         count = min(SLOTS, 1 + max(back(time) for time in self._times))
         return [
             {
-                "time": _iso(newest - timedelta(seconds=n * cadence_s)),
+                "time": utc_text(newest - timedelta(seconds=n * cadence_s)),
                 "fate": fates.get(n, "missing"),
             }
             for n in range(count - 1, -1, -1)
@@ -336,8 +336,3 @@ class Shown:
 def _number(text: str) -> int:
     """A whole number of an address; -1 where it is none."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else -1
-
-
-def _iso(time: datetime) -> str:
-    """As JavaScript reads it."""
-    return time.isoformat().replace("+00:00", "Z")

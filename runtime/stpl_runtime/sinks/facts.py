@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 
 from stpl_runtime.nowcast import Nowcast
+from stpl_runtime.timing import utc_text
 
 
 def facts(nowcast: Nowcast) -> dict[str, str]:
@@ -40,11 +41,6 @@ def filled_times(nowcast: Nowcast) -> tuple[datetime, ...]:
     """The times of the context's frames that were not observed."""
     pairs = zip(nowcast.context_times, nowcast.stand_ins, strict=False)
     return tuple(time for time, kind in pairs if kind)
-
-
-def utc_text(time: datetime) -> str:
-    """Such as `2026-01-31T23:50:00Z`."""
-    return f"{time.astimezone(timezone.utc).replace(tzinfo=None).isoformat()}Z"
 
 
 def _texts(times: tuple[datetime, ...]) -> str:

@@ -24,9 +24,9 @@ from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.options import Options
 from stpl_runtime.reconnect import Backoff
 from stpl_runtime.sink import KeepsFiles, SinkSpec
-from stpl_runtime.sinks.facts import utc_text
 from stpl_runtime.sinks.summary import summary_line
 from stpl_runtime.sinks.writers import bytes_for, check_installed
+from stpl_runtime.timing import utc_text
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client

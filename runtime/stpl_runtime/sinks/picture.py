@@ -12,7 +12,7 @@ from stpl_deploy.colours import ColourMap, colour_map
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.options import Options
 from stpl_runtime.sink import SinkSpec
-from stpl_runtime.sinks.facts import utc_text
+from stpl_runtime.timing import utc_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -9,7 +9,8 @@ import numpy as np
 
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import KeepsFiles
-from stpl_runtime.sinks.facts import filled_times, utc_text
+from stpl_runtime.sinks.facts import filled_times
+from stpl_runtime.timing import utc_text
 
 
 def summary(nowcast: Nowcast, beside: tuple[KeepsFiles, ...] = ()) -> dict[str, Any]:
