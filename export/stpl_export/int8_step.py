@@ -167,8 +167,8 @@ def judged_by(int8: Int8Step, reference: Reference) -> Reference:
         guesses.append(guess)
         if t == context - 1:
             state = [values[:1] for values in after]
-    future = np.stack(guesses[context - 1 :], axis=1)  # (N, K, C, H, W)
-    first = np.stack(guesses[:early], axis=1)  # (N, n, C, H, W)
+    future = reference.kept(np.stack(guesses[context - 1 :], axis=1))  # (N, K, C, H, W)
+    first = reference.kept(np.stack(guesses[:early], axis=1))  # (N, n, C, H, W)
     worst = [
         min(
             psnr_db(ours, exact)
@@ -180,15 +180,16 @@ def judged_by(int8: Int8Step, reference: Reference) -> Reference:
         name: replace(
             known,
             tolerance=max(
-                known.tolerance, _STATE_FACTOR * float(np.abs(values - known.values).max())
+                known.tolerance,
+                _STATE_FACTOR * float(np.abs(known.kept(values) - known.values).max()),
             ),
         )
         for (name, known), values in zip(reference.states.items(), state, strict=True)
     }
-    exact = _first_guesses(int8.step, frames, early)
+    exact = reference.kept(_first_guesses(int8.step, frames, early))
     floors = [
         _early_floor(psnr_db(first[:, t], exact[:, t]), psnr_db(first[:, t], fused[:, t]))
-        for fused in [_first_guesses(int8.typed, frames, early)]
+        for fused in [reference.kept(_first_guesses(int8.typed, frames, early))]
         for t in range(early)
     ]
     return replace(

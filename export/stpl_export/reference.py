@@ -2,11 +2,16 @@
 
 The tolerance of an fp32 engine is PyTorch's own rounding: at each lead time 8 times the greatest
 difference between its float32 and its float64 run on the same sequences (at least 1e-6).
+
+As many sequences are kept as `MOST_BYTES` hold, one at least. Where one alone has more outputs, or
+more values of its state, pixels and values drawn at random over the whole of them are kept, as many
+as fit. Every engine still runs every pixel, and what it reads is kept whole.
 """
 
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +20,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stpl_deploy.codec import Array
-from stpl_runtime.reference import Reference, ReferenceState
+from stpl_runtime.reference import Places, Reference, ReferenceState
 from stpl_train.forecaster import State
 from stpl_train.models import ForecasterModule
 
 FP32_FACTOR = 8.0
 FP32_FLOOR = 1e-6
 MOST_BYTES = 16 * 2**20
-"""Sequences are kept up to this size."""
+"""Of the sequences with their outputs, before compression; or of one sequence's outputs; and of its
+state."""
 MOST_SEQUENCES = 16
+LEAST_PLACES = 1024
+"""Pixels of a frame or values of a state that are kept at least."""
+_OUTPUT_BYTES = 12
+"""Of a value of the outputs: float32 and float64."""
+_STATE_BYTES = 12
+"""Of a value of the state: float64, and its place."""
 
 
 def make_reference(
@@ -41,34 +53,55 @@ def make_reference(
         sequences: `(N, T + K, C, H, W)`, model units; as many as fit are used.
         context: T.
         data: where the sequences came from, for the report.
-        most: use at most so many sequences (and at most 16 MB of them).
+        most: use at most so many sequences (and see `MOST_BYTES`).
         observed: `(N, T + K, H, W)`, False where a pixel was not observed; None: all were.
     """
-    keep = max(1, min(most, len(sequences), MOST_BYTES // (3 * sequences[0].nbytes)))
-    sequences = sequences[:keep]
     horizon = sequences.shape[1] - context
+    outputs = _OUTPUT_BYTES * sequences[0, context:].size
+    keep = max(1, min(most, len(sequences), MOST_BYTES // (sequences[0].nbytes + outputs)))
+    sequences = sequences[:keep]
     frames = torch.from_numpy(np.ascontiguousarray(sequences[:, :context]))  # (N, T, C, H, W)
     single, state32 = _closed_loop(model, frames, horizon)
     double, state64 = _closed_loop(copy.deepcopy(model).double(), frames.double(), horizon)
     gap = (single.double() - double).abs().amax(dim=(0, 2, 3, 4))  # (K,)
-    states = {
-        name: ReferenceState(
-            values=state64[name].numpy(),
-            tolerance=_tolerance((state32[name].double() - state64[name]).abs().max()),
-        )
-        for name in state64
-    }
     seen = None if observed is None or observed[:keep].all() else observed[:keep]
-    return Reference(
+    height, width = sequences.shape[3:]
+    fits = MOST_BYTES * height * width // outputs if keep == 1 else height * width
+    whole = Reference(
         data=data,
         context=sequences[:, :context],
         truth=sequences[:, context:],
         float32=single.numpy(),
         float64=double.numpy(),
         tolerance=np.asarray([_tolerance(value) for value in gap]),
-        states=states,
+        states=_states(state32, state64),
         observed=seen,
+        pixels=_places(height * width, fits),
     )
+    return replace(whole, float32=whole.kept(whole.float32), float64=whole.kept(whole.float64))
+
+
+def _states(single: State, double: State) -> dict[str, ReferenceState]:
+    every = _STATE_BYTES * sum(tensor.numel() for tensor in double.values())
+    made = {}
+    for name, exact in double.items():
+        whole = ReferenceState(
+            values=exact.numpy(),
+            tolerance=_tolerance((single[name].double() - exact).abs().max()),
+            places=_places(exact.numel(), exact.numel() * MOST_BYTES // every),
+        )
+        made[name] = replace(whole, values=whole.kept(whole.values))
+    return made
+
+
+def _places(count: int, fits: int) -> Places | None:
+    """`fits` of `count` places in order, the first and the last one among them; None: all."""
+    fits = max(fits, LEAST_PLACES)
+    if fits >= count:
+        return None
+    drawn = np.random.default_rng(0).choice(count, fits, replace=False)
+    drawn[:2] = 0, count - 1
+    return np.unique(drawn).astype(np.int32)
 
 
 def _tolerance(gap: Tensor) -> float:
@@ -93,5 +126,5 @@ def _closed_loop(model: ForecasterModule, frames: Tensor, horizon: int) -> tuple
 
 
 def save_reference(path: Path, reference: Reference) -> None:
-    """Write `reference.npz`."""
-    np.savez(path, allow_pickle=False, **reference.arrays())
+    """Write `reference.npz`, compressed: rain is mostly nothing."""
+    np.savez_compressed(path, allow_pickle=False, **reference.arrays())

@@ -29,7 +29,10 @@ def export(
         typer.Option(help="Sequences for the check, .npy or .npz; default: the run's own."),
     ] = None,
     sequences: Annotated[
-        int, typer.Option(min=1, help="Sequences that the bundle keeps to prove itself.")
+        int,
+        typer.Option(
+            min=1, help="Sequences that the bundle keeps to prove itself, if 16 MB hold them."
+        ),
     ] = 16,
     grid: Annotated[
         str | None,

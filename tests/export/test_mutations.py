@@ -12,8 +12,13 @@ import pytest
 import safetensors.numpy
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from stpl_deploy.bundle import WEIGHTS, Bundle, open_bundle, seal
+from stpl_deploy.bundle import REFERENCE, WEIGHTS, Bundle, open_bundle, seal
+from stpl_export import reference as references
+from stpl_export.export import export_run
+from stpl_runtime.reference import load_reference
 from stpl_runtime.verify import first_breach, verify_bundle
+from stpl_train.run import open_run
+from tests.export.conftest import TRAINED
 
 Fault = Callable[[ModelProto], None]
 GRAPHS = ("step", "forecast", "rollout")
@@ -228,6 +233,16 @@ FAULTS: dict[str, tuple[tuple[str, ...], Fault]] = {
 }
 
 
+SMALL = (
+    "LayerNorm epsilon 1e-4",
+    "layers swapped on the way out",
+    "forecast returns the last state",
+    "attention scale 1% off",
+    "padding shifted by a row",
+)
+"""What changes the numbers least, or the state alone."""
+
+
 def _copy(bundle: Bundle, to: Path) -> Bundle:
     shutil.copytree(bundle.path, to)
     return Bundle(to, bundle.manifest)
@@ -243,10 +258,91 @@ def test_the_honest_bundle_passes(trained_bundle: Bundle, tmp_path: Path) -> Non
     assert _verdict(_copy(trained_bundle, tmp_path / "bundle")) is None
 
 
-@pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_makes_verify_fail(name: str, trained_bundle: Bundle, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def sparse_bundle(trained_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """As of a whole country's frames: one sequence, of whose outputs and state a part is kept."""
+    bundle = _copy(trained_bundle, tmp_path_factory.mktemp("sparse") / "bundle")
+    run = open_run(TRAINED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(references, "MOST_BYTES", 20_000)
+        patch.setattr(references, "LEAST_PLACES", 16)
+        reference = references.make_reference(
+            run.model(), run.validation(), run.recipe.data.context, "validation"
+        )
+    references.save_reference(bundle.file(REFERENCE), reference)
+    seal(bundle.path, bundle.manifest)
+    return open_bundle(bundle.path)
+
+
+def test_a_part_of_large_outputs_is_kept(sparse_bundle: Bundle, trained_bundle: Bundle) -> None:
+    part, whole = load_reference(sparse_bundle), load_reference(trained_bundle)
+    _, height, width = trained_bundle.manifest.frame
+    assert part.pixels is not None
+    horizon = trained_bundle.manifest.horizon
+    assert len(part.pixels) == 20_000 // (12 * horizon)
+    assert len(part.pixels) < height * width / 4
+    for mine, full in ((part.float32, whole.float32), (part.float64, whole.float64)):
+        assert mine.shape == (1, horizon, 1, 1, len(part.pixels))
+        np.testing.assert_allclose(mine, part.kept(full[:1]), rtol=0, atol=1e-5)
+    rows, columns = np.divmod(part.pixels, width)
+    assert {0, height - 1} <= set(rows.tolist())
+    assert {0, width - 1} <= set(columns.tolist())
+    assert all(len(np.unique(side // 4)) > 6 for side in (rows, columns))  # all over the frame
+    for name, state in part.states.items():
+        assert state.values.size < whole.states[name].values.size / 2
+        expected = state.kept(whole.states[name].values)
+        np.testing.assert_allclose(state.values, expected, rtol=0, atol=1e-5)
+    # What is read, and what `evaluate` compares with, is whole.
+    np.testing.assert_array_equal(part.context, whole.context[:1])
+    np.testing.assert_array_equal(part.truth, whole.truth[:1])
+
+
+def test_a_sparse_bundle_passes(sparse_bundle: Bundle) -> None:
+    report = verify_bundle(sparse_bundle)
+    assert first_breach(report) is None
+    assert report.sequences == 1
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_an_export_of_large_frames_judges_by_a_part(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(references, "MOST_BYTES", 20_000)
+    monkeypatch.setattr(references, "LEAST_PLACES", 16)
+    bundle = export_run(TRAINED, tmp_path / "bundle", precision=precision, keep_slower=True)
+    assert load_reference(bundle).pixels is not None
+    assert first_breach(verify_bundle(bundle)) is None
+
+
+def test_a_part_is_kept_only_of_what_is_too_large() -> None:
+    """And of several sequences, rather fewer whole ones."""
+    run = open_run(TRAINED)
+    with pytest.MonkeyPatch.context() as patch:
+        sequences = run.validation()
+        context = run.recipe.data.context
+        one = sequences[0].nbytes + 12 * sequences[0, context:].size
+        patch.setattr(references, "MOST_BYTES", 2 * one)
+        reference = references.make_reference(run.model(), sequences, context, "validation")
+    assert len(reference.context) == 2
+    assert reference.pixels is None
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        *((name, "whole") for name in FAULTS),
+        *(
+            pytest.param(name, "sparse", marks=() if name in SMALL else pytest.mark.soak)
+            for name in FAULTS
+        ),
+    ],
+)
+def test_a_fault_makes_verify_fail(
+    name: str, kept: str, trained_bundle: Bundle, sparse_bundle: Bundle, tmp_path: Path
+) -> None:
     graphs, fault = FAULTS[name]
-    bundle = _copy(trained_bundle, tmp_path / "bundle")
+    bundle = _copy(trained_bundle if kept == "whole" else sparse_bundle, tmp_path / "bundle")
     for graph in graphs:
         path = bundle.file(f"{graph}.onnx")
         model = onnx.load(path, load_external_data=False)
