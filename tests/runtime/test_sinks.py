@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from stpl_deploy.errors import SinkError, UsageError
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import open_sink, write_whole
 from stpl_runtime.sinks.gif import gif_bytes
+from stpl_runtime.sinks.legend import legend
 from stpl_runtime.sinks.npz import npz_bytes
 from stpl_runtime.sinks.picture import STAND_IN, UNSEEN, tiles, title
 from stpl_runtime.sinks.png import png_bytes
@@ -101,7 +103,8 @@ def test_pictures_mark_what_was_not_observed() -> None:
     borders = np.flatnonzero(marked.sum(axis=0) >= side)
     assert len(borders) == 2 * 2 * 2  # two frames, left and right, two pixels wide
     unseen = (strip == UNSEEN).all(axis=2)
-    assert unseen.sum() == 4 * 96 * 48  # now, and three frames of forecast
+    # Now, and three frames of forecast; and the legend.
+    assert unseen.sum() == 4 * 96 * 48 + 12 * 12
     assert len(tiles(nowcast)) == 7
     assert title(nowcast).startswith("north: rain rate")
     assert title(nowcast).endswith("2 of 4 frames not observed")
@@ -201,9 +204,32 @@ def test_rain_has_the_colours_of_every_other_picture_of_it() -> None:
         high=100.0,
     )
     with Image.open(io.BytesIO(png_bytes(nowcast))) as image:
-        found = {colour for _, colour in image.convert("RGB").getcolors(1 << 20) or []}
-    legend = colour_map("mm h-1", 0.0, 100.0).picture(np.asarray([[0.0, 3.0]], np.float32))[0]
-    assert {tuple(map(int, colour)) for colour in legend} <= found
+        found = {colour: n for n, colour in image.convert("RGB").getcolors(1 << 20) or []}
+    none, some = colour_map("mm h-1", 0.0, 100.0).picture(np.asarray([[0.0, 3.0]], np.float32))[0]
+    box = 12 * 12  # in the legend
+    assert found[tuple(map(int, some))] == 2 * 48 * 48 + box
+    assert found[tuple(map(int, none))] == 2 * (96 * 96 - 48 * 48) + box
+
+
+def test_a_picture_says_what_its_colours_mean() -> None:
+    """Every class of rain, the ends of a ramp, nothing for a colour picture."""
+    rain = replace(make_nowcast(), units="mm h-1", observed=np.eye(16, dtype=bool))
+    key = legend(rain, 2000)
+    assert key is not None
+    pixels = np.asarray(key)
+    rates = np.asarray([[0.0, 0.1, 0.5, 1, 2, 5, 10, 20, 50, 100]], np.float32)
+    colours = [*colour_map("mm h-1", 0.0, 1.0).picture(rates)[0], UNSEEN]
+    at = [np.flatnonzero((pixels == colour).all(axis=2).any(axis=0)) for colour in colours]
+    assert [len(columns) for columns in at] == [12] * 11
+    assert all(one.max() < other.min() for one, other in pairwise(at))
+    folded = legend(rain, 100)
+    assert folded is not None
+    assert folded.height >= 2 * key.height
+    assert folded.width <= 480
+    ramp = legend(replace(make_nowcast(), units="K"), 2000)
+    assert ramp is not None
+    assert len(np.unique(np.asarray(ramp)[10].reshape(-1, 3), axis=0)) > 60
+    assert legend(replace(make_nowcast(channels=3), units="1"), 2000) is None
 
 
 def test_a_strip_of_large_frames_still_opens() -> None:
@@ -211,3 +237,26 @@ def test_a_strip_of_large_frames_still_opens() -> None:
     nowcast = replace(make_nowcast(), frames=large, context=large)
     with Image.open(io.BytesIO(png_bytes(nowcast))) as image:
         assert image.height < 500
+
+
+@pytest.mark.parametrize(("past", "future"), [(6, 12), (10, 10), (1, 20), (4, 1)])
+def test_many_large_frames_become_a_sheet(past: int, future: int) -> None:
+    """About square, every frame on it, the forecast below the past."""
+    frames = np.zeros((past + future, 1, 400, 420), np.float32)
+    nowcast = replace(make_nowcast(), context=frames[:past], frames=frames[past:])
+    with Image.open(io.BytesIO(png_bytes(nowcast))) as image:
+        sheet = np.asarray(image)
+    height, width, _ = sheet.shape
+    if past + future > 5:
+        assert 0.5 < width / height < 1.9
+    counts = {}
+    for name, colour in (("past", (150, 150, 150)), ("forecast", (235, 120, 20))):
+        border = (sheet == colour).all(axis=2)
+        rows = np.flatnonzero(border.sum(axis=1) >= 400)
+        # Two lines above and two below each frame.
+        counts[name] = border[rows].sum() // (4 * 407)
+        if name == "past":
+            lowest = rows.max()
+        else:
+            assert rows.min() > lowest
+    assert counts == {"past": past, "forecast": future}

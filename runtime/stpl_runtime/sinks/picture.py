@@ -130,12 +130,12 @@ def _image(frame: Array, nowcast: Nowcast, observed: NDArray[np.bool_] | None) -
     """
     from PIL import Image
 
-    if nowcast.units == "1" and len(frame) == 3:
+    if is_colour_picture(nowcast):
         scaled = np.clip((frame - nowcast.low) / (nowcast.high - nowcast.low), 0.0, 1.0)
         levels = np.rint(np.nan_to_num(scaled) * 255.0).astype(np.uint8)  # (C, H, W)
         image = Image.fromarray(np.ascontiguousarray(np.moveaxis(levels, 0, -1)))
     else:
-        image = Image.fromarray(_colours(nowcast).picture(frame[0]))
+        image = Image.fromarray(colours_of(nowcast).picture(frame[0]))
     if observed is not None and not observed.all():
         unseen = Image.fromarray(np.where(observed, 0, 255).astype(np.uint8))
         image.paste(UNSEEN, mask=unseen)
@@ -147,7 +147,13 @@ def _image(frame: Array, nowcast: Nowcast, observed: NDArray[np.bool_] | None) -
     return image.resize(size, Image.Resampling.NEAREST)
 
 
-def _colours(nowcast: Nowcast) -> ColourMap:
+def is_colour_picture(nowcast: Nowcast) -> bool:
+    """Whether the three channels of a frame are red, green and blue."""
+    return nowcast.units == "1" and nowcast.frames.shape[-3] == 3
+
+
+def colours_of(nowcast: Nowcast) -> ColourMap:
+    """The colours of the first channel."""
     if nowcast.units == "1":  # grey over the codec's range, which need not be 0 to 1
         return ColourMap((nowcast.low, nowcast.high), ((0, 0, 0), (255, 255, 255)), classes=False)
     return colour_map(nowcast.units, nowcast.low, nowcast.high)

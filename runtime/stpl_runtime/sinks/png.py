@@ -1,12 +1,14 @@
-"""Nowcasts as PNG strips: the past, then the forecast, each frame with its lead time."""
+"""Nowcasts as PNG sheets: the past, then the forecast, each frame with its lead time."""
 
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SinkSpec
 from stpl_runtime.sinks.directory import DirectorySink
+from stpl_runtime.sinks.legend import legend
 from stpl_runtime.sinks.picture import (
     INK,
     MARGIN,
@@ -19,6 +21,14 @@ from stpl_runtime.sinks.picture import (
 )
 from stpl_runtime.sinks.writers import write_nowcast
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_WIDEST = 1600
+"""Pixels of one row; what is wider becomes a sheet."""
+_SQUARE = 1.8
+"""A sheet's longer side over its shorter one, at most."""
+
 
 def open_sink(rest: str, spec: SinkSpec | None = None) -> DirectorySink:
     """`png:DIR` or `png:FILE.png`."""
@@ -26,23 +36,67 @@ def open_sink(rest: str, spec: SinkSpec | None = None) -> DirectorySink:
 
 
 def png_bytes(nowcast: Nowcast) -> bytes:
-    """A strip, past | forecast, as a PNG file."""
+    """Past and forecast as a PNG file, under the title and what the colours mean.
+
+    One row, past | forecast, where it is narrow enough; else a sheet that is about square, whose
+    past and forecast have rows of their own with a line between them.
+    """
     every = tiles(nowcast)
-    bar = 2 * MARGIN  # a wider gap with a line between past and forecast
-    widths = sum(tile.image.width + MARGIN for tile in every)
+    past = [tile.image for tile in every if tile.steps <= 0]
+    future = [tile.image for tile in every if tile.steps > 0]
+    body = _row(past, future)
+    if body.width > _WIDEST:
+        body = _sheet(past, future)
     heading = title(nowcast)
-    strip = canvas(
-        max(widths + MARGIN + bar, text_width(heading) + 2 * MARGIN),
-        TITLE + every[0].image.height + 2 * MARGIN,
-    )
-    write_text(strip, (MARGIN, 4), heading)
-    x, y = MARGIN, TITLE + MARGIN
-    for tile in every:
-        if tile.steps == 1:
-            strip.paste(INK, (x + MARGIN // 2, y, x + MARGIN // 2 + 2, strip.height - MARGIN))
-            x += bar
-        strip.paste(tile.image, (x, y))
-        x += tile.image.width + MARGIN
+    key = legend(nowcast, body.width - 2 * MARGIN)
+    top = TITLE + (0 if key is None else key.height)
+    width = max(body.width, text_width(heading) + 2 * MARGIN, key.width + MARGIN if key else 0)
+    picture = canvas(width, top + body.height)
+    write_text(picture, (MARGIN, 4), heading)
+    if key is not None:
+        picture.paste(key, (MARGIN, TITLE + 2))
+    picture.paste(body, (0, top))
     buffer = io.BytesIO()
-    strip.save(buffer, "PNG")
+    picture.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _row(past: list[Image], future: list[Image]) -> Image:
+    """All in one row, with a line between past and forecast."""
+    bar = 2 * MARGIN  # a wider gap for the line
+    widths = sum(image.width + MARGIN for image in past + future)
+    row = canvas(widths + MARGIN + bar, past[0].height + 2 * MARGIN)
+    x = MARGIN
+    for n, image in enumerate(past + future):
+        if n == len(past):
+            row.paste(INK, (x + MARGIN // 2, MARGIN, x + MARGIN // 2 + 2, row.height - MARGIN))
+            x += bar
+        row.paste(image, (x, MARGIN))
+        x += image.width + MARGIN
+    return row
+
+
+def _sheet(past: list[Image], future: list[Image]) -> Image:
+    """Rows of the past, a line, rows of the forecast."""
+    width = max(image.width for image in past + future) + MARGIN
+    height = past[0].height + MARGIN
+    bar = 2 * MARGIN
+
+    def size(columns: int) -> tuple[int, int]:
+        rows = -(-len(past) // columns) - (-len(future) // columns)
+        return columns * width + MARGIN, rows * height + MARGIN + bar
+
+    every = range(1, max(len(past), len(future)) + 1)
+    square = [columns for columns in every if max(size(columns)) < _SQUARE * min(size(columns))]
+    # Of those, the one that leaves least room empty.
+    columns = min(square or every, key=lambda count: size(count)[0] * size(count)[1])
+    sheet = canvas(*size(columns))
+    y = MARGIN
+    for images in (past, future):
+        if images is future:
+            sheet.paste(INK, (MARGIN, y + MARGIN // 2, sheet.width - MARGIN, y + MARGIN // 2 + 2))
+            y += bar
+        for n, image in enumerate(images):
+            sheet.paste(image, (MARGIN + n % columns * width, y + n // columns * height))
+        y += -(-len(images) // columns) * height
+    return sheet

@@ -1,0 +1,113 @@
+"""What the colours of a picture mean: the unit, its classes or its ramp, and what was not seen."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stpl_deploy.colours import ColourMap
+from stpl_runtime.nowcast import Nowcast
+from stpl_runtime.sinks.picture import (
+    MARGIN,
+    TITLE,
+    UNSEEN,
+    canvas,
+    colours_of,
+    is_colour_picture,
+    text_width,
+    write_text,
+)
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Box = tuple[tuple[int, int, int], str]
+"""A colour and what it says."""
+
+_SIDE = 12
+_RAMP = 120
+"""Width of a ramp in pixels."""
+_NARROWEST = 480
+"""A legend takes at least this width before it goes on in another line."""
+
+
+def legend(nowcast: Nowcast, widest: int) -> Image | None:
+    """The legend as a picture, as wide as it must be; None where there is nothing to say.
+
+    Args:
+        nowcast: whose frames are shown.
+        widest: boxes beyond this width, or beyond 480 pixels, go on in another line.
+    """
+    colours = None if is_colour_picture(nowcast) else colours_of(nowcast)
+    boxes = [] if colours is None else _boxes(colours)
+    ramp = None if colours is None or colours.classes else colours
+    if nowcast.observed is not None and not nowcast.observed.all():
+        boxes.append((UNSEEN, "not observed"))
+    units = "" if nowcast.units == "1" else nowcast.units
+    if ramp is None and not boxes:
+        return None
+    lines = _lines(units, ramp, boxes, max(widest, _NARROWEST))
+    image = canvas(max(line.width for line in lines), TITLE * len(lines))
+    for n, line in enumerate(lines):
+        image.paste(line, (0, n * TITLE))
+    return image
+
+
+def _boxes(colours: ColourMap) -> list[Box]:
+    """Classes, in the letters that Pillow's own font has."""
+    if not colours.classes:
+        return []
+    limits = [f"{limit:g}" for limit in colours.limits]
+    between = [f"{low} to {high}" for low, high in pairwise(limits)]
+    words = [f"below {limits[0]}", *between, f"{limits[-1]} or more"]
+    return list(zip(colours.colours, words, strict=True))
+
+
+def _lines(units: str, ramp: ColourMap | None, boxes: list[Box], widest: int) -> list[Image]:
+    parts = [_word(units)] if units else []
+    parts += [_scale(ramp)] if ramp is not None else []
+    parts += [_box(*box) for box in boxes]
+    lines: list[list[Image]] = [[]]
+    for part in parts:
+        if lines[-1] and sum(one.width for one in lines[-1]) + part.width > widest:
+            lines.append([])
+        lines[-1].append(part)
+    return [_joined(line) for line in lines]
+
+
+def _joined(parts: list[Image]) -> Image:
+    line, x = canvas(sum(part.width for part in parts), TITLE), 0
+    for part in parts:
+        line.paste(part, (x, 0))
+        x += part.width
+    return line
+
+
+def _word(text: str) -> Image:
+    image = canvas(text_width(text) + 2 * MARGIN, TITLE)
+    write_text(image, (0, 2), text)
+    return image
+
+
+def _box(colour: tuple[int, int, int], text: str) -> Image:
+    image = canvas(_SIDE + 4 + text_width(text) + 2 * MARGIN, TITLE)
+    image.paste(colour, (0, 4, _SIDE, 4 + _SIDE))
+    write_text(image, (_SIDE + 4, 2), text)
+    return image
+
+
+def _scale(ramp: ColourMap) -> Image:
+    """Every colour of a ramp between its two ends."""
+    from PIL import Image
+
+    low, high = (f"{end:g}" for end in ramp.limits)
+    values = np.linspace(ramp.limits[0], ramp.limits[-1], _RAMP, dtype=np.float32)
+    bar = Image.fromarray(ramp.picture(np.tile(values, (_SIDE, 1))))
+    left = text_width(low) + 4
+    image = canvas(left + _RAMP + 4 + text_width(high) + 2 * MARGIN, TITLE)
+    write_text(image, (0, 2), low)
+    image.paste(bar, (left, 4))
+    write_text(image, (left + _RAMP + 4, 2), high)
+    return image
