@@ -170,6 +170,17 @@ class Nowcaster:
         return newest not in (None, self.state.done_slot) and not self._stand_ins.possible()
 
     @property
+    def wanted(self) -> int:
+        """Frames that are to come, one after the other, before the next nowcast; 0: it is due."""
+        if self.ready:
+            return 0
+        newest, waiting = self.window.newest, len(self.window.state.learning)
+        back = 0
+        while newest is not None and self.window.entry(newest - back) is not None:
+            back += 1
+        return max(1, self.window.context - max(back, waiting))
+
+    @property
     def prewarmed(self) -> bool:
         """Whether only the newest frame's own work is left for the window that is complete now."""
         window = self.window.complete()

@@ -369,3 +369,16 @@ def test_warm_up_changes_nothing(bundle: Bundle, session: Session, make: Maker) 
     nowcaster.warm_up()
     (nowcast,) = run(nowcaster, [make_frame(n) for n in range(4)])
     np.testing.assert_array_equal(nowcast.frames, stepped(bundle, session, range(4)))
+
+
+def test_how_many_frames_are_wanted(make: Maker) -> None:
+    """T = 4, the cadence stated or learned."""
+    for cadence_s in (CADENCE_S, None):
+        nowcaster, wanted = make(cadence_s=cadence_s), []
+        for slot in (0, 1, 2, 5, 6, 7, 8):
+            nowcaster.put(make_frame(slot))
+            wanted.append(nowcaster.wanted)
+        assert wanted == [3, 2, 1, 3, 2, 1, 0]
+        assert nowcaster.issue() is not None
+        assert nowcaster.wanted == 1
+    assert make().wanted == 4

@@ -66,7 +66,11 @@ class Watched:
         self.tab.on("pageerror", lambda error: self.said.append(str(error)))
         self.tab.on("request", lambda request: self.asked.append(request.url))
         self.tab.goto(f"http://127.0.0.1:{port}/")
+
+    def ready(self) -> Watched:
+        """Wait until it shows a nowcast."""
         sync_api.expect(self.tab.locator("#strip-ahead li")).to_have_count(K, timeout=20_000)
+        return self
 
     def text(self, selector: str) -> str:
         return self.tab.locator(selector).inner_text()
@@ -91,7 +95,7 @@ class Watched:
 @pytest.fixture
 def watched(browser: Browser, served: Served) -> Iterator[Watched]:
     context = browser.new_context(viewport={"width": 1280, "height": 900})
-    found = Watched(context, served.port)
+    found = Watched(context, served.port).ready()
     yield found
     context.close()
 
@@ -203,13 +207,62 @@ def test_an_outage_is_seen_within_two_seconds(watched: Watched, served: Served) 
     assert watched.tab.locator("#notice").is_hidden()
 
 
+@pytest.mark.parametrize("width", [400, 1280])
+def test_before_the_first_nowcast(
+    browser: Browser, bundle: Bundle, session: Session, width: int
+) -> None:
+    """It says what is waited for, and offers nothing that cannot be used."""
+    context = browser.new_context(viewport={"width": width, "height": 900})
+    with serve(bundle, session) as page:
+        watched = Watched(context, page.port)
+        off = [watched.tab.locator(f"#{name}") for name in ("play", "time", "score", "span")]
+        watched.says("#waits", "Waiting for 4 frames: a nowcast needs 4 in a row.")
+        for control in off:
+            sync_api.expect(control).to_be_disabled()
+        watched.tab.keyboard.press(" ")
+        assert watched.tab.get_attribute("#play", "aria-pressed") == "false"
+        watched.says("#files", "none yet")
+        assert watched.tab.locator("#difference-legend").is_hidden()
+        assert all(watched.tab.locator("select:visible option:checked").all_inner_texts())
+        page.give(0, 1)
+        watched.says("#waits", "Waiting for 2 more frames")
+        for control, usable in zip(off, (True, True, False, False), strict=True):
+            assert control.is_enabled() == usable
+        strip = watched.tab.locator("#strip li").first.bounding_box()
+        assert strip is not None
+        assert strip["width"] < 120
+        page.give(5, 5)  # after a hole
+        watched.says("#waits", "Waiting for 3 more frames")
+        page.give(6, 8)
+        watched.ready()
+        assert watched.tab.locator("#waits").is_hidden()
+        watched.says("#files", "NetCDF")
+        page.give(9, 9)
+        watched.says("#skill-says", "forecasts compared")
+        assert all(control.is_enabled() for control in off)
+        assert watched.tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert not [line for line in watched.said if "ERR_" not in line]
+    context.close()
+
+
+def test_an_archive_that_is_too_short(browser: Browser, bundle: Bundle, session: Session) -> None:
+    context = browser.new_context()
+    with serve(bundle, session) as page:
+        page.give(0, 2)
+        watched = Watched(context, page.port)
+        watched.says("#waits", "Waiting for 1 more frame: ")
+        page.taps[0].give(None)
+        watched.says("#waits", "the source ended before there were 4 frames in a row")
+    context.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_narrow_screens_and_the_dark(browser: Browser, served: Served, scheme: str) -> None:
     context = browser.new_context(
         viewport={"width": 400, "height": 800},
         color_scheme=scheme,  # type: ignore[arg-type]
     )
-    watched = Watched(context, served.port)
+    watched = Watched(context, served.port).ready()
     assert watched.tab.evaluate("document.documentElement.scrollWidth") <= 400
     paper, ink = watched.tab.evaluate(
         """() => [getComputedStyle(document.body).backgroundColor,
@@ -229,7 +282,7 @@ def test_the_page_outlives_its_server(browser: Browser, bundle: Bundle, session:
     with serve(bundle, session) as page:
         page.give(0, 5)
         page.settle(3)
-        watched = Watched(context, page.port)
+        watched = Watched(context, page.port).ready()
         watched.says("#status", "live")
     watched.says("#status", "no contact")
     watched.says("#notice", "what you see is old")

@@ -36,6 +36,7 @@ class StreamFeed:
         numbers = Numbers(
             counts=report.counts,
             nowcasts=report.nowcasts,
+            wanted=self._stream.nowcaster.wanted,
             skipped=report.skipped,
             incomplete=report.incomplete,
             not_finite=report.not_finite,

@@ -34,6 +34,8 @@ class Numbers:
 
     counts: Counts
     nowcasts: int
+    wanted: int
+    """Frames that are to come before the next one."""
     skipped: int
     incomplete: int
     not_finite: int
@@ -243,6 +245,7 @@ class Hub:
             "gaps": numbers.gaps,
             "nowcasts": {
                 "made": numbers.nowcasts,
+                "wanted": numbers.wanted,
                 "skipped": numbers.skipped,
                 "incomplete": numbers.incomplete,
                 "not_finite": numbers.not_finite,

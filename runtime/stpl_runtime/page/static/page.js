@@ -138,6 +138,7 @@ async function prepare(facts) {
   drawSlots();
   drawProblems();
   drawMade();
+  drawPulse();
 }
 
 function timeline(facts) {
@@ -155,7 +156,8 @@ function drawStrip() {
   const { frames } = state;
   for (const kind of ["past", "ahead"]) fillStrip($(`strip-${kind}`), frames.filter((frame) => frame.kind === kind));
   const range = $("time");
-  range.disabled = frames.length < 2;
+  range.disabled = $("play").disabled = frames.length < 2;
+  if (frames.length < 2) play(false);
   if (!frames.length) return;
   const [first, last] = [frames[0], frames[frames.length - 1]];
   range.min = first.step;
@@ -226,6 +228,7 @@ function go(step) {
 function play(on) {
   clearTimeout(state.playing);
   state.playing = null;
+  on &&= state.frames.length > 1;
   const button = $("play");
   button.setAttribute("aria-pressed", String(on));
   button.querySelector("span").textContent = on ? "Pause" : "Play";
@@ -292,6 +295,7 @@ function drawSkill() {
   $("span").options[0].textContent = skill ? `newest ${skill.window} of each` : "newest";
   const name = $("score").value;
   const chart = $("chart");
+  $("score").disabled = $("span").disabled = !skill?.total.frames.some(Boolean);
   if (!part || !part.frames.some(Boolean) || !part.per_lead.nowcast[name]) {
     chart.replaceChildren();
     $("table-of-skill").hidden = true;
@@ -441,7 +445,21 @@ function drawPulse() {
   const left = [["skipped", "skipped"], ["incomplete", "without a whole window"], ["not_finite", "not finite"]];
   const texts = left.filter(([name]) => nowcasts[name]).map(([name, meaning]) => `${nowcasts[name].toLocaleString("en-GB")} ${meaning}`);
   $("nowcasts").textContent = [`${nowcasts.made.toLocaleString("en-GB")} made`, ...texts].join(", ");
-  if (!state.frames.length) $("tag").textContent = counts.received ? "waiting for a whole window" : "waiting for frames";
+  if (!state.frames.length) $("tag").textContent = "no frame yet";
+  drawWaits(source.state, nowcasts.wanted, counts.used);
+}
+
+// Before the first nowcast: what is waited for.
+function drawWaits(source, wanted, used) {
+  const needs = state.hello?.look.context;
+  const waits = $("waits");
+  waits.hidden = !state.hello || !state.facts || Boolean(state.facts.nowcast);
+  if (waits.hidden) return;
+  const more = `${wanted} ${used ? "more " : ""}${wanted === 1 ? "frame" : "frames"}`;
+  let text = `Waiting for ${more}: a nowcast needs ${needs} in a row.`;
+  if (wanted === 0) text = "The first nowcast is being made.";
+  if (source === "ended") text = `No nowcast: the source ended before there were ${needs} frames in a row.`;
+  if (waits.textContent !== text) waits.textContent = text; // it is read out when it changes
 }
 
 function setStatus(word, text) {
@@ -479,11 +497,15 @@ function drawProblems() {
 
 function drawMade() {
   const stream = state.stream ? `stream=${encodeURIComponent(state.stream)}&` : "";
+  const { nowcast } = state.facts;
+  if (!nowcast) {
+    $("files").textContent = "none yet";
+    $("made").textContent = "";
+    return;
+  }
   const kinds = { nc: "NetCDF", tif: "GeoTIFF", png: "PNG", gif: "GIF", npz: "npz", json: "JSON" };
   const links = Object.entries(kinds).map(([kind, text]) => make("a", { href: `nowcast/latest?${stream}format=${kind}` }, text));
   $("files").replaceChildren(...links.flatMap((link, n) => (n ? [" · ", link] : [link])));
-  const { nowcast } = state.facts;
-  if (!nowcast) return;
   const facts = Object.entries(nowcast.made_by).map(([name, value]) => `${name.replaceAll("_", " ")} ${String(value).length > 20 ? `${String(value).slice(0, 12)}…` : value}`);
   const notes = ["attribution", "licence", "institution"].map((name) => nowcast.notes[name]).filter(Boolean);
   $("made").textContent = [...notes, facts.join(", ")].filter(Boolean).join(" · ");
