@@ -183,22 +183,26 @@ class Stream:
         return bool(arrivals)
 
     def give_up(self, waited_s: float) -> None:
-        """Nothing came for so long: a source that never was there is lost.
+        """Nothing came for so long: a source that is not there, or never was, is lost.
 
-        One that holds files, and none of them is read, is a mistake of the user.
+        One that is there and merely quiet is not. One that holds files, and none of them is read,
+        is a mistake of the user.
         """
-        health = self.source.health.now()
-        if self._came or self.error is not None:
+        if self.error is not None:
             return
-        if isinstance(self.source, PassesOver) and self.source.passed_over.now().files:
-            self._fault = self.source.passed_over.nothing_else(self.source.name)
-        elif not health.was_up:
-            self._fault = SourceLostError(
-                f"{self.source.name} was not there for {waited_s:g} s: "
-                f"{health.reason or 'no answer'}",
-                expected="a source that is up, or comes up within --idle-timeout",
-                fix="check that it runs, its address and your rights",
-            )
+        source, health = self.source, self.source.health.now()
+        expected = "a source that is up, or comes up within --idle-timeout"
+        fix = "check that it runs, its address and your rights"
+        reason = health.reason or "no answer"
+        if not self._came and not health.was_up:
+            lost = f"{source.name} was not there for {waited_s:g} s: {reason}"
+            self._fault = SourceLostError(lost, expected=expected, fix=fix)
+        elif health.state == "down":
+            since = f"{health.since:%Y-%m-%d %H:%M:%S} UTC"
+            lost = f"{source.name} went away, and is not back since {since}: {reason}"
+            self._fault = SourceLostError(lost, expected=expected, fix=fix)
+        elif isinstance(source, PassesOver) and not self._came and source.passed_over.now().files:
+            self._fault = source.passed_over.nothing_else(source.name)
 
     def publish(self, work: Work, frames: Array, after: StateHandle | None) -> None:
         """Hand a nowcast on; see `Nowcaster.end`."""

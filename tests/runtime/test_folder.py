@@ -263,7 +263,7 @@ def test_an_overwritten_file_arrives_again(folder: Path, watch: Watch) -> None:
 @pytest.mark.parametrize(
     ("array", "reason"),
     [
-        (np.zeros((16, 17), np.float32), "shape (16, 17)"),
+        (np.zeros((16, 17), np.float32), "shape (1, 16, 17)"),
         (np.zeros((3, 16, 16), np.float32), "shape (3, 16, 16)"),
         (np.full((1, 16, 16), 7.0, np.float32), "values from 7 to 7"),
         (np.full((1, 16, 16), np.nan, np.float32), "NaN"),

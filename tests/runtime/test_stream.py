@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.nowcaster import Nowcaster
 from stpl_runtime.predict import predict_sequences
 from stpl_runtime.sink import Sink, open_sink
-from stpl_runtime.source import BadFrame
+from stpl_runtime.source import Arrival, BadFrame
 from stpl_runtime.stream import Stream
 from stpl_runtime.streams import Streams
 from tests.runtime.conftest import CADENCE_S, ListSource, make_frame, picture
@@ -310,6 +310,32 @@ def test_a_source_that_never_was_there_is_lost(
     stream = make_stream(bundle, session, Away([]))
     with pytest.raises(SourceLostError, match=f"list was not there .*{reason or 'no answer'}"):
         stream.run(idle_timeout_s=0.3)
+    assert stream.report().ended == "error"
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_source_that_is_lost_when_the_patience_ends(
+    bundle: Bundle, session: Session, back: bool
+) -> None:
+    """It was up and gave frames; one that came back is merely quiet."""
+
+    class Leaves(ListSource):
+        def arrivals(self, stop: threading.Event) -> Iterator[Arrival]:
+            self.health.up()
+            yield from super().arrivals(stop)
+            self.health.down("connection refused")
+            if back:
+                self.health.up()
+            stop.wait()
+
+    stream = make_stream(bundle, session, Leaves([make_frame(n) for n in range(5)]))
+    if back:
+        assert stream.run(idle_timeout_s=0.3).exit_code == 0
+        return
+    with pytest.raises(SourceLostError, match=r"list went away, .*: connection refused; ") as lost:
+        stream.run(idle_timeout_s=0.3)
+    assert lost.value.exit_code == 5
+    assert stream.report().counts.used == 5
     assert stream.report().ended == "error"
 
 
