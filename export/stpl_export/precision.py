@@ -16,7 +16,7 @@ A half convolution reads half inputs and half weights, sums in fp32 and rounds i
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -85,22 +85,27 @@ def make_policy(step: ModelProto, precision: Half, keep: Collection[str] = ()) -
 
 def _logit_products(nodes: list[NodeProto]) -> Iterable[str]:
     """Names of the products from which a softmax's input is made."""
+    read = [
+        name for node in nodes if node.op_type in ("Softmax", "LogSoftmax") for name in node.input
+    ]
+    return (node.name for node in work_behind(nodes, read) if node.op_type in ("MatMul", "Gemm"))
+
+
+def work_behind(nodes: Collection[NodeProto], values: Iterable[str]) -> Iterator[NodeProto]:
+    """The operations of `WORK` from whose results these values are made, none other between."""
     maker = {output: node for node in nodes for output in node.output}
-    for softmax in nodes:
-        if softmax.op_type not in ("Softmax", "LogSoftmax"):
+    seen: set[str] = set()
+    todo = list(values)
+    while todo:
+        name = todo.pop()
+        if name in seen or name not in maker:
             continue
-        seen: set[str] = set()
-        todo = list(softmax.input)
-        while todo:
-            name = todo.pop()
-            if name in seen or name not in maker:
-                continue
-            seen.add(name)
-            node = maker[name]
-            if node.op_type in ("MatMul", "Gemm"):
-                yield node.name
-            elif node.op_type not in WORK:
-                todo.extend(node.input)
+        seen.add(name)
+        node = maker[name]
+        if node.op_type in WORK:
+            yield node
+        else:
+            todo.extend(node.input)
 
 
 def _moves_between(step: ModelProto, half: Collection[str], keep: Collection[str]) -> set[str]:
@@ -153,19 +158,35 @@ def typed_step(step: ModelProto, policy: Policy) -> ModelProto:
     Raises:
         AccuracyError: a weight is too large for fp16.
     """
-    made = ModelProto()
-    made.CopyFrom(step)
+    typer = _Typer(step, policy)
+    made = rebuilt(step, typer.run(), typer.weights.values())
     if policy.precision == "bf16":
         for entry in made.opset_import:
             if entry.domain == "":
                 entry.version = max(entry.version, _BF16_OPSET)
-    typer = _Typer(step, policy)
+    return made
+
+
+def rebuilt(
+    step: ModelProto, nodes: Iterable[NodeProto], weights: Iterable[TensorProto]
+) -> ModelProto:
+    """A graph with other nodes and further weights; what nothing reads any more is left out."""
+    made = ModelProto()
+    made.CopyFrom(step)
     del made.graph.node[:], made.graph.initializer[:]
-    made.graph.node.extend(typer.run())
+    made.graph.node.extend(nodes)
     read = {name for node in made.graph.node for name in node.input}
     made.graph.initializer.extend(t for t in step.graph.initializer if t.name in read)
-    made.graph.initializer.extend(typer.weights.values())
+    made.graph.initializer.extend(weights)
     return made
+
+
+def reading(node: NodeProto, names: Iterable[str]) -> NodeProto:
+    """A copy of a node with other inputs."""
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    copy.input[:] = names
+    return copy
 
 
 class _Typer:
@@ -192,11 +213,7 @@ class _Typer:
     def _append(self, node: NodeProto) -> None:
         half = node.name in self.policy.half
         read = self._half if half else self._full
-        names = [read(name) if name in self.floats else name for name in node.input]
-        copy = NodeProto()
-        copy.CopyFrom(node)
-        del copy.input[:]
-        copy.input.extend(names)
+        copy = reading(node, [read(n) if n in self.floats else n for n in node.input])
         if half:
             copy.output[:] = [half_name(name, self.policy.precision) for name in node.output]
             self.in_half.update(node.output)

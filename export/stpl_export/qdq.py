@@ -23,7 +23,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from stpl_deploy.errors import UsageError
 from stpl_export.calibrate import Range
-from stpl_export.precision import WORK, float_values
+from stpl_export.precision import float_values, reading, rebuilt, work_behind
 from stpl_export.work import convolution_macs, shapes_of
 
 Form = Literal["cpu", "gpu"]
@@ -85,21 +85,8 @@ def quantisable(step: ModelProto) -> dict[str, NodeProto]:
 
 def frame_makers(step: ModelProto) -> set[str]:
     """Names of the convolutions whose result becomes the next frame, none other between."""
-    maker = {output: node for node in step.graph.node for output in node.output}
-    found: set[str] = set()
-    seen: set[str] = set()
-    todo = [step.graph.output[0].name]
-    while todo:
-        name = todo.pop()
-        if name in seen or name not in maker:
-            continue
-        seen.add(name)
-        node = maker[name]
-        if node.op_type == "Conv":
-            found.add(node.name)
-        elif node.op_type not in WORK:
-            todo.extend(node.input)
-    return found
+    behind = work_behind(step.graph.node, [step.graph.output[0].name])
+    return {node.name for node in behind if node.op_type == "Conv"}
 
 
 def kept_convolutions(step: ModelProto, keep: Collection[str]) -> dict[str, str]:
@@ -154,14 +141,7 @@ def quantised_step(
         form: who reads the graph.
     """
     quantiser = _Quantiser(step, frozenset(convolutions), ranges, form)
-    made = ModelProto()
-    made.CopyFrom(step)
-    del made.graph.node[:], made.graph.initializer[:]
-    made.graph.node.extend(quantiser.run())
-    read = {name for node in made.graph.node for name in node.input}
-    made.graph.initializer.extend(t for t in step.graph.initializer if t.name in read)
-    made.graph.initializer.extend(quantiser.constants.values())
-    return made
+    return rebuilt(step, quantiser.run(), quantiser.constants.values())
 
 
 class _Quantiser:
@@ -193,23 +173,20 @@ class _Quantiser:
     def _convolution(self, node: NodeProto) -> None:
         source, weight, *rest = node.input
         bias = rest[0] if rest and rest[0] else None
-        read = self._activation(source)
-        copy = NodeProto()
-        copy.CopyFrom(node)
-        del copy.input[:]
+        inputs = [self._activation(source)]
         least: NDArray[Any] | float = 0.0
         if bias is not None and self.form == "cpu":  # the int32 bias must not run over
             least = np.abs(self._array(bias)) / (self.scales[source] * 2.0**30)
         dequantised, scale = self._weight(weight, least)
-        copy.input.extend([read, dequantised])
+        inputs.append(dequantised)
         if bias is not None and self.form == "cpu":
-            copy.input.append(self._bias(node.name, bias, scale * self.scales[source]))
+            inputs.append(self._bias(node.name, bias, scale * self.scales[source]))
         elif bias is not None:
-            copy.input.append(bias)
+            inputs.append(bias)
+        copy = reading(node, inputs)
         self.nodes.append(copy)
         if self.form == "cpu":
             result = node.output[0]
-            copy = self.nodes[-1]
             copy.output[0] = f"{result}/exact"
             self._quantise(f"{result}/exact", result, self.ranges[result], result)
             self.read_as[result] = result

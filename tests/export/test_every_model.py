@@ -11,6 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from benchmarks.try_recipes import NARROW
 from stpl_deploy.codec import Array
 from stpl_deploy.errors import RecipeError
 from stpl_deploy.frames import Frame
@@ -36,17 +37,12 @@ GRIDS: dict[str, tuple[FrameShape, int]] = {
 """Moving MNIST and typhoon, TaxiBJ, KTH: (frame, patch)."""
 
 SMALL: dict[str, dict[str, Any]] = {
-    "cms-lstm": {"hidden": 4, "layers": 2},
+    **NARROW,
     "convlstm": {"hidden": [4, 8], "kernel": 3},
     "e3d-lstm": {"hidden": [4, 4], "kernel": 3, "history": 2},
-    "mim": {"hidden": 4, "layers": 2, "kernel": 3},
-    "modernn": {"hidden": 4, "layers": 2},
-    "predrnn": {"hidden": 4, "layers": 2, "kernel": 3},
     "predrnn-pp": {"hidden": [8, 4], "kernel": 3},
-    "predrnn-v2": {"hidden": 4, "layers": 2, "kernel": 3},
-    "predrnn-zigzag": {"hidden": 4, "layers": 2, "kernel": 3},
-    "sa-convlstm": {"hidden": 4, "layers": 2, "kernel": 3, "attention_kernel": 3},
 }
+"""Narrow; of unequal layers where a model takes them."""
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "predrnn with CE and SE": ("predrnn", {"context_block": True, "se_scales": [1, 2]}),
