@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from stpl_deploy.errors import SinkError
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.sink import Sink
+from stpl_runtime.sink import DeletesOld, Sink
 from stpl_runtime.timing import utc_now
 
 LIMIT = 8
@@ -32,6 +32,8 @@ class SinkReport:
     """It could not write them."""
     dropped: int = 0
     """It was so slow that newer ones took their place in the queue, or the end came."""
+    not_deleted: int = 0
+    """Of those that were written: beside them, older ones could not be deleted."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Publisher:
         self._closing = self._abandoned = False
         self._offered = 0
         self._busy: _Item | None = None
-        self._failing = False
+        self._failing = self._filling = False
         self._reports: dict[str, SinkReport] = {}
         self._ages_ms: dict[str, deque[float]] = {}
         self._lags_s: dict[str, deque[float]] = {}
@@ -207,3 +209,15 @@ class Publisher:
         if self._failing:
             self._failing = False
             self._tell(f"{self.sink.name}: writes again")
+        self._look_at_old_ones(nowcast.stream)
+
+    def _look_at_old_ones(self, stream: str) -> None:
+        """Files that cannot be deleted are told once; the nowcast was written all the same."""
+        trouble = self.sink.not_deleted if isinstance(self.sink, DeletesOld) else None
+        with self._changed:
+            self._report(stream).not_deleted += trouble is not None
+        if trouble is not None and not self._filling:
+            self._tell(f"{self.sink.name}: {trouble}; nowcasts are written")
+        elif trouble is None and self._filling:
+            self._tell(f"{self.sink.name}: deletes again")
+        self._filling = trouble is not None

@@ -46,7 +46,7 @@ class SinkSpec:
     keep: int | None = None
     """Nowcasts that stay in a directory, the newest ones; None keeps all."""
     keep_s: float | None = None
-    """Nowcasts older than this, by issue time against the newest one, go; None keeps all."""
+    """Nowcasts older than this, by issue time against the one written last, go; None: none."""
     options: Mapping[str, str] = field(default_factory=dict)
     """NAME=VALUE of the sink's word; each sink says which it has (`words.check_options`)."""
 
@@ -77,6 +77,14 @@ class KeepsFiles(Protocol):
     def files(self, nowcast: Nowcast) -> list[str]:
         """The paths that `write` makes."""
         ...
+
+
+@runtime_checkable
+class DeletesOld(Protocol):
+    """A sink whose `write` also deletes what is no longer to be kept."""
+
+    not_deleted: SinkError | None
+    """Why the newest `write`, which itself went well, could not do that; None where it could."""
 
 
 @runtime_checkable

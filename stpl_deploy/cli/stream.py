@@ -151,5 +151,7 @@ def _print_one(report: StreamReport) -> None:
     for name, sink in report.sinks.items():
         if sink.failed:
             print(f"{name}: {sink.failed} nowcasts not written")
+        if sink.not_deleted:
+            print(f"{name}: {sink.not_deleted} times, what is too old could not be deleted")
         if sink.dropped:
             print(f"{name}: too slow for {sink.dropped} nowcasts, which were left out")

@@ -43,7 +43,7 @@ class StreamFeed:
             prewarmed=report.prewarmed,
             standing_in=report.stand_ins,
             gaps=report.gaps,
-            sinks={name: (one.failed, one.dropped) for name, one in report.sinks.items()},
+            sinks=report.sinks,
         )
         self._known = (monotonic(), numbers)
         return numbers

@@ -6,7 +6,7 @@ import json
 import secrets
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
@@ -20,6 +20,7 @@ from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.page.shown import Look, Shown
 from stpl_runtime.page.verdict import Verdict as Judged
 from stpl_runtime.page.verdict import judge, stale_after_s, worst
+from stpl_runtime.publisher import SinkReport
 from stpl_runtime.skill import LiveSkill, Verified
 from stpl_runtime.timing import utc_now, utc_text
 from stpl_runtime.window import Verdict
@@ -44,8 +45,8 @@ class Numbers:
     """Nowcasts that depend on a frame that was not observed."""
     gaps: int
     """Times that the window started anew."""
-    sinks: Mapping[str, tuple[int, int]]
-    """Sink -> nowcasts that it could not write, and that it was too slow for."""
+    sinks: Mapping[str, SinkReport]
+    """Sink -> what became of the nowcasts that it was offered."""
 
 
 class Feed(Protocol):
@@ -99,8 +100,8 @@ class Hub:
         """Why the stream ended; empty while it runs."""
         self._cadence_s, self._stale_s = cadence_s, stale_s
         self._problems: deque[tuple[datetime, str]] = deque(maxlen=_PROBLEMS)
-        self._failures: dict[str, Mapping[str, tuple[int, int]]] = {}
-        self._failing: dict[str, tuple[str, ...]] = {}
+        self._sinks: dict[str, Mapping[str, SinkReport]] = {}
+        self._troubles: dict[str, tuple[str, ...]] = {}
         self._lock = threading.Lock()
         self._facts: dict[str, tuple[int, bytes]] = {}
         self._version = 0
@@ -123,11 +124,13 @@ class Hub:
             return
         shown.nowcast(nowcast)
         name, sinks = nowcast.stream, self.feeds[nowcast.stream].numbers().sinks
-        before = self._failures.get(name, {})
-        self._failing[name] = tuple(
-            sink for sink, counts in sinks.items() if sum(counts) > sum(before.get(sink, (0, 0)))
+        before = self._sinks.get(name, {})
+        self._troubles[name] = tuple(
+            trouble
+            for sink, report in sinks.items()
+            for trouble in _troubles(sink, before.get(sink, SinkReport()), report)
         )
-        self._failures[name] = sinks
+        self._sinks[name] = sinks
 
     def problem(self, line: str) -> None:
         """See `Watcher`."""
@@ -151,7 +154,7 @@ class Hub:
             stale_s=stale_after_s(self._stale_s, self.cadence_s(name)),
             alarm=alarm is not None and alarm.standing,
             stand_ins=0 if latest is None else sum(map(bool, latest.stand_ins)),
-            failing=self._failing.get(name, ()),
+            troubles=self._troubles.get(name, ()),
         )
 
     def health(self, name: str) -> HealthNow:
@@ -253,6 +256,14 @@ class Hub:
                 "ahead": numbers.prewarmed,
             },
         }
+
+
+def _troubles(sink: str, before: SinkReport, now: SinkReport) -> Iterator[str]:
+    """What went wrong with the newest nowcasts."""
+    if now.failed + now.dropped > before.failed + before.dropped:
+        yield f"{sink} cannot write"
+    if now.not_deleted > before.not_deleted:
+        yield f"{sink} cannot delete what is too old"
 
 
 def _json(document: Any) -> bytes:

@@ -55,11 +55,15 @@ def _metrics(hub: Hub, clients: int) -> Iterator[Metric]:
     yield from _source(hub)
     yield from _skill(hub)
     sinks = {name: feed.numbers().sinks for name, feed in hub.feeds.items()}
-    for n, (word, text) in enumerate(
-        (("failures", "could not write"), ("dropped", "was too slow for"))
+    for word, kind, text in (
+        ("failures", "failed", "could not write"),
+        ("dropped", "dropped", "was too slow for"),
+        ("not_deleted", "not_deleted", "wrote, but could not delete what is too old beside them"),
     ):
         counted = [
-            ([name, sink], counts[n]) for name, of in sinks.items() for sink, counts in of.items()
+            ([name, sink], getattr(report, kind))
+            for name, of in sinks.items()
+            for sink, report in of.items()
         ]
         yield _counter(
             f"stpl_sink_{word}", f"Nowcasts that a sink {text}", ["stream", "sink"], counted

@@ -41,7 +41,7 @@ def judge(
     stale_s: float | None,
     alarm: bool,
     stand_ins: int,
-    failing: tuple[str, ...],
+    troubles: tuple[str, ...],
 ) -> Verdict:
     """One stream's state.
 
@@ -51,14 +51,14 @@ def judge(
         stale_s: from `stale_after_s`.
         alarm: whether its skill is below persistence.
         stand_ins: frames of its newest nowcast's past that were not observed.
-        failing: sinks that did not write the newest nowcasts.
+        troubles: of its sinks with the newest nowcasts.
     """
     if health.state == "down":
         return Verdict("down", (f"source down: {health.reason}",))
     stale = _stale(health, arrival_age_s, stale_s)
     if stale:
         return Verdict("stale", (stale,))
-    reasons = [f"{name} cannot write" for name in failing]
+    reasons = list(troubles)
     if alarm:
         reasons.insert(0, "forecasts are worse than persistence")
     if stand_ins:

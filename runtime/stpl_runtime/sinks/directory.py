@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,6 +17,7 @@ from stpl_deploy.errors import SinkError, StplError
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SinkSpec, make_directory, sink_error
 from stpl_runtime.sinks.leftovers import remove, sweep
+from stpl_runtime.sinks.retention import outdated
 from stpl_runtime.words import check_options
 
 _TIME = r"nowcast_(\d{8}T\d{6})(\.\d{6})?Z"
@@ -56,6 +57,7 @@ class DirectorySink:
         is_file = path.suffix.lower() in suffixes and (self._suffix == ".zarr" or not path.is_dir())
         self._file = path if is_file else None
         self._put = put
+        self.not_deleted: SinkError | None = None
         self.path, self.name = path, f"{word}:{path}"
         folder = path.parent if is_file else path
         make_directory(folder)
@@ -83,7 +85,7 @@ class DirectorySink:
             if not self._prune(path.parent, nowcast.issue_time):
                 raise
             self._write(path, nowcast)
-        self._prune(path.parent, None, path)
+        self._prune(path.parent, nowcast.issue_time)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -103,33 +105,29 @@ class DirectorySink:
             reason = str(error) or type(error).__name__
             raise sink_error(path, 0, OSError(errno.EIO, reason)) from error
 
-    def _prune(self, folder: Path, coming: datetime | None, newest: Path | None = None) -> int:
-        """Delete what is not to be kept, `coming` being as good as written -> how many.
-
-        `newest`, just written, stays also where the source's clock was set back before it.
-        """
-        keep, keep_s = self._spec.keep, self._spec.keep_s
-        if self._file is not None or (keep is None and keep_s is None) or not folder.is_dir():
+    def _prune(self, folder: Path, newest: datetime | None) -> int:
+        """Delete what is not to be kept beside the nowcast of `newest` -> how many were."""
+        self.not_deleted = None
+        spec = self._spec
+        if self._file is not None or newest is None or (spec.keep, spec.keep_s) == (None, None):
             return 0
-        found = sorted(
-            ((time, path) for path in folder.iterdir() if (time := self._time(path)) is not None),
-            reverse=True,
-        )
-        times = [time for time, _ in found]
-        room = keep
-        if coming is not None and coming not in times:
-            times.append(coming)
-            room = None if keep is None else keep - 1
-        since = None if keep_s is None or not times else max(times) - timedelta(seconds=keep_s)
-        going = [
-            path
-            for n, (time, path) in enumerate(found)
-            if path != newest
-            and ((room is not None and n >= room) or (since is not None and time < since))
-        ]
-        for path in going:
+        deleted = 0
+        try:
+            found = {path: time for path in folder.iterdir() if (time := self._time(path))}
+            going = outdated(found.values(), newest, spec)
+            for path in sorted(path for path, time in found.items() if time in going):
+                deleted += self._removed(path)
+        except OSError as error:  # the folder may not be listed, or is not there yet
+            self.not_deleted = sink_error(folder, 0, error)
+        return deleted
+
+    def _removed(self, path: Path) -> bool:
+        try:
             remove(path)
-        return len(going)
+        except SinkError as error:
+            self.not_deleted = self.not_deleted or error
+            return False
+        return True
 
     def _time(self, path: Path) -> datetime | None:
         """The issue time in a name that is ours; None for every other."""

@@ -9,6 +9,7 @@ import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from stpl_deploy.errors import SinkError
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import KeepsFiles, SinkSpec, make_directory, sink_error
 from stpl_runtime.sinks.summary import summary_line
@@ -63,6 +64,7 @@ class JsonLines:
         make_directory(path.parent)
         self.path, self.name = path, f"jsonl:{path}"
         self.beside: tuple[KeepsFiles, ...] = ()
+        self.not_deleted: SinkError | None = None
         self._spec = spec
         try:
             self._lines, self._oldest = self._mend()
@@ -76,18 +78,33 @@ class JsonLines:
     def write(self, nowcast: Nowcast) -> None:
         """See `stpl_runtime.sink.Sink`."""
         line = summary_line(nowcast, tuple(other for other in self.beside if other is not self))
+        self._turn_over(nowcast.issue_time)
         try:
-            if self._is_full(nowcast.issue_time):
-                self.path.replace(self.path.with_name(f"{self.path.name}.1"))
-                self._lines, self._oldest = 0, None
             _append(self.path, line)
         except OSError as error:
             raise sink_error(self.path, len(line), error) from error
         self._lines += 1
-        self._oldest = self._oldest or nowcast.issue_time
+        self._oldest = _earlier(self._oldest, nowcast.issue_time)
 
     def close(self) -> None:
         """Nothing is open."""
+
+    def _turn_over(self, coming: datetime | None) -> None:
+        """Begin anew where it is full; where that cannot be, the file goes on."""
+        self.not_deleted = None
+        if not self._is_full(coming):
+            return
+        before = self.path.with_name(f"{self.path.name}.1")
+        try:
+            self.path.replace(before)
+        except OSError as error:
+            self.not_deleted = SinkError(
+                f"{self.path} cannot become {before.name}: {error.strerror or error}",
+                expected="rights to replace it",
+                fix=f"remove {before}, or write elsewhere",
+            )
+        else:
+            self._lines, self._oldest = 0, None
 
     def _is_full(self, coming: datetime | None) -> bool:
         keep, keep_s = self._spec.keep, self._spec.keep_s
@@ -114,6 +131,11 @@ class JsonLines:
             return sum(1 for _ in file) + bool(first), _issue_time(first)
 
 
+def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
+    """The earlier one: where a clock was set back, the age of a file counts from there."""
+    return min((time for time in (one, other) if time is not None), default=None)
+
+
 def _issue_time(line: bytes) -> datetime | None:
     """Of a line; None where it tells none, or is somebody else's."""
     try:
@@ -130,9 +152,9 @@ def _append(path: Path, line: bytes) -> None:
     try:
         before = os.fstat(handle).st_size
         try:
-            written = os.write(handle, line)
-            if written != len(line):
-                os.write(handle, line[written:])  # says why there is no room
+            rest = memoryview(line)
+            while rest:  # the write after a short one says why there is no room
+                rest = rest[os.write(handle, rest) :]
             os.fsync(handle)
         except OSError:
             with contextlib.suppress(OSError):

@@ -13,7 +13,7 @@ import shutil
 import time
 from pathlib import Path
 
-from stpl_runtime.sink import sink_error
+from stpl_deploy.errors import SinkError
 
 _STALE_S = 3600.0
 """Another process may be writing beside us: what is younger is left alone."""
@@ -59,4 +59,8 @@ def remove(path: Path) -> None:
         else:
             path.unlink(missing_ok=True)
     except OSError as error:
-        raise sink_error(path, 0, error) from error
+        raise SinkError(
+            f"cannot delete {path}: {error.strerror or error}",
+            expected="rights to delete what is no longer to be kept",
+            fix="delete it yourself, or keep nowcasts elsewhere",
+        ) from error
