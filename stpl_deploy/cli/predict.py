@@ -31,17 +31,17 @@ def predict(
         Path, typer.Option(help="File to write: .npz, .npy, .png, .gif, .mp4, .nc, .tif or .zarr.")
     ],
     horizon: Annotated[
-        int | None, typer.Option(min=1, help="Frames to predict; default: the bundle's.")
+        int | None, typer.Option(min=1, help="Frames to predict.", show_default="the bundle's")
     ] = None,
     engine: Engine = "onnx",
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Compute threads; default: all that this process may use."),
+        typer.Option(min=1, help="Compute threads.", show_default="all CPUs it may use"),
     ] = None,
     forecast: Forecast = "auto",
     require_provider: RequireProvider = None,
     cadence: Annotated[
-        float | None, typer.Option(help="Seconds between frames; default: the bundle's.")
+        float | None, typer.Option(help="Seconds between frames.", show_default="the bundle's")
     ] = None,
     time_format: Annotated[
         str | None, typer.Option(help="strptime pattern of the time in the files' names.")
@@ -59,7 +59,8 @@ def predict(
         str | None, typer.Option(help="HxW of larger frames: covered by tiles of the model.")
     ] = None,
     overlap: Annotated[
-        int | None, typer.Option(min=0, help="Pixels that tiles share [a quarter].")
+        int | None,
+        typer.Option(min=0, help="Pixels that tiles share.", show_default="a quarter of the tile"),
     ] = None,
     any_grid: Annotated[
         bool, typer.Option("--any-grid", help="Go on where pixels have another size than trained.")

@@ -89,18 +89,36 @@ Context = Annotated[
     ContextMode,
     typer.Option(help="window: exactly the newest T frames; carry: never reset the state."),
 ]
-Horizon = Annotated[int | None, typer.Option(min=1, help="Frames to predict [bundle's].")]
+Horizon = Annotated[
+    int | None, typer.Option(min=1, help="Frames to predict.", show_default="the bundle's")
+]
 Engine = engines.Engine
 Forecast = engines.Forecast
 RequireProvider = engines.RequireProvider
-Threads = Annotated[int | None, typer.Option(min=1, help="Compute threads [all CPUs it may use].")]
-Cadence = Annotated[
-    float | None, typer.Option(help="Seconds between frames [bundle's, or learned].")
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Compute threads.", show_default="all CPUs it may use")
 ]
-TimeFormat = Annotated[str | None, typer.Option(help="strptime pattern of the time in the names.")]
+Cadence = Annotated[
+    float | None,
+    typer.Option(help="Seconds between frames.", show_default="the bundle's, or learned"),
+]
+TimeFormat = Annotated[
+    str | None,
+    typer.Option(help="strptime pattern of the time in the names.", show_default="12 or 14 digits"),
+]
 Mtime = Annotated[bool, typer.Option("--mtime", help="Take the files' modification times.")]
-Reader = Annotated[str | None, typer.Option(help="Reader of the files, as in `data inspect`.")]
-Variable = Annotated[str | None, typer.Option(help="Variable to read, where a file holds several.")]
+Reader = Annotated[
+    str | None,
+    typer.Option(
+        help="Reader of the files, as in `data inspect`.", show_default="by what they are"
+    ),
+]
+Variable = Annotated[
+    str | None,
+    typer.Option(
+        help="Variable to read, where a file holds several.", show_default="as in training"
+    ),
+]
 SourceOptions = Annotated[
     list[str] | None,
     typer.Option(
@@ -110,21 +128,37 @@ SourceOptions = Annotated[
     ),
 ]
 GridSize = Annotated[
-    str | None, typer.Option("--grid", help="HxW of larger frames: covered by tiles.")
+    str | None,
+    typer.Option(
+        "--grid", help="HxW of larger frames: covered by tiles.", show_default="the model's"
+    ),
 ]
-Overlap = Annotated[int | None, typer.Option(min=0, help="Pixels that tiles share [a quarter].")]
+Overlap = Annotated[
+    int | None,
+    typer.Option(min=0, help="Pixels that tiles share.", show_default="a quarter of the tile"),
+]
 AnyGrid = Annotated[
     bool,
     typer.Option("--any-grid", help="Take frames whose pixels have another size than trained."),
 ]
-Lateness = Annotated[int | None, typer.Option(help="Slots that a frame may be late [T-1].")]
-Keep = Annotated[int | None, typer.Option(min=1, help="Nowcasts to keep, the newest [all].")]
-KeepAge = Annotated[
-    str | None, typer.Option(help="Keep nowcasts so long: 90s, 30m, 12h, 7d [for ever].")
+Lateness = Annotated[
+    int | None, typer.Option(help="Slots that a frame may be late.", show_default="T-1")
 ]
-MaxNowcasts = Annotated[int | None, typer.Option(min=1, help="End after so many.")]
+Keep = Annotated[
+    int | None, typer.Option(min=1, help="Nowcasts to keep, the newest.", show_default="all")
+]
+KeepAge = Annotated[
+    str | None,
+    typer.Option(help="Keep nowcasts so long: 90s, 30m, 12h, 7d.", show_default="for ever"),
+]
+MaxNowcasts = Annotated[
+    int | None, typer.Option(min=1, help="End after so many.", show_default="no end")
+]
 IdleTimeout = Annotated[
-    float | None, typer.Option(min=0.0, help="End when nothing came for so many seconds.")
+    float | None,
+    typer.Option(
+        min=0.0, help="End when nothing came for so many seconds.", show_default="wait for ever"
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 NoSkill = Annotated[bool, typer.Option("--no-skill", help="Do not score nowcasts as truth comes.")]
 Thresholds = Annotated[
     str | None,
-    typer.Option(help="CSI at these values, such as 0.1,1,5, in the frames' unit [by the unit]."),
+    typer.Option(
+        help="CSI at these values, such as 0.1,1,5, in the frames' unit.",
+        show_default="by the unit",
+    ),
 ]
 SkillWindow = Annotated[
     int, typer.Option(min=1, help="Newest forecasts of each lead time in the rolling scores.")
@@ -38,11 +41,16 @@ Host = Annotated[str, typer.Option(help="Address of the page; other than loopbac
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")]
 TokenFile = Annotated[
     Path | None,
-    typer.Option(help="File with the page's token [$STPL_TOKEN, or one is made and printed]."),
+    typer.Option(
+        help="File with the page's token.", show_default="$STPL_TOKEN, or one is made and printed"
+    ),
 ]
 StaleAfter = Annotated[
     str | None,
-    typer.Option(help="Without a frame for so long, /healthz says stale: 90s, 15m [3 cadences]."),
+    typer.Option(
+        help="Without a frame for so long, /healthz says stale: 90s, 15m.",
+        show_default="3 cadences",
+    ),
 ]
 
 HOST, PORT, WINDOW = "127.0.0.1", 8765, 288

@@ -109,3 +109,16 @@ def test_bound_elsewhere_a_token_is_made(bundle: Bundle, folder: Path) -> None:
         port, token = int(found[1]), found[2]
         assert fetch(port, "/")[0] == 401
         assert fetch(port, "/", {"Authorization": f"Bearer {token}"})[0] == 200
+
+
+@pytest.mark.parametrize("verb", ["stream", "serve", "predict"])
+def test_every_default_is_told_in_the_same_way(cli: Cli, verb: str) -> None:
+    """As typer writes it, never in the prose beside it."""
+    code, out, _ = cli(verb, "--help")
+    assert code == 0
+    text = re.sub("<[^>]*>", "", " ".join(out.split()))  # without what each value is
+    brackets = re.findall(r"\[([^\]]*)\]", text.partition("Arguments:")[2])
+    assert len(brackets) > 4
+    for inside in brackets:
+        assert re.match(r"default: |required$|[\dx]", inside), inside
+    assert text.count("default: ") == sum("default: " in inside for inside in brackets)
