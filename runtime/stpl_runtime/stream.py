@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import signal
 import threading
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
 from stpl_deploy.codec import Array
 from stpl_deploy.errors import AccuracyError, FrameError, SourceLostError, StplError
-from stpl_deploy.frames import Frame, FrameShape
+from stpl_deploy.frames import FrameShape
 from stpl_runtime.engine import StateHandle
-from stpl_runtime.faults import Faults
 from stpl_runtime.inbox import Inbox
 from stpl_runtime.ledger import Ledger
 from stpl_runtime.nowcaster import Nowcaster, Work
@@ -29,7 +24,7 @@ from stpl_runtime.source import Arrival, BadFrame, Source
 from stpl_runtime.state_file import StateFile
 from stpl_runtime.status import Status
 from stpl_runtime.streams import Streams
-from stpl_runtime.timing import time_text
+from stpl_runtime.telling import Teller
 from stpl_runtime.watcher import Watcher
 
 Policy = Literal["latest", "queue", "pace"]
@@ -83,7 +78,7 @@ class Stream:
         self.name = nowcaster.stream
         """Among several; empty where there is one."""
         self.status = status or Status()
-        self.watchers = tuple(watchers)
+        self._teller = Teller(self.name, self.status, watchers)
         self.published = 0
         """Nowcasts that were made in this run."""
         self.ended = "not started"
@@ -92,8 +87,6 @@ class Stream:
         self._state_file = state_file
         self._publishers: tuple[Publisher, ...] = ()
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
-        self._told: set[str] = set()
-        self._faults = Faults()
         self._not_finite = self._prewarmed = 0
         self._health = source.health.now()
         self._unsaved = self._unpublished = self._came = False
@@ -125,7 +118,7 @@ class Stream:
         return StreamReport(
             ended=self.ended,
             counts=self.ledger.snapshot(),
-            bad_frames=self._faults.seen(),
+            bad_frames=self._teller.faults,
             nowcasts=tally.issued + tally.again,
             skipped=tally.skipped,
             incomplete=tally.incomplete + self.nowcaster.waiting,
@@ -215,21 +208,23 @@ class Stream:
         self.published += 1
         self._unsaved = self._unpublished = True
         self.status.nowcast(nowcast, self.ledger.snapshot(), self.nowcaster.skipped)
-        self._watched(lambda watcher: watcher.nowcast(nowcast))
+        self._teller.watched(lambda watcher: watcher.nowcast(nowcast))
 
     def failed(self, error: AccuracyError) -> None:
         """Count a nowcast that is not finite."""
         self.nowcaster.past.reset()
         self._not_finite += 1
         self._unsaved = True
-        self._tell_once("not finite", f"nowcast not published: {error}")
+        self._teller.once("not finite", f"nowcast not published: {error}")
 
     def attend(self) -> None:
         """Tell what the source met, and save the state where it changed."""
-        self._tell_health()
-        self._tell_passed_over()
+        before, self._health = self._health, self.source.health.now()
+        self._teller.health(self.source.name, before, self._health)
+        if isinstance(self.source, PassesOver) and self._passed_over():
+            self._teller.once("passed over", self.source.passed_over.line(self.source.name))
         if self.name and self.over and self.error is not None:
-            self._tell_once("source", f"{self.error}; the other streams go on")
+            self._teller.once("source", f"{self.error}; the other streams go on")
         if self._state_file is None:
             return
         idle = all(publisher.idle(self.name) for publisher in self._publishers)
@@ -247,6 +242,10 @@ class Stream:
         if self._inbox is None or self._inbox.error is None:
             return self._fault
         return self._inbox.error
+
+    def tell(self, line: str) -> None:
+        """A line for the person and the watchers, of no stream alone."""
+        self._teller.say(line)
 
     def close(self) -> None:
         """Stop the source."""
@@ -269,80 +268,15 @@ class Stream:
             state_file.save(published=published)
         except OSError as error:
             line = f"{state_file.path} cannot be written: {error.strerror or error}"
-            self._tell_once("state file", f"{line}; the stream goes on")
+            self._teller.once("state file", f"{line}; the stream goes on")
 
     def _put(self, arrival: Arrival) -> None:
         item = arrival.item
         if isinstance(item, BadFrame):
             self.ledger.settle("bad")
-            self._tell_bad(item.source_id, item.reason)
+            self._teller.bad(item.source_id, item.reason)
             return
-        put = self.nowcaster.put(item, arrival.arrived)
-        self._watched(lambda watcher: watcher.frame(item, put.verdict, self.name))
-        if put.news:
-            self._tell(put.news)
-        if put.verdict == "bad":
-            self._tell_bad(item.source_id, put.reason)
-        elif put.verdict == "late":
-            self._tell_once("late", f"{_named(item)} is late: {self._newest_text()}")
-        elif put.verdict == "dropped":
-            self._tell_once("dropped", f"{_named(item)} is off the grid of {self._grid_text()}")
-
-    def _tell_health(self) -> None:
-        before, now = self._health, self.source.health.now()
-        self._health = now
-        if now.state == "down" and before.state != "down":
-            self._tell(f"{self.source.name} is down: {now.reason}; it is tried again")
-        elif now.state == "up" and now.reconnects > before.reconnects:
-            self._tell(f"{self.source.name} is up again")
-
-    def _tell_passed_over(self) -> None:
-        if isinstance(self.source, PassesOver) and self._passed_over():
-            self._tell_once("passed over", self.source.passed_over.line(self.source.name))
-
-    def _tell_bad(self, source_id: str, reason: str) -> None:
-        line = self._faults.add(source_id, reason)
-        if line is not None:
-            self._tell(f"{line} (told once; see the counts)")
-
-    def _tell_once(self, kind: str, line: str) -> None:
-        """The first of its kind; the others are in the counts."""
-        if kind not in self._told:
-            self._told.add(kind)
-            self._tell(f"{line} (told once; see the counts)")
-
-    def _tell(self, line: str) -> None:
-        self.tell(f"{self.name}: {line}" if self.name else line)
-
-    def tell(self, line: str) -> None:
-        """A line for the person, and for the watchers."""
-        self.status.say(line)
-        self._watched(lambda watcher: watcher.problem(line))
-
-    def _watched(self, tell: Callable[[Watcher], None]) -> None:
-        for watcher in self.watchers:
-            self._tell_watcher(watcher, tell)
-
-    def _tell_watcher(self, watcher: Watcher, tell: Callable[[Watcher], None]) -> None:
-        """A fault of one who watches is a bug; it is shown once, and the stream goes on."""
-        try:
-            tell(watcher)
-        except Exception:
-            if "watcher" not in self._told:
-                self._told.add("watcher")
-                traceback.print_exc()
-
-    def _newest_text(self) -> str:
-        lateness = self.nowcaster.window.lateness
-        return f"more than {lateness} slots older than the newest frame"
-
-    def _grid_text(self) -> str:
-        grid = self.nowcaster.window.grid
-        assert grid is not None
-        return (
-            f"{grid.cadence_s:g} s from {time_text(grid.phase)} on; if that is not the "
-            "cadence of this source, restart with --cadence SECONDS"
-        )
+        self._teller.put(item, self.nowcaster.put(item, arrival.arrived), self.nowcaster)
 
 
 def _queue_limit(shape: FrameShape) -> int:
@@ -353,29 +287,3 @@ def _percentiles(values: Sequence[float] | deque[float], high: int) -> list[floa
     """The median and a high percentile; None where there are no values."""
     found = list(values)
     return np.percentile(found, [50, high]).tolist() if found else [None, None]
-
-
-def _named(frame: Frame) -> str:
-    return f"frame {frame.source_id} of {time_text(frame.valid_time)}"
-
-
-@contextmanager
-def stop_on_signals(stream: Stream | Streams) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the stream cleanly; a second one interrupts at once.
-
-    Works in the main thread only, which alone gets signals; elsewhere nothing changes.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        stream.stop()
-        signal.signal(number, signal.default_int_handler)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

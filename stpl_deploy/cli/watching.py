@@ -85,7 +85,7 @@ def run(options: RunOptions) -> None:
     """
     from stpl_deploy.cli.output import say
     from stpl_runtime.page.watch import Watch
-    from stpl_runtime.stream import stop_on_signals
+    from stpl_runtime.signals import stop_on_signals
 
     watch = Watch(watch_options(options))
     try:

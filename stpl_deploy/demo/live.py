@@ -20,9 +20,10 @@ from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.nowcaster import Nowcaster
 from stpl_runtime.predict import graphs_needed
 from stpl_runtime.report import StreamReport
+from stpl_runtime.signals import stop_on_signals
 from stpl_runtime.sink import Sink, open_sink
 from stpl_runtime.source import SourceSpec, open_source
-from stpl_runtime.stream import Stream, stop_on_signals
+from stpl_runtime.stream import Stream
 
 
 @dataclass
