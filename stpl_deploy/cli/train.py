@@ -89,19 +89,21 @@ def _checked(
     resume: bool,
     device: str,
 ) -> Path:
-    if out is None:
-        run = recipe if recipe is not None and (Path(recipe) / "recipe.toml").is_file() else None
-        raise UsageError(
-            "no --out",
-            expected="a run directory",
-            fix=f"stpl-deploy train --resume --out {run}" if run else "--out runs/first",
-        )
     if recipe is None and not resume:
         raise UsageError(
             "no RECIPE",
             expected="a .toml file or a shipped name",
-            fix=f"stpl-deploy train modernn-mini --out {out}, or stpl-deploy train --list",
+            fix=f"stpl-deploy train modernn-mini --out {out or 'runs/first'}, or "
+            "stpl-deploy train --list",
         )
+    if out is None:
+        if recipe is None:
+            fix = "stpl-deploy train --resume --out RUN"
+        elif (Path(recipe) / "recipe.toml").is_file():
+            fix = f"stpl-deploy train --resume --out {recipe}"
+        else:
+            fix = f"stpl-deploy train {recipe} --out runs/first"
+        raise UsageError("no --out", expected="a run directory", fix=fix)
     if recipe is None and (settings or model):
         raise UsageError(
             "--set or --model without RECIPE",
@@ -110,7 +112,9 @@ def _checked(
         )
     if device not in _DEVICES:
         raise UsageError(
-            f"--device {device}", expected=f"one of {', '.join(_DEVICES)}", fix="--device auto"
+            f"--device {device}",
+            expected=f"one of {', '.join(_DEVICES)}",
+            fix=f"--device {'cuda' if device.startswith(('cuda', 'gpu')) else 'auto'}",
         )
     return out
 

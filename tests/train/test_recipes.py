@@ -233,6 +233,24 @@ def test_bilinear_is_pillows_where_it_enlarges() -> None:
     assert fit.grid(pixel_grid(12, 16), "x").height == 16
 
 
+def test_another_source_takes_the_place_of_the_recipes_own(tmp_path: Path) -> None:
+    """Its keys are of no use there, and could not be taken away by --set."""
+    path = tmp_path / "mine.npy"
+    np.save(path, np.random.default_rng(0).random((2, 60, 1, 16, 16), dtype=np.float32))
+    own = ["data.source=array", f"data.path={path}"]
+    recipe = load_recipe("modernn-mini", own)
+    assert (recipe.data.source, recipe.data.context, recipe.data.frame) == ("array", 10, None)
+    assert load_recipe("modernn-mini", [*own, "data.horizon=4"]).data.horizon == 4
+    same = load_recipe("modernn-mini", ["data.source=moving-mnist"])
+    assert same == load_recipe("modernn-mini")
+    with pytest.raises(RecipeError, match=r"unknown key data\.pth"):
+        load_recipe("modernn-mini", [*own, "data.pth=x"])
+    short = ["training.iterations=1", "training.batch=1", "model.hidden=2"]
+    result = train(load_recipe("modernn-mini", [*own, *short]), tmp_path / "run", device="cpu")
+    assert result.finished
+    assert open_run(result.run).frame_shape == (1, 16, 16)
+
+
 def e3d(*settings: str) -> Recipe:
     return load_recipe("e3d-lstm-mmnist", ["data.context=4", "data.horizon=3", *settings])
 

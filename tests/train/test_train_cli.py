@@ -117,7 +117,25 @@ def test_the_small_trained_run_is_the_shipped_recipes() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["modernn-mini"], 2, "no --out"),
+        (
+            ["modernn-mini"],
+            2,
+            "no --out; expected a run directory; try: stpl-deploy train modernn-",
+        ),
+        ([], 2, "no RECIPE; expected a .toml file or a shipped name; try: stpl-deploy train m"),
+        (["--resume"], 2, "try: stpl-deploy train --resume --out RUN"),
+        (["modernn-mini", "--out", "{tmp}/run", "--device", "gpu"], 2, "try: --device cuda"),
+        (
+            ["modernn-mini", "--out", "{tmp}/run", "--set", "data.path=x"],
+            2,
+            "try: --set data.source=archive, which has data.path (so has array)",
+        ),
+        (
+            ["modernn-mini", "--out", "{tmp}/run", "--set", "model.patch=3"],
+            2,
+            "expected one of [1, 2, 4, 8, 16]; try: --set model.patch=2",
+        ),
+        (["modernn-mini", "--out", "/proc/none/run"], 4, "expected a place that may be written"),
         (["--out", "{tmp}/run"], 2, "no RECIPE"),
         (["modern-mini", "--out", "{tmp}/run"], 2, "try: stpl-deploy train modernn-mini"),
         (["nowhere.toml", "--out", "{tmp}/run"], 2, "no recipe file nowhere.toml"),

@@ -219,6 +219,8 @@ def test_resume_without_a_run_starts_it(undisturbed: Path, tmp_path: Path) -> No
 def test_another_recipe_is_not_resumed(undisturbed: Path) -> None:
     with pytest.raises(RunError, match=r"training\.lr = 0\.02 .* expected 0\.01"):
         train(tiny(lr=2e-2), undisturbed, resume=True, device="cpu")
+    with pytest.raises(RunError, match=r"expected 12, as it was started: learning rate and"):
+        train(tiny(iterations=24), undisturbed, resume=True, device="cpu")
 
 
 def test_other_data_is_not_resumed(tmp_path: Path) -> None:
@@ -403,6 +405,9 @@ def test_a_penalty_of_the_model_is_added(tmp_path: Path, monkeypatch: pytest.Mon
 def test_plain_lines_say_where_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
     plain = Plain()
     plain.start(0, 100)
+    assert capsys.readouterr().err.startswith("iteration 0/100  training; Ctrl-C saves")
+    Plain().start(40, 100)
+    assert "iteration 40/100  going on" in capsys.readouterr().err
     assert not plain.wants_step()
     plain.step(50, 12.5)
     plain.validated(ValidationRow(50, 12.5, 1e-3, (1.0, 4.0), (2.0, 3.0)), best=True)

@@ -88,7 +88,9 @@ class Plain:
         print(text, file=self._stream or sys.stderr, flush=True)
 
     def start(self, done: int, total: int) -> None:
-        """Start the clock."""
+        """Start the clock, and say so: the first numbers may take a while."""
+        going_on = "going on" if done else "training"
+        self._say(f"iteration {done}/{total}  {going_on}; Ctrl-C saves, and --resume goes on")
         self._rate, self._total = Rate(done, total), total
         self._last = time.monotonic()
 

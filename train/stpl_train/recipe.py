@@ -319,7 +319,8 @@ def load_recipe(
 
     Args:
         name: a file, or one of `shipped_recipes`.
-        settings: each `section.key=value`.
+        settings: each `section.key=value`. Where they name another `data.source`, only `context`
+            and `horizon` are left of the recipe's `[data]`: the others belong to its own data.
         model: another model's name; it takes the place of the recipe's whole `[model]` section,
             whose keys belong to the recipe's own model.
         rest: what follows the recipe on the command line, to be typed again after a typo.
@@ -330,6 +331,10 @@ def load_recipe(
     document = read_document(name, rest)
     if model is not None:
         document["model"] = {"name": model}
+    source = settings_document(settings).get("data", {}).get("source")
+    data = document.get("data", {})
+    if source is not None and source != data.get("source"):
+        document["data"] = {key: data[key] for key in ("context", "horizon") if key in data}
     for setting in settings:
         apply_setting(document, setting)
     return parse_recipe(document)
@@ -344,8 +349,11 @@ def parse_recipe(document: dict[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(document)
     except pydantic.ValidationError as error:
-        where = error.errors(include_url=False)[0]["loc"]
-        raise RecipeError(**first_problem(error, "", _known(where), _SOURCES)) from error
+        first = error.errors(include_url=False)[0]
+        problem = first_problem(error, "", _known(first["loc"]), _SOURCES)
+        if first["type"] == "extra_forbidden":
+            problem["fix"] = _other_source(first["loc"]) or problem["fix"]
+        raise RecipeError(**problem) from error
 
 
 def settings_document(settings: Sequence[str]) -> dict[str, Any]:
@@ -366,6 +374,23 @@ _SOURCES = (
     "archive",
     "synthetic",
 )  # pydantic names the source that it chose
+
+
+def _other_source(where: tuple[int | str, ...]) -> str:
+    """What to type for a key of `[data]` that another source has; empty where none does."""
+    sections: dict[str, type[BaseModel]] = {
+        "archive": ArchiveSection,
+        "array": ArraySection,
+        "moving-mnist": MovingMnistSection,
+    }
+    if len(where) != 3 or where[0] != "data":
+        return ""
+    others = [name for name, section in sections.items() if where[2] in section.model_fields]
+    if not others:
+        return ""
+    return f"--set data.source={others[0]}, which has data.{where[2]}" + (
+        f" (so has {others[1]})" if others[1:] else ""
+    )
 
 
 def _known(where: tuple[int | str, ...]) -> list[str]:

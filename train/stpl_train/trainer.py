@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections.abc import Iterator
@@ -134,12 +135,15 @@ def _refuse_run(out: Path) -> None:
 
 @contextmanager
 def _writing(out: Path, fix: str) -> Iterator[None]:
-    """Tell a full disk, or one that may not be written, in one line."""
+    """Tell a full disk, or a place that may not be written, in one line."""
     try:
         yield
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         raise SinkError(
-            f"{out} cannot be written: {error.strerror or error}", expected="room on it", fix=fix
+            f"{out} cannot be written: {error.strerror or error}",
+            expected="room on it" if full else "a place that may be written",
+            fix=fix if full else "another --out",
         ) from error
 
 
@@ -153,8 +157,9 @@ def choose_device(device: Device, devices: int) -> Literal["cpu", "cuda"]:
     if device == "cpu" or (device == "auto" and count == 0):
         return "cpu"
     if count < devices:
+        fewer = f", or --devices {count}" if count else "; stpl-deploy doctor says why"
         raise EnvironmentFault(
-            f"PyTorch sees {count} GPUs", expected=f"{devices}", fix="--device cpu, or --devices 1"
+            f"PyTorch sees {count} GPUs", expected=f"{devices}", fix=f"--device cpu{fewer}"
         )
     return "cuda"
 
@@ -204,6 +209,9 @@ def _check_processes(recipe: Recipe, device: str, devices: int) -> None:
         )
 
 
+_WHOLE_LENGTH = ": learning rate and sampling follow the whole length, so a longer run is another"
+
+
 def _same_recipe(run: Run, recipe: Recipe) -> None:
     kept_data = run.recipe.data
     resolved = {
@@ -217,7 +225,8 @@ def _same_recipe(run: Run, recipe: Recipe) -> None:
         if found.get(key) != kept.get(key):
             raise RunError(
                 f"{key} = {found.get(key)!r} to resume {run.path}",
-                expected=f"{kept.get(key)!r}, as it was started",
+                expected=f"{kept.get(key)!r}, as it was started"
+                + (_WHOLE_LENGTH if key == "training.iterations" else ""),
                 fix=f"stpl-deploy train --resume --out {run.path} (without RECIPE or --set), or "
                 "another --out",
             )

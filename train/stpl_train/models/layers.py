@@ -57,10 +57,11 @@ class Patching(nn.Module):
         channels, height, width = frame_shape
         if height % patch or width % patch:
             divisors = [p for p in range(1, 17) if height % p == 0 and width % p == 0]
+            near = min(divisors, key=lambda p: abs(p - patch))
             raise RecipeError(
                 f"model.patch = {patch} does not divide the frame of {height}x{width}",
                 expected=f"one of {divisors}",
-                fix=f"--set model.patch={divisors[-1]}",
+                fix=f"--set model.patch={near}",
             )
         self.patch, self.order = patch, order
         self.channels = channels
