@@ -236,7 +236,7 @@ def test_bilinear_is_pillows_where_it_enlarges() -> None:
 def test_another_source_takes_the_place_of_the_recipes_own(tmp_path: Path) -> None:
     """Its keys are of no use there, and could not be taken away by --set."""
     path = tmp_path / "mine.npy"
-    np.save(path, np.random.default_rng(0).random((2, 60, 1, 16, 16), dtype=np.float32))
+    np.save(path, np.random.default_rng(0).random((1, 240, 1, 16, 16), dtype=np.float32))
     own = ["data.source=array", f"data.path={path}"]
     recipe = load_recipe("modernn-mini", own)
     assert (recipe.data.source, recipe.data.context, recipe.data.frame) == ("array", 10, None)
