@@ -15,6 +15,7 @@ import pytest
 from stpl_deploy.codec import FrameCodec
 from stpl_deploy.errors import UsageError
 from stpl_runtime.source import BadFrame, SourceSpec, open_source
+from stpl_runtime.sources.s3 import BucketSource
 from tests.runtime.conftest import picture, slot_time
 from tests.runtime.source_reader import SourceReader
 
@@ -140,6 +141,26 @@ def test_objects_that_may_not_be_read_are_down_without_a_pause(server: str, buck
         assert source.health.now().reconnects == 0
         bucket.Object(key(0)).Acl().put(ACL="public-read")
         reader.wait_for(1)
+
+
+def test_an_object_that_may_not_be_read_holds_up_no_other(server: str, bucket: Any) -> None:
+    """The oldest of them; it is bad once others could be read for a while."""
+    bucket.put_object(Key=key(0), Body=npy(0))
+    for slot in (1, 2):
+        bucket.put_object(Key=key(slot), Body=npy(slot), ACL="public-read")
+    source = open_source(f"s3://{bucket.name}/radar/", spec(server, anonymous="yes"))
+    assert isinstance(source, BucketSource)
+    source._patience_s = 0.3
+    with SourceReader(source) as reader:
+        reader.wait_for(2)
+        bad = reader.wait_for(3)[2]
+        bucket.put_object(Key=key(3), Body=npy(3), ACL="public-read")
+        reader.wait_for(4)
+        assert source.health.now().state == "up"
+    assert isinstance(bad, BadFrame)
+    assert bad.reason == "cannot be read: Forbidden"
+    slots = [getattr(item, "valid_time", None) for item in reader.items]
+    assert slots == [slot_time(1), slot_time(2), None, slot_time(3)]
 
 
 def test_a_bucket_that_is_not_there_is_down(server: str, bucket: Any) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 import re
 import threading
+import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -45,6 +46,10 @@ _LEAST_S, _MOST_S, _USUAL_S = 2.0, 60.0, 10.0
 _BACKLOG = 32
 _MAX_MB = 256.0
 _CONNECT_S, _READ_S = 5, 20
+_REFUSALS = 4
+"""After so many objects that cannot be read, a listing's others wait for the next one."""
+_PATIENCE_S = 60.0
+"""How long one that cannot be read is tried, while others are read."""
 _LIBRARIES = {"s3": "s3fs", "gs": "gcsfs", "abfs": "adlfs"}
 """Scheme -> the library that fsspec wants for it."""
 
@@ -140,6 +145,10 @@ class BucketSource:
         self._decoder = Decoder(spec, options.resize("none"))
         self._order = NameClock(spec.time_format)
         self._known: set[tuple[str, str]] | None = None
+        self._refused: dict[tuple[str, str], float] = {}
+        """What could not be read, and since when, by time.monotonic()."""
+        self._read_at = float("-inf")
+        self._patience_s = _PATIENCE_S
 
     def arrivals(self, stop: threading.Event) -> Iterator[Arrival]:
         """Yield what is new until `stop`; see the protocol."""
@@ -165,22 +174,36 @@ class BucketSource:
             older = listed[: max(len(listed) - self._backlog, 0)]
             self._known = {(found.key, found.tag) for found in older}
         self._known &= seen
-        for found in listed:
-            if stop.is_set():
-                return None
+        self._refused = {one: since for one, since in self._refused.items() if one in seen}
+        began, refusals = time.monotonic(), list[str]()
+        for found in sorted(listed, key=lambda one: (one.key, one.tag) in self._refused):
+            if stop.is_set() or len(refusals) >= _REFUSALS:
+                break
             if (found.key, found.tag) in self._known:
                 continue
             try:
-                content = self._content(found)
+                items = self._items(found, self._content(found))
+                self._read_at = time.monotonic()
+                self.health.up()
             except FileNotFoundError:
                 continue  # deleted since
             except Exception as error:  # as above
-                return _reason(error)
-            self.health.up()
+                refusals.append(_reason(error))
+                if self._may_come(found):
+                    continue
+                items = [BadFrame(found.name, f"cannot be read: {refusals[-1]}")]
             self._known.add((found.key, found.tag))
-            for item in self._items(found, content):
-                yield Arrival.now(item)
-        return None
+            yield from map(Arrival.now, items)
+        excused = all(self._read_at >= since for since in self._refused.values())
+        return refusals[0] if refusals and self._read_at < began and not excused else None
+
+    def _may_come(self, found: _Object) -> bool:
+        """Whether an object that could not be read is tried again: it may be the bucket's fault.
+
+        It is not where another one was read since, and so is none for a while.
+        """
+        since = self._refused.setdefault((found.key, found.tag), time.monotonic())
+        return self._read_at < since or time.monotonic() - since < self._patience_s
 
     def _content(self, found: _Object) -> bytes | None:
         """Its bytes; None where there are too many."""
