@@ -59,14 +59,14 @@ def open_data(section: DataSection, seed: int) -> DataSplit:
     return DataSplit(training, validation.batch(every), section.frame)
 
 
-def unseen_sequence(section: DataSection, frames: int) -> Array:
-    """One long sequence `(frames, C, H, W)`, model units, that neither part of the data holds.
+def unseen_sequence(section: DataSection, frames: int, index: int = 0) -> Array:
+    """A long sequence `(frames, C, H, W)`, model units, that neither part of the data holds.
 
-    Moving digits only: digits of the validation part on ways of their own.
+    Moving digits only: digits of the validation part on ways of their own, others for each index.
     """
     assert isinstance(section, MovingMnistSection), "moving digits"
-    digits = _moving_digits(section, _UNSEEN, "validation", 1)
-    sequences = replace(digits, length=frames).batch(np.zeros(1, dtype=np.int64))
+    digits = _moving_digits(section, _UNSEEN, "validation", None)
+    sequences = replace(digits, length=frames).batch(np.array([index]))
     return np.asarray(sequences[0], dtype=np.float32)
 
 
