@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -25,6 +25,7 @@ from tests.runtime.source_reader import SourceReader
 pytest.importorskip("httpx")
 
 FAST = {"interval": "0.02", "timeout": "2"}
+FORBIDDEN = b"not for you"
 MODIFIED = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 
 
@@ -88,6 +89,8 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(503, b"", {"Retry-After": "\xb2"})
         elif way == "denied":
             self._answer(401, b"")
+        elif content == FORBIDDEN:
+            self._answer(403, b"")
         elif way == "moved":
             self._answer(302, b"", {"Location": f"http://{self.server.root}/moved.npy"})
         elif content is None:
@@ -273,3 +276,26 @@ def test_bad_input(word: str, given: dict[str, str], found: str) -> None:
     with pytest.raises(UsageError, match=found) as caught:
         open_source(word, SourceSpec((1, 16, 16), FrameCodec(), options=given))
     assert "pw" not in str(caught.value)
+
+
+def test_slots_that_are_refused_hold_up_no_other(server: Server) -> None:
+    """As buckets behind a web server do, which answer 403 for what is not there."""
+    now = datetime.now(timezone.utc)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    days = [midnight - timedelta(days=n) for n in range(12, -1, -1)]
+    paths = [f"/radar_{at:%Y%m%d}.npy" for at in days]
+    for n, path in enumerate(paths):
+        server.put(path, npy(n) if n in (9, 11) else FORBIDDEN)
+    source = open_source(f"http://{server.root}/radar_%Y%m%d.npy", spec(86400.0, back="13"))
+    with SourceReader(source) as reader:
+        reader.wait_for(2)
+        reader.wait_for_state("up")
+        server.put(paths[12], npy(12))
+        reader.wait_for(3)
+        server.put(paths[3], npy(3))  # given after all
+        reader.wait_for(4)
+        assert [frame.valid_time for frame in reader.frames] == [days[n] for n in (9, 11, 12, 3)]
+        for path in paths:
+            server.put(path, FORBIDDEN)
+        server.plan += ["denied"] * 3
+        assert reader.wait_for_state("down").reason.startswith("HTTP 40")

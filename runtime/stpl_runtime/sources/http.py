@@ -46,6 +46,10 @@ _BACK = 32
 """Slots of a pattern that are looked for at the start, and again while they are missing."""
 _LEAST_S, _MOST_S, _USUAL_S = 1.0, 30.0, 5.0
 """Between two polls: a tenth of the cadence within these; the last where there is none."""
+_OF_ALL = (401, 407, 429)
+"""Refusals that mean the user, whatever file was asked for."""
+_REFUSALS = 4
+"""After so many in one poll, and nothing else, the server is taken to be down."""
 _DOUBT_S = 2.0
 """What cannot be decoded may still be growing on the server: asked for again after so long."""
 _PATIENCE_S = 3600.0
@@ -70,6 +74,10 @@ class _RefusedError(Exception):
     def __init__(self, reason: str, wait_s: float | None = None) -> None:
         super().__init__(reason)
         self.wait_s = wait_s
+
+
+class _RefusedHereError(_RefusedError):
+    """As it may be of this one file: others may be there."""
 
 
 class _TooLargeError(Exception):
@@ -227,7 +235,10 @@ class HttpSource:
                 return None
             if status >= 300:
                 reason = f"HTTP {status} {response.reason_phrase}".strip()
-                raise _RefusedError(reason, _retry_after_s(headers.get("Retry-After")))
+                wait_s = _retry_after_s(headers.get("Retry-After"))
+                if status in _OF_ALL or wait_s is not None:
+                    raise _RefusedError(reason, wait_s)
+                raise _RefusedHereError(reason)
             validators = _validators(headers)
             promised = headers.get("Content-Length", "")
             if promised.isdecimal() and int(promised) > self._most_bytes:
@@ -269,6 +280,7 @@ class PatternSource(HttpSource):
         self._phase = EPOCH + timedelta(seconds=self._options.number("phase", 0.0))
         self._back = int(self._options.number("back", _BACK, least=1))
         self._done: set[int] = set()
+        self._refused: set[int] = set()
         self._doubts: dict[int, bytes] = {}
 
     def _pause_s(self) -> float:
@@ -280,10 +292,25 @@ class PatternSource(HttpSource):
         newest = int(since.total_seconds() // self._cadence_s)
         due = range(newest - self._back + 1, newest + 1)
         self._done &= set(due)
+        self._refused &= set(due)
         self._doubts = {slot: seen for slot, seen in self._doubts.items() if slot in due}
-        for slot in due:
-            if slot not in self._done and not stop.is_set():
+        refusals: list[_RefusedError] = []
+        answered = False
+        for slot in sorted(set(due) - self._done, key=lambda slot: (slot in self._refused, slot)):
+            if stop.is_set():
+                return
+            try:
                 yield from self._slot(client, slot)
+            except _RefusedHereError as error:
+                self._refused.add(slot)  # its turn comes after the others'
+                refusals.append(error)
+                if len(refusals) >= _REFUSALS and not answered:
+                    break
+            else:
+                answered = True
+                self._refused.discard(slot)
+        if refusals and not answered:
+            raise refusals[0]
 
     def _slot(self, client: httpx.Client, slot: int) -> Iterator[Frame | BadFrame]:
         at = self._phase + timedelta(seconds=slot * self._cadence_s)
