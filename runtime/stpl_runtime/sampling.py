@@ -10,7 +10,8 @@ from typing import Generic, TypeVar
 from stpl_runtime.timing import EPOCH, TimeGrid
 
 _JUMP_S = 10.0
-"""A frame that comes later than its clock says by this much: the clock was set, or began anew."""
+"""A frame that comes later than its clock says by this much, or lies as far before the one that
+came last: the clock was set, or began anew."""
 _DRIFT_S = 30.0
 """How long the least delay is watched before the clock follows it."""
 
@@ -47,6 +48,8 @@ class Sampler(Generic[T]):
         before, self._before = self._before, at
         slot = self._grid.slot(at)
         taken = [] if self._held is None or self._held[0] == slot else self.rest()
+        if before is not None and (before - at).total_seconds() > _JUMP_S:
+            before = self._last = None  # else nothing would be taken until the old time is back
         if slot is None or (self._last is not None and slot <= self._last):
             return taken
         early = self._grid.phase + timedelta(seconds=slot * self._cadence_s) - at

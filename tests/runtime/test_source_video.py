@@ -153,6 +153,17 @@ def test_files_that_are_no_video(tmp_path: Path) -> None:
 # -- time ----------------------------------------------------------------------------------------
 
 
+def test_a_clock_that_is_set_back_silences_no_camera() -> None:
+    sampler: Sampler[int] = Sampler(60.0, EPOCH)
+    ahead, right = EPOCH + timedelta(hours=5), EPOCH + timedelta(hours=4)
+    seconds = [timedelta(seconds=n) for n in range(0, 300, 5)]
+    times = [*(ahead + after for after in seconds), *(right + after for after in seconds)]
+    taken = [at for n, at in enumerate(times) for at, _ in sampler.offer(at, n)]
+    minutes = [timedelta(minutes=n) for n in range(5)]
+    nearest = ahead + timedelta(seconds=295)  # to the slot that never came
+    assert taken == [*(ahead + n for n in minutes), nearest, *(right + n for n in minutes)]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     fps=st.sampled_from([1.0, 5.0, 25.0, 29.97]),
