@@ -27,7 +27,7 @@ from stpl_runtime.health import HealthNow
 from stpl_runtime.ledger import Ledger
 from stpl_runtime.nowcaster import Nowcaster
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec, open_source
-from stpl_runtime.sources.folder import FolderSource
+from stpl_runtime.sources.folder import FolderSource, frame_files
 from stpl_runtime.stream import Stream
 from tests.runtime.conftest import make_frame, picture, slot_time
 
@@ -496,3 +496,26 @@ for name in sorted(os.listdir(data)):
     assert newest is not None
     np.testing.assert_array_equal(newest[-2].frame.data, picture(99))
     assert make_frame(6).valid_time == newest[-1].frame.valid_time
+
+
+def test_links_and_subfolders_that_go_hide_no_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link upwards goes round for ever; a day's folder is deleted while all are listed."""
+    for day in ("a", "b", "c"):
+        (folder / day).mkdir()
+    (folder / "a" / "up").symlink_to(folder, target_is_directory=True)
+    (folder / "elsewhere").symlink_to(folder.parent / "other", target_is_directory=True)
+    (folder.parent / "other").mkdir()
+    for slot, name in enumerate(("a", "c", "elsewhere")):
+        np.save(folder / name / name_of(slot), picture(slot))
+    before = os.scandir
+
+    def scandir(path: Path) -> object:
+        if Path(path).name == "b":
+            raise FileNotFoundError(2, "No such file or directory", str(path))
+        return before(path)
+
+    monkeypatch.setattr("stpl_runtime.sources.folder.os.scandir", scandir)
+    found = frame_files(folder, recursive=True)
+    assert sorted(path.name for path in found) == [name_of(slot) for slot in range(3)]

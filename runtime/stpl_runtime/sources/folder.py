@@ -14,6 +14,7 @@ import stat
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -85,15 +86,23 @@ def _visible(folder: Path, recursive: bool) -> list[os.DirEntry[str]]:
     )
 
 
-def _listing(folder: Path, recursive: bool) -> Iterator[os.DirEntry[str]]:
+def _listing(
+    folder: Path, recursive: bool, above: tuple[str, ...] = ()
+) -> Iterator[os.DirEntry[str]]:
+    """What lies in `folder`; of its subfolders, those that are linked to from inside are left out.
+
+    A subfolder that goes away meanwhile, or may not be read, is no reason to lose the others.
+    """
     with os.scandir(folder) as listing:
+        inside = (*above, os.path.realpath(folder)) if recursive else ()
         for item in listing:
             if item.name.startswith("."):
                 continue
-            if recursive and item.is_dir():
-                yield from _listing(folder / item.name, recursive)
-            else:
+            if not recursive or not item.is_dir():
                 yield item
+            elif os.path.realpath(item.path) not in inside:
+                with suppress(OSError):
+                    yield from _listing(Path(item.path), recursive, inside)
 
 
 def _is_read(item: os.DirEntry[str] | Path, suffixes: tuple[str, ...]) -> bool:
