@@ -22,6 +22,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from stpl_deploy.bundle import Bundle
 from stpl_deploy.errors import SourceLostError, UsageError
 from stpl_runtime.source import BadFrame, SourceSpec, open_source
+from stpl_runtime.sources.kafka import _sent
 from tests.runtime.brokers import free_port, is_prompt, reading, tansu, wait_until
 from tests.runtime.conftest import slot_time
 from tests.runtime.test_mqtt import name, npy, same_frames
@@ -248,3 +249,9 @@ def test_words_that_are_not_right(
     with pytest.raises(UsageError, match=reason) as caught:
         open_source(word, spec_of(bundle, **options))
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("stamp_ms", "year"), [(0, 1970), (9 * 10**17, None), (-9 * 10**17, None)])
+def test_a_stamp_of_any_producer(stamp_ms: int, year: int | None) -> None:
+    found = _sent(stamp_ms)
+    assert (None if found is None else found.year) == year

@@ -284,7 +284,14 @@ def _message(record: Record) -> Message:
     if text and (PurePosixPath(text).suffix or _TIMED.search(text)):
         facts.setdefault("name", text)
     kind, stamp_ms = record.timestamp()
-    sent: datetime | None = EPOCH + timedelta(milliseconds=stamp_ms) if kind else None
     value = record.value()
     content = value if isinstance(value, bytes) else str(value or "").encode()
-    return Message(content, record.topic() or "", facts, sent)
+    return Message(content, record.topic() or "", facts, _sent(stamp_ms) if kind else None)
+
+
+def _sent(stamp_ms: int) -> datetime | None:
+    """The time of a stamp; None where it is beyond the years 1 to 9999: producers send anything."""
+    try:
+        return EPOCH + timedelta(milliseconds=stamp_ms)
+    except OverflowError:
+        return None
