@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from stpl_deploy.machine import memory_bytes
 from stpl_deploy.same_grid import check_same_grid
 from stpl_deploy.scores.images import Mask
 from stpl_export.judged import Judged, Material
+
+if TYPE_CHECKING:
+    from stpl_train.recipe import ArchiveSection
 
 Part = Literal["validation", "test"]
 
@@ -54,7 +58,6 @@ def archive_material(
             file.
     """
     from stpl_train.data.archive import open_archive
-    from stpl_train.recipe import ArchiveSection
 
     own = dict(judged.data) if judged.data.get("source") == "archive" else {}
     if path is None and not own:
@@ -63,20 +66,7 @@ def archive_material(
             expected='a recipe with data.source = "archive"',
             fix="--data D",
         )
-    asked = own | {
-        "source": "archive",
-        "frame": judged.frame,
-        "context": judged.context,
-        "horizon": judged.horizon,
-        "codec": judged.codec,
-        "stride": (stride or judged.horizon) * int(own.get("every", 1)),
-    }
-    if path is not None:  # all of it is the test
-        asked |= {"path": path, "split": "time", "validation_fraction": 1e-12}
-        asked |= {"test_fraction": 1 - 1e-9}
-        if own.get("path") != path:
-            asked.pop("reader", None)
-    section = ArchiveSection.model_validate(asked)
+    section = _section(judged, own, path, stride)
     archive = open_archive(section)
     remarks: list[str] = []
     if path is not None:
@@ -104,6 +94,28 @@ def archive_material(
         times=None if archive.cadence_s is None else windows.times(chosen),
         remarks=tuple(remarks),
     )
+
+
+def _section(
+    judged: Judged, own: Mapping[str, Any], path: Path | None, stride: int | None
+) -> ArchiveSection:
+    """The `[data]` that cuts as training did; all of another archive is its test part."""
+    from stpl_train.recipe import ArchiveSection
+
+    asked = dict(own) | {
+        "source": "archive",
+        "frame": judged.frame,
+        "context": judged.context,
+        "horizon": judged.horizon,
+        "codec": judged.codec,
+        "stride": (stride or judged.horizon) * int(own.get("every", 1)),
+    }
+    if path is not None:
+        asked |= {"path": path, "split": "time", "validation_fraction": 1e-12}
+        asked |= {"test_fraction": 1 - 1e-9}
+        if own.get("path") != path:
+            asked.pop("reader", None)
+    return ArchiveSection.model_validate(asked)
 
 
 def _spread(count: int, judged: Judged) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib.util
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -129,18 +129,7 @@ def bench_bundle(
         cases = {"pytorch-eager": _torch_case(bundle, frames, count), **cases}
         if compiled:
             cases["pytorch-compiled"] = _torch_case(bundle, frames, count, compiled=True)
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    order = list(cases)
-    shuffle = random.Random(0)  # noqa: S311 (an order of rounds, not a secret)
-    for n in range(rounds + 2):
-        progress(n, rounds + 2)
-        shuffle.shuffle(order)
-        for name in order:
-            timed = cases[name]()
-            begin = time.perf_counter()
-            timed()
-            if n >= 2:
-                times[name].append(1e3 * (time.perf_counter() - begin))
+    times = _timed(cases, rounds, progress)
     facts = dict(session.facts()) if isinstance(session, Telling) else {}
     session.close()
     manifest = bundle.manifest
@@ -162,6 +151,25 @@ def bench_bundle(
         ),
         machine=describe(),
     )
+
+
+def _timed(
+    cases: Mapping[str, Case], rounds: int, progress: Callable[[int, int], None]
+) -> dict[str, list[float]]:
+    """Milliseconds of each case in each round, after two that warm up; their order is shuffled."""
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    order = list(cases)
+    shuffle = random.Random(0)  # noqa: S311 (an order of rounds, not a secret)
+    for n in range(rounds + 2):
+        progress(n, rounds + 2)
+        shuffle.shuffle(order)
+        for name in order:
+            timed = cases[name]()
+            begin = time.perf_counter()
+            timed()
+            if n >= 2:
+                times[name].append(1e3 * (time.perf_counter() - begin))
+    return times
 
 
 def ratios_of(engine: str) -> dict[str, tuple[str, str]]:

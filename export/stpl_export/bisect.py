@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import onnx
@@ -115,20 +114,6 @@ class _Search:
         return names[high - 1]
 
 
-def graph_judge(
-    model: ModelProto, feeds: Mapping[str, NDArray[Any]], precision: Half, max_error: float
-) -> Judge:
-    """Judge one pass over any fp32 graph: every output within `max_error` of fp32, and finite."""
-    exact = _run(model, feeds)
-
-    def breaks(rounded: Collection[str]) -> bool:
-        results = _run(emulated(model, rounded, precision), feeds)
-        gaps = [float(np.abs(one - other).max()) for one, other in zip(results, exact, strict=True)]
-        return not all(gap <= max_error for gap in gaps)  # NaN is not
-
-    return breaks
-
-
 def loop_judge(
     step: ModelProto, reference: Reference, precision: Half, sequences: int = 1
 ) -> Judge:
@@ -197,12 +182,6 @@ def bisect_bundle(bundle: Bundle, *, progress: Progress = lambda _: None) -> Bis
     typed = onnx.load(bundle.graph("step"), load_external_data=False)
     step, policy = untyped_step(typed, safetensors.numpy.load_file(bundle.file(WEIGHTS)))
     return bisect_step(step, policy, load_reference(bundle), progress=progress)
-
-
-def _run(model: ModelProto, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
-    names = [value.name for value in model.graph.output]
-    found: list[NDArray[np.float32]] = _session(model).run(names, dict(feeds))
-    return found
 
 
 def _session(model: ModelProto) -> onnxruntime.InferenceSession:

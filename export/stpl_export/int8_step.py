@@ -108,7 +108,6 @@ def make_int8_step(
         calibration: sequences for the ranges.
         form: who reads the graph.
         keep: convolutions that must stay in fp32.
-        about: where the sequences came from.
 
     Raises:
         UsageError: `keep` names no convolution.

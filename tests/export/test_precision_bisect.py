@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from stpl_deploy.bundle import open_bundle
 from stpl_deploy.errors import AccuracyError, BundleError
-from stpl_export.bisect import MOST_KEPT, bisect, bisect_bundle, graph_judge
-from stpl_export.emulate import all_float_nodes
+from stpl_export.bisect import MOST_KEPT, Judge, bisect, bisect_bundle
+from stpl_export.emulate import all_float_nodes, emulated
 from stpl_export.export import export_run
+from stpl_export.precision import Half
 
 
 def _long_graph(length: int, planted: Collection[int]) -> ModelProto:
@@ -52,13 +54,33 @@ def _long_graph(length: int, planted: Collection[int]) -> ModelProto:
 FEEDS = {"x": np.asarray([0.5, 0.7, 0.9, 1.1], np.float32)}
 
 
+def graph_judge(model: ModelProto, precision: Half, max_error: float) -> Judge:
+    """Judge one pass over a graph: its output within `max_error` of fp32, and finite."""
+
+    def run(graph: ModelProto) -> np.ndarray:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        session = onnxruntime.InferenceSession(graph.SerializeToString(), options)
+        (result,) = session.run(None, FEEDS)
+        return np.asarray(result)
+
+    exact = run(model)
+
+    def breaks(rounded: Collection[str]) -> bool:
+        gap = np.abs(run(emulated(model, rounded, precision)) - exact).max()
+        return not gap <= max_error  # NaN is not
+
+    return breaks
+
+
 @pytest.mark.parametrize("place", [0, 700, 1497])
 def test_a_planted_overflow_among_1500_nodes_is_found_in_14_tries(place: int) -> None:
     model = _long_graph(1500, {place})
     onnx.checker.check_model(model)
     names = all_float_nodes(model)
     assert len(names) == 1500
-    judge = graph_judge(model, FEEDS, "fp16", max_error=1e-2)
+    judge = graph_judge(model, "fp16", max_error=1e-2)
     found = bisect(names, judge)
     assert found.first == f"node{place}"
     assert found.evaluations_to_first <= 14
@@ -95,8 +117,8 @@ def test_the_search_gives_up_where_everything_is_too_coarse() -> None:
 def test_bf16_has_the_range_and_lacks_the_resolution() -> None:
     model = _long_graph(300, {100})
     names = all_float_nodes(model)
-    assert bisect(names, graph_judge(model, FEEDS, "fp16", max_error=0.1)).first == "node100"
-    assert bisect(names, graph_judge(model, FEEDS, "bf16", max_error=0.1)).first is None
+    assert bisect(names, graph_judge(model, "fp16", max_error=0.1)).first == "node100"
+    assert bisect(names, graph_judge(model, "bf16", max_error=0.1)).first is None
 
 
 def _overflowing_run(run_maker: Any) -> Any:

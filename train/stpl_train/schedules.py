@@ -62,10 +62,3 @@ def shown_frames(training: TrainingSection, iteration: int, context: int, horizo
     shape = (training.batch, context + horizon - 2)
     draws = uniforms(training.seed, Stream.SAMPLING, iteration, shape[0] * shape[1])
     return np.asarray(draws.reshape(shape) < chance)
-
-
-def free_running(batch: int, context: int, horizon: int) -> Shown:
-    """As at inference: the context is shown, the future is not; `(batch, T + K - 2)`."""
-    shown = np.zeros((batch, context + horizon - 2), dtype=np.bool_)
-    shown[:, : context - 1] = True
-    return shown
