@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import sys
 import threading
@@ -25,7 +26,7 @@ from tests.runtime.source_reader import SourceReader
 pytest.importorskip("httpx")
 
 FAST = {"interval": "0.02", "timeout": "2"}
-FORBIDDEN = b"not for you"
+FORBIDDEN, BROKEN = b"403", b"500"
 MODIFIED = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 
 
@@ -89,14 +90,23 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(503, b"", {"Retry-After": "\xb2"})
         elif way == "denied":
             self._answer(401, b"")
-        elif content == FORBIDDEN:
-            self._answer(403, b"")
+        elif content in (FORBIDDEN, BROKEN):
+            self._answer(int(content[:3]), b"")
         elif way == "moved":
             self._answer(302, b"", {"Location": f"http://{self.server.root}/moved.npy"})
         elif content is None:
             self._answer(404, b"")
         elif way == "cut":
             self._answer(200, content[:-100], {"Content-Length": str(len(content))})
+            self.close_connection = True
+        elif way == "drip":
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            with contextlib.suppress(OSError):  # until nobody listens
+                for place in range(len(content)):
+                    self.wfile.write(content[place : place + 1])
+                    time.sleep(0.02)
             self.close_connection = True
         elif way == "growing":
             self._answer(200, content[:-100], {"ETag": '"growing"'})
@@ -278,24 +288,47 @@ def test_bad_input(word: str, given: dict[str, str], found: str) -> None:
     assert "pw" not in str(caught.value)
 
 
-def test_slots_that_are_refused_hold_up_no_other(server: Server) -> None:
-    """As buckets behind a web server do, which answer 403 for what is not there."""
+@pytest.mark.parametrize("refusal", [FORBIDDEN, BROKEN])
+def test_slots_that_are_refused_hold_up_no_other(server: Server, refusal: bytes) -> None:
+    """As buckets behind a web server do, which answer 403 for what is not there; or by a fault."""
     now = datetime.now(timezone.utc)
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     days = [midnight - timedelta(days=n) for n in range(12, -1, -1)]
     paths = [f"/radar_{at:%Y%m%d}.npy" for at in days]
     for n, path in enumerate(paths):
-        server.put(path, npy(n) if n in (9, 11) else FORBIDDEN)
+        server.put(path, npy(n) if n in (9, 11) else refusal)
     source = open_source(f"http://{server.root}/radar_%Y%m%d.npy", spec(86400.0, back="13"))
     with SourceReader(source) as reader:
         reader.wait_for(2)
-        reader.wait_for_state("up")
+        state = "up" if refusal == FORBIDDEN else "down"
+        reader.wait_for_state(state)
+        with server.changed:
+            server.seen.clear()
+        server.wait_for(int(refusal[:3]), 30)  # each was asked for again
         server.put(paths[12], npy(12))
         reader.wait_for(3)
+        reader.wait_for_state(state)
         server.put(paths[3], npy(3))  # given after all
         reader.wait_for(4)
         assert [frame.valid_time for frame in reader.frames] == [days[n] for n in (9, 11, 12, 3)]
-        for path in paths:
-            server.put(path, FORBIDDEN)
-        server.plan += ["denied"] * 3
-        assert reader.wait_for_state("down").reason.startswith("HTTP 40")
+
+
+def test_a_server_that_refuses_every_slot_is_down(server: Server) -> None:
+    today = datetime.now(timezone.utc)
+    for n in range(-1, 13):
+        server.put(f"/radar_{today - timedelta(days=n):%Y%m%d}.npy", FORBIDDEN)
+    word = f"http://{server.root}/radar_%Y%m%d.npy"
+    with SourceReader(open_source(word, spec(86400.0, back="13"))) as reader:
+        assert reader.wait_for_state("down").reason == "HTTP 403 Forbidden"
+        server.put(f"/radar_{today:%Y%m%d}.npy", npy(1))
+        reader.wait_for(1)
+
+
+def test_a_body_that_drips_in_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte comes in time, and the whole never does."""
+    monkeypatch.setattr("stpl_runtime.sources.http._WHOLE_S", 0.2)
+    server.put("/latest.npy", npy(1))
+    server.plan += ["drip"]
+    with SourceReader(open_source(f"http://{server.root}/latest.npy", spec())) as reader:
+        assert "the body took more than 0.2 s" in reader.wait_for_state("down").reason
+        reader.wait_for(1)

@@ -48,8 +48,11 @@ _LEAST_S, _MOST_S, _USUAL_S = 1.0, 30.0, 5.0
 """Between two polls: a tenth of the cadence within these; the last where there is none."""
 _OF_ALL = (401, 407, 429)
 """Refusals that mean the user, whatever file was asked for."""
+_FORBIDDEN = 403
 _REFUSALS = 4
 """After so many in one poll, and nothing else, the server is taken to be down."""
+_WHOLE_S = 300.0
+"""For a whole body: one that drips in keeps every timeout, and would never end."""
 _DOUBT_S = 2.0
 """What cannot be decoded may still be growing on the server: asked for again after so long."""
 _PATIENCE_S = 3600.0
@@ -78,6 +81,10 @@ class _RefusedError(Exception):
 
 class _RefusedHereError(_RefusedError):
     """As it may be of this one file: others may be there."""
+
+    def __init__(self, reason: str, status: int = 0) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 class _TooLargeError(Exception):
@@ -238,7 +245,7 @@ class HttpSource:
                 wait_s = _retry_after_s(headers.get("Retry-After"))
                 if status in _OF_ALL or wait_s is not None:
                     raise _RefusedError(reason, wait_s)
-                raise _RefusedHereError(reason)
+                raise _RefusedHereError(reason, status)
             validators = _validators(headers)
             promised = headers.get("Content-Length", "")
             if promised.isdecimal() and int(promised) > self._most_bytes:
@@ -246,8 +253,11 @@ class HttpSource:
             content = bytearray()
             # A .gz is wanted as it lies, also where the server calls that an encoding.
             packed = response.url.path.lower().endswith(".gz")
+            until = time.monotonic() + _WHOLE_S
             for chunk in response.iter_raw() if packed else response.iter_bytes():
                 content += chunk
+                if time.monotonic() > until:
+                    raise _RefusedHereError(f"the body took more than {_WHOLE_S:g} s")
                 if len(content) > self._most_bytes:
                     raise _TooLargeError(self._limit_text("more bytes"), validators)
         sent = _date(headers.get("Last-Modified")) or _date(headers.get("Date"))
@@ -280,7 +290,9 @@ class PatternSource(HttpSource):
         self._phase = EPOCH + timedelta(seconds=self._options.number("phase", 0.0))
         self._back = int(self._options.number("back", _BACK, least=1))
         self._done: set[int] = set()
-        self._refused: set[int] = set()
+        self._refused: dict[int, float] = {}
+        """Slots whose file was refused, and when, by time.monotonic()."""
+        self._gave_one = False
         self._doubts: dict[int, bytes] = {}
 
     def _pause_s(self) -> float:
@@ -292,23 +304,26 @@ class PatternSource(HttpSource):
         newest = int(since.total_seconds() // self._cadence_s)
         due = range(newest - self._back + 1, newest + 1)
         self._done &= set(due)
-        self._refused &= set(due)
+        self._refused = {slot: when for slot, when in self._refused.items() if slot in due}
         self._doubts = {slot: seen for slot, seen in self._doubts.items() if slot in due}
         refusals: list[_RefusedError] = []
         answered = False
-        for slot in sorted(set(due) - self._done, key=lambda slot: (slot in self._refused, slot)):
+        order = sorted(set(due) - self._done, key=lambda slot: (self._refused.get(slot, 0.0), slot))
+        for slot in order:
             if stop.is_set():
                 return
             try:
                 yield from self._slot(client, slot)
             except _RefusedHereError as error:
-                self._refused.add(slot)  # its turn comes after the others'
+                if error.status == _FORBIDDEN and self._gave_one:
+                    continue  # as buckets say that something is not there
+                self._refused[slot] = time.monotonic()  # its turn comes after the others'
                 refusals.append(error)
                 if len(refusals) >= _REFUSALS and not answered:
                     break
             else:
                 answered = True
-                self._refused.discard(slot)
+                self._refused.pop(slot, None)
         if refusals and not answered:
             raise refusals[0]
 
@@ -324,6 +339,7 @@ class PatternSource(HttpSource):
         self.health.up()
         if answer is None:
             return
+        self._gave_one = True
         digest = hashlib.sha256(answer.content).digest()
         sure = self._doubts.get(slot) == digest
         items = self._decoded(answer, _name(url), at, sure=sure)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import time
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from stpl_runtime.sources.messages import Message
 
 _RETRIES = 2
+_WHOLE_S = 60.0
+"""For a whole file: other messages wait for it."""
 _RELATIONS = ("canonical", "update", "enclosure", "item", "data")
 """In the order in which they are taken; else the first link."""
 
@@ -59,9 +62,9 @@ class Fetcher:
             document = json.loads(message.content)
             facts = dict(message.facts)
             properties = document.get("properties") or {}
-            time = document.get("valid_time") or properties.get("datetime")
-            if time:
-                facts["valid_time"] = str(time)
+            valid_time = document.get("valid_time") or properties.get("datetime")
+            if valid_time:
+                facts["valid_time"] = str(valid_time)
             content = _inline(properties.get("content"))
             url = _url(document)
         except (ValueError, AttributeError, TypeError, OSError) as error:
@@ -96,9 +99,11 @@ class Fetcher:
     def _download(self, url: str) -> bytes:
         with self._client.stream("GET", url) as response:
             response.raise_for_status()
-            content = bytearray()
+            content, until = bytearray(), time.monotonic() + _WHOLE_S
             for part in response.iter_bytes():
                 content += part
+                if time.monotonic() > until:
+                    raise _unreachable(url, f"it took more than {_WHOLE_S:g} s")
                 if len(content) > self._most_bytes:
                     raise FrameError(
                         f"{without_credentials(url)} has more than {self._most_bytes:,} bytes",
