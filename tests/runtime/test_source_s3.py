@@ -143,6 +143,17 @@ def test_objects_that_may_not_be_read_are_down_without_a_pause(server: str, buck
         reader.wait_for(1)
 
 
+def test_many_objects_that_may_not_be_read_are_asked_for_in_turn(server: str, bucket: Any) -> None:
+    for slot in range(9):
+        bucket.put_object(Key=key(slot), Body=npy(slot))
+    source = open_source(f"s3://{bucket.name}/radar/", spec(server, anonymous="yes"))
+    with SourceReader(source) as reader:
+        reader.wait_for_state("down")
+        bucket.Object(key(8)).Acl().put(ACL="public-read")  # the last one
+        reader.wait_for(1)
+        assert reader.frames[0].valid_time == slot_time(8)
+
+
 def test_an_object_that_may_not_be_read_holds_up_no_other(server: str, bucket: Any) -> None:
     """The oldest of them; it is bad once others could be read for a while."""
     bucket.put_object(Key=key(0), Body=npy(0))

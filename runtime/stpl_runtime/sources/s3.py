@@ -146,7 +146,7 @@ class BucketSource:
         self._order = NameClock(spec.time_format)
         self._known: set[tuple[str, str]] | None = None
         self._refused: dict[tuple[str, str], float] = {}
-        """What could not be read, and since when, by time.monotonic()."""
+        """What could not be read -> since when, by time.monotonic(); what was asked for last is last."""
         self._read_at = float("-inf")
         self._patience_s = _PATIENCE_S
 
@@ -176,7 +176,8 @@ class BucketSource:
         self._known &= seen
         self._refused = {one: since for one, since in self._refused.items() if one in seen}
         began, refusals = time.monotonic(), list[str]()
-        for found in sorted(listed, key=lambda one: (one.key, one.tag) in self._refused):
+        turn = {one: n for n, one in enumerate(self._refused)}  # after the others, and in turn
+        for found in sorted(listed, key=lambda one: turn.get((one.key, one.tag), -1)):
             if stop.is_set() or len(refusals) >= _REFUSALS:
                 break
             if (found.key, found.tag) in self._known:
@@ -202,7 +203,8 @@ class BucketSource:
 
         It is not where another one was read since, and so is none for a while.
         """
-        since = self._refused.setdefault((found.key, found.tag), time.monotonic())
+        one = found.key, found.tag
+        since = self._refused[one] = self._refused.pop(one, time.monotonic())  # its place: the last
         return self._read_at < since or time.monotonic() - since < self._patience_s
 
     def _content(self, found: _Object) -> bytes | None:
