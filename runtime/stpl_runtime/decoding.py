@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -135,11 +135,7 @@ class Decoder:
                 the rest maybe the time.
             time: as in `from_file`.
         """
-        with tempfile.TemporaryDirectory(prefix="stpl-frame-") as folder:
-            path = Path(folder) / _file_name(name, content)
-            path.write_bytes(content)
-            if time is not None:
-                os.utime(path, (time.timestamp(), time.timestamp()))
+        with _laid_down(content, _file_name(name, content), time) as path:
             return self.from_file(path, time)
 
     def choose(self, path: Path) -> Choice:
@@ -295,6 +291,29 @@ def _named_shortly(path: Path) -> Iterator[None]:
     except FrameError as error:
         found, fix = (text.replace(str(path), path.name) for text in (error.found, error.fix))
         raise FrameError(found, expected=error.expected, fix=fix) from error
+
+
+@contextmanager
+def _laid_down(content: bytes, name: str, time: datetime | None) -> Iterator[Path]:
+    """A file for a moment, since readers want one.
+
+    Raises:
+        FrameError: there is no room for it; a full disk costs frames, and not the stream.
+    """
+    with ExitStack() as stack:
+        try:
+            folder = tempfile.TemporaryDirectory(prefix="stpl-frame-", ignore_cleanup_errors=True)
+            path = Path(stack.enter_context(folder)) / name
+            path.write_bytes(content)
+            if time is not None:
+                os.utime(path, (time.timestamp(), time.timestamp()))
+        except OSError as error:
+            raise FrameError(
+                f"{name} has no room in {tempfile.gettempdir()}: {error.strerror or error}",
+                expected=f"{len(content):,} bytes, for a moment",
+                fix="free some space there, or set TMPDIR",
+            ) from error
+        yield path
 
 
 def _file_name(name: str, content: bytes) -> str:

@@ -275,3 +275,22 @@ def test_another_number_of_channels_is_told() -> None:
         Decoder(SourceSpec((3, 16, 16), FrameCodec())).from_bytes(
             npy(picture(0)[0]), "x.npy", KNOWN
         )
+
+
+def test_no_room_for_a_moment_is_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    content, before = npy(picture(0)), Path.write_bytes
+
+    def full(self: Path, data: bytes) -> int:
+        before(self, data[:10])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(FrameError, match=f"no room in {tmp_path}: No space left on device"):
+            Decoder(GREY).from_bytes(content, "x.npy", KNOWN)
+    assert list(tmp_path.iterdir()) == []
+    assert len(Decoder(GREY).from_bytes(content, "x.npy", KNOWN)) == 1
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(FrameError, match="No such file or directory"):
+        Decoder(GREY).from_bytes(content, "x.npy", KNOWN)

@@ -244,6 +244,17 @@ def pipe() -> Iterator[tuple[int, int]]:
     os.close(read)
 
 
+def test_an_array_larger_than_memory_by_a_pipe(pipe: tuple[int, int]) -> None:
+    read, write = pipe
+    head = {"descr": "<f4", "fortran_order": False, "shape": (10**15,)}
+    with SourceReader(StdinSource(read, spec(300.0, start=MADE))) as reader:
+        with os.fdopen(write, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, head)
+        (bad,) = reader.wait_for_end()
+    assert isinstance(bad, BadFrame)
+    assert "is no .npy" in bad.reason
+
+
 def test_arrays_by_a_pipe(pipe: tuple[int, int]) -> None:
     read, write = pipe
     with SourceReader(StdinSource(read, spec(300.0, start=MADE))) as reader:

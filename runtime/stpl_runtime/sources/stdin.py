@@ -90,7 +90,7 @@ class StdinSource:
             name = f"{self.name} ({count + 1})"
             try:
                 array = np.lib.format.read_array(pipe, allow_pickle=False)  # type: ignore[arg-type]
-            except (ValueError, EOFError, OSError) as error:
+            except (ValueError, EOFError, OSError, MemoryError) as error:
                 if not pipe.stopped:
                     yield Arrival.now(BadFrame(name, f"is no .npy: {error}"))
                 return  # where the next one begins is not known
