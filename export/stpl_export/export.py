@@ -19,6 +19,7 @@ from stpl_deploy.bundle import (
     LOW_WEIGHTS,
     REFERENCE,
     WEIGHTS,
+    AccuracyReport,
     Bundle,
     GraphName,
     GraphSpec,
@@ -45,6 +46,7 @@ from stpl_export.reference import MOST_SEQUENCES, make_reference, save_reference
 from stpl_export.regrid import cover, regrid
 from stpl_export.typed_step import PlainStep, TypedStep
 from stpl_export.weights import gather_weights, point_into, save_low_weights, save_weights
+from stpl_runtime.reference import Reference
 from stpl_runtime.verify import first_breach
 from stpl_train.models import ForecasterModule
 from stpl_train.recipe import ArraySection, DataSection, SyntheticSection
@@ -135,14 +137,7 @@ def export_run(
             return seal(directory, _manifest(run, model, graphs, typed))
 
         bundle = write(partial, typed)
-        report = typed.check(bundle, progress)
-        breach = first_breach(report)
-        if breach is not None:
-            raise AccuracyError(
-                breach,
-                expected="PyTorch's results within the tolerance",
-                fix=typed.fix(reference, progress),
-            )
+        report = _checked(bundle, typed, reference, progress)
         facts: dict[str, Any] = {"accuracy": report}
         if bundle.manifest.int8 is not None and plans is None:
             speed = _speed(bundle, lambda directory: write(directory, PlainStep(step)), progress)
@@ -232,6 +227,21 @@ def _write_graphs(
             outputs=tuple(value.name for value in graph.graph.output),
         )
     return specs
+
+
+def _checked(
+    bundle: Bundle, typed: TypedStep, reference: Reference, progress: Progress
+) -> AccuracyReport:
+    """Run the closed loop; AccuracyError where a graph leaves its tolerance."""
+    report = typed.check(bundle, progress)
+    breach = first_breach(report)
+    if breach is not None:
+        raise AccuracyError(
+            breach,
+            expected="PyTorch's results within the tolerance",
+            fix=typed.fix(reference, progress),
+        )
+    return report
 
 
 def _speed(bundle: Bundle, write_fp32: Callable[[Path], Bundle], progress: Progress) -> Speed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -81,6 +82,14 @@ def export(
             expected=f"one of {', '.join(PRECISIONS)}",
             fix="--precision fp16",
         )
+    _refuse_idle(engine != "onnx", f"--engine {engine}", "--engine trt-rtx", {
+        "--gpu": gpu, "--batch": "" if batch == "1" else batch, "--graphs": graphs,
+        "--compatible": compatible,
+    })  # fmt: skip
+    low = f"--precision {precision}"
+    half = {"--keep-fp32": " ".join(keep_fp32 or ())}
+    _refuse_idle(precision != "fp32", low, "--precision fp16", half)
+    _refuse_idle(precision == "int8", low, "--precision int8", {"--keep-slower": keep_slower})
     from stpl_deploy.cli.extras import import_from_here, needs
     from stpl_deploy.cli.output import print_accuracy, print_json, say
 
@@ -122,6 +131,18 @@ def export(
         print(f"  {spec.file}: {spec.engine} {spec.details['version']}, {took}")
     print(f"next: stpl-deploy bench {out}")
     print(f"      stpl-deploy predict {out} FRAMES --out nowcast.npz")
+
+
+def _refuse_idle(heard: bool, found: str, fix: str, options: Mapping[str, str | bool]) -> None:
+    """Refuse options that would do nothing beside the others."""
+    for option, value in options.items():
+        if value and not heard:
+            given = option if value is True else f"{option} {value}"
+            raise UsageError(
+                f"{given} with {found}, which does not hear it",
+                expected=f"it with {fix}",
+                fix=f"{fix}, or leave {option} out",
+            )
 
 
 def _request(engine: str, gpu: str, batch: str, graphs: str, compatible: str) -> PlanRequest:

@@ -81,4 +81,5 @@ def _culprits(bundle: Bundle) -> str:
     )
     if not found.passes:
         return "export with --precision fp32: no few operations are to blame"
-    return "export with " + " ".join(f"--keep-fp32 {name}" for name in found.keep)
+    kept = " ".join(f"--keep-fp32 {name}" for name in found.keep)
+    return f"export with --precision {precision} {kept}"
