@@ -189,6 +189,13 @@ def test_evaluate_finds_the_same_error_under_a_mask_that_stays(tmp_path: Path) -
     np.testing.assert_allclose(found["persistence"].per_lead["mse"], result.persistence, rtol=1e-5)
 
 
+def test_samples_of_large_frames_still_open(tmp_path: Path) -> None:
+    frames = np.zeros((1, SPAN, 1, 700, 300), np.float32)
+    save_strips(tmp_path / "s.png", frames, frames[:, 3:], np.ones((1, SPAN, 700, 300), bool))
+    with Image.open(tmp_path / "s.png") as picture:
+        assert picture.size == (SPAN * (100 + 2), 2 * (234 + 2))
+
+
 def test_samples_show_the_mask(tmp_path: Path) -> None:
     """Blue in both rows; the frames before the forecast stay blank below."""
     frames = np.full((1, SPAN, 1, 64, 64), 0.5, np.float32)

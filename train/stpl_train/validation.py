@@ -20,6 +20,7 @@ from stpl_train.models import ForecasterModule
 
 _GAP = 2  # pixels between pictures
 _LEAST_SIDE = 64  # smaller frames are enlarged by a whole factor
+_MOST_SIDE = 256  # larger ones are thinned out: a row of a country's frames must still open
 _SHOWN = 3  # sequences in one picture
 _UNSEEN = (52, 58, 92)  # the colour of pixels that were not observed
 
@@ -96,8 +97,11 @@ def save_strips(
 def _strip(frames: Array, observed: Mask) -> Picture:
     """One row of pictures `(height, width, 3)` from `(F, C, H, W)` and `(F, H, W)`.
 
-    Three channels are colours; of any other number the first is shown in grey.
+    Three channels are colours; of any other number the first is shown in grey. Of large frames
+    every second, third, ... pixel is shown.
     """
+    thin = max(1, -(-max(frames.shape[2:]) // _MOST_SIDE))
+    frames, observed = frames[..., ::thin, ::thin], observed[..., ::thin, ::thin]
     channels = frames if frames.shape[1] == 3 else np.repeat(frames[:, :1], 3, axis=1)
     unseen = np.asarray(_UNSEEN, np.float32)[:, None, None] / 255  # (3, 1, 1)
     channels = np.where(observed[:, None], channels, unseen)
