@@ -191,12 +191,13 @@ class Publisher:
         """A sink that fails is told once, and again when it is well."""
         try:
             self.sink.write(nowcast)
-        except SinkError as error:
+        except (SinkError, OSError, MemoryError) as error:  # the last two: a machine without room
             with self._changed:
                 self._report(nowcast.stream).failed += not self._abandoned
             if not self._failing:
                 self._failing = True
-                self._tell(f"{self.sink.name}: {error}; the stream goes on")
+                reason = str(error) or type(error).__name__
+                self._tell(f"{self.sink.name}: {reason}; the stream goes on")
             return
         with self._changed:
             self._report(nowcast.stream).written += not self._abandoned

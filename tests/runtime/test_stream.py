@@ -461,6 +461,28 @@ def test_a_signal_may_come_while_the_loop_holds_a_lock() -> None:
         assert not other.is_alive()
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError()])
+def test_a_machine_without_room_ends_no_stream(
+    bundle: Bundle, session: Session, error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a library says it that a sink makes its files with, in a temporary directory."""
+
+    class Full(KeptSink):
+        def write(self, nowcast: Nowcast) -> None:
+            super().write(nowcast)
+            if self.calls == 2:
+                raise error
+
+    sink = Full()
+    source = ListSource([make_frame(n) for n in range(7)], pause=paced(sink, 3))
+    report = make_stream(bundle, session, source, sink).run()
+    assert report.exit_code == 4
+    assert sum(report.sink_failures.values()) == 1
+    err = capsys.readouterr().err
+    assert err.count("; the stream goes on") == 1
+    assert (str(error) or "MemoryError") in err
+
+
 def test_a_log_on_a_full_disk_ends_no_stream(
     bundle: Bundle, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:

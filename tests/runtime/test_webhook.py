@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import io
@@ -54,8 +55,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(code)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", "0" if code != 200 else str(10**12))
         self.end_headers()
+        with contextlib.suppress(OSError):  # until nobody listens
+            while code == 200:
+                self.wfile.write(b"x" * 1000)
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -84,6 +88,15 @@ def test_each_nowcast_is_posted(receiver: Receiver, tmp_path: Path) -> None:
     document = json.loads(body)
     assert document["issue_time"] == "2026-01-31T23:50:00Z"
     assert document["files"] == [f"{tmp_path}/nowcast_20260131T235000Z.npz"]
+
+
+def test_an_answer_without_an_end_holds_nobody_up(receiver: Receiver) -> None:
+    hook = open_sink(f"webhook:{receiver.url}")
+    receiver.answers = [(200, {})] * 2
+    for minutes in (0, 5, 10):
+        hook.write(make_nowcast(minutes=minutes))
+    hook.close()
+    assert len(receiver.posts) == 3
 
 
 def test_a_stream_of_any_name(receiver: Receiver) -> None:

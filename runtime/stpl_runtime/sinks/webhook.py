@@ -12,10 +12,12 @@ lost is repeated.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import os
 import threading
+import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -40,6 +42,8 @@ _AGAIN = (408, 425, 429, 500, 502, 503, 504)
 """Answers that another try may change."""
 _MOST_S = 30.0
 """The longest wait that a server may ask for, and between tries."""
+_BODY_BYTES, _BODY_S = 65536, 5.0
+"""Of an answer's body, which nobody reads: more than this ends the connection."""
 
 
 def open_sink(rest: str, spec: SinkSpec | None = None) -> WebhookSink:
@@ -92,7 +96,7 @@ class WebhookSink:
                 break
             asked_s = 0.0
             try:
-                response = self._client.send(request)
+                response = self._answer(request)
                 if response.is_success:
                     return
                 reason = f"answered {response.status_code} {response.reason_phrase}".rstrip()
@@ -108,6 +112,19 @@ class WebhookSink:
             else:
                 backoff.wait(self._stop)
         raise self._error(reason, "a server that is up")
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        """The answer's head; of its body so much that the connection can be kept, or none."""
+        import httpx
+
+        response = self._client.send(request, stream=True)
+        with contextlib.closing(response), contextlib.suppress(httpx.HTTPError):
+            until, size = time.monotonic() + _BODY_S, 0
+            for part in response.iter_raw():
+                size += len(part)
+                if size > _BODY_BYTES or time.monotonic() > until:
+                    break  # one that never ends holds nobody up
+        return response  # what the head says stands, even where the body broke off
 
     def close(self) -> None:
         """End what is being tried again, and the connection."""

@@ -146,7 +146,7 @@ class BucketSource:
         self._order = NameClock(spec.time_format)
         self._known: set[tuple[str, str]] | None = None
         self._refused: dict[tuple[str, str], float] = {}
-        """What could not be read -> since when, by time.monotonic(); what was asked for last is last."""
+        """What could not be read -> since when, by time.monotonic(); asked for last comes last."""
         self._read_at = float("-inf")
         self._patience_s = _PATIENCE_S
 
