@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -14,13 +15,23 @@ from stpl_deploy.codec import Array
 from stpl_deploy.frames import Frame
 from stpl_runtime.engine import Session, open_session
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.nowcaster import Nowcaster
+from stpl_runtime.nowcaster import ContextMode, Nowcaster
 from stpl_runtime.predict import predict_sequences
+from stpl_runtime.standins import OnGap
 from tests.runtime.conftest import CADENCE_S, make_frame, open_named, slot_time
 
 
-def nowcaster_of(bundle: Bundle, session: Session, **options: object) -> Nowcaster:
-    return Nowcaster(bundle, session, cadence_s=CADENCE_S, **options)  # type: ignore[arg-type]
+def nowcaster_of(
+    bundle: Bundle,
+    session: Session,
+    *,
+    on_gap: OnGap,
+    mode: ContextMode = "window",
+    horizon: int | None = None,
+) -> Nowcaster:
+    return Nowcaster(
+        bundle, session, cadence_s=CADENCE_S, on_gap=on_gap, mode=mode, horizon=horizon
+    )
 
 
 def run(nowcaster: Nowcaster, frames: Iterable[Frame], idle: bool = True) -> Iterator[Nowcast]:
@@ -48,7 +59,7 @@ def context_of(slots: Iterable[int], given: dict[int, Array] | None = None) -> A
 
 
 @pytest.mark.parametrize("mode", ["window", "carry"])
-def test_hold_repeats_the_frame_before(bundle: Bundle, session: Session, mode: str) -> None:
+def test_hold_repeats_the_frame_before(bundle: Bundle, session: Session, mode: ContextMode) -> None:
     slots = [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]
     nowcaster = nowcaster_of(bundle, session, on_gap="hold", mode=mode)
     made = list(run(nowcaster, [make_frame(n) for n in slots]))
@@ -72,7 +83,7 @@ def test_hold_repeats_the_frame_before(bundle: Bundle, session: Session, mode: s
 @pytest.mark.parametrize("horizon", [1, 3, 5])
 @pytest.mark.parametrize("mode", ["window", "carry"])
 def test_bridge_takes_the_newest_forecast(
-    bundle: Bundle, session: Session, mode: str, horizon: int
+    bundle: Bundle, session: Session, mode: ContextMode, horizon: int
 ) -> None:
     slots = [0, 1, 2, 3, 4, 7, 8, 9, 10, 11]
     nowcaster = nowcaster_of(bundle, session, on_gap="bridge", mode=mode, horizon=horizon)
@@ -110,7 +121,9 @@ def test_bridge_holds_where_the_model_has_seen_too_little(bundle: Bundle, sessio
 
 
 @pytest.mark.parametrize("on_gap", ["hold", "bridge"])
-def test_at_most_half_of_a_window_stands_in(bundle: Bundle, session: Session, on_gap: str) -> None:
+def test_at_most_half_of_a_window_stands_in(
+    bundle: Bundle, session: Session, on_gap: OnGap
+) -> None:
     nowcaster = nowcaster_of(bundle, session, on_gap=on_gap)
     slots = [0, 1, 2, 3, 7, 8, 9, 10, 11]  # three of four are missing
     made = [slot_of(one) for one in run(nowcaster, [make_frame(n) for n in slots])]
@@ -122,7 +135,7 @@ def test_at_most_half_of_a_window_stands_in(bundle: Bundle, session: Session, on
 @pytest.mark.parametrize("on_gap", ["hold", "bridge"])
 @pytest.mark.parametrize("mode", ["window", "carry"])
 def test_a_late_frame_takes_its_place_and_the_nowcast_is_made_again(
-    bundle: Bundle, session: Session, mode: str, on_gap: str
+    bundle: Bundle, session: Session, mode: ContextMode, on_gap: OnGap
 ) -> None:
     nowcaster = nowcaster_of(bundle, session, on_gap=on_gap, mode=mode)
     made = list(run(nowcaster, [make_frame(n) for n in (0, 1, 2, 3, 4, 6)]))
@@ -187,8 +200,8 @@ def test_any_order_any_loss(
     keys: list[float],
     idle: list[int],
     masked: set[int],
-    on_gap: str,
-    mode: str,
+    on_gap: OnGap,
+    mode: ContextMode,
 ) -> None:
     """A nowcast is the offline one of the context that it tells; counts are of real frames."""
     order = [n for n in sorted(range(20), key=lambda n: n + keys[n] * 0.8) if n not in missing]
@@ -237,29 +250,19 @@ def test_any_order_any_loss(
 
 
 def test_bridge_beats_hold_on_moving_digits() -> None:
-    """10% of the frames are missing: which stand-in is nearer to the frame that was lost."""
+    """10% of the frames are missing: the error of all nowcasts, whether a frame was missing or not.
+
+    benchmarks/results/gaps.json has the same of 100 streams.
+    """
     pytest.importorskip("sklearn", reason="the digits are scikit-learn's")
+    from benchmarks import gaps
     from stpl_train.data import unseen_sequence
     from stpl_train.recipe import load_recipe
 
-    bundle = open_named("modernn-mini")
-    session = open_session(bundle, ("step", "forecast"), threads=1)
-    frames = unseen_sequence(load_recipe("modernn-mini").data, 160)  # (T, 1, 32, 32)
-    lost = np.random.default_rng(0).random(len(frames)) < 0.1
-    errors = {}
-    for on_gap in ("hold", "bridge"):
-        nowcaster = nowcaster_of(bundle, session, on_gap=on_gap)
-        squares: dict[int, float] = {}
-        for n in np.flatnonzero(~lost):
-            nowcaster.put(Frame(slot_time(n), frames[n]))
-            nowcast = nowcaster.issue() if lost[n - 1] else None  # the others are not asked for
-            for k, how in enumerate(nowcast.stand_ins if nowcast is not None else ()):
-                slot = n - bundle.manifest.context + 1 + k
-                if how == ("held" if on_gap == "hold" else "bridged"):
-                    squares[slot] = float(((nowcast.context[k] - frames[slot]) ** 2).mean())
-        assert len(squares) >= 8
-        errors[on_gap] = squares
-    session.close()
-    both = sorted(set(errors["hold"]) & set(errors["bridge"]))
-    held, bridged = (np.mean([errors[how][n] for n in both]) for how in ("hold", "bridge"))
-    assert bridged < 0.9 * held
+    bundle = open_named("predrnn-digits")
+    data = load_recipe(str(bundle.path.with_name("predrnn-digits.toml"))).data
+    streams = [unseen_sequence(data, 50, n) for n in range(12)]  # (50, 1, 32, 32) each
+    with contextlib.closing(open_session(bundle, ("step", "forecast"), threads=1)) as session:
+        told = gaps.compare(gaps.measure(bundle, session, streams, loss=0.1))["all nowcasts"]
+    assert told["nowcasts"] > 400
+    assert told["bridge_over_hold"] < 0.9
