@@ -18,7 +18,7 @@ from stpl_runtime.sources import messages
 from stpl_runtime.sources.messages import Message, Messages
 
 ARRAY = {"dtype": "float32", "shape": "[16, 16]", "valid_time": "2026-01-31T23:50:00Z"}
-CUT = base64.b64encode(gzip.compress(b"frame" * 100)[:20]).decode()
+CUT = base64.b64encode(gzip.compress(b"frame" * 100, mtime=0)[:20]).decode()
 
 
 @pytest.mark.parametrize(
