@@ -105,7 +105,7 @@ def ratio_range(one: Errors, other: Errors, keys: Sequence[Key]) -> list[float]:
             sums[k, row[stream]] += errors.squares[stream, slot].mean()
     drawn = np.random.default_rng(0).integers(len(streams), size=(2000, len(streams)))
     ratios = sums[0][drawn].sum(axis=1) / sums[1][drawn].sum(axis=1)
-    return np.quantile(ratios, (0.05, 0.95)).tolist()
+    return [float(one) for one in np.quantile(ratios, (0.05, 0.95))]
 
 
 def compare(errors: Mapping[str, Errors]) -> dict[str, dict[str, Any]]:

@@ -27,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +80,12 @@ class Bench:
         """Name -> makes it ready, or raises."""
         made: dict[str, Callable[[], Way]] = {}
         for name, kind in (("fp32", torch.float32), ("fp16", torch.float16)):
-            made[f"eager-{name}"] = lambda kind=kind: self._eager(kind)
-            made[f"compiled-{name}"] = lambda kind=kind: self._compiled(kind)
-            made[f"graph-{name}"] = lambda kind=kind: self._graph(kind)
+            made[f"eager-{name}"] = partial(self._eager, kind)
+            made[f"compiled-{name}"] = partial(self._compiled, kind)
+            made[f"graph-{name}"] = partial(self._graph, kind)
         made["stepper-fp32"] = self._stepper
         for engine in ENGINES:
-            made[engine] = lambda engine=engine: self._engine(engine)
+            made[engine] = partial(self._engine, engine)
         return made
 
     def _model(self, kind: torch.dtype) -> ForecasterModule:
@@ -157,8 +158,7 @@ class Bench:
         return Way(run, run, False, facts)
 
     def _engine(self, engine: str) -> Way:
-        graphs = ("step", "forecast", "rollout")
-        session = open_session(self.bundle, graphs, engine=engine)
+        session = open_session(self.bundle, ("step", "forecast", "rollout"), engine=engine)
         session.rollout(self.context)
         facts: dict[str, Any] = {"provider": session.provider}
         facts |= session.facts() if isinstance(session, Telling) else {}
@@ -197,6 +197,7 @@ class TorchExecutor:
         self.model, self.manifest = model, manifest
         self.stream = torch.cuda.ExternalStream(stream)
         self.pool = torch.cuda.MemPool()
+        self.shapes: dict[str, tuple[int, ...]]
         self.shapes = dict.fromkeys(self._ends(), (1, *manifest.frame))
         for part in manifest.state:
             self.shapes |= dict.fromkeys((part.input, part.output), (1, *part.shape))
@@ -317,7 +318,7 @@ def main() -> None:
 
 def untrained(recipe: str, folder: Path) -> Bundle:
     """Export a recipe with fresh weights."""
-    from arrival_to_nowcast import untrained_run
+    from arrival_to_nowcast import untrained_run  # type: ignore[import-not-found]  # lies beside
 
     from stpl_export.export import export_run
 

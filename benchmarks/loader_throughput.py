@@ -33,6 +33,7 @@ from stpl_deploy.machine import describe
 from stpl_deploy.readers.store import convert
 from stpl_train.data import archive as archives
 from stpl_train.data import open_data
+from stpl_train.data.sequences import masked_batch
 from stpl_train.loop import Trainer
 from stpl_train.recipe import Recipe, load_recipe
 from stpl_train.trainer import start_run, with_frame
@@ -69,7 +70,7 @@ class Case:
 def cells(rng: np.random.Generator, count: int, height: int, width: int) -> np.ndarray:
     """Rain cells that wander, `(count, height, width)` in [0, 1]; about a third is dry."""
     coarse = rng.random((count + 8, height // 16 + 2, width // 16 + 2), dtype=np.float32)
-    calm = sum(coarse[n : n + count] for n in range(8)) / 8  # changes slowly
+    calm: np.ndarray = np.mean([coarse[n : n + count] for n in range(8)], axis=0)  # changes slowly
     fine = calm.repeat(16, axis=1).repeat(16, axis=2)[:, :height, :width]
     return np.clip((fine - 0.45) * 4, 0, 1)
 
@@ -231,10 +232,10 @@ def measure(name: str, files: Files, seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         run = start_run(Path(folder) / "run", recipe, data)
         trainer = Trainer(Fabric(accelerator="cpu", devices=1), run, data)
-        batch = data.training.batch(np.zeros(recipe.training.batch, np.int64))
+        batch, mask = masked_batch(data.training, np.zeros(recipe.training.batch, np.int64))
         frames = batch.shape[0] * batch.shape[1]
         loader = timed(trainer._batches(), seconds)
-        step = timed((trainer._iterate(n, batch) for n in itertools.count()), seconds)
+        step = timed((trainer._iterate(n, batch, mask) for n in itertools.count()), seconds)
         waited, worked = together(trainer, seconds)
     return {
         "case": name,
@@ -262,14 +263,16 @@ def together(trainer: Trainer, seconds: float) -> tuple[float, float]:
     """Train, and add up the seconds of waiting for a batch and of work, but for the first."""
     waited = worked = 0.0
     batches = trainer._batches()
-    trainer._iterate(*next(batches))
+    first, (batch, mask) = next(batches)
+    trainer._iterate(first, batch, mask)
     while waited + worked < seconds:
         began = time.perf_counter()
         item = next(batches, None)
         if item is None:
             break
         got = time.perf_counter()
-        trainer._iterate(*item)
+        iteration, (batch, mask) = item
+        trainer._iterate(iteration, batch, mask)
         waited += got - began
         worked += time.perf_counter() - got
     batches.close()

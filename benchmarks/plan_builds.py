@@ -108,7 +108,7 @@ def expected_seconds(nodes: int, model: str, rows: list[dict[str, Any]]) -> floa
     """How long a build may take, going by the row of the same model that is nearest in size."""
     known = [row for row in rows if row["model"] == model]
     if not known:
-        return 1e-4 * nodes**_GROWTH
+        return float(1e-4 * nodes**_GROWTH)
     near = min(known, key=lambda row: abs(math.log(row["nodes"] / nodes)))
     return float(near["seconds"] * (nodes / near["nodes"]) ** _GROWTH)
 
@@ -179,15 +179,18 @@ def read_rows() -> list[dict[str, Any]]:
 
 def add_row(row: dict[str, Any], builder: str, note: str) -> None:
     """Put a row into the result file."""
-    document = json.loads(RESULT.read_text()) if RESULT.is_file() else {"rows": []}
-    others = [r for r in document["rows"] if any(r[key] != row[key] for key in _SAME)]
+    document: dict[str, Any] = {"rows": []}
+    if RESULT.is_file():
+        document = json.loads(RESULT.read_text())
+    rows: list[dict[str, Any]] = document["rows"]
+    rows = [*(r for r in rows if any(r[key] != row[key] for key in _SAME)), row]
     document |= {
         "builder": builder,
         "capabilities": list(PORTABLE),
         "machine": describe(),
         "note": note or document.get("note", ""),
         "ran": "no: the plans were built, never run",
-        "rows": sorted([*others, row], key=lambda r: [r[key] for key in _SAME]),
+        "rows": sorted(rows, key=lambda r: [r[key] for key in _SAME]),
     }
     with atomic_file(RESULT) as file:
         file.write(document_text(document).encode())

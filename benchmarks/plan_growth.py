@@ -23,7 +23,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from plan_builds import FRAME, measured_build, step_of
+from plan_builds import (  # type: ignore[import-not-found]  # lies beside
+    FRAME,
+    measured_build,
+    step_of,
+)
 
 from stpl_deploy.bundle import StateSpec
 from stpl_deploy.cli.output import document_text

@@ -31,9 +31,9 @@ QUIET = {"log_level": 0}
 
 
 class Cluster:
-    """librdkafka's mock cluster of one broker."""
+    """librdkafka's mock cluster."""
 
-    def __init__(self) -> None:
+    def __init__(self, brokers: int = 1) -> None:
         (library,) = Path(confluent_kafka.__file__).parent.parent.glob(
             "confluent_kafka.libs/librdkafka*.so*"
         )
@@ -42,17 +42,21 @@ class Cluster:
         self._lib.rd_kafka_mock_cluster_new.restype = ctypes.c_void_p
         self._lib.rd_kafka_mock_cluster_bootstraps.restype = ctypes.c_char_p
         self._handle = ctypes.c_void_p(self._lib.rd_kafka_new(0, None, None, 0))
-        self._cluster = ctypes.c_void_p(self._lib.rd_kafka_mock_cluster_new(self._handle, 1))
+        self._cluster = ctypes.c_void_p(self._lib.rd_kafka_mock_cluster_new(self._handle, brokers))
         self.hosts = self._lib.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()
 
     def add_topic(self, topic: str, partitions: int = 1) -> None:
         self._lib.rd_kafka_mock_topic_create(self._cluster, topic.encode(), partitions, 1)
 
-    def set_down(self) -> None:
-        self._lib.rd_kafka_mock_broker_set_down(self._cluster, 1)
+    def lead(self, partition: int, broker: int) -> None:
+        """Of the topic `radar`."""
+        self._lib.rd_kafka_mock_partition_set_leader(self._cluster, b"radar", partition, broker)
 
-    def set_up(self) -> None:
-        self._lib.rd_kafka_mock_broker_set_up(self._cluster, 1)
+    def set_down(self, broker: int = 1) -> None:
+        self._lib.rd_kafka_mock_broker_set_down(self._cluster, broker)
+
+    def set_up(self, broker: int = 1) -> None:
+        self._lib.rd_kafka_mock_broker_set_up(self._cluster, broker)
 
     def close(self) -> None:
         self._lib.rd_kafka_mock_cluster_destroy(self._cluster)
@@ -60,12 +64,12 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster() -> Iterator[Cluster]:
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     if not list(
         Path(confluent_kafka.__file__).parent.parent.glob("confluent_kafka.libs/*rdkafka*")
     ):
         pytest.skip("this confluent-kafka does not carry its own librdkafka")
-    one = Cluster()
+    one = Cluster(getattr(request, "param", 1))
     yield one
     one.close()
 
@@ -157,6 +161,32 @@ def test_an_outage_loses_no_record(
         for slot in (3, 4):
             send(name(slot), npy(slot))
         same_frames(source.wait_for(5), [0, 1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("cluster", [2], indirect=True)
+def test_one_broker_of_two_is_down(
+    cluster: Cluster, bundle: Bundle, sender: Callable[[str], Send]
+) -> None:
+    """Half of the frames do not come: that is an outage, though a broker answers."""
+    cluster.add_topic("radar", 2)
+    for partition in (0, 1):
+        cluster.lead(partition, partition + 1)
+    send = sender(cluster.hosts)
+    with reading(open_source(f"kafka://{cluster.hosts}/radar", spec_of(bundle))) as source:
+        source.wait_state("up")
+        for slot in (0, 1):
+            send(name(slot), npy(slot), partition=slot)
+        source.wait_for(2)
+        cluster.set_down(2)
+        source.wait_state("down")
+        send(name(2), npy(2), partition=0)
+        source.wait_for(3)
+        cluster.set_up(2)
+        back = time.time()
+        source.wait_state("up")
+        assert is_prompt(source.health, back)
+        send(name(3), npy(3), partition=1)
+        assert len(source.wait_for(4)) == 4
 
 
 def test_every_partition_is_read_and_the_place_is_kept(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import torch
 from lightning_fabric import Fabric
@@ -118,7 +118,7 @@ class Trainer:
             return NoScalars()
         return open_scalars(self.run.file("tensorboard"), self.progress.iteration)
 
-    def _batches(self) -> Iterator[tuple[int, tuple[Array, Mask | None]]]:
+    def _batches(self) -> Generator[tuple[int, tuple[Array, Mask | None]], None, None]:
         def load(iteration: int) -> tuple[Array, Mask | None]:
             indices = training_indices(
                 self.data.training, self.training.seed, iteration, self.training.batch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -14,7 +14,9 @@ DEPTH = 2
 Batch = TypeVar("Batch")
 
 
-def prefetched(load: Callable[[int], Batch], first: int, last: int) -> Iterator[tuple[int, Batch]]:
+def prefetched(
+    load: Callable[[int], Batch], first: int, last: int
+) -> Generator[tuple[int, Batch], None, None]:
     """Yield `(n, load(n))` for n in first..last-1, in order, made ahead in one other thread.
 
     Args:

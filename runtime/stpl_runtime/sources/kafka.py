@@ -239,14 +239,22 @@ class KafkaSource:
             self._refused = self._trouble
 
     def _note_state(self, statistics: str) -> None:
-        """Called within `poll`, three times a second: the state of every broker."""
-        brokers = json.loads(statistics).get("brokers", {}).values()
-        known = [broker["state"] for broker in brokers if broker["nodeid"] >= 0]
-        if "UP" in known:
+        """Called within `poll`, three times a second: the state of every broker.
+
+        Up where every broker that leads a partition is, or, while none is known to lead, any.
+        """
+        told = json.loads(statistics)
+        brokers = told.get("brokers", {}).values()
+        up = {broker["nodeid"] for broker in brokers if broker["state"] == "UP"}
+        topics = told.get("topics", {}).values()
+        parts = (part for topic in topics for part in topic["partitions"].values())
+        leaders = {part["leader"] for part in parts if min(part["partition"], part["leader"]) >= 0}
+        if up and leaders <= up:
             self.health.up()
             self._refused = self._trouble = ""
-        elif known and self.health.now().state == "up":
-            self.health.down(self._trouble or "no broker answers")
+        elif brokers and self.health.now().state == "up":
+            silent = ", ".join(map(str, sorted(leaders - up)))
+            self.health.down(self._trouble or f"no answer from broker {silent}".rstrip())
 
     def _refuse(self) -> None:
         """Raise where the user is wrong, and never was right."""
