@@ -45,7 +45,7 @@ AT_ONCE, MISSING = 45, (38, 41)
 
 def feed(folder: Path, stop: threading.Event) -> None:
     """Write a digit a second, named by the time."""
-    recipe = load_recipe(str(DATA / "modernn-mini" / "recipe.toml"))
+    recipe = load_recipe(str(DATA / "predrnn-digits.toml"))
     frames = unseen_sequence(recipe.data, 400)  # (T, C, H, W)
     start = datetime.now(timezone.utc).replace(microsecond=0) - timedelta(seconds=AT_ONCE)
     for n, frame in enumerate(frames):
@@ -102,7 +102,7 @@ def main() -> None:
     """Take them all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", default="page")
-    parser.add_argument("--bundle", default=str(DATA / "modernn-mini.bundle"))
+    parser.add_argument("--bundle", default=str(DATA / "predrnn-digits.bundle"))
     parser.add_argument("--source")
     parser.add_argument("--lead", type=int, default=4)
     parser.add_argument("--compared", type=int, default=150)
