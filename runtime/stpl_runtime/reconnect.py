@@ -49,7 +49,7 @@ def reconnecting(
         connect: connects and yields; what it holds is closed by its own `finally`.
         stop: ends everything; `connect`'s iterator must return soon after it is set.
         health: told of every change. It is up with the first item of a connection, or earlier
-            where `connect` itself calls `health.up()`.
+            where `connect` itself calls `health.up()`; after that, `connect` may know better.
         failures: what a broken connection raises; anything else goes through.
         backoff: None takes the usual one.
     """
@@ -57,8 +57,9 @@ def reconnecting(
     while not stop.is_set():
         reason = "the connection ended"
         try:
-            for item in connect():
-                health.up()
+            for number, item in enumerate(connect()):
+                if not number:
+                    health.up()
                 backoff.reset()
                 yield item
                 if stop.is_set():

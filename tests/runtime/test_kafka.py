@@ -7,6 +7,7 @@ which speaks the protocol on a real port of loopback and can be switched off and
 from __future__ import annotations
 
 import ctypes
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from stpl_deploy.bundle import Bundle
 from stpl_deploy.errors import SourceLostError, UsageError
 from stpl_runtime.source import BadFrame, SourceSpec, open_source
-from stpl_runtime.sources.kafka import _sent
+from stpl_runtime.sources.kafka import KafkaSource, _sent
 from tests.runtime.brokers import free_port, is_prompt, reading, tansu, wait_until
 from tests.runtime.conftest import slot_time
 from tests.runtime.test_mqtt import name, npy, same_frames
@@ -179,14 +180,51 @@ def test_one_broker_of_two_is_down(
         source.wait_for(2)
         cluster.set_down(2)
         source.wait_state("down")
-        send(name(2), npy(2), partition=0)
-        source.wait_for(3)
+        for slot in (2, 3):  # what the other one has comes, and is no return
+            send(name(slot), npy(slot), partition=0)
+            source.wait_for(slot + 1)
+            source.wait_state("down")
         cluster.set_up(2)
         back = time.time()
         source.wait_state("up")
         assert is_prompt(source.health, back)
-        send(name(3), npy(3), partition=1)
-        assert len(source.wait_for(4)) == 4
+        assert source.health.now().reconnects == 1
+        send(name(4), npy(4), partition=1)
+        assert len(source.wait_for(5)) == 5
+
+
+def _told(brokers: dict[int, str], *leaders: int, desired: bool = True) -> str:
+    parts = [
+        {"partition": n, "leader": leader, "desired": desired} for n, leader in enumerate(leaders)
+    ]
+    parts.append({"partition": -1, "leader": -1, "desired": False})  # for what has none yet
+    return json.dumps(
+        {
+            "brokers": {str(n): {"nodeid": n, "state": state} for n, state in brokers.items()},
+            "topics": {"radar": {"partitions": {str(p["partition"]): p for p in parts}}},
+        }
+    )
+
+
+def test_what_statistics_say(bundle: Bundle) -> None:
+    """The mock cluster has no partition without a leader, nor one that was added later."""
+    source = open_source("kafka://127.0.0.1:1/radar", spec_of(bundle))
+    assert isinstance(source, KafkaSource)
+
+    def after(told: str) -> tuple[str, str]:
+        source._note_state(told)
+        return source.health.now().state, source.health.now().reason
+
+    source.health.up()
+    begun = _told({1: "INIT", -1: "UP"}, 1, desired=False)
+    assert after(begun) == ("up", "")
+    assert after(_told({1: "INIT"}, 1, desired=False)) == ("up", "")  # told before we asked for any
+    assert after(_told({1: "UP", 2: "UP"}, 1, 2)) == ("up", "")
+    assert after(_told({1: "UP", -1: "UP"}, 1, -1)) == ("down", "a partition has no leader")
+    assert after(_told({-1: "UP", 1: "INIT"}, -1, -1)) == ("up", "")
+    assert after(_told({1: "UP", 2: "DOWN"}, 1, 2)) == ("down", "no answer from broker 2")
+    assert after(_told({1: "UP", 2: "UP"}, 1, 2)) == ("up", "")
+    assert after(_told({1: "DOWN"}, -1)) == ("down", "no broker answers")
 
 
 def test_every_partition_is_read_and_the_place_is_kept(

@@ -166,7 +166,6 @@ class KafkaSource:
                     if not error.retriable() and error.code() not in _passing():
                         raise KafkaException(error)
                     continue
-                self.health.up()
                 yield from self._messages.arrivals(_message(record))
                 self._commit(consumer, record)
         except KafkaException as error:
@@ -241,20 +240,25 @@ class KafkaSource:
     def _note_state(self, statistics: str) -> None:
         """Called within `poll`, three times a second: the state of every broker.
 
-        Up where every broker that leads a partition is, or, while none is known to lead, any.
+        Up where every partition that we read has a leader that is, or, while none has one, any.
         """
         told = json.loads(statistics)
         brokers = told.get("brokers", {}).values()
         up = {broker["nodeid"] for broker in brokers if broker["state"] == "UP"}
         topics = told.get("topics", {}).values()
-        parts = (part for topic in topics for part in topic["partitions"].values())
-        leaders = {part["leader"] for part in parts if min(part["partition"], part["leader"]) >= 0}
-        if up and leaders <= up:
+        parts = [part for topic in topics for part in topic["partitions"].values()]
+        # -1 is no leader, and a broker that has not told its number yet.
+        leaders = {part["leader"] for part in parts if part["desired"]}
+        silent = set() if leaders == {-1} else leaders - (up - {-1})
+        if up and not silent:
             self.health.up()
             self._refused = self._trouble = ""
-        elif brokers and self.health.now().state == "up":
-            silent = ", ".join(map(str, sorted(leaders - up)))
-            self.health.down(self._trouble or f"no answer from broker {silent}".rstrip())
+        elif leaders and self.health.now().state == "up":  # none: told before we were there
+            numbers = ", ".join(str(number) for number in sorted(silent) if number >= 0)
+            lost = "a partition has no leader" if -1 in silent else "no broker answers"
+            self.health.down(
+                self._trouble or (f"no answer from broker {numbers}" if numbers else lost)
+            )
 
     def _refuse(self) -> None:
         """Raise where the user is wrong, and never was right."""
