@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -26,6 +27,7 @@ from stpl_deploy.frames import Frame
 from stpl_runtime import mqtt
 from stpl_runtime.options import Options
 from stpl_runtime.sink import open_sink
+from stpl_runtime.sinks.mqtt import MqttSink
 from stpl_runtime.source import BadFrame, SourceSpec, open_source
 from tests.runtime.brokers import (
     Process,
@@ -395,7 +397,9 @@ def test_options_that_are_not_right(bundle: Bundle) -> None:
             open_source("mqtt://host/topic", spec_of(bundle, **{option: "7"}))
 
 
-def test_the_sink_publishes_and_outlives_its_broker(mortal: Process) -> None:
+def test_the_sink_publishes_and_outlives_its_broker(
+    mortal: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sink = open_sink(
         f"mqtt,timeout=8,version={mortal.version}:mqtt://me:secret@127.0.0.1:{mortal.port}/out"
     )
@@ -419,6 +423,15 @@ def test_the_sink_publishes_and_outlives_its_broker(mortal: Process) -> None:
     mortal.stop()
     mortal.start()  # the sink does not know yet
     sink.write(make_nowcast(minutes=5))
+    assert isinstance(sink, MqttSink)
+    assert sink._client is not None
+    sink._client.socket().shutdown(socket.SHUT_WR)  # writing finds out, as after a reset
+    sink.write(make_nowcast(minutes=10))
+    with monkeypatch.context() as patch:  # more than the protocol has room for
+        patch.setattr("stpl_runtime.sinks.mqtt.bytes_for", lambda *_: bytes(2**28))
+        with pytest.raises(SinkError, match="Payload too large"):
+            sink.write(make_nowcast())
+    sink.write(make_nowcast(minutes=15))
     mortal.stop()
     impatient = open_sink(
         f"mqtt,timeout=0.3,version={mortal.version}:mqtt://127.0.0.1:{mortal.port}/out"

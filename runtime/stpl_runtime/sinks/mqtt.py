@@ -86,6 +86,12 @@ class MqttSink:
         while True:
             try:
                 return self._publish(nowcast, messages, until)
+            except ValueError as error:  # paho's own checks
+                raise SinkError(
+                    f"{self.name}: {error}",
+                    expected="a topic, and a message of less than 256 MiB",
+                    fix="--sink mqtt,format=none: sends the JSON alone",
+                ) from error
             except OSError as error:
                 self._client, reason = None, str(error)
                 hopeless = isinstance(error, mqtt.RefusedError) and error.for_good
@@ -127,6 +133,9 @@ class MqttSink:
         for topic, name, content in messages:
             properties = self._properties(nowcast, name)
             sent = client.publish(topic, content, 1, self._retain, properties)
+            if sent.rc:  # `is_published` would make an error of its own of it
+                mqtt.close(client)
+                raise mqtt.BrokerError("the connection was lost")
             left_s = max(until - time.monotonic(), 0.1)
             mqtt.spin(client, sent.is_published, left_s, self._stop, "no answer to PUBLISH")
             if answers and answers[-1].is_failure:
