@@ -186,6 +186,10 @@ def test_secrets_of_the_url_are_not_shown(receiver: Receiver) -> None:
     [
         ("webhook:host/path", "is no URL"),
         ("webhook:ftp://me:hush@host/path", "is no URL"),
+        ("webhook:http://me:hush@host:port/path", "is no URL"),
+        ("webhook:http://[::1/path", "is no URL"),
+        ("webhook:http://host..org/path", "is no URL"),
+        ("webhook:http:///path", "is no URL"),
         ("webhook,attach=gif:http://host/", "expected one of none, npz"),
         ("webhook,secret_env=NOT_THERE:http://host/", "the environment has no NOT_THERE"),
         ("webhook,trys=3:http://host/", "has no option trys"),

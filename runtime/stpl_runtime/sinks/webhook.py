@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from stpl_deploy.errors import SinkError, UsageError
 from stpl_deploy.readers.extras import reads_with
@@ -64,8 +64,12 @@ class WebhookSink:
         with reads_with("http"):
             import httpx
         options = Options("the sink webhook", given, _OPTIONS, "--sink webhook,")
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = httpx.URL(url)
+            fits = parts.scheme in ("http", "https") and bool(parts.host.encode("idna"))
+        except (httpx.InvalidURL, UnicodeError):  # the latter: a host that no name server takes
+            fits = False
+        if not fits:
             raise UsageError(
                 f"--sink webhook:{without_credentials(url)} is no URL",
                 expected="http:// or https://",
@@ -73,7 +77,7 @@ class WebhookSink:
             )
         # Such URLs carry tokens anywhere: what is shown is the host, and a mark to tell two apart.
         mark = hashlib.sha256(url.encode()).hexdigest()[:6]
-        self.name = f"webhook:{parts.scheme}://{parts.hostname}/({mark})"
+        self.name = f"webhook:{parts.scheme}://{parts.host}/({mark})"
         self.beside: tuple[KeepsFiles, ...] = ()
         self._url, self._attach, self._secret = url, _attached(options), _secret(options)
         self._tries = int(options.number("tries", 4, least=1, most=100))
