@@ -26,7 +26,7 @@ from tests.runtime.source_reader import SourceReader
 pytest.importorskip("httpx")
 
 FAST = {"interval": "0.02", "timeout": "2"}
-FORBIDDEN, BROKEN = b"403", b"500"
+FORBIDDEN, BROKEN, CUT = b"403", b"500", b"cut"
 MODIFIED = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 
 
@@ -94,9 +94,11 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(int(content[:3]), b"")
         elif way == "moved":
             self._answer(302, b"", {"Location": f"http://{self.server.root}/moved.npy"})
+        elif way == "lost":
+            self._answer(302, b"", {"Location": "http://no..where/"})
         elif content is None:
             self._answer(404, b"")
-        elif way == "cut":
+        elif way == "cut" or content == CUT:
             self._answer(200, content[:-100], {"Content-Length": str(len(content))})
             self.close_connection = True
         elif way == "drip":
@@ -196,6 +198,8 @@ def test_redirects_are_followed_and_401_is_down(server: Server) -> None:
     with SourceReader(open_source(f"http://{server.root}/a.npy", spec())) as reader:
         reader.wait_for(1)
         server.put("/moved.npy", npy(1))
+        server.plan = ["lost", "moved"]
+        reader.wait_for(2)
         server.plan = ["denied"] * 50
         assert reader.wait_for_state("down").reason == "HTTP 401 Unauthorized"
 
@@ -274,6 +278,8 @@ def test_one_file_for_each_slot(server: Server) -> None:
     [
         ("http://", {}, "no host"),
         ("http://h:port/x", {}, "Invalid port"),
+        ("http://xn--/x", {}, "is no URL: Malformed A-label"),
+        ("http://h..org/x", {}, "is no URL"),
         ("https://u:pw@h/%Y%m%d.h5", {}, "--cadence"),
         ("http://h/x", {"intervall": "3"}, r"no option intervall; .*try: interval=3"),
         ("http://h/x", {"interval": "often"}, "interval=often; expected a number"),
@@ -311,6 +317,19 @@ def test_slots_that_are_refused_hold_up_no_other(server: Server, refusal: bytes)
         server.put(paths[3], npy(3))  # given after all
         reader.wait_for(4)
         assert [frame.valid_time for frame in reader.frames] == [days[n] for n in (9, 11, 12, 3)]
+
+
+def test_a_slot_that_always_breaks_off_holds_up_no_other(server: Server) -> None:
+    midnight = datetime.now(timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0)
+    days = [midnight - timedelta(days=n) for n in range(7, -1, -1)]
+    for n, at in enumerate(days):
+        server.put(f"/radar_{at:%Y%m%d}.npy", CUT if n < 6 else npy(n))
+    source = open_source(f"http://{server.root}/radar_%Y%m%d.npy", spec(86400.0, back="8"))
+    with SourceReader(source) as reader:
+        reader.wait_for(2)
+        server.put(f"/radar_{days[0]:%Y%m%d}.npy", npy(0))  # whole after all
+        reader.wait_for(3)
+        assert [frame.valid_time for frame in reader.frames] == [days[n] for n in (6, 7, 0)]
 
 
 def test_a_server_that_refuses_every_slot_is_down(server: Server) -> None:

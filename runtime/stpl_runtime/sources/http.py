@@ -100,8 +100,8 @@ def _open(scheme: str, rest: str, spec: SourceSpec) -> HttpSource:
         import httpx
     try:
         url = httpx.URL(f"{scheme}:{rest}")
-        host = url.host
-    except httpx.InvalidURL as error:
+        host = url.host.encode("idna")
+    except (httpx.InvalidURL, UnicodeError) as error:  # the latter: no name server takes the host
         raise _wrong(f"{scheme}:{rest}", str(error)) from error
     if not host:
         raise _wrong(f"{scheme}:{rest}", "no host")
@@ -180,8 +180,8 @@ class HttpSource:
         try:
             for item in self._poll(client, stop):
                 yield Arrival.now(item)
-        except (_RefusedError, httpx.HTTPError) as error:
-            return error
+        except (_RefusedError, httpx.HTTPError, UnicodeError) as error:
+            return error  # the last one: sent elsewhere, to a host that no name server takes
         return None
 
     def _client(self) -> httpx.Client:
@@ -292,6 +292,8 @@ class PatternSource(HttpSource):
         self._done: set[int] = set()
         self._refused: dict[int, float] = {}
         """Slots whose file was refused, and when, by time.monotonic()."""
+        self._broke: set[int] = set()
+        """Slots at whose file the connection broke."""
         self._gave_one = False
         self._doubts: dict[int, bytes] = {}
 
@@ -300,13 +302,16 @@ class PatternSource(HttpSource):
 
     def _poll(self, client: httpx.Client, stop: threading.Event) -> Iterator[Frame | BadFrame]:
         """The files of all slots that are due and not there yet, oldest first."""
+        import httpx
+
         since = datetime.now(timezone.utc) - self._phase
         newest = int(since.total_seconds() // self._cadence_s)
         due = range(newest - self._back + 1, newest + 1)
         self._done &= set(due)
+        self._broke &= set(due)
         self._refused = {slot: when for slot, when in self._refused.items() if slot in due}
         self._doubts = {slot: seen for slot, seen in self._doubts.items() if slot in due}
-        refusals: list[_RefusedError] = []
+        refusals: list[Exception] = []
         answered = False
         order = sorted(set(due) - self._done, key=lambda slot: (self._refused.get(slot, 0.0), slot))
         for slot in order:
@@ -314,8 +319,13 @@ class PatternSource(HttpSource):
                 return
             try:
                 yield from self._slot(client, slot)
-            except _RefusedHereError as error:
-                if error.status == _FORBIDDEN and self._gave_one:
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                raise  # nobody is there
+            except (_RefusedHereError, httpx.HTTPError) as error:
+                if isinstance(error, httpx.HTTPError) and slot not in self._broke:
+                    self._broke.add(slot)  # the next time it is taken to be the file's own fault
+                    raise
+                if getattr(error, "status", 0) == _FORBIDDEN and self._gave_one:
                     continue  # as buckets say that something is not there
                 self._refused[slot] = time.monotonic()  # its turn comes after the others'
                 refusals.append(error)
@@ -324,6 +334,7 @@ class PatternSource(HttpSource):
             else:
                 answered = True
                 self._refused.pop(slot, None)
+                self._broke.discard(slot)
         if refusals and not answered:
             raise refusals[0]
 
