@@ -9,10 +9,13 @@ word, the value a function or class `(rest, spec) -> Sink`.
 
 from __future__ import annotations
 
+import errno
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Protocol, cast, runtime_checkable
 
 from stpl_deploy.errors import SinkError, UsageError
@@ -218,6 +221,21 @@ def write_over_directory(path: Path, fill: Callable[[Path], None]) -> None:
         shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         raise sink_error(path, 0, error) from error
+
+
+@contextmanager
+def written_aside(name: str) -> Iterator[Path]:
+    """A file for a moment, whose content is read at the end: for libraries that want a path.
+
+    Raises:
+        OSError: it could not be written: mostly, the temporary directory is full.
+    """
+    try:
+        with TemporaryDirectory(prefix="stpl-nowcast-", ignore_cleanup_errors=True) as folder:
+            yield Path(folder) / name
+    except (OSError, RuntimeError) as error:  # the latter: NetCDF's way to say it
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(errno.EIO, f"{reason}, in {gettempdir()}") from error
 
 
 def sink_error(path: Path, size: int, error: OSError) -> SinkError:

@@ -15,14 +15,14 @@ pyproj = pytest.importorskip("pyproj")
 pytest.importorskip("netCDF4")
 
 from stpl_deploy.bundle import Bundle  # noqa: E402
-from stpl_deploy.errors import MissingExtraError, UsageError  # noqa: E402
+from stpl_deploy.errors import MissingExtraError, SinkError, UsageError  # noqa: E402
 from stpl_deploy.grid import Grid  # noqa: E402
 from stpl_deploy.readers.opening import open_frames  # noqa: E402
 from stpl_deploy.readers.own import grid_of  # noqa: E402
 from stpl_runtime.engine import Session  # noqa: E402
 from stpl_runtime.nowcast import Nowcast  # noqa: E402
 from stpl_runtime.predict import predict_sequences  # noqa: E402
-from stpl_runtime.sinks.writers import write_nowcast  # noqa: E402
+from stpl_runtime.sinks.writers import bytes_for, write_nowcast  # noqa: E402
 from tests.runtime.conftest import CADENCE_S, START, Cli, picture, slot_time  # noqa: E402
 
 WKT = pyproj.CRS.from_epsg(3067).to_wkt()
@@ -246,3 +246,28 @@ def test_predict_refuses_another_size(cli: Cli, bundle: Bundle, tmp_path: Path) 
     code, _, err = cli("predict", bundle.path, tmp_path / "in.nc", "--out", tmp_path / "o.nc")
     assert code == 2
     assert "has frames of the shape (1, 20, 20); expected (1, 16, 16)" in err
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".mp4"])
+def test_no_room_in_the_temporary_directory_is_a_sink_error(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """These libraries want a path; NetCDF's own error for a full disk is a RuntimeError."""
+    pytest.importorskip("av")
+    room, out = tmp_path / "room", tmp_path / f"out{suffix}"
+    monkeypatch.setattr("tempfile.tempdir", str(room))
+    with pytest.raises(
+        SinkError, match=f"cannot write {out}: No such file or directory, in {room}"
+    ):
+        write_nowcast(out, nowcast())
+    room.mkdir()
+    assert bytes_for(suffix, nowcast())
+
+    def full(*_given: object, **_options: object) -> None:
+        raise RuntimeError("NetCDF: HDF error")
+
+    monkeypatch.setattr("xarray.Dataset.to_netcdf", full)
+    monkeypatch.setattr("av.open", full)
+    with pytest.raises(OSError, match=f"NetCDF: HDF error, in {room}"):  # no stream ends by it
+        bytes_for(suffix, nowcast())
+    assert list(tmp_path.rglob("*")) == [room]

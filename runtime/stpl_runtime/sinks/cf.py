@@ -13,7 +13,6 @@ Frames without times have the dimension `step`, 1 to K, instead of time.
 
 from __future__ import annotations
 
-import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,12 @@ from stpl_deploy.grid import pixel_grid
 from stpl_deploy.readers.dataset import TIME_UNITS, grid_coordinates
 from stpl_deploy.readers.extras import NETCDF_LOCK, reads_with
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.sink import SinkSpec, write_over_directory, write_whole_directory
+from stpl_runtime.sink import (
+    SinkSpec,
+    write_over_directory,
+    write_whole_directory,
+    written_aside,
+)
 from stpl_runtime.sinks.directory import DirectorySink
 from stpl_runtime.sinks.facts import facts
 from stpl_runtime.sinks.writers import check_installed, write_nowcast
@@ -77,8 +81,7 @@ def netcdf_bytes(nowcast: Nowcast) -> bytes:
     dataset = dataset_of(nowcast, "netcdf")
     encoding = _encoding(dataset, "chunksizes")
     encoding[_NAME].update(zlib=True, complevel=4, shuffle=True)
-    with tempfile.TemporaryDirectory(prefix="stpl-nowcast-") as folder:
-        path = Path(folder) / "nowcast.nc"
+    with written_aside("nowcast.nc") as path:
         with NETCDF_LOCK:
             dataset.to_netcdf(path, engine="netcdf4", encoding=encoding)
         return path.read_bytes()

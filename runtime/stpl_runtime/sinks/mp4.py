@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -11,7 +10,7 @@ import numpy as np
 
 from stpl_deploy.readers.extras import reads_with
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.sink import SinkSpec, write_whole
+from stpl_runtime.sink import SinkSpec, write_whole, written_aside
 from stpl_runtime.sinks.directory import DirectorySink
 from stpl_runtime.sinks.picture import frames_per_second, pages
 from stpl_runtime.sinks.writers import check_installed
@@ -50,8 +49,7 @@ def mp4_bytes(nowcast: Nowcast, fps: float = _FPS) -> bytes:
         import av
     images = [page.image for page in pages(nowcast)]
     name, settings = next(one for one in _CODECS if one[0] in av.codecs_available)
-    with tempfile.TemporaryDirectory(prefix="stpl-nowcast-") as folder:
-        path = Path(folder) / "nowcast.mp4"  # faststart reads again what it wrote
+    with written_aside("nowcast.mp4") as path:  # faststart reads again what it wrote
         with av.open(str(path), "w", options={"movflags": "+faststart"}) as film:
             rate = Fraction(fps).limit_denominator(1000)
             track = cast("VideoStream", film.add_stream(name, rate=rate, options=settings))

@@ -10,7 +10,7 @@ import numpy as np
 from stpl_deploy.errors import UsageError
 from stpl_deploy.readers.extras import reads_with
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.sink import write_whole, write_whole_directory
+from stpl_runtime.sink import sink_error, write_whole, write_whole_directory
 
 SUFFIXES = (".npz", ".npy", ".png", ".gif", ".mp4", ".nc", ".tif", ".tiff", ".zarr")
 """What `write_nowcast` makes."""
@@ -55,12 +55,20 @@ def write_nowcast(out: Path, nowcast: Nowcast) -> None:
         from stpl_runtime.sinks.cf import write_zarr
 
         write_whole_directory(out, lambda store: write_zarr(nowcast, store))
-    else:
-        write_whole(out, bytes_for(suffix, nowcast))
+        return
+    try:
+        content = bytes_for(suffix, nowcast)
+    except OSError as error:
+        raise sink_error(out, 0, error) from error
+    write_whole(out, content)
 
 
 def bytes_for(suffix: str, nowcast: Nowcast) -> bytes:
-    """The content of a file of this kind; see `write_nowcast`."""
+    """The content of a file of this kind; see `write_nowcast`.
+
+    Raises:
+        OSError: a library wants a file for a moment, and there is no room for it.
+    """
     if suffix == ".npz":
         from stpl_runtime.sinks.npz import npz_bytes
 
