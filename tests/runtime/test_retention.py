@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from stpl_deploy.bundle import Bundle
+from stpl_deploy.cli.streaming import seconds
 from stpl_runtime.engine import Session
 from stpl_runtime.ledger import Ledger
 from stpl_runtime.nowcaster import Nowcaster
@@ -28,6 +29,16 @@ def test_what_a_wrong_clock_dated_ahead_goes(tmp_path: Path, keep: dict[str, Any
     for slot in right[2:]:
         sink.write(small(slot))
     assert slots_in(tmp_path) == [11, 12, 13]
+
+
+@pytest.mark.parametrize("word", ["npz:{}", "jsonl:{}/lines"])
+def test_an_age_beyond_all_years_keeps_everything(word: str, tmp_path: Path) -> None:
+    for age in ("999999d", "99999999999999d"):
+        sink = open_sink(word.format(tmp_path), SinkSpec(keep_s=seconds("--keep-age", age)))
+        for slot in (0, 1):
+            sink.write(small(slot))
+    assert len(slots_in(tmp_path)) == 2 * word.startswith("npz")
+    assert not (tmp_path / "lines.1").exists()
 
 
 def test_what_cannot_be_deleted_is_no_loss(

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import sys
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
 
 from stpl_deploy.errors import SinkError
@@ -114,7 +114,7 @@ class JsonLines:
             return True
         if keep_s is None or coming is None or self._oldest is None:
             return False
-        return coming - self._oldest > timedelta(seconds=keep_s)
+        return (coming - self._oldest).total_seconds() > keep_s
 
     def _mend(self) -> tuple[int, datetime | None]:
         """Cut off what follows the last newline -> lines, and issue time of the first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from stpl_runtime.sink import SinkSpec
 
@@ -26,7 +26,6 @@ def outdated(there: Iterable[datetime], newest: datetime, spec: SinkSpec) -> set
     if spec.keep is not None:
         going.update([*ahead, *behind][: -spec.keep])
     if spec.keep_s is not None:
-        since = newest - timedelta(seconds=spec.keep_s)
-        too_old = [time for time in behind if time < since]
+        too_old = [time for time in behind if (newest - time).total_seconds() > spec.keep_s]
         going.update(too_old, ahead if too_old else ())
     return going
