@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -153,7 +154,7 @@ class NameClock:
             UsageError: the name ends in an index and no cadence is known.
         """
         if self._mtime:
-            return datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
+            return _modified(path)
         if self._pattern is not None:
             return self._by_format(path, self._pattern)
         if self._indexed is not True:
@@ -197,16 +198,25 @@ class NameClock:
                 found = datetime.strptime(match.group(), self._format or "")
             except ValueError:
                 continue
-            return (
-                found.astimezone(timezone.utc)
-                if found.tzinfo
-                else found.replace(tzinfo=timezone.utc)
-            )
+            with suppress(OverflowError):  # beyond the years 1 to 9999 in UTC
+                return found.replace(tzinfo=found.tzinfo or timezone.utc).astimezone(timezone.utc)
         raise FrameError(
             f"the name {path.name} tells no time",
             expected=f"--time-format {self._format} in it",
             fix="another --time-format, or --mtime for the file's own time",
         )
+
+
+def _modified(path: Path) -> datetime:
+    seconds = path.stat().st_mtime
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc)
+    except (ValueError, OverflowError) as error:  # some file systems keep any number
+        raise FrameError(
+            f"the modification time of {path.name} is no date: {seconds:g} s after 1970",
+            expected="a year from 1 to 9999",
+            fix=f"touch {path.name}, or --time-format PATTERN in place of --mtime",
+        ) from error
 
 
 def index_of(path: Path) -> int | None:

@@ -96,6 +96,21 @@ def test_mtime_only_when_asked_for(tmp_path: Path) -> None:
     assert NameClock().time(path) == START
 
 
+def test_times_beyond_all_years(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some file systems keep any number; and midnight of the first day was the year before."""
+    path = tmp_path / "latest.npy"
+    path.touch()
+    there = os.stat_result((*path.stat()[:8], 9 * 10**12, 0))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", lambda _path: there)
+        with pytest.raises(FrameError, match="the modification time of latest"):
+            NameClock(mtime=True).time(path)
+    with pytest.raises(FrameError, match="tells no time"):
+        NameClock("%Y%m%d%H%M%z").time(Path("000101010000+0500.npy"))
+    clock = NameClock("%Y%m%d%H%M%z")
+    assert clock.time(Path("202601312350+0500.npy")) == utc(2026, 1, 31, 18, 50)
+
+
 @pytest.mark.parametrize(
     ("seconds", "slot"),
     [(0, 0), (300, 1), (374, 1), (376, None), (524, None), (526, 2), (-300, -1), (-380, None)],
