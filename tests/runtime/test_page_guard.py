@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -161,6 +162,26 @@ def test_connections_that_ask_nothing_are_cut(bundle: Bundle, session: Session) 
             assert connection.recv(1) == b"", "cut without an answer"
 
 
+def test_connections_that_stop_within_a_later_request_are_cut(
+    bundle: Bundle, session: Session
+) -> None:
+    with (
+        serve(bundle, session, server={"silent_s": 0.2}) as page,
+        socket.create_connection(("127.0.0.1", page.port), timeout=10) as connection,
+        connection.makefile("rb") as answers,
+    ):
+        asked = b"GET /icon.svg HTTP/1.1\r\nHost: localhost\r\n"
+        until = time.monotonic() + 0.8
+        while time.monotonic() < until:  # one that asks again and again is left alone
+            connection.sendall(asked + b"\r\n")
+            assert b"200 OK" in answers.readline()
+            head = b"".join(iter(answers.readline, b"\r\n")).lower()
+            answers.read(int(head.partition(b"content-length: ")[2].split()[0]))
+        connection.sendall(asked)  # and no more
+        with contextlib.suppress(ConnectionResetError):
+            assert answers.read(1) == b"", "cut without an answer"
+
+
 def test_stopping_lets_every_page_go(bundle: Bundle, session: Session) -> None:
     with serve(bundle, session) as page, page.events() as told:
         told.until("pulse")
@@ -190,6 +211,7 @@ def test_serve_refuses_bad_arguments(cli: Cli, bundle: Bundle, tmp_path: Path) -
         (("--stale-after", "soon"), "--stale-after 7d"),
         (("--alarm", "3", "--no-skill"), "leave --no-skill out"),
         (("--thresholds", "a,b"), "--thresholds 0.1,1,5"),
+        (("--thresholds", "1,nan"), "--thresholds 0.1,1,5"),
         (("--token-file", tmp_path / "no"), "cannot read"),
     ]:
         code, out, err = cli("serve", bundle.path, tmp_path, "--port", "0", *words)

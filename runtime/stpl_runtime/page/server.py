@@ -27,7 +27,7 @@ TOKEN_VARIABLE = "STPL_TOKEN"  # noqa: S105  # its name
 _CONNECTIONS = 128
 _HEADER_BYTES = 16 * 1024
 _SILENT_S = 10.0
-"""How long a connection may be open before its first request is whole."""
+"""How long a connection may be open before its first request, or its next one, is whole."""
 _SHORTEST_TOKEN = 16
 
 
@@ -54,7 +54,7 @@ class PageServer:
             clients: pages that may listen at once.
             connections: open at once; more are answered with 503.
             slow_s: seconds that a page has for taking an event.
-            silent_s: seconds that a new connection has for its first request.
+            silent_s: seconds that a connection has for its first request, and for each later one.
         """
         import uvicorn
 
@@ -121,11 +121,14 @@ class PageServer:
     async def _drop_silent(self) -> None:
         """Cut connections that never send a whole request: they would use up all there are."""
         clock = asyncio.get_running_loop().time
-        seen: dict[Any, float] = {}
+        seen: dict[Any, tuple[object, float]] = {}  # its newest request, if any, and since when
         while True:
             now = clock()
-            seen = {c: seen.get(c, now) for c in self._connections() if c.cycle is None}
-            for connection, since in seen.items():
+            asks = {c: c.cycle for c in self._connections()}
+            asks = {c: ask for c, ask in asks.items() if ask is None or ask.response_complete}
+            before, seen = seen, {c: (ask, now) for c, ask in asks.items()}
+            seen.update((c, was) for c, was in before.items() if c in asks and was[0] is asks[c])
+            for connection, (_, since) in seen.items():
                 if now - since > self._silent_s:
                     connection.transport.abort()
             await asyncio.sleep(min(1.0, self._silent_s / 4))
