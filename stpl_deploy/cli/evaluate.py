@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -193,11 +194,14 @@ def _drawing() -> None:
 
 def _numbers(option: str, text: str) -> list[float]:
     try:
-        return [float(word) for word in text.split(",") if word.strip()]
-    except ValueError as error:
+        found = [float(word) for word in text.split(",") if word.strip()]
+    except ValueError:
+        found = [math.nan]
+    if not all(map(math.isfinite, found)):
         raise UsageError(
             f"{option} {text}", expected="numbers with commas between", fix=f"{option} 1,5"
-        ) from error
+        )
+    return found
 
 
 def _save(evaluation: Evaluation, out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -149,11 +150,12 @@ def watch_options(options: RunOptions) -> WatchOptions:
 
 def _numbers(text: str) -> tuple[float, ...]:
     try:
-        return tuple(sorted({float(part) for part in text.split(",")}))
-    except ValueError as error:
-        raise UsageError(
-            f"--thresholds {text}", expected="numbers", fix="--thresholds 0.1,1,5"
-        ) from error
+        found = {float(part) for part in text.split(",")}
+    except ValueError:
+        found = {math.nan}
+    if not all(map(math.isfinite, found)):
+        raise UsageError(f"--thresholds {text}", expected="numbers", fix="--thresholds 0.1,1,5")
+    return tuple(sorted(found))
 
 
 def summarise(report: StreamReport | StreamsReport, watch: Watch, json: bool) -> None:

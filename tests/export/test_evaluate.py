@@ -317,6 +317,8 @@ def test_the_verb(cli: Any, tmp_path: Path) -> None:
     for arguments, words in (
         (("--thresholds", "low"), "--thresholds low; expected numbers"),
         (("--scales", "0"), "pixels, 1 or more"),
+        (("--scales", "5,nan"), "--scales 5,nan; expected numbers"),
+        (("--thresholds", "inf"), "--thresholds inf; expected numbers"),
         (("--baseline", "wind"), "unknown baseline wind"),
         (("--data", tmp_path / "none.npy"), "no file"),
     ):
