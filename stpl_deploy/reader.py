@@ -16,7 +16,7 @@ the word for `--reader`, the value a module that has
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpl_deploy.codec import Array
+from stpl_deploy.errors import FrameError
 from stpl_deploy.grid import Grid
 
 VALUE, NO_ECHO, NO_DATA = 0, 1, 2
@@ -92,6 +93,9 @@ class ReadOptions:
 
     variable: str | None = None
     """The variable, quantity or parameter, where a file holds several; for video grey or rgb."""
+    broken: Callable[[FrameError], None] | None = None
+    """Told of each broken file of a folder, which is then stepped over; None: the error is raised.
+    Only for a folder that is one piece of data with a file for each frame."""
 
 
 class Reader(Protocol):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -142,8 +142,15 @@ class Decoder:
         """Which reader reads `path`; see `stpl_deploy.readers.registry.choose`."""
         return choose(path, self._spec.reader)
 
-    def pieces(self, choice: Choice, path: Path) -> Iterator[Piece]:
-        """What its reader reads in one file or store, piece by piece.
+    def pieces(
+        self, choice: Choice, path: Path, broken: Callable[[FrameError], None] | None = None
+    ) -> Iterator[Piece]:
+        """What its reader reads in one file, folder or store, piece by piece.
+
+        Args:
+            choice: its reader.
+            path: where it lies.
+            broken: told of broken files of a folder that is read as one; None: they raise.
 
         Raises:
             FrameError: it cannot be decoded; names the file.
@@ -151,7 +158,7 @@ class Decoder:
         variable = self._spec.variable
         if variable is None and choice.word == "video" and self._spec.shape[0] == 3:
             variable = "rgb"
-        return read_pieces(path, choice.word, ReadOptions(variable=variable), choice)
+        return read_pieces(path, choice.word, ReadOptions(variable, broken), choice)
 
     def frames(self, piece: Piece, name: str) -> Iterator[Frame]:
         """The frames of a piece, of the time EPOCH where the data has none.

@@ -53,7 +53,15 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
                     fix="one folder for each sequence",
                 )
             goes_on = number is not None and before is not None and number == before + 1
-            yield _piece(file, begins=not (dated or goes_on), dated=dated)
+            try:
+                piece = _piece(file, begins=not (dated or goes_on), dated=dated)
+            except FrameError as error:
+                if options.broken is None:
+                    raise
+                options.broken(error)
+                before = None  # as where a number is left out
+                continue
+            yield piece
             before = number
 
 

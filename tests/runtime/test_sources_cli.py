@@ -13,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from stpl_deploy.bundle import Bundle
 from stpl_deploy.codec import FrameCodec
 from stpl_deploy.errors import UsageError
-from stpl_runtime.source import SOURCES, SourceSpec, open_source
+from stpl_deploy.frames import Frame
+from stpl_runtime.source import SOURCES, BadFrame, SourceSpec, open_source
 from stpl_runtime.sources.folder import FolderSource
 from stpl_runtime.sources.replay import ReplaySource
 from stpl_runtime.words import load_word
@@ -252,6 +254,28 @@ def test_a_replay_steps_over_a_broken_file_and_loops(tmp_path: Path) -> None:
     times = [getattr(item, "valid_time", None) for item in items]
     assert times[:4] == [slot_time(0), None, slot_time(2), slot_time(3)]
     assert times[4:] == [slot_time(4), None, slot_time(6), slot_time(7)]
+
+
+@pytest.mark.parametrize("dated", [True, False])
+def test_a_replay_of_pictures_steps_over_what_is_broken(tmp_path: Path, *, dated: bool) -> None:
+    """A folder of pictures is read as one: the rest of it must not be lost with one of them."""
+    names = [f"{slot_time(n):%Y%m%d%H%M}.png" if dated else f"frame_{n}.png" for n in range(6)]
+    for n, name in enumerate(names):
+        size = 8 if n == 3 else 16
+        Image.fromarray(np.full((size, size), 40 * n, np.uint8)).save(tmp_path / name)
+    (tmp_path / names[1]).write_bytes((tmp_path / names[1]).read_bytes()[:60])
+    source = open_source(f"replay:{tmp_path}", options(speed="0"))
+    with SourceReader(source) as reader:
+        reader.wait_for_end()
+    items = [arrival.item for arrival in reader.arrivals]
+    bad = [item.reason for item in items if isinstance(item, BadFrame)]
+    assert len(bad) == 2
+    assert names[1] in bad[0]
+    assert names[3] in bad[1]
+    good = [item for item in items if isinstance(item, Frame)]
+    assert [round(item.data.max() * 255) for item in good] == [0, 80, 160, 200]
+    if dated:
+        assert [item.valid_time for item in good] == [slot_time(n) for n in (0, 2, 4, 5)]
 
 
 def test_the_pace_of_a_replay(tmp_path: Path) -> None:

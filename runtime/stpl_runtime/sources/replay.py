@@ -15,6 +15,7 @@ from pathlib import Path
 
 from stpl_deploy.errors import FrameError
 from stpl_deploy.frames import Frame
+from stpl_deploy.reader import Piece
 from stpl_deploy.readers.join import Joiner
 from stpl_deploy.readers.names import in_time_order
 from stpl_runtime.decoding import Decoder, datetime_of
@@ -82,22 +83,39 @@ class ReplaySource:
             yield from self._file(path, joiner)
 
     def _file(self, path: Path, joiner: Joiner) -> Iterator[Frame | BadFrame]:
-        decoder = self._decoder
+        broken: list[FrameError] = []
         try:
-            for piece in decoder.pieces(self._choice, path):
-                frames = list(decoder.frames(piece, path.name))
-                if decoder.clock.stated and len(frames) == 1:
-                    times = [decoder.clock.time(path)]
-                elif piece.time is None:
-                    counted = joiner.add(replace(piece, cadence_s=self._counts(piece.cadence_s)))
-                    times = [datetime_of(at) for at in counted.time]
-                else:
-                    times = [frame.valid_time for frame in frames]
-                for frame, at in zip(frames, times, strict=True):
-                    yield replace(frame, valid_time=at)
+            for piece in self._decoder.pieces(self._choice, path, broken.append):
+                yield from _bad(broken, path)
+                try:
+                    yield from self._piece(piece, path, joiner)
+                except FrameError as error:
+                    if Path(piece.source) == path:
+                        raise
+                    broken.append(error)  # one file of a folder that is read as one
         except FrameError as error:
-            yield BadFrame(path.name, str(error).replace(str(path), path.name))
+            broken.append(error)
+        yield from _bad(broken, path)
+
+    def _piece(self, piece: Piece, path: Path, joiner: Joiner) -> Iterator[Frame]:
+        decoder, name = self._decoder, Path(piece.source).name or path.name
+        frames = list(decoder.frames(piece, name))
+        if decoder.clock.stated and len(frames) == 1:
+            times = [decoder.clock.time(path.with_name(name))]
+        elif piece.time is None:
+            counted = joiner.add(replace(piece, cadence_s=self._counts(piece.cadence_s)))
+            times = [datetime_of(at) for at in counted.time]
+        else:
+            times = [frame.valid_time for frame in frames]
+        for frame, at in zip(frames, times, strict=True):
+            yield replace(frame, valid_time=at)
 
     def _counts(self, found: float | None) -> float | None:
         """Seconds between frames without times: stated, the data's, or one."""
         return found if self._cadence_s is None else self._cadence_s
+
+
+def _bad(broken: list[FrameError], path: Path) -> Iterator[BadFrame]:
+    """What is `broken` of `path`, which is empty then."""
+    while broken:
+        yield BadFrame(path.name, str(broken.pop(0)).replace(str(path), path.name))
