@@ -178,6 +178,7 @@ def test_secrets_of_the_url_are_not_shown(receiver: Receiver) -> None:
         hook.write(make_nowcast())
     hook.close()
     assert not [word for word in ("s3cret", "hush", "t0ken") if word in str(caught.value)]
+    assert f"http://127.0.0.1:{receiver.server_port}/" in str(caught.value)
     assert receiver.posts[0][1]["Authorization"].startswith("Basic ")
 
 

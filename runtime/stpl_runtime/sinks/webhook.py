@@ -75,9 +75,9 @@ class WebhookSink:
                 expected="http:// or https://",
                 fix="--sink webhook:https://HOST/PATH",
             )
-        # Such URLs carry tokens anywhere: what is shown is the host, and a mark to tell two apart.
+        # Such URLs carry tokens anywhere: shown are host and port, and a mark to tell two apart.
         mark = hashlib.sha256(url.encode()).hexdigest()[:6]
-        self.name = f"webhook:{parts.scheme}://{parts.host}/({mark})"
+        self.name = f"webhook:{parts.scheme}://{parts.netloc.decode()}/({mark})"
         self.beside: tuple[KeepsFiles, ...] = ()
         self._url, self._attach, self._secret = url, _attached(options), _secret(options)
         self._tries = int(options.number("tries", 4, least=1, most=100))
