@@ -8,8 +8,10 @@ frames again, and the newest nowcast is made again with the same bits unless eve
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -20,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_deploy.errors import UsageError
+from stpl_deploy.errors import EnvironmentFault, UsageError
 from stpl_deploy.files import atomic_file
 from stpl_deploy.frames import Frame
 from stpl_deploy.grid import Grid
@@ -64,7 +66,9 @@ class StateFile:
         Raises:
             UsageError: it belongs to another bundle, or to other options; or it is no file, or
                 may not be read.
+            EnvironmentFault: nothing may be written where it lies.
         """
+        _check_place(self.path)
         if not self.path.exists():
             return f"no state in {self.path} yet: the window starts empty"
         try:
@@ -198,6 +202,25 @@ class _Found:
                 {} if past["ahead"] is None else {n: arrays[f"ahead.{n}"] for n in past["names"]},
             ),
         )
+
+
+def _check_place(path: Path) -> None:
+    """Refuse a place without rights at the start: found out after a crash, it is too late.
+
+    A full disk is no reason: it may have room again before the state is needed.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        wrong = (PermissionError, NotADirectoryError, FileExistsError)
+        if isinstance(error, wrong) or error.errno == errno.EROFS:
+            raise EnvironmentFault(
+                f"{path} cannot be written: {error.strerror}",
+                expected="a folder that this user may write to",
+                fix="--state-file FILE in such a folder",
+            ) from error
 
 
 def _map(value: Any, make: Callable[[Any], Any]) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stpl_deploy.bundle import Bundle
-from stpl_deploy.errors import UsageError
+from stpl_deploy.errors import EnvironmentFault, UsageError
 from stpl_deploy.frames import Frame
 from stpl_deploy.grid import Grid
 from stpl_runtime.engine import Session
@@ -245,6 +247,27 @@ def test_a_directory_in_its_place_is_left_alone(
     with pytest.raises(UsageError, match="Is a directory"):
         state_file.restore()
     assert (tmp_path / "mine").read_text() == "precious"
+
+
+def test_a_place_that_cannot_be_written_is_refused_at_the_start(
+    bundle: Bundle, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the crash that it is for, it would be too late; a full disk may have room by then."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EnvironmentFault, match=r"Not a directory|File exists"):
+        maker(bundle, session, tmp_path / "file" / "state")()[1].restore()
+
+    def refused(reason: int) -> None:
+        raise OSError(reason, os.strerror(reason))
+
+    _, state_file = maker(bundle, session, tmp_path / "state")()
+    temporary = "stpl_runtime.state_file.tempfile.TemporaryFile"
+    for reason in (errno.EACCES, errno.EROFS):
+        monkeypatch.setattr(temporary, lambda reason=reason, **_: refused(reason))
+        with pytest.raises(EnvironmentFault, match=os.strerror(reason)):
+            state_file.restore()
+    monkeypatch.setattr(temporary, lambda **_: refused(errno.ENOSPC))
+    assert "starts empty" in state_file.restore()
 
 
 @pytest.mark.parametrize("mode", ["window", "carry"])
