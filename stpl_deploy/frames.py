@@ -46,6 +46,15 @@ class Frame:
     """The file, topic or camera it came from."""
 
 
+def no_rights(path: Path) -> FrameError:
+    """The file is there and this user may not read it."""
+    return FrameError(
+        f"{path} cannot be read: Permission denied",
+        expected="a file that this user may read",
+        fix=f"ls -l {path} shows whose it is",
+    )
+
+
 def read_array(path: Path, *, lazy: bool = False) -> NDArray[Any]:
     """Read the one array of a .npy, .npz or .png file, as stored (PNG: `(H, W)` or `(H, W, C)`).
 
@@ -71,6 +80,8 @@ def read_array(path: Path, *, lazy: bool = False) -> NDArray[Any]:
             return _plain(array, path)
         except FrameError:
             raise
+        except PermissionError as error:
+            raise no_rights(path) from error
         except Exception as error:  # what a parser meets in damaged bytes has no common base
             raise FrameError(
                 f"{path} cannot be read as {suffix}: {error or type(error).__name__}",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from stpl_deploy.errors import FrameError, MissingExtraError
+from stpl_deploy.frames import no_rights
 
 _DECODER_ERRORS = (
     OSError,
@@ -74,6 +75,8 @@ def decoding(path: Path, word: str) -> Iterator[None]:
     """
     try:
         yield
+    except PermissionError as error:
+        raise no_rights(path) from error
     except _DECODER_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise FrameError(

@@ -14,6 +14,7 @@ from PIL import Image
 from stpl_deploy.codec import FrameCodec
 from stpl_deploy.errors import FrameError
 from stpl_deploy.frames import read_array, read_frame, read_sequences
+from stpl_deploy.readers.extras import decoding
 
 SHAPE = (1, 8, 6)
 CODEC = FrameCodec()
@@ -77,6 +78,25 @@ def test_a_truncated_file_is_told_whatever_the_length(tmp_path: Path, suffix: st
             read_array(cut)
         assert str(cut) in str(caught.value)
         assert caught.value.exit_code == 2
+
+
+def test_a_file_without_rights_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is told to write a whole file again. (A superuser reads any: so it is raised.)"""
+    path = save(tmp_path / "a.png", GREY)
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Image, "open", refused)
+    with pytest.raises(FrameError, match="Permission denied; expected a file that this user may"):
+        read_array(path)
+    with (
+        pytest.raises(FrameError, match="Permission denied; expected a file that this user may"),
+        decoding(path, "odim"),
+    ):
+        refused()
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
