@@ -137,7 +137,11 @@ def test_the_newest_nowcast_as_a_file(served: Served) -> None:
     assert pixels(body).shape[1] > T * 16
     assert served.get("/nowcast/latest?format=doc")[0] == 400
     assert served.get("/nowcast/latest", {"accept": "video/mp4"})[0] == 406
-    assert served.get("/nowcast/latest?stream=west")[0] == 404
+    status, _, body = served.get("/nowcast/latest?stream=west")
+    assert (status, body) == (
+        404,
+        b"no stream 'west'; the only one has no name: leave stream= out\n",
+    )
 
 
 def test_the_newest_nowcast_as_netcdf(served: Served, tmp_path: Path) -> None:

@@ -115,6 +115,8 @@ def test_several_streams(bundle: Bundle, session: Session) -> None:
         assert document["streams"]["north"]["status"] == "ok"
         with page.events("west") as told:
             assert told.status == 404
+        body = page.get("/nowcast/latest?stream=west")[2]
+        assert body == b"no stream 'west'; there are north, south\n"
 
 
 def test_a_stream_may_have_any_name(bundle: Bundle, session: Session) -> None:

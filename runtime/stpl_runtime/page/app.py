@@ -111,7 +111,7 @@ class _Answers:
 
         name = request.query_params.get("stream", self._hub.names[0])
         if name not in self._hub.shown:
-            return _text(404, f"no stream {name!r}; there are {self._hub.names}\n")
+            return _text(404, self._hub.no_stream(name))
         asked = request.query_params.get("format")
         word = chosen_format(asked, request.headers.get("accept", "*/*"))
         if word is None:

@@ -61,7 +61,7 @@ class Events:
         query = parse_qs(scope["query_string"].decode("latin-1"))
         name = query.get("stream", [self._hub.names[0]])[0]
         if name not in self._hub.feeds:
-            await answer(send, 404, f"no stream of that name; there are {self._hub.names}\n")
+            await answer(send, 404, self._hub.no_stream(name))
             return
         if scope["method"] == "HEAD":
             await answer(send, 200, "", {"content-type": "text/event-stream; charset=utf-8"})

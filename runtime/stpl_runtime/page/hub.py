@@ -111,6 +111,12 @@ class Hub:
         """The streams, in their order."""
         return list(self.feeds)
 
+    def no_stream(self, name: str) -> str:
+        """What an address is told that asks for a stream that is not there."""
+        named = ", ".join(name for name in self.names if name)
+        there = f"there are {named}" if named else "the only one has no name: leave stream= out"
+        return f"no stream {name!r}; {there}\n"
+
     def frame(self, frame: Frame, verdict: Verdict, stream: str) -> None:
         """See `Watcher`."""
         shown = self.shown.get(stream)
