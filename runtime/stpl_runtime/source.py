@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from time import monotonic
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 from stpl_deploy.codec import FrameCodec
 from stpl_deploy.errors import UsageError
@@ -129,6 +129,14 @@ class Source(Protocol):
             SourceLostError: the source went away for good.
         """
         ...
+
+
+@runtime_checkable
+class Notes(Protocol):
+    """A source that may have something to tell, once, that is no failure."""
+
+    note: str
+    """Empty while there is nothing; without credentials."""
 
 
 def open_source(word: str, spec: SourceSpec) -> Source:

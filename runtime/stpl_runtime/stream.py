@@ -20,7 +20,7 @@ from stpl_runtime.passed_over import PassesOver
 from stpl_runtime.publisher import Publisher
 from stpl_runtime.report import StreamReport
 from stpl_runtime.sink import Sink
-from stpl_runtime.source import Arrival, BadFrame, Source
+from stpl_runtime.source import Arrival, BadFrame, Notes, Source
 from stpl_runtime.state_file import StateFile
 from stpl_runtime.status import Status
 from stpl_runtime.streams import Streams
@@ -85,6 +85,7 @@ class Stream:
         """Why it ended, in words."""
         self._queue_limit = queue_limit or _queue_limit(nowcaster.manifest.frame)
         self._state_file = state_file
+        self._noted = False
         self._publishers: tuple[Publisher, ...] = ()
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
         self._not_finite = self._prewarmed = 0
@@ -223,6 +224,9 @@ class Stream:
         self._teller.health(self.source.name, before, self._health)
         if isinstance(self.source, PassesOver) and self._passed_over():
             self._teller.once("passed over", self.source.passed_over.line(self.source.name))
+        if isinstance(self.source, Notes) and self.source.note and not self._noted:
+            self._noted = True
+            self._teller.tell(self.source.note)
         if self.name and self.over and self.error is not None:
             self._teller.once("source", f"{self.error}; the other streams go on")
         if self._state_file is None:

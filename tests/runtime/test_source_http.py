@@ -16,11 +16,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
+from stpl_deploy.bundle import Bundle
 from stpl_deploy.codec import FrameCodec
 from stpl_deploy.errors import UsageError
 from stpl_deploy.frames import Frame
-from stpl_runtime.source import BadFrame, SourceSpec, open_source
-from tests.runtime.conftest import picture
+from stpl_runtime.source import BadFrame, Notes, SourceSpec, open_source
+from tests.runtime.conftest import Cli, picture
 from tests.runtime.source_reader import SourceReader
 
 pytest.importorskip("httpx")
@@ -151,6 +152,32 @@ def test_only_what_is_new_arrives_and_only_that_is_sent(server: Server) -> None:
         np.testing.assert_array_equal(frame.data, picture(n))
         assert frame.valid_time == MODIFIED
         assert frame.source_id == "latest.npy"
+
+
+@pytest.mark.parametrize(
+    ("path", "cadence_s", "told"),
+    [
+        ("/latset.npy", None, "latset.npy is not there yet: HTTP 404 Not Found; it is asked"),
+        ("/%Y%m%d%H%M.npy", 60.0, "none of the newest 32 slots is there yet, up to 20"),
+    ],
+)
+def test_a_url_that_is_never_there_is_told(
+    server: Server, path: str, cadence_s: float | None, told: str
+) -> None:
+    """No failure, and yet a misspelt one must not be waited for in silence."""
+    source = open_source(f"http://me:hush@{server.root}{path}", spec(cadence_s))
+    assert isinstance(source, Notes)
+    with SourceReader(source):
+        server.wait_for(404, 65 if cadence_s else 2)
+        assert told in source.note
+        assert "hush" not in source.note
+
+
+def test_a_stream_tells_it_once(server: Server, cli: Cli, bundle: Bundle) -> None:
+    words = ("--idle-timeout", 1, "--source-option", "interval=0.05")
+    code, _, err = cli("stream", bundle.path, f"http://{server.root}/latset.npy", *words)
+    assert (code, err.count("is not there yet: HTTP 404")) == (0, 1)
+    assert len(server.seen) > 1
 
 
 def test_a_body_that_is_cut_off_is_asked_for_again(server: Server) -> None:

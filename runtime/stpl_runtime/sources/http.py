@@ -153,6 +153,7 @@ class HttpSource:
         self._options = options
         self._validators: dict[str, str] = {}
         self._digest = self._doubt = b""
+        self.note = self._absent = ""
 
     def arrivals(self, stop: threading.Event) -> Iterator[Arrival]:
         """Yield what is new until `stop`; see the protocol."""
@@ -210,6 +211,8 @@ class HttpSource:
             return
         self.health.up()
         if answer is None:
+            if self._absent and not self._digest:
+                self.note = f"{self.name} is not there yet: {self._absent}; it is asked for again"
             return
         digest = hashlib.sha256(answer.content).digest()
         if digest == self._digest:
@@ -238,10 +241,11 @@ class HttpSource:
         """
         with client.stream("GET", url, headers=asked) as response:
             status, headers = response.status_code, response.headers
-            if status in (304, 404, 410):
+            reason = f"HTTP {status} {response.reason_phrase}".strip()
+            self._absent = reason if status in (404, 410) else ""
+            if self._absent or status == 304:
                 return None
             if status >= 300:
-                reason = f"HTTP {status} {response.reason_phrase}".strip()
                 wait_s = _retry_after_s(headers.get("Retry-After"))
                 if status in _OF_ALL or wait_s is not None:
                     raise _RefusedError(reason, wait_s)
@@ -337,10 +341,21 @@ class PatternSource(HttpSource):
                 self._broke.discard(slot)
         if refusals and not answered:
             raise refusals[0]
+        if self._absent and not self._gave_one:
+            self.note = (
+                f"{self.name}: none of the newest {len(due)} slots is there yet, up to "
+                f"{_name(self._url_of(newest))}: {self._absent}; they are asked for again"
+            )
+
+    def _time_of(self, slot: int) -> datetime:
+        return self._phase + timedelta(seconds=slot * self._cadence_s)
+
+    def _url_of(self, slot: int) -> str:
+        at = self._time_of(slot)
+        return _DIRECTIVE.sub(lambda found: at.strftime(found.group()), self.url)
 
     def _slot(self, client: httpx.Client, slot: int) -> Iterator[Frame | BadFrame]:
-        at = self._phase + timedelta(seconds=slot * self._cadence_s)
-        url = _DIRECTIVE.sub(lambda found: at.strftime(found.group()), self.url)
+        at, url = self._time_of(slot), self._url_of(slot)
         try:
             answer = self._fetch(client, url, {})
         except _TooLargeError as error:
