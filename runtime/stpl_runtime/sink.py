@@ -41,6 +41,13 @@ SINKS: dict[str, str] = {
 }
 """One word -> where its `(rest, spec) -> Sink` lives; `rest` is what follows the colon."""
 
+_EXAMPLES = {
+    "jsonl": "nowcasts.jsonl",
+    "webhook": "https://HOST/PATH",
+    "mqtt": "mqtt://HOST/TOPIC",
+}
+"""What follows the colon where it is no directory."""
+
 
 @dataclass(frozen=True)
 class SinkSpec:
@@ -135,8 +142,11 @@ def open_sink(text: str, spec: SinkSpec | None = None) -> Sink:
             fix=without_credentials(f"--sink {nearest(word, words, 'npz')}:{rest or 'DIRECTORY'}"),
         )
     if not rest:
+        rest = _EXAMPLES.get(word, "nowcasts")
         raise UsageError(
-            f"--sink {text} has no path", expected=f"{word}:PATH", fix=f"--sink {word}:nowcasts"
+            f"--sink {text} says not where to",
+            expected=f"{word}:{'URL' if '://' in rest else 'PATH'}",
+            fix=f"--sink {word}:{rest}",
         )
     options = dict(_option(word, one) for one in given)
     spec = replace(spec or SinkSpec(), options=options)

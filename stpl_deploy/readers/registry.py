@@ -127,8 +127,11 @@ def _by_content(path: Path, files: list[Path], known: dict[str, Reader]) -> str:
     """Of the readers whose suffixes fit, the one that recognises the first file it would read."""
     if not known:
         endings = sorted({"".join(file.suffixes[-2:]) or file.name for file in files})
+        found = f"holds files that end in {', '.join(endings[:5])}"
+        if path.is_file():
+            found = f"ends in {endings[0]}" if path.suffix else "is of no kind that is known"
         raise FrameError(
-            f"{path} holds files that end in {', '.join(endings[:5])}",
+            f"{path} {found}",
             expected=f"what one of the readers {', '.join(words())} reads",
             fix="--reader WORD, or convert the files first",
         )

@@ -174,8 +174,13 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 def test_unknown_kinds_and_words(tmp_path: Path) -> None:
     (tmp_path / "a.xyz").write_text("?")
-    with pytest.raises(FrameError, match=r"files that end in \.xyz; expected what one of"):
+    with pytest.raises(FrameError, match=r"a\.xyz ends in \.xyz; expected what one of"):
         open_frames(tmp_path / "a.xyz")
+    with pytest.raises(FrameError, match=r"files that end in \.xyz; expected what one of"):
+        open_frames(tmp_path)
+    (tmp_path / "frame").write_text("<!DOCTYPE html>")  # as a web server answers with a page
+    with pytest.raises(FrameError, match=r"frame is of no kind that is known; expected what"):
+        open_frames(tmp_path / "frame")
     with pytest.raises(UsageError, match=r"no reader odin; .*--reader odim"):
         open_frames(tmp_path, reader="odin")
     np.save(tmp_path / "b.npy", np.zeros((2, 3, 3)))

@@ -147,6 +147,19 @@ def test_unknown_sinks_suggest_the_nearest(word: str, fix: str) -> None:
         open_sink(word)
 
 
+@pytest.mark.parametrize(
+    ("word", "fix"),
+    [
+        ("png", "expected png:PATH; try: --sink png:nowcasts"),
+        ("webhook:", "expected webhook:URL; try: --sink webhook:https://HOST/PATH"),
+        ("mqtt", "expected mqtt:URL; try: --sink mqtt:mqtt://HOST/TOPIC"),
+    ],
+)
+def test_a_sink_that_says_not_where_to(word: str, fix: str) -> None:
+    with pytest.raises(UsageError, match=f"--sink {word} says not where to; {fix}"):
+        open_sink(word)
+
+
 def test_a_file_in_the_way_of_a_directory(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
