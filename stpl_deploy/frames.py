@@ -47,11 +47,11 @@ class Frame:
 
 
 def no_rights(path: Path) -> FrameError:
-    """The file is there and this user may not read it."""
+    """The file or folder is there and this user may not read it."""
     return FrameError(
         f"{path} cannot be read: Permission denied",
-        expected="a file that this user may read",
-        fix=f"ls -l {path} shows whose it is",
+        expected=f"a {'folder' if path.is_dir() else 'file'} that this user may read",
+        fix=f"ls -ld {path} shows whose it is",
     )
 
 

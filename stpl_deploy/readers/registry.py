@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from stpl_deploy.errors import FrameError, UsageError
+from stpl_deploy.frames import no_rights
 from stpl_deploy.reader import Reader
 from stpl_deploy.readers.extras import decoding, refuse_empty
 from stpl_deploy.readers.names import visible_files
@@ -92,6 +94,8 @@ def choose(path: Path, word: str | None = None) -> Choice:
     """
     if not path.exists():
         raise FrameError(f"no file or folder {path}", expected="data", fix="check the path")
+    if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+        raise no_rights(path)
     if word is not None:
         reader = load_reader(word)
         return Choice(word, reader, _paths(path, reader, word))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import zlib
 from collections.abc import Callable
@@ -170,6 +171,13 @@ def test_nothing_there(tmp_path: Path) -> None:
     (tmp_path / "hidden" / ".frame1.png.tmp").write_bytes(b"half")
     with pytest.raises(FrameError, match=r"hidden holds no file"):
         open_frames(tmp_path / "hidden")
+
+
+def test_a_folder_without_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A superuser may read any, so the answer is put in the system's mouth."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(FrameError, match=r"Permission denied; expected a folder that this user"):
+        open_frames(tmp_path)
 
 
 def test_unknown_kinds_and_words(tmp_path: Path) -> None:
