@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stpl_deploy.cli.engines import Engine, Forecast, RequireProvider
+from stpl_deploy.cli.numbers import finite_numbers
 from stpl_deploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -101,8 +101,12 @@ def evaluate(
             expected="--grid with --data or --part",
             fix="--data D",
         )
-    limits = None if thresholds is None else _numbers("--thresholds", thresholds)
-    sides = [round(side) for side in _numbers("--scales", scales)]
+    limits = (
+        None
+        if thresholds is None
+        else finite_numbers("--thresholds", thresholds, "1,5", blanks=True)
+    )
+    sides = [round(side) for side in finite_numbers("--scales", scales, "5,15", blanks=True)]
     if min(sides, default=1) < 1:
         raise UsageError(f"--scales {scales}", expected="pixels, 1 or more", fix="--scales 5,15")
     words = None if baseline is None else [word.strip() for word in baseline.split(",")]
@@ -190,18 +194,6 @@ def _drawing() -> None:
 
     with needs("evaluate"):
         import matplotlib  # noqa: F401
-
-
-def _numbers(option: str, text: str) -> list[float]:
-    try:
-        found = [float(word) for word in text.split(",") if word.strip()]
-    except ValueError:
-        found = [math.nan]
-    if not all(map(math.isfinite, found)):
-        raise UsageError(
-            f"{option} {text}", expected="numbers with commas between", fix=f"{option} 1,5"
-        )
-    return found
 
 
 def _save(evaluation: Evaluation, out: Path) -> None:

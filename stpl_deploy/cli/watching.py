@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stpl_deploy.cli import streaming
+from stpl_deploy.cli.numbers import finite_numbers
 from stpl_deploy.errors import AccuracyError, StplError, UsageError
 
 if TYPE_CHECKING:
@@ -133,10 +133,12 @@ def watch_options(options: RunOptions) -> WatchOptions:
         raise UsageError(
             "--alarm with --no-skill", expected="scores to raise it on", fix="leave --no-skill out"
         )
-    stale = options.stale_after
+    stale, limits = options.stale_after, None
+    if options.thresholds is not None:
+        limits = finite_numbers("--thresholds", options.thresholds, "0.1,1,5")
     return WatchOptions(
         skill=not options.no_skill,
-        thresholds=None if options.thresholds is None else _numbers(options.thresholds),
+        thresholds=None if limits is None else tuple(sorted(set(limits))),
         window=options.skill_window,
         alarm=options.alarm,
         page=options.page,
@@ -146,16 +148,6 @@ def watch_options(options: RunOptions) -> WatchOptions:
         waits=options.stream.policy != "latest",
         stale_s=None if stale is None else streaming.seconds("--stale-after", stale),
     )
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    try:
-        found = {float(part) for part in text.split(",")}
-    except ValueError:
-        found = {math.nan}
-    if not all(map(math.isfinite, found)):
-        raise UsageError(f"--thresholds {text}", expected="numbers", fix="--thresholds 0.1,1,5")
-    return tuple(sorted(found))
 
 
 def summarise(report: StreamReport | StreamsReport, watch: Watch, json: bool) -> None:
