@@ -329,14 +329,22 @@ def test_two_processes_take_the_steps_of_one(undisturbed: Path, tmp_path: Path) 
     """The global batch is split, gradients are those of one process up to rounding."""
     script = textwrap.dedent(
         """
+        import atexit
+        import os
         import sys
         from pathlib import Path
         from stpl_train.recipe import load_recipe
         from stpl_train.trainer import train
 
+        def keep_thread_names() -> None:
+            names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+            Path(sys.argv[2]).with_name(f"threads-{os.getpid()}").write_text("".join(names))
+
         if __name__ == "__main__":
             result = train(load_recipe(sys.argv[1]), Path(sys.argv[2]), device="cpu", devices=2)
             assert result.finished
+        else:  # one of the two
+            atexit.register(keep_thread_names)
         """
     )
     (tmp_path / "two.py").write_text(script)
@@ -350,6 +358,10 @@ def test_two_processes_take_the_steps_of_one(undisturbed: Path, tmp_path: Path) 
         torch.testing.assert_close(two.weights[name], value, rtol=1e-3, atol=1e-4)
     for mine, other in zip(one.progress.rows, two.progress.rows, strict=True):
         assert other.loss == pytest.approx(mine.loss, rel=1e-4)
+    threads = [path.read_text() for path in tmp_path.glob("threads-*")]
+    assert len(threads) == 2
+    # One that still runs while Python exits aborts the process now and then.
+    assert "gloo" not in "".join(threads)
 
 
 def test_clipping_bounds_the_step(tmp_path: Path) -> None:

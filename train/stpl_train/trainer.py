@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import time
 from collections.abc import Iterator
@@ -278,7 +279,20 @@ def _fit_process(fabric: Fabric, path: Path, reporter: Reporter) -> int | None:
     """In each of several processes: open everything anew."""
     run = open_run(path)
     data = open_data(run.recipe.data, run.recipe.training.seed)
-    return _fit(fabric, run, data, reporter if fabric.is_global_zero else Quiet())
+    stopped = _fit(fabric, run, data, reporter if fabric.is_global_zero else Quiet())
+    _close_process_group()
+    return stopped
+
+
+def _close_process_group() -> None:
+    """End the threads of the collectives while the interpreter still runs.
+
+    One of Gloo's that drops its last tensor while Python exits aborts a process whose training
+    is done (one of hundreds on busy CPUs; pytorch/pytorch#179291 tells of it). Fabric
+    closes NCCL's group only.
+    """
+    gc.collect()  # the wrapped model holds the group, in cycles
+    torch.distributed.destroy_process_group()
 
 
 def _fit(fabric: Fabric, run: Run, data: DataSplit, reporter: Reporter) -> int | None:
