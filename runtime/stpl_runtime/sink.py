@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import TemporaryDirectory, TemporaryFile, gettempdir
 from typing import Protocol, cast, runtime_checkable
 
 from stpl_deploy.errors import SinkError, UsageError
@@ -130,7 +130,7 @@ def open_sink(text: str, spec: SinkSpec | None = None) -> Sink:
 
     Raises:
         UsageError: an unknown word or option, or nothing after it.
-        SinkError: its directory cannot be made.
+        SinkError: its directory cannot be made, or not be written to.
     """
     head, _, rest = text.partition(":")
     word, *given = head.split(",")
@@ -165,14 +165,18 @@ def _option(word: str, text: str) -> tuple[str, str]:
 
 
 def make_directory(path: Path) -> None:
-    """Make a sink's directory.
+    """Make a sink's directory, and see that it may be written to.
+
+    A full disk is no fault here: what is no longer to be kept makes room.
 
     Raises:
         UsageError: a file is in the way.
-        SinkError: it cannot be made.
+        SinkError: it cannot be made, or there are no rights to write in it.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
+        with _unless_full(), TemporaryFile(dir=path):
+            pass  # without rights: told now, not when the first nowcast is due
     except (FileExistsError, NotADirectoryError) as error:
         raise UsageError(
             f"{path} cannot be a directory: a file is in the way",
@@ -181,6 +185,16 @@ def make_directory(path: Path) -> None:
         ) from error
     except OSError as error:
         raise sink_error(path, 0, error) from error
+
+
+@contextmanager
+def _unless_full() -> Iterator[None]:
+    """Let a disk without room or inodes pass."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -142,7 +142,7 @@ class Streams:
                 stream.attend()
             made_so_far = sum(stream.published for stream in self.streams)
             if max_nowcasts is not None and made_so_far >= max_nowcasts:
-                return f"{max_nowcasts} nowcasts made"
+                return f"{max_nowcasts} nowcast{'s' if max_nowcasts != 1 else ''} made"
             if any(arrived):
                 last = time.monotonic()
             elif not made and not self._idle_step():

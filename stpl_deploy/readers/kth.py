@@ -12,7 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from stpl_deploy.errors import FrameError
 from stpl_deploy.grid import pixel_grid
 from stpl_deploy.reader import Piece, ReadOptions, state_of
 from stpl_deploy.readers.extras import decoding, refuse_empty
@@ -37,16 +39,11 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
     for clip in _clips(path):
         match = _CLIP.fullmatch(clip.name)
         assert match is not None
-        files = [file for file in clip.iterdir() if is_picture(file)]
-        files.sort(key=lambda file: (last_number(file.name) or 0, file.name))
-        if not files:
+        found = list(_pictures(clip, options))
+        if not found:
             continue
+        files, pictures = zip(*found, strict=True)
         # A piece for each run of pictures of one size, so that the joiner names an odd one.
-        pictures = []
-        for file in files:
-            refuse_empty(file)
-            with decoding(file, "kth"):
-                pictures.append(grey_picture(file))
         numbers = np.array([last_number(file.name) or 0 for file in files])
         begins = np.diff(numbers, prepend=-1) != 1
         begins[0] = True
@@ -68,6 +65,22 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
                 split=0 if int(match[1]) <= _LAST_TRAINING_PERSON else 2,
                 notes={"split_rule": "KTH: persons 1 to 16 train, 17 to 25 test"},
             )
+
+
+def _pictures(clip: Path, options: ReadOptions) -> Iterator[tuple[Path, NDArray[np.float32]]]:
+    """Yield each picture of a clip, (H, W), in order; a broken one is as a number left out."""
+    files = [file for file in clip.iterdir() if is_picture(file)]
+    for file in sorted(files, key=lambda file: (last_number(file.name) or 0, file.name)):
+        try:
+            refuse_empty(file)
+            with decoding(file, "kth"):
+                picture = grey_picture(file)
+        except FrameError as error:
+            if options.broken is None:
+                raise
+            options.broken(error)
+            continue
+        yield file, picture
 
 
 def _clips(path: Path) -> list[Path]:

@@ -9,6 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -150,19 +152,54 @@ def test_credentials_are_never_told(bundle: Bundle) -> None:
         assert secret not in done.stdout + done.stderr
 
 
+def run_with_few_rights(*words: object) -> subprocess.CompletedProcess[str]:
+    """`stpl-deploy WORDS...` by a user whom a file's mode binds."""
+    limits: list[str] = []
+    if os.geteuid() == 0:  # may read and write everything, unless that is taken away
+        if shutil.which("setpriv") is None:
+            pytest.skip("root may read and write everything, and there is no setpriv")
+        limits = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+    command = [*limits, sys.executable, "-m", "stpl_deploy", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
 def test_a_folder_without_rights(bundle: Bundle, tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0)
-    limits: list[str] = []
-    if os.geteuid() == 0:  # may read everything, unless that is taken away
-        if shutil.which("setpriv") is None:
-            pytest.skip("root may read everything, and there is no setpriv")
-        limits = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
-    command = [*limits, sys.executable, "-m", "stpl_deploy", "stream", bundle.path, closed]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = run_with_few_rights("stream", bundle.path, closed)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert f"error: {closed} cannot be read: Permission denied" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "sink", ["npz:closed", "npz:closed/latest.npz", "npz:closed/below", "jsonl:closed/x.jsonl"]
+)
+def test_a_sink_without_rights_is_told_before_the_first_frame(
+    bundle: Bundle, tmp_path: Path, sink: str
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    (tmp_path / "frames").mkdir()
+    sink = sink.replace("closed", str(closed))
+    done = run_with_few_rights("stream", bundle.path, tmp_path / "frames", "--sink", sink)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert done.stderr.count("\n") == 1
+    assert f"error: cannot write {closed}" in done.stderr
+    assert "Permission denied" in done.stderr
+
+
+def test_lines_go_on_in_a_file_of_a_folder_without_rights(bundle: Bundle, tmp_path: Path) -> None:
+    """As a log's: the file is the service's, its folder is not."""
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    (closed / "x.jsonl").touch()
+    closed.chmod(0o555)
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    words = ("--sink", f"jsonl:{closed / 'x.jsonl'}", "--idle-timeout", 1)
+    done = run_with_few_rights("stream", bundle.path, frames, *words)
+    assert done.returncode == 0, done.stderr
 
 
 def test_frames_of_a_changing_size_are_one_line(cli: Cli, bundle: Bundle, tmp_path: Path) -> None:
@@ -276,6 +313,24 @@ def test_a_replay_of_pictures_steps_over_what_is_broken(tmp_path: Path, *, dated
     assert [round(item.data.max() * 255) for item in good] == [0, 80, 160, 200]
     if dated:
         assert [item.valid_time for item in good] == [slot_time(n) for n in (0, 2, 4, 5)]
+
+
+def test_a_replay_of_a_kth_folder_steps_over_a_broken_picture(tmp_path: Path) -> None:
+    clip = tmp_path / "boxing" / "person01_boxing_d1_uncomp"
+    clip.mkdir(parents=True)
+    for n in range(1, 7):
+        Image.fromarray(np.full((16, 16), 40 * n, np.uint8)).save(clip / f"image_{n:04}.png")
+    (clip / "image_0003.png").write_bytes(b"\x89PNG cut off")
+    with SourceReader(open_source(f"replay:{tmp_path}", options(speed="0"))) as reader:
+        reader.wait_for_end()
+    items = [arrival.item for arrival in reader.arrivals]
+    (bad,) = (item for item in items if isinstance(item, BadFrame))
+    assert "image_0003.png" in bad.reason
+    good = [item for item in items if isinstance(item, Frame)]
+    assert [round(item.data.max() * 255) for item in good] == [40, 80, 160, 200, 240]
+    steps = [late.valid_time - soon.valid_time for soon, late in pairwise(good)]
+    assert steps[0] == steps[2] == steps[3] == timedelta(seconds=0.04)
+    assert steps[1] > steps[0]  # a sequence ends there
 
 
 def test_the_pace_of_a_replay(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ class DirectorySink:
 
         Raises:
             UsageError: a file is in the way, or an option that the word does not have.
-            SinkError: the directory cannot be made.
+            SinkError: the directory cannot be made, or not be written to.
         """
         self._spec = spec or SinkSpec()
         check_options(f"the sink {word}", self._spec.options, options)

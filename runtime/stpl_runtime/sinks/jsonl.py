@@ -61,7 +61,8 @@ class JsonLines:
             UsageError: a file is in the way of its directory.
             SinkError: it cannot be opened.
         """
-        make_directory(path.parent)
+        if not path.exists():  # else its own rights count
+            make_directory(path.parent)
         self.path, self.name = path, f"jsonl:{path}"
         self.beside: tuple[KeepsFiles, ...] = ()
         self.not_deleted: SinkError | None = None
