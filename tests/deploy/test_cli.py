@@ -151,6 +151,10 @@ def fail():
     {failure}
 raise SystemExit(run(["fail"]))
 """
+# A shell lets what it starts in the background ignore this signal; Python then keeps it so.
+INTERRUPTED = """signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.kill(os.getpid(), signal.SIGINT)
+    signal.pause()"""
 
 
 @pytest.mark.parametrize(
@@ -160,7 +164,7 @@ raise SystemExit(run(["fail"]))
         ("raise AccuracyError('a')", 3, "error: a"),
         ("raise MissingExtraError('torch', 'train')", 4, "pip install 'stpl-deploy[train]'"),
         ("raise SourceLostError('a')", 5, "error: a"),
-        ("os.kill(os.getpid(), signal.SIGINT); signal.pause()", 130, "interrupted"),
+        (INTERRUPTED, 130, "interrupted"),
         ("raise MemoryError", 4, "error: out of memory"),
         ("bytearray(1 << 60)", 4, "error: out of memory"),
         ("open('/' + 'x' * 300, 'w')", 4, "name too long"),

@@ -1,4 +1,4 @@
-"""Everything at once: exact counts, no fabricated frame, no crash."""
+"""Everything at once: exact counts, no fabricated frame, no crash. (Memory: test_memory.py.)"""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_two_thousand_frames_of_chaos(
     on_gap: OnGap,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    report, sink, resident = run_chaos(bundle, session, 2000, mode, on_gap)
+    report, sink, _ = run_chaos(bundle, session, 2000, mode, on_gap)
     assert report.counts.received > 1800
     assert sink.failed == 100
     assert report.exit_code == 4  # the disk was full for a while
@@ -101,4 +101,3 @@ def test_two_thousand_frames_of_chaos(
     assert err.count("writes again") == 1
     assert err.count("chaos is down: connection refused") <= 3  # each is told if it is seen
     assert err.count("gap: ") == report.gaps
-    assert resident[-1][1] - resident[0][1] < 5.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import os
 import shutil
@@ -14,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 
@@ -407,34 +405,6 @@ def test_forms_of_a_source(folder: Path, form: str) -> None:
 def test_an_unknown_scheme_is_told_with_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"unknown source foldr.*try: folder:/x"):
         open_source("foldr:/x", SPEC)
-
-
-def test_memory_does_not_grow_over_2000_files(
-    folder: Path, bundle: Bundle, session: Session
-) -> None:
-    for n in range(2500):
-        np.save(folder / name_of(n), picture(n))
-    process, resident = psutil.Process(), []
-    ledger = Ledger()
-
-    class Probe:
-        name = "probe"
-
-        def write(self, _: object) -> None:
-            if ledger.snapshot().used >= 500:
-                resident.append(process.memory_info().rss)
-
-        def close(self) -> None:
-            gc.collect()
-            resident.append(process.memory_info().rss)
-
-    nowcaster = Nowcaster(bundle, session, cadence_s=300.0, ledger=ledger)
-    stream = Stream(nowcaster, FolderSource(folder, SPEC), [Probe()], ledger=ledger)
-    report = stream.run(idle_timeout_s=1.0)
-    assert report.counts.used == report.counts.received == 2500
-    grown = (resident[-1] - resident[0]) / 2**20
-    sys.stderr.write(f"2,000 files: resident memory grew by {grown:.2f} MiB\n")
-    assert grown < 5.0
 
 
 def test_a_stream_fed_by_another_process(folder: Path, bundle: Bundle, session: Session) -> None:

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from stpl_deploy.bundle import Bundle
 from stpl_deploy.errors import SinkError, SourceLostError, UsageError
 from stpl_deploy.frames import Frame
-from stpl_runtime.engine import Session, open_session
+from stpl_runtime.engine import Session
 from stpl_runtime.faults import Faults
 from stpl_runtime.inbox import Inbox
 from stpl_runtime.ledger import Ledger
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.nowcaster import Nowcaster
 from stpl_runtime.predict import predict_sequences
-from stpl_runtime.sink import Sink, open_sink
+from stpl_runtime.sink import Sink
 from stpl_runtime.source import Arrival, BadFrame
 from stpl_runtime.stream import Stream
 from stpl_runtime.streams import Streams
@@ -355,47 +351,6 @@ def test_stop_ends_a_stream_that_waits(bundle: Bundle, session: Session) -> None
     stopper.join()
     assert report.ended == "stopped"
     assert report.counts.add_up
-
-
-@pytest.mark.parametrize("mode", ["window", "carry"])
-def test_memory_does_not_grow_over_2000_frames(mode: str, tmp_path: Path, bundle: Bundle) -> None:
-    """Every nowcast is written, to memory where there is such a disk: fsync takes milliseconds."""
-    shared = Path("/dev/shm")
-    place = shared if os.access(shared, os.W_OK) else tmp_path
-    with tempfile.TemporaryDirectory(dir=place) as directory:
-        grown = growth(mode, bundle, open_sink(f"npz:{directory}"))
-    sys.stderr.write(f"2,000 frames, {mode}: resident memory grew by {grown:.2f} MiB\n")
-    assert grown < 5.0
-
-
-def growth(mode: str, bundle: Bundle, npz: Sink) -> float:
-    """MiB by which resident memory grows from frame 500 to frame 2500."""
-    session = open_session(bundle, ("step", "forecast"), threads=1)
-    process = psutil.Process()
-    resident: dict[int, int] = {}
-    sink = KeptSink()
-
-    def pause(n: int) -> None:
-        paced(sink, 3)(n)
-        if n in (500, 2499):
-            gc.collect()
-            resident[n] = process.memory_info().rss
-        elif n > 4:
-            sink.kept[n - 5] = None  # type: ignore[call-overload]
-
-    class Endless(ListSource):
-        def arrivals(self, stop: threading.Event):  # type: ignore[no-untyped-def]
-            for n in range(2500):
-                self.items = [make_frame(n)]
-                pause(n)
-                yield from super().arrivals(stop)
-
-    stream = make_stream(bundle, session, Endless([]), npz, sink, mode=mode)
-    report = stream.run()
-    session.close()
-    assert report.nowcasts == 2497
-    assert report.counts.used == 2500
-    return (resident[2499] - resident[500]) / 2**20
 
 
 def test_ctrl_c_ends_cleanly(tmp_path: Path, bundle: Bundle) -> None:
