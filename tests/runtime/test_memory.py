@@ -35,7 +35,7 @@ from tests.runtime.test_chaos import MODES, run_chaos
 from tests.runtime.test_stream import KeptSink, make_stream, paced
 
 T = TypeVar("T")
-# MiB; a sink that kept the frames of each nowcast (3 kB) made them 0.9, 12.9 and 2.0.
+# MiB; a sink that kept the frames of each nowcast (3 kB) made them 0.9, 12.9 and 1.9.
 CHAOS, FRAMES, FILES = 0.5, 1.5, 0.8
 
 
@@ -122,7 +122,7 @@ def test_files_of_a_folder(tmp_path: Path) -> None:
 
 
 def over_files(folder: Path) -> float:
-    """MiB from file 500 to file 2,000 and more of 2,500."""
+    """MiB from file 500 to file 1,500 and more of 2,500."""
     bundle, session = open_named("convlstm-tiny"), open_tiny()
     ledger = Ledger()
     resident: list[float] = []
@@ -131,7 +131,8 @@ def over_files(folder: Path) -> float:
         name = "probe"
 
         def write(self, _: object) -> None:
-            if ledger.snapshot().used // 500 > len(resident):
+            used = ledger.snapshot().used
+            if used < 2400 and used // 500 > len(resident):  # then all are listed again: 1 MiB
                 resident.append(resident_mib())
 
         def close(self) -> None:
@@ -142,5 +143,5 @@ def over_files(folder: Path) -> float:
     report = Stream(nowcaster, source, [Probe()], ledger=ledger).run(idle_timeout_s=1.0)
     session.close()
     assert report.counts.used == report.counts.received == 2500
-    assert len(resident) >= 4
+    assert len(resident) >= 3
     return resident[-1] - resident[0]
