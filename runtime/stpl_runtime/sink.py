@@ -10,6 +10,7 @@ word, the value a function or class `(rest, spec) -> Sink`.
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -270,7 +271,8 @@ def sink_error(path: Path, size: int, error: OSError) -> SinkError:
         size: its bytes; 0 where they are not known.
         error: why.
     """
-    there = next((p for p in (path, *path.parents) if p.is_dir()), Path("/"))
+    # os.path: `Path.is_dir` raises where a folder above may not be looked into
+    there = next((p for p in (path, *path.parents) if os.path.isdir(p)), Path("/"))
     try:
         free = f"{shutil.disk_usage(there).free:,} bytes free"
     except OSError:

@@ -173,13 +173,20 @@ def test_a_folder_without_rights(bundle: Bundle, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "sink", ["npz:closed", "npz:closed/latest.npz", "npz:closed/below", "jsonl:closed/x.jsonl"]
+    ("sink", "mode"),
+    [
+        ("npz:closed", 0o555),
+        ("npz:closed/latest.npz", 0o555),
+        ("npz:closed/below", 0o555),
+        ("jsonl:closed/x.jsonl", 0o555),
+        ("jsonl:closed/x.jsonl", 0),
+    ],
 )
 def test_a_sink_without_rights_is_told_before_the_first_frame(
-    bundle: Bundle, tmp_path: Path, sink: str
+    bundle: Bundle, tmp_path: Path, sink: str, mode: int
 ) -> None:
     closed = tmp_path / "closed"
-    closed.mkdir(mode=0o555)
+    closed.mkdir(mode=mode)
     (tmp_path / "frames").mkdir()
     sink = sink.replace("closed", str(closed))
     done = run_with_few_rights("stream", bundle.path, tmp_path / "frames", "--sink", sink)

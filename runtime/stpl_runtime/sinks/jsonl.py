@@ -61,13 +61,13 @@ class JsonLines:
             UsageError: a file is in the way of its directory.
             SinkError: it cannot be opened.
         """
-        if not path.exists():  # else its own rights count
-            make_directory(path.parent)
         self.path, self.name = path, f"jsonl:{path}"
         self.beside: tuple[KeepsFiles, ...] = ()
         self.not_deleted: SinkError | None = None
         self._spec = spec
         try:
+            if not path.exists():  # else its own rights count
+                make_directory(path.parent)
             self._lines, self._oldest = self._mend()
         except OSError as error:
             raise sink_error(path, 0, error) from error
