@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,6 +124,22 @@ def atomic_directory(out: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     _sync_directory(out.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """See, before there is anything to write, that there are rights to write in `folder`.
+
+    A full disk passes: there may be room again when something is written.
+
+    Raises:
+        OSError: there are none, or no folder.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
 
 
 def refuse_existing(out: Path) -> None:

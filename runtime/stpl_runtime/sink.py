@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile, gettempdir
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Protocol, cast, runtime_checkable
 
 from stpl_deploy.errors import SinkError, UsageError
-from stpl_deploy.files import atomic_directory, atomic_file
+from stpl_deploy.files import atomic_directory, atomic_file, check_writable
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.reconnect import without_credentials
 from stpl_runtime.words import known_words, load_word, nearest
@@ -176,8 +176,7 @@ def make_directory(path: Path) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with _unless_full(), TemporaryFile(dir=path):
-            pass  # without rights: told now, not when the first nowcast is due
+        check_writable(path)  # told now, not when the first nowcast is due
     except (FileExistsError, NotADirectoryError) as error:
         raise UsageError(
             f"{path} cannot be a directory: a file is in the way",
@@ -186,16 +185,6 @@ def make_directory(path: Path) -> None:
         ) from error
     except OSError as error:
         raise sink_error(path, 0, error) from error
-
-
-@contextmanager
-def _unless_full() -> Iterator[None]:
-    """Let a disk without room or inodes pass."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
 
 
 def write_whole(path: Path, content: bytes) -> None:

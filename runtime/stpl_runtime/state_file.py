@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import io
 import json
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -23,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpl_deploy.errors import EnvironmentFault, UsageError
-from stpl_deploy.files import atomic_file
+from stpl_deploy.files import atomic_file, check_writable
 from stpl_deploy.frames import Frame
 from stpl_deploy.grid import Grid
 from stpl_runtime.ledger import Counts
@@ -211,8 +210,7 @@ def _check_place(path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        check_writable(path.parent)
     except OSError as error:
         wrong = (PermissionError, NotADirectoryError, FileExistsError)
         if isinstance(error, wrong) or error.errno == errno.EROFS:

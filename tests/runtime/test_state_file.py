@@ -261,7 +261,7 @@ def test_a_place_that_cannot_be_written_is_refused_at_the_start(
         raise OSError(reason, os.strerror(reason))
 
     _, state_file = maker(bundle, session, tmp_path / "state")()
-    temporary = "stpl_runtime.state_file.tempfile.TemporaryFile"
+    temporary = "stpl_deploy.files.tempfile.TemporaryFile"
     for reason in (errno.EACCES, errno.EROFS):
         monkeypatch.setattr(temporary, lambda reason=reason, **_: refused(reason))
         with pytest.raises(EnvironmentFault, match=os.strerror(reason)):
