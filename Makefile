@@ -60,7 +60,7 @@ test-all: venv
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 test-edge: venv-edge
-	STPL_TORCH_FREE=1 $(EDGE_BIN)/python -m pytest -o cache_dir=$(EDGE_VENV)/.pytest_cache tests/deploy tests/runtime $(PYTEST_FLAGS)
+	STPL_TORCH_FREE=1 $(EDGE_BIN)/python -m pytest -o cache_dir=$(EDGE_VENV)/.pytest_cache tests/core tests/deploy tests/runtime $(PYTEST_FLAGS)
 
 soak: venv ## the long runs, by hand
 	$(BIN)/python -m pytest -m soak $(PYTEST_FLAGS)

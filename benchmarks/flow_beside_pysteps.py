@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_deploy.baselines import flow, persistence
+from stpl_core.baselines import flow, persistence
+from stpl_core.codec import Array
+from stpl_core.files import atomic_file
+from stpl_core.rain import rate_from_dbz
+from stpl_core.readers.opening import open_frames
+from stpl_core.scores import events
 from stpl_deploy.cli.output import document_text
-from stpl_deploy.codec import Array
-from stpl_deploy.files import atomic_file
-from stpl_deploy.rain import rate_from_dbz
-from stpl_deploy.readers.opening import open_frames
-from stpl_deploy.scores import events
 
 RESULT = Path(__file__).parent / "results" / "flow-beside-pysteps.json"
 THRESHOLDS = (0.1, 1.0, 5.0)

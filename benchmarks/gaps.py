@@ -22,14 +22,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_deploy.bundle import Bundle, open_bundle
+from stpl_core.bundle import Bundle, open_bundle
+from stpl_core.codec import Array
+from stpl_core.files import atomic_file
+from stpl_core.frames import Frame
 from stpl_deploy.cli.output import document_text, print_table
-from stpl_deploy.codec import Array
-from stpl_deploy.files import atomic_file
-from stpl_deploy.frames import Frame
 from stpl_runtime.engine import Session, open_session
-from stpl_runtime.nowcaster import Nowcaster
-from stpl_runtime.standins import OnGap
+from stpl_runtime.nowcasting.nowcaster import Nowcaster
+from stpl_runtime.nowcasting.stand_ins import OnGap
 from stpl_train.data import unseen_sequence
 from stpl_train.recipe import load_recipe
 

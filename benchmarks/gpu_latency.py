@@ -36,15 +36,15 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from stpl_deploy.bundle import WEIGHTS, Bundle, Manifest, open_bundle
+from stpl_core.bundle import WEIGHTS, Bundle, Manifest, open_bundle
+from stpl_core.codec import Array
+from stpl_core.errors import EnvironmentFault, StplError
+from stpl_core.files import atomic_file
+from stpl_core.machine import describe
 from stpl_deploy.cli.output import document_text
-from stpl_deploy.codec import Array
-from stpl_deploy.errors import EnvironmentFault, StplError
-from stpl_deploy.files import atomic_file
-from stpl_deploy.machine import describe
 from stpl_runtime.engine import Telling, open_session
-from stpl_runtime.reference import Reference, load_reference
-from stpl_runtime.stepper import Stepper
+from stpl_runtime.engines.stepper import Stepper
+from stpl_runtime.proof.reference import Reference, load_reference
 from stpl_train.forecaster import rollout
 from stpl_train.models import ForecasterModule, build_model
 
@@ -146,7 +146,7 @@ class Bench:
 
     def _stepper(self) -> Way:
         self._needs_cuda()
-        from stpl_runtime.cuda import CudaDevice
+        from stpl_runtime.engines.cuda import CudaDevice
 
         device = CudaDevice("trt")
         model = self._model(torch.float32)
@@ -208,7 +208,7 @@ class TorchExecutor:
         return graph.inputs[0], graph.outputs[0]
 
     def bind(self, name: str, address: int) -> None:
-        """See `stpl_runtime.stepper.Executor`."""
+        """See `stpl_runtime.engines.stepper.Executor`."""
         shape = self.shapes[name]
 
         class There:
@@ -220,7 +220,7 @@ class TorchExecutor:
 
     @torch.inference_mode()
     def enqueue(self) -> None:
-        """See `stpl_runtime.stepper.Executor`."""
+        """See `stpl_runtime.engines.stepper.Executor`."""
         frame, guess = self._ends()
         with torch.cuda.stream(self.stream), torch.cuda.use_mem_pool(self.pool):
             state = {part.name: self.tensors[part.input] for part in self.manifest.state}
@@ -230,7 +230,7 @@ class TorchExecutor:
                 self.tensors[part.output].copy_(after[part.name])
 
     def capturable(self) -> bool:
-        """See `stpl_runtime.stepper.Executor`."""
+        """See `stpl_runtime.engines.stepper.Executor`."""
         return True
 
 

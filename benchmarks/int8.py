@@ -28,14 +28,14 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from stpl_deploy.bundle import Bundle
+from stpl_core.bundle import Bundle
+from stpl_core.errors import AccuracyError
+from stpl_core.files import atomic_file
+from stpl_core.machine import describe, usable_cpus
 from stpl_deploy.cli.output import document_text
-from stpl_deploy.errors import AccuracyError
-from stpl_deploy.files import atomic_file
-from stpl_deploy.machine import describe, usable_cpus
 from stpl_export.export import export_run
 from stpl_runtime.engine import Session, open_session
-from stpl_runtime.reference import load_reference
+from stpl_runtime.proof.reference import load_reference
 from stpl_train import run as runs
 from stpl_train.data.stand_in import stand_in_sequences
 from stpl_train.forecaster import rollout

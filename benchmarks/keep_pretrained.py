@@ -17,8 +17,8 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from stpl_deploy.files import atomic_directory, atomic_file
-from stpl_deploy.metrics import mse_per_frame
+from stpl_core.files import atomic_directory, atomic_file
+from stpl_core.metrics import mse_per_frame
 from stpl_train import pretrained
 from stpl_train.recipe import ArchiveSection, Recipe
 from stpl_train.run import METRICS, RECIPE, VALIDATION, WEIGHTS, Run, open_run, save_recipe

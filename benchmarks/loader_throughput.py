@@ -27,16 +27,16 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
+from stpl_core.files import atomic_file
+from stpl_core.machine import describe
+from stpl_core.readers.store import convert
 from stpl_deploy.cli.output import document_text
-from stpl_deploy.files import atomic_file
-from stpl_deploy.machine import describe
-from stpl_deploy.readers.store import convert
 from stpl_train.data import archive as archives
 from stpl_train.data import open_data
 from stpl_train.data.sequences import masked_batch
 from stpl_train.loop import Trainer
 from stpl_train.recipe import Recipe, load_recipe
-from stpl_train.trainer import start_run, with_frame
+from stpl_train.training import start_run, with_frame
 
 RESULT = Path(__file__).parent / "results" / "loader-throughput.json"
 MOST_BATCHES = 200

@@ -31,7 +31,7 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Page, ViewportSize, expect, sync_playwright
 
-from stpl_deploy.files import atomic_file
+from stpl_core.files import atomic_file
 from stpl_train.data import unseen_sequence
 from stpl_train.recipe import load_recipe
 

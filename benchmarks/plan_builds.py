@@ -28,17 +28,17 @@ from typing import Any
 import onnx
 import torch
 
-from stpl_deploy.bundle import StateSpec
+from stpl_core.bundle import StateSpec
+from stpl_core.files import atomic_file
+from stpl_core.machine import describe
 from stpl_deploy.cli.output import document_text
-from stpl_deploy.files import atomic_file
-from stpl_deploy.machine import describe
-from stpl_export.builders.ranked import full_rank_norms
+from stpl_export.builders.norm_ranks import full_rank_norms
 from stpl_export.builders.targets import PORTABLE
 from stpl_export.builders.trt import Target, load_builder
-from stpl_export.compose import forecast_onnx, rollout_onnx
-from stpl_export.half_step import make_half_step
-from stpl_export.onnx_step import state_specs, step_onnx
-from stpl_export.work import fixed_batch
+from stpl_export.graphs.compose import forecast_onnx, rollout_onnx
+from stpl_export.graphs.onnx_step import state_specs, step_onnx
+from stpl_export.precision.half_step import make_half_step
+from stpl_export.precision.macs import fixed_batch
 from stpl_train.models import build_model
 
 RESULT = Path(__file__).parent / "results" / "plan-builds.json"

@@ -29,16 +29,16 @@ from plan_builds import (  # type: ignore[import-not-found]  # lies beside
     step_of,
 )
 
-from stpl_deploy.bundle import StateSpec
+from stpl_core.bundle import StateSpec
+from stpl_core.files import atomic_file
+from stpl_core.machine import describe
 from stpl_deploy.cli.output import document_text
-from stpl_deploy.files import atomic_file
-from stpl_deploy.machine import describe
-from stpl_export.builders.ranked import full_rank_norms
+from stpl_export.builders.norm_ranks import full_rank_norms
 from stpl_export.builders.trt import load_builder
-from stpl_export.compose import FORECAST, forecast_onnx
-from stpl_export.onnx_step import FRAME as FRAME_NAME
-from stpl_export.onnx_step import NEXT_FRAME
-from stpl_export.work import fixed_batch
+from stpl_export.graphs.compose import FORECAST, forecast_onnx
+from stpl_export.graphs.onnx_step import FRAME as FRAME_NAME
+from stpl_export.graphs.onnx_step import NEXT_FRAME
+from stpl_export.precision.macs import fixed_batch
 
 RESULT = Path(__file__).parent / "results" / "plan-growth.json"
 _LAYERS, _HIDDEN = 2, 16

@@ -17,7 +17,7 @@ from typing import Any
 
 import tomllib
 
-from stpl_deploy.files import atomic_file
+from stpl_core.files import atomic_file
 from stpl_train.recipe import load_recipe
 
 HERE = Path(__file__).parent

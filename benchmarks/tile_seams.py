@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_deploy.bundle import open_bundle
+from stpl_core.bundle import open_bundle
+from stpl_core.files import atomic_file
+from stpl_core.machine import describe
 from stpl_deploy.cli.output import document_text, print_table
-from stpl_deploy.files import atomic_file
-from stpl_deploy.machine import describe
-from stpl_export.archives import archive_material
-from stpl_export.judged import open_judged
 from stpl_runtime.engine import open_session
-from stpl_runtime.predict import graphs_needed, predict_sequences
-from stpl_runtime.tiles import TiledSession, Tiling, default_overlap, domain_size, on_domain
+from stpl_runtime.engines.tiled import TiledSession, Tiling, default_overlap, domain_size, on_domain
+from stpl_runtime.evaluation.archives import archive_material
+from stpl_runtime.evaluation.subject import open_judged
+from stpl_runtime.nowcasting.predict import graphs_needed, predict_sequences
 
 RESULT = Path(__file__).parent / "results" / "tile-seams.json"
 

@@ -21,17 +21,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+from stpl_core.files import atomic_file
+from stpl_core.machine import describe
 from stpl_deploy.cli.output import document_text
-from stpl_deploy.files import atomic_file
-from stpl_deploy.machine import describe
-from stpl_export.archives import archive_material
-from stpl_export.evaluate import Evaluation, evaluate
-from stpl_export.judged import Backend, open_judged
+from stpl_runtime.evaluation.archives import archive_material
+from stpl_runtime.evaluation.evaluate import Evaluation, evaluate
+from stpl_runtime.evaluation.subject import Backend, open_judged
 from stpl_train.checkpoint import load_training
 from stpl_train.progress import make_reporter
 from stpl_train.recipe import load_recipe
 from stpl_train.run import RECIPE, TRAINING, WEIGHTS, Run, open_run, save_recipe
-from stpl_train.trainer import train
+from stpl_train.training import train
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from stpl_core.files import atomic_file
+from stpl_core.machine import describe
 from stpl_deploy.cli.output import document_text, print_table
-from stpl_deploy.files import atomic_file
-from stpl_deploy.machine import describe
 from stpl_train.loop import channels_last
 from stpl_train.models import MODELS, build_model
 from stpl_train.unroll import TrainingPass

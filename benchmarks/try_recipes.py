@@ -17,20 +17,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+from stpl_core.errors import RecipeError
+from stpl_core.files import atomic_file
+from stpl_core.machine import describe
 from stpl_deploy.cli.output import document_text
-from stpl_deploy.errors import RecipeError
-from stpl_deploy.files import atomic_file
-from stpl_deploy.machine import describe
-from stpl_export.archives import archive_material
-from stpl_export.evaluate import evaluate
 from stpl_export.export import export_run
-from stpl_export.judged import Backend, open_judged
-from stpl_runtime.verify import verify_bundle
+from stpl_runtime.evaluation.archives import archive_material
+from stpl_runtime.evaluation.evaluate import evaluate
+from stpl_runtime.evaluation.subject import Backend, open_judged
+from stpl_runtime.proof.verify import verify_bundle
 from stpl_train.data.stand_in import stand_in_archive
 from stpl_train.forecaster import FrameShape
 from stpl_train.recipe import ArchiveSection, MovingMnistSection, Recipe, load_recipe
 from stpl_train.recipe import shipped_recipes as names
-from stpl_train.trainer import train
+from stpl_train.training import train
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -1,3 +1,3 @@
 """stpl-deploy: from training a spatiotemporal model to a live nowcast on an edge device."""
 
-__version__ = "0.1.0"
+from stpl_core import __version__ as __version__

@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from stpl_deploy.bundle import WEIGHTS, Bundle
-from stpl_deploy.codec import Array
-from stpl_deploy.files import atomic_file
-from stpl_deploy.machine import describe, usable_cpus
+from stpl_core.bundle import WEIGHTS, Bundle
+from stpl_core.codec import Array
+from stpl_core.files import atomic_file
+from stpl_core.machine import describe, usable_cpus
 from stpl_runtime.engine import Session, Telling, closed_loop, open_session
-from stpl_runtime.reference import load_reference
+from stpl_runtime.proof.reference import load_reference
 
 Case = Callable[[], Callable[[], Any]]
 """Prepares one arrival (untimed) and returns what is timed."""

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from stpl_deploy.bundle import (
+from stpl_core.bundle import (
     LOW_WEIGHTS,
     REFERENCE,
     WEIGHTS,
@@ -30,24 +30,24 @@ from stpl_deploy.bundle import (
     seal,
     writing_bundle,
 )
-from stpl_deploy.codec import Array
-from stpl_deploy.errors import AccuracyError, FrameError
-from stpl_deploy.frames import read_sequences
-from stpl_export.beside import read_beside
+from stpl_core.codec import Array
+from stpl_core.errors import AccuracyError, FrameError
+from stpl_core.frames import read_sequences
+from stpl_core.npz_extras import read_beside
 from stpl_export.builders.plans import PlanRequest, build_plans
-from stpl_export.calibrate import Calibration, split_sequences
-from stpl_export.compose import forecast_onnx, rollout_onnx
-from stpl_export.half_step import make_half_step
-from stpl_export.int8_speed import check_speed, measure_speed, speed_line
-from stpl_export.int8_step import make_int8_step
-from stpl_export.onnx_step import state_specs, step_onnx
-from stpl_export.qdq import Form
+from stpl_export.graphs.compose import forecast_onnx, rollout_onnx
+from stpl_export.graphs.onnx_step import state_specs, step_onnx
+from stpl_export.graphs.weights import gather_weights, point_into, save_low_weights, save_weights
+from stpl_export.precision.calibrate import Calibration, split_sequences
+from stpl_export.precision.half_step import make_half_step
+from stpl_export.precision.int8_speed import check_speed, measure_speed, speed_line
+from stpl_export.precision.int8_step import make_int8_step
+from stpl_export.precision.qdq import Form
+from stpl_export.precision.typed_step import PlainStep, TypedStep
 from stpl_export.reference import MOST_SEQUENCES, make_reference, save_reference
 from stpl_export.regrid import cover, regrid
-from stpl_export.typed_step import PlainStep, TypedStep
-from stpl_export.weights import gather_weights, point_into, save_low_weights, save_weights
-from stpl_runtime.reference import Reference
-from stpl_runtime.verify import first_breach
+from stpl_runtime.proof.reference import Reference
+from stpl_runtime.proof.verify import first_breach
 from stpl_train.models import ForecasterModule
 from stpl_train.recipe import ArraySection, DataSection, SyntheticSection
 from stpl_train.run import VALIDATION, Run, open_run

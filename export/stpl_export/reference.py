@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stpl_deploy.codec import Array
-from stpl_runtime.reference import Places, Reference, ReferenceState
+from stpl_core.codec import Array
+from stpl_runtime.proof.reference import Places, Reference, ReferenceState
 from stpl_train.forecaster import State
 from stpl_train.models import ForecasterModule
 

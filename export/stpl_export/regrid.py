@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from stpl_deploy.codec import Array
-from stpl_deploy.errors import RecipeError, RunError
+from stpl_core.codec import Array
+from stpl_core.errors import RecipeError, RunError
 from stpl_train.forecaster import FrameShape
 from stpl_train.models import ForecasterModule, build_model
 from stpl_train.run import Run

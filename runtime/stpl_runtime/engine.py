@@ -9,15 +9,14 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_deploy.bundle import Bundle, GraphName
-from stpl_deploy.codec import Array
-from stpl_deploy.errors import EnvironmentFault, UsageError
-from stpl_runtime.placement import require
+from stpl_core.bundle import Bundle, GraphName
+from stpl_core.codec import Array
+from stpl_core.errors import EnvironmentFault, UsageError
 
 ENGINES: dict[str, str] = {
     "onnx": "stpl_runtime.engines.ort:OrtSession",
@@ -32,6 +31,9 @@ ENGINES: dict[str, str] = {
 _MEANT = {"tensorrt": "trt", "engine": "trt", "rtx": "trt-rtx", "cpu": "onnx", "ort": "onnx"}
 _MEANT |= {"gpu": "onnx-cuda", "cuda": "onnx-cuda", "onnx-tensorrt": "onnx-trt"}
 """What people call some of them elsewhere."""
+
+ForecastWay = Literal["auto", "replays", "unrolled"]
+FORECAST_WAYS: tuple[ForecastWay, ...] = ("auto", "replays", "unrolled")
 
 
 class StateHandle(Protocol):
@@ -139,10 +141,30 @@ def open_session(
     return session
 
 
+def require(running: str, wanted: str | None) -> None:
+    """Refuse a session that does not run where `--require-provider` says.
+
+    Args:
+        running: the session's own word on where it runs.
+        wanted: a provider or a part of its name, such as `cuda`; None for any.
+
+    Raises:
+        EnvironmentFault: it runs elsewhere.
+    """
+    place = running.partition(",")[0]
+    if wanted is None or wanted.lower() in place.lower():
+        return
+    engines = {"cuda": "onnx-cuda", "rtx": "trt-rtx", "trt": "trt", "tensorrt": "trt"}
+    near = next((engine for word, engine in engines.items() if word in wanted.lower()), "onnx-cuda")
+    raise EnvironmentFault(
+        f"the session runs on {place}",
+        expected=f"{wanted}, which --require-provider asks for",
+        fix=f"--engine {near}; stpl-deploy doctor says which work here",
+    )
+
+
 def _how(engine: str, forecast: str) -> dict[str, str]:
     """The argument of the engines that make a forecast in more than one way."""
-    from stpl_runtime.stepper import FORECAST_WAYS
-
     if forecast not in FORECAST_WAYS:
         raise UsageError(
             f"unknown --forecast {forecast}",

@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_deploy.codec import Array
-from stpl_deploy.grid import Grid
+from stpl_core.codec import Array
+from stpl_core.grid import Grid
 from stpl_runtime.timing import time_text
 
 

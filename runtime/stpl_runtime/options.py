@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from typing import cast
 
-from stpl_deploy.errors import UsageError
-from stpl_runtime.observed import Resize
-from stpl_runtime.words import check_options
+from stpl_core.errors import UsageError
+from stpl_core.readers.observed import Resize
+from stpl_runtime.plugins import check_options
 
 RESIZES = ("none", "area", "crop")
 

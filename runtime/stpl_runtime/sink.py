@@ -19,11 +19,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Protocol, cast, runtime_checkable
 
-from stpl_deploy.errors import SinkError, UsageError
-from stpl_deploy.files import atomic_directory, atomic_file, check_writable
+from stpl_core.errors import SinkError, UsageError
+from stpl_core.files import atomic_directory, atomic_file, check_writable
+from stpl_runtime.links.reconnect import without_credentials
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.reconnect import without_credentials
-from stpl_runtime.words import known_words, load_word, nearest
+from stpl_runtime.plugins import known_words, load_word, nearest
 
 GROUP = "stpl_deploy.sinks"
 """The group of entry points of other packages."""

@@ -19,17 +19,17 @@ from pathlib import Path
 from time import monotonic
 from typing import Protocol, cast, runtime_checkable
 
-from stpl_deploy.codec import FrameCodec
-from stpl_deploy.errors import UsageError
-from stpl_deploy.frames import Frame, FrameShape
-from stpl_deploy.grid import Grid
-from stpl_deploy.readers.fit import Fit
-from stpl_deploy.readers.video import SUFFIXES as FILMS
-from stpl_deploy.readers.zarr import recognises as is_zarr
-from stpl_runtime.health import Health
-from stpl_runtime.meant import meant
-from stpl_runtime.reconnect import without_credentials
-from stpl_runtime.words import known_words, load_word
+from stpl_core.codec import FrameCodec
+from stpl_core.errors import UsageError
+from stpl_core.frames import Frame, FrameShape
+from stpl_core.grid import Grid
+from stpl_core.readers.fit import Fit
+from stpl_core.readers.video import SUFFIXES as FILMS
+from stpl_core.readers.zarr import recognises as is_zarr
+from stpl_runtime.links.health import Health
+from stpl_runtime.links.reconnect import without_credentials
+from stpl_runtime.plugins import known_words, load_word
+from stpl_runtime.sources.suggestions import meant
 
 GROUP = "stpl_deploy.sources"
 """The group of entry points of other packages."""
@@ -76,7 +76,7 @@ class SourceSpec:
     mtime: bool = False
     """Take a file's modification time; only when asked for."""
     reader: str | None = None
-    """Word of the reader of files and payloads (`stpl_deploy.readers`); None finds it."""
+    """Word of the reader of files and payloads (`stpl_core.readers`); None finds it."""
     variable: str | None = None
     """Which one, where a file holds several."""
     fit: Fit | None = None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from stpl_deploy.errors import FrameError, UsageError
+from stpl_core.errors import FrameError, UsageError
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 TOLERANCE = 0.25

@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
+from stpl_core.errors import EnvironmentFault, StplError
 from stpl_deploy import __version__
-from stpl_deploy.errors import EnvironmentFault, StplError
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells count."""
@@ -87,7 +87,7 @@ def run(arguments: list[str]) -> int:
         arguments: without the program's name.
 
     Returns:
-        The exit code: see `stpl_deploy.errors`.
+        The exit code: see `stpl_core.errors`.
     """
     from stpl_deploy.cli import verbs
 

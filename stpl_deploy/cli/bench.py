@@ -30,10 +30,10 @@ def bench(
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Time PyTorch on the CPU and an engine's ways to a nowcast side by side in one process."""
-    from stpl_deploy.bundle import open_bundle
+    from stpl_core.bundle import open_bundle
+    from stpl_core.files import atomic_file
     from stpl_deploy.cli.extras import import_from_here
     from stpl_deploy.cli.output import document_text, print_json, print_table, progress_bar, say
-    from stpl_deploy.files import atomic_file
     from stpl_export.bench import bench_bundle, save_chart
 
     import_from_here()  # the bundle's model may be the user's own class

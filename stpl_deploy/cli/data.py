@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stpl_deploy.errors import UsageError
+from stpl_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from stpl_deploy.fetch.checked import Fetched
-    from stpl_deploy.fetch.sets import PublicSet
-    from stpl_deploy.readers.survey import Survey
+    from stpl_core.fetch.checked import Fetched
+    from stpl_core.fetch.sets import PublicSet
+    from stpl_core.readers.survey import Survey
 
 data = typer.Typer(
     help="Look at frames of any format, convert them, or fetch public ones.",
@@ -50,12 +50,12 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Say what a file or folder holds: times, gaps, range, units, masks, grid."""
+    from stpl_core.reader import ReadOptions
+    from stpl_core.readers.names import check_no_model
+    from stpl_core.readers.opening import joined_pieces
+    from stpl_core.readers.survey import Surveyor
     from stpl_deploy.cli.for_recipe import Expected
     from stpl_deploy.cli.output import print_json
-    from stpl_deploy.reader import ReadOptions
-    from stpl_deploy.readers.names import check_no_model
-    from stpl_deploy.readers.opening import joined_pieces
-    from stpl_deploy.readers.survey import Surveyor
 
     check_no_model(path)
     expected = None if recipe is None else Expected(recipe, path)
@@ -64,7 +64,7 @@ def inspect(
         surveyor.add(part, files)
     survey = surveyor.survey()
     if picture is not None:
-        from stpl_deploy.readers.sight import save_sights
+        from stpl_core.readers.preview import save_sights
 
         save_sights(picture, survey, surveyor.sights)
     if json:
@@ -84,9 +84,9 @@ def convert(
     variable: _Variable = None,
 ) -> None:
     """Read an archive once and write it as one dataset, a chunk for each frame."""
+    from stpl_core.reader import ReadOptions
+    from stpl_core.readers.store import convert as convert_frames
     from stpl_deploy.cli.output import progress_bar
-    from stpl_deploy.reader import ReadOptions
-    from stpl_deploy.readers.store import convert as convert_frames
 
     with progress_bar("frames") as told:
         survey = convert_frames(
@@ -109,8 +109,8 @@ def fetch(
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Fetch a public data set, checked; what was interrupted goes on where it stopped."""
+    from stpl_core.fetch.sets import fetch_set, public_set, public_sets
     from stpl_deploy.cli.output import download_bar, print_json, say
-    from stpl_deploy.fetch.sets import fetch_set, public_set, public_sets
 
     if name is None or listed:
         if out is not None:
@@ -221,7 +221,7 @@ def _values(survey: Survey) -> str:
 
 
 def _grid(survey: Survey) -> str:
-    from stpl_deploy.grid import projection_name
+    from stpl_core.grid import projection_name
 
     grid = survey.grid
     if not grid.crs_wkt:

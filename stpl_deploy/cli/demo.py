@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from stpl_deploy.errors import AccuracyError, UsageError
+from stpl_core.errors import AccuracyError, UsageError
 
 MARK = ".stpl-deploy-demo"
 """Lies in a directory that an earlier demo made, which the next one may therefore replace."""
@@ -38,7 +38,7 @@ def demo(
         from stpl_train.data import unseen_sequence
         from stpl_train.progress import make_reporter
         from stpl_train.recipe import load_recipe
-        from stpl_train.trainer import train
+        from stpl_train.training import train
 
     recipe = load_recipe("modernn-mini", setting or ())
     begin = time.monotonic()

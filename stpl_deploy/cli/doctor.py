@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stpl_deploy.errors import EnvironmentFault
+from stpl_core.errors import EnvironmentFault
 
 if TYPE_CHECKING:
-    from stpl_deploy.machine import Machine
-    from stpl_runtime.preflight import Ability
-    from stpl_runtime.providers import ProviderTrial
+    from stpl_core.machine import Machine
+    from stpl_runtime.engines.preflight import Ability
+    from stpl_runtime.engines.providers import ProviderTrial
 
 DISTRIBUTION = "stpl-deploy"
 
@@ -73,9 +73,9 @@ def doctor(
 
 def examine_all() -> Examination:
     """Look at the machine, try every provider, and compare the extras with what is installed."""
-    from stpl_deploy import machine
-    from stpl_runtime.preflight import abilities, look_here
-    from stpl_runtime.providers import try_providers
+    from stpl_core import machine
+    from stpl_runtime.engines.preflight import abilities, look_here
+    from stpl_runtime.engines.providers import try_providers
 
     here = machine.examine()
     problems = list(machine.clashes(here.libraries))
@@ -107,7 +107,7 @@ def extras(libraries: dict[str, str | None], *, nvidia: bool) -> list[Extra]:
         libraries: distribution -> version, of the machine's report.
         nvidia: whether the machine has an NVIDIA GPU or its driver.
     """
-    from stpl_deploy.machine import ORT_BUILDS, installed_version
+    from stpl_core.machine import ORT_BUILDS, installed_version
 
     has_ort = any(libraries.get(name) for name in ORT_BUILDS)
     missing: dict[str, list[str]] = {}

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stpl_core.errors import UsageError
 from stpl_deploy.cli.engines import Engine, Forecast, RequireProvider
 from stpl_deploy.cli.numbers import finite_numbers
-from stpl_deploy.errors import UsageError
 
 if TYPE_CHECKING:
-    from stpl_export.evaluate import Evaluation
-    from stpl_export.judged import Judged, Material
+    from stpl_runtime.evaluation.evaluate import Evaluation
+    from stpl_runtime.evaluation.subject import Judged, Material
 
 
 class Part(str, Enum):
@@ -117,9 +117,9 @@ def evaluate(
 
     import_from_here()  # the model may be the user's own class
     with needs("train"):
-        from stpl_export.evaluate import evaluate as scored
-        from stpl_export.judged import Backend, open_judged
-        from stpl_runtime.tiles import domain_size
+        from stpl_runtime.engines.tiled import domain_size
+        from stpl_runtime.evaluation.evaluate import evaluate as scored
+        from stpl_runtime.evaluation.subject import Backend, open_judged
 
         judged = open_judged(
             path,
@@ -155,8 +155,8 @@ def _material(
     judged: Judged, data: Path | None, part: Part | None, stride: int | None, any_grid: bool
 ) -> Material:
     from stpl_deploy.cli.extras import needs
-    from stpl_export.archives import archive_material, is_archive
-    from stpl_export.judged import read_material
+    from stpl_runtime.evaluation.archives import archive_material, is_archive
+    from stpl_runtime.evaluation.subject import read_material
 
     if data is not None and part is not None:
         raise UsageError(
@@ -198,9 +198,9 @@ def _drawing() -> None:
 
 def _save(evaluation: Evaluation, out: Path) -> None:
     """Write all three at once into a new directory, one after the other into an older one."""
+    from stpl_core.files import atomic_directory, atomic_file
     from stpl_deploy.cli.output import document_text
-    from stpl_deploy.files import atomic_directory, atomic_file
-    from stpl_export.report import html_report
+    from stpl_runtime.evaluation.report import html_report
 
     texts = {
         "scores.csv": evaluation.table(),
@@ -217,7 +217,7 @@ def _save(evaluation: Evaluation, out: Path) -> None:
 def _print(evaluation: Evaluation) -> None:
     """The mean of every score, then the first ones for each lead time."""
     from stpl_deploy.cli.output import print_table
-    from stpl_export.report import number, title
+    from stpl_runtime.evaluation.report import number, title
 
     judged, ways = evaluation.judged, evaluation.scores
     print_table(

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stpl_deploy.errors import UsageError
+from stpl_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from stpl_deploy.bundle import GraphName
+    from stpl_core.bundle import GraphName
     from stpl_export.builders.plans import PlanRequest
 
 ENGINES = ("onnx", "trt", "trt-rtx")
@@ -96,7 +96,7 @@ def export(
     import_from_here()
     with needs("export"):
         from stpl_export.export import export_run
-    from stpl_runtime.tiles import domain_size
+    from stpl_runtime.engines.tiled import domain_size
 
     plans = None if engine == "onnx" else _request(engine, gpu, batch, graphs, compatible)
     bundle = export_run(

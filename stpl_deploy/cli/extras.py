@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from stpl_deploy.errors import MissingExtraError
+from stpl_core.errors import MissingExtraError
 
-_OURS = ("stpl_deploy", "stpl_train", "stpl_export", "stpl_runtime")
+_OURS = ("stpl_core", "stpl_deploy", "stpl_train", "stpl_export", "stpl_runtime")
 
 
 @contextmanager

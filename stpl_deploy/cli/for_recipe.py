@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from stpl_deploy.readers.survey import Survey
+    from stpl_core.readers.survey import Survey
     from stpl_train.data.fitting import Finding
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stpl_deploy.errors import UsageError
+from stpl_core.errors import UsageError
 
 
 def import_(

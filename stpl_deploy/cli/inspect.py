@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stpl_deploy.errors import UsageError
+from stpl_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from stpl_deploy.bundle import Int8Facts, Manifest
+    from stpl_core.bundle import Int8Facts, Manifest
 
 
 def inspect(
@@ -80,8 +80,8 @@ def _state_line(shapes: Collection[tuple[int, ...]]) -> str:
 
 def _plan(path: Path, json: bool) -> None:
     from stpl_deploy.cli.output import print_json
-    from stpl_runtime.plan_report import describe_plan, plan_lines
-    from stpl_runtime.preflight import look_here
+    from stpl_runtime.engines.plan_report import describe_plan, plan_lines
+    from stpl_runtime.engines.preflight import look_here
 
     report = describe_plan(path, look_here())
     if json:
@@ -91,9 +91,9 @@ def _plan(path: Path, json: bool) -> None:
 
 
 def _bundle(path: Path, json: bool) -> None:
-    from stpl_deploy.bundle import open_bundle
+    from stpl_core.bundle import open_bundle
+    from stpl_core.same_grid import grid_text
     from stpl_deploy.cli.output import print_accuracy, print_json, print_table
-    from stpl_deploy.same_grid import grid_text
 
     manifest = open_bundle(path).manifest
     if json:

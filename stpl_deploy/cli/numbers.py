@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from stpl_deploy.errors import UsageError
+from stpl_core.errors import UsageError
 
 
 def finite_numbers(option: str, text: str, example: str, *, blanks: bool = False) -> list[float]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from stpl_deploy.bundle import AccuracyReport
+from stpl_core.bundle import AccuracyReport
 
 
 def say(line: str) -> None:

@@ -23,7 +23,7 @@ def split(
     size: Annotated[float, typer.Option(min=0.001, help="Most megabytes (2^20) of a part.")] = 15.0,
 ) -> None:
     """Cut a run or bundle into parts with checksums."""
-    from stpl_deploy.parts import split as split_parts
+    from stpl_core.parts import split as split_parts
 
     index = split_parts(directory, out, max(1, int(size * 2**20)))
     count = sum(len(whole.parts) for whole in index.files)
@@ -38,7 +38,7 @@ def join(
     out: Annotated[Path, typer.Option(help="Directory to make again.")],
 ) -> None:
     """Put a run or bundle together again, byte for byte."""
-    from stpl_deploy.parts import join as join_parts
+    from stpl_core.parts import join as join_parts
 
     index = join_parts(directory, out)
     total = sum(whole.bytes for whole in index.files) / 1e6

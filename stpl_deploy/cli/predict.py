@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stpl_core.errors import UsageError
 from stpl_deploy.cli.engines import Engine, Forecast, RequireProvider
-from stpl_deploy.errors import UsageError
 
 if TYPE_CHECKING:
-    from stpl_deploy.bundle import Bundle
+    from stpl_core.bundle import Bundle
     from stpl_runtime.engine import Session
-    from stpl_runtime.inputs import Context
+    from stpl_runtime.ingest.inputs import Context
 
 _SUFFIXES = (".npz", ".npy", ".png", ".gif", ".mp4", ".nc", ".tif", ".tiff", ".zarr")
 
@@ -70,18 +70,18 @@ def predict(
 ) -> None:
     """Predict the frames after the newest ones of a file or folder."""
     _check_out(out, overwrite)
-    from stpl_deploy.bundle import open_bundle
+    from stpl_core.bundle import open_bundle
+    from stpl_core.readers.names import check_no_model
+    from stpl_core.same_grid import check_same_grid
     from stpl_deploy.cli.output import print_json, say
-    from stpl_deploy.readers.names import check_no_model
-    from stpl_deploy.same_grid import check_same_grid
     from stpl_runtime.engine import open_session
-    from stpl_runtime.inputs import needs_reader, read_context
-    from stpl_runtime.predict import graphs_needed
+    from stpl_runtime.engines.tiled import domain_size, on_domain
+    from stpl_runtime.ingest.inputs import needs_reader, read_context
+    from stpl_runtime.nowcasting.predict import graphs_needed
+    from stpl_runtime.nowcasting.window import check_cadence
     from stpl_runtime.sinks.writers import check_installed
     from stpl_runtime.source import SourceSpec
-    from stpl_runtime.tiles import domain_size, on_domain
     from stpl_runtime.timing import duration_text
-    from stpl_runtime.window import check_cadence
 
     check_installed(out.suffix.lower())
     check_no_model(frames)
@@ -97,7 +97,7 @@ def predict(
         mtime,
     )
     if reader is not None or variable is not None or needs_reader(frames):
-        from stpl_runtime.archive import archive_spec, read_archive
+        from stpl_runtime.ingest.archive import archive_spec, read_archive
 
         how = archive_spec(manifest.recipe, reader, variable, domain if grid else None)
         context = read_archive(frames, manifest.context, spec, how)
@@ -156,7 +156,7 @@ def _run(
     import time
 
     from stpl_runtime.nowcast import Nowcast
-    from stpl_runtime.predict import made_by, predict_sequences
+    from stpl_runtime.nowcasting.predict import made_by, predict_sequences
     from stpl_runtime.sinks.writers import write_nowcast
     from stpl_runtime.timing import utc_text
 

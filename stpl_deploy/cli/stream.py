@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from stpl_deploy.cli import streaming, watching
 
 if TYPE_CHECKING:
-    from stpl_runtime.report import StreamReport, StreamsReport
+    from stpl_runtime.streaming.report import StreamReport, StreamsReport
 
 
 _LIVE_S = 86400.0
@@ -101,8 +101,8 @@ def stream(
 def print_report(report: StreamReport | StreamsReport) -> None:
     """Print what a stream did, or several."""
     print(f"ended: {report.ended}")
-    from stpl_runtime.report import StreamReport
-    from stpl_runtime.status import counts_text
+    from stpl_runtime.streaming.report import StreamReport
+    from stpl_runtime.streaming.status import counts_text
 
     if isinstance(report, StreamReport):
         _print_one(report)
@@ -117,7 +117,7 @@ def print_report(report: StreamReport | StreamsReport) -> None:
 
 
 def _print_one(report: StreamReport) -> None:
-    from stpl_runtime.status import counts_text
+    from stpl_runtime.streaming.status import counts_text
     from stpl_runtime.timing import duration_text
 
     print(f"frames: {counts_text(report.counts)}")

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from stpl_core.errors import UsageError
 from stpl_deploy.cli import engines
-from stpl_deploy.errors import UsageError
 
 if TYPE_CHECKING:
-    from stpl_deploy.bundle import Bundle, Manifest
+    from stpl_core.bundle import Bundle, Manifest
     from stpl_runtime.engine import Session
     from stpl_runtime.sink import Sink, SinkSpec
     from stpl_runtime.source import Source, SourceSpec
-    from stpl_runtime.status import Status
-    from stpl_runtime.stream import Stream
-    from stpl_runtime.streams import Streams
-    from stpl_runtime.watcher import Watcher
+    from stpl_runtime.streaming.status import Status
+    from stpl_runtime.streaming.stream import Stream
+    from stpl_runtime.streaming.streams import Streams
+    from stpl_runtime.watching.watcher import Watcher
 
 
 class ContextMode(str, Enum):
@@ -219,15 +219,15 @@ def open_stream(options: StreamOptions, watchers: Sequence[Watcher] = ()) -> Ope
         UsageError: an option that does not hold; names it.
         StplError: what opening the parts raises.
     """
-    from stpl_deploy.bundle import open_bundle
+    from stpl_core.bundle import open_bundle
     from stpl_runtime.engine import open_session
-    from stpl_runtime.predict import graphs_needed
+    from stpl_runtime.engines.tiled import domain_size, on_domain
+    from stpl_runtime.nowcasting.predict import graphs_needed
+    from stpl_runtime.nowcasting.window import check_cadence
     from stpl_runtime.sink import open_sinks
     from stpl_runtime.source import open_source
-    from stpl_runtime.status import Status
-    from stpl_runtime.streams import Streams
-    from stpl_runtime.tiles import domain_size, on_domain
-    from stpl_runtime.window import check_cadence
+    from stpl_runtime.streaming.status import Status
+    from stpl_runtime.streaming.streams import Streams
 
     bundle = open_bundle(options.bundle)
     manifest = bundle.manifest
@@ -278,9 +278,9 @@ def _one(
 ) -> tuple[Stream, list[str]]:
     """One stream, and what its state file said."""
     from stpl_runtime.ledger import Ledger
-    from stpl_runtime.nowcaster import Nowcaster
-    from stpl_runtime.state_file import StateFile
-    from stpl_runtime.stream import Stream
+    from stpl_runtime.nowcasting.nowcaster import Nowcaster
+    from stpl_runtime.streaming.state_file import StateFile
+    from stpl_runtime.streaming.stream import Stream
 
     ledger = Ledger()
     nowcaster = Nowcaster(
@@ -319,7 +319,7 @@ def named_sources(words: Sequence[str]) -> dict[str, str]:
     Raises:
         UsageError: two streams have the same name.
     """
-    from stpl_runtime.reconnect import without_credentials
+    from stpl_runtime.links.reconnect import without_credentials
 
     found: dict[str, str] = {}
     for word in words:
@@ -347,7 +347,7 @@ def source_spec(
     domain: tuple[int, int] | None = None,
 ) -> SourceSpec:
     """What a source must know; frames of another size are fitted as the recipe did in training."""
-    from stpl_runtime.archive import archive_spec
+    from stpl_runtime.ingest.archive import archive_spec
     from stpl_runtime.source import SourceSpec
 
     how = archive_spec(manifest.recipe, options.reader, options.variable, domain)

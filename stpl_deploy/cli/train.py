@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stpl_deploy.errors import UsageError
+from stpl_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from stpl_train.trainer import TrainingResult
+    from stpl_train.training import TrainingResult
 
 _DEVICES = ("auto", "cpu", "cuda")
 
@@ -58,7 +58,7 @@ def train(
     with needs("train"):
         from stpl_train.progress import make_reporter
         from stpl_train.recipe import load_recipe
-        from stpl_train.trainer import train as run_training
+        from stpl_train.training import train as run_training
 
     loaded = None
     if recipe is not None:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stpl_core.errors import AccuracyError
 from stpl_deploy.cli.engines import Engine, Forecast, RequireProvider
-from stpl_deploy.errors import AccuracyError
 
 if TYPE_CHECKING:
-    from stpl_deploy.bundle import Bundle
+    from stpl_core.bundle import Bundle
 
 
 def verify(
@@ -30,9 +30,9 @@ def verify(
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Check a bundle's bytes and its closed-loop accuracy on this machine, without PyTorch."""
-    from stpl_deploy.bundle import open_bundle
+    from stpl_core.bundle import open_bundle
     from stpl_deploy.cli.output import print_accuracy, print_json, say
-    from stpl_runtime.verify import first_breach, verify_bundle
+    from stpl_runtime.proof.verify import first_breach, verify_bundle
 
     opened = open_bundle(bundle)
     report = verify_bundle(
@@ -72,7 +72,7 @@ def _culprits(bundle: Bundle) -> str:
     from stpl_deploy.cli.output import say
 
     with needs("export"):
-        from stpl_export.bisect import bisect_bundle
+        from stpl_export.precision.bisect import bisect_bundle
     found = bisect_bundle(bundle, progress=say)
     if found.first is None:
         return "another device or driver: with rounding emulated on this CPU the graph passes"

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stpl_core.errors import AccuracyError, StplError, UsageError
 from stpl_deploy.cli import streaming
 from stpl_deploy.cli.numbers import finite_numbers
-from stpl_deploy.errors import AccuracyError, StplError, UsageError
 
 if TYPE_CHECKING:
     from stpl_runtime.page.watch import Watch, WatchOptions
-    from stpl_runtime.report import StreamReport, StreamsReport
-    from stpl_runtime.skill import SkillNow
+    from stpl_runtime.streaming.report import StreamReport, StreamsReport
+    from stpl_runtime.watching.skill import SkillNow
 
 # Help texts have about 45 columns on a terminal of 80.
 NoSkill = Annotated[bool, typer.Option("--no-skill", help="Do not score nowcasts as truth comes.")]
@@ -86,7 +86,7 @@ def run(options: RunOptions) -> None:
     """
     from stpl_deploy.cli.output import say
     from stpl_runtime.page.watch import Watch
-    from stpl_runtime.signals import stop_on_signals
+    from stpl_runtime.streaming.signals import stop_on_signals
 
     watch = Watch(watch_options(options))
     try:

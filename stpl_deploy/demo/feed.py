@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stpl_deploy.files import atomic_file
+from stpl_core.files import atomic_file
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 CADENCE = timedelta(minutes=1)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_deploy.codec import Array
-from stpl_deploy.files import atomic_file
+from stpl_core.codec import Array
+from stpl_core.files import atomic_file
 
 if TYPE_CHECKING:
     from PIL import Image

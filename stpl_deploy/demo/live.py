@@ -10,20 +10,20 @@ from pathlib import Path
 
 import numpy as np
 
-from stpl_deploy.bundle import Bundle
-from stpl_deploy.codec import Array
+from stpl_core.bundle import Bundle
+from stpl_core.codec import Array
 from stpl_deploy.demo import feed
 from stpl_deploy.demo.film import Row
 from stpl_runtime.engine import open_session
 from stpl_runtime.ledger import Ledger
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.nowcaster import Nowcaster
-from stpl_runtime.predict import graphs_needed
-from stpl_runtime.report import StreamReport
-from stpl_runtime.signals import stop_on_signals
+from stpl_runtime.nowcasting.nowcaster import Nowcaster
+from stpl_runtime.nowcasting.predict import graphs_needed
 from stpl_runtime.sink import Sink, open_sink
 from stpl_runtime.source import SourceSpec, open_source
-from stpl_runtime.stream import Stream
+from stpl_runtime.streaming.report import StreamReport
+from stpl_runtime.streaming.signals import stop_on_signals
+from stpl_runtime.streaming.stream import Stream
 
 
 @dataclass

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stpl_deploy.baselines import persistence
-from stpl_deploy.codec import Array
-from stpl_deploy.files import atomic_file
-from stpl_deploy.metrics import PerLead, mse_per_frame
+from stpl_core.baselines import persistence
+from stpl_core.codec import Array
+from stpl_core.files import atomic_file
+from stpl_core.metrics import PerLead, mse_per_frame
 
 
 @dataclass(frozen=True)

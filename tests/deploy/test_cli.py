@@ -144,7 +144,7 @@ def test_a_wrong_command_line_is_told_in_one_line(
 
 FAILING = """
 from stpl_deploy.cli import app, run
-from stpl_deploy.errors import *
+from stpl_core.errors import *
 @app.command("fail")
 def fail():
     import os, signal

@@ -13,9 +13,9 @@ IMPORT_ALL = """
 import importlib, pkgutil, sys
 for name in ("torch", "onnx", "onnxscript", "stpl_train", "stpl_export"):
     sys.modules[name] = None  # any import of it, at whatever depth, now fails
-import stpl_deploy, stpl_runtime
+import stpl_core, stpl_deploy, stpl_runtime
 count = 0
-for package in (stpl_deploy, stpl_runtime):
+for package in (stpl_core, stpl_deploy, stpl_runtime):
     for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         if module.name.startswith("stpl_deploy.demo") or module.name == "stpl_deploy.__main__":
             continue  # the demo trains

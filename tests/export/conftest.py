@@ -12,9 +12,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from stpl_deploy.bundle import Bundle
+from stpl_core.bundle import Bundle
 from stpl_export.export import export_run
-from stpl_export.onnx_step import step_onnx
+from stpl_export.graphs.onnx_step import step_onnx
 from stpl_train import run as runs
 from stpl_train.models import build_model
 from stpl_train.recipe import parse_recipe

@@ -9,8 +9,8 @@ from typing import Any
 import onnxruntime
 import pytest
 
-from stpl_deploy.bundle import Bundle, open_bundle
-from stpl_deploy.errors import EnvironmentFault
+from stpl_core.bundle import Bundle, open_bundle
+from stpl_core.errors import EnvironmentFault
 from stpl_export.bench import RATIOS, bench_bundle, ratios_of, save_chart
 from stpl_export.export import export_run
 

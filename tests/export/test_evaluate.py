@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stpl_deploy.baselines import persistence
+from stpl_core.baselines import persistence
+from stpl_core.codec import FrameCodec
+from stpl_core.errors import FrameError, RunError, UsageError
+from stpl_core.metrics import mse_per_frame
 from stpl_deploy.cli import run
-from stpl_deploy.codec import FrameCodec
-from stpl_deploy.errors import FrameError, RunError, UsageError
-from stpl_deploy.metrics import mse_per_frame
-from stpl_export.archives import archive_material, is_archive
-from stpl_export.evaluate import MODEL, evaluate
-from stpl_export.judged import Backend, Judged, Material, open_judged, read_material
-from stpl_export.report import html_report
+from stpl_runtime.evaluation.archives import archive_material, is_archive
+from stpl_runtime.evaluation.evaluate import MODEL, evaluate
+from stpl_runtime.evaluation.report import html_report
+from stpl_runtime.evaluation.subject import Backend, Judged, Material, open_judged, read_material
 from stpl_train.run import open_run, save_validation
 
 pytest.importorskip("cv2", reason="OpenCV is in the extra evaluate")

@@ -12,15 +12,15 @@ import safetensors.torch
 import torch
 
 from benchmarks.try_recipes import NARROW
-from stpl_deploy.codec import Array
-from stpl_deploy.errors import RecipeError
-from stpl_deploy.frames import Frame
+from stpl_core.codec import Array
+from stpl_core.errors import RecipeError
+from stpl_core.frames import Frame
 from stpl_export.export import export_run
 from stpl_runtime.engine import closed_loop, open_session
-from stpl_runtime.nowcaster import Nowcaster
-from stpl_runtime.predict import predict_sequences
-from stpl_runtime.reference import load_reference
-from stpl_runtime.verify import verify_bundle
+from stpl_runtime.nowcasting.nowcaster import Nowcaster
+from stpl_runtime.nowcasting.predict import predict_sequences
+from stpl_runtime.proof.reference import load_reference
+from stpl_runtime.proof.verify import verify_bundle
 from stpl_train.data.stand_in import stand_in_sequences
 from stpl_train.forecaster import FrameShape, rollout
 from stpl_train.models import MODELS, ForecasterModule, build_model

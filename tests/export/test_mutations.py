@@ -12,11 +12,11 @@ import pytest
 import safetensors.numpy
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from stpl_deploy.bundle import REFERENCE, WEIGHTS, Bundle, open_bundle, seal
+from stpl_core.bundle import REFERENCE, WEIGHTS, Bundle, open_bundle, seal
 from stpl_export import reference as references
 from stpl_export.export import export_run
-from stpl_runtime.reference import load_reference
-from stpl_runtime.verify import first_breach, verify_bundle
+from stpl_runtime.proof.reference import load_reference
+from stpl_runtime.proof.verify import first_breach, verify_bundle
 from stpl_train.run import open_run
 from tests.export.conftest import TRAINED
 

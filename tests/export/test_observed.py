@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stpl_deploy.bundle import Bundle, open_bundle
-from stpl_export.evaluate import MODEL, evaluate
+from stpl_core.bundle import Bundle, open_bundle
 from stpl_export.export import export_run
-from stpl_export.judged import open_judged
-from stpl_runtime.reference import load_reference
+from stpl_runtime.evaluation.evaluate import MODEL, evaluate
+from stpl_runtime.evaluation.subject import open_judged
+from stpl_runtime.proof.reference import load_reference
 from stpl_train.run import open_run, save_validation
 from tests.export.conftest import RunMaker
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stpl_deploy.bundle import Bundle, open_bundle
-from stpl_deploy.codec import Array
-from stpl_deploy.frames import Frame
+from stpl_core.bundle import Bundle, open_bundle
+from stpl_core.codec import Array
+from stpl_core.frames import Frame
 from stpl_runtime.engine import Session, open_session
-from stpl_runtime.health import Health
+from stpl_runtime.links.health import Health
 from stpl_runtime.source import Arrival, BadFrame
 
 DATA = Path(__file__).parents[1] / "data"

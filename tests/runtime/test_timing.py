@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stpl_deploy.errors import FrameError, UsageError
+from stpl_core.errors import FrameError, UsageError
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.timing import NameClock, TimeGrid, duration_text, time_text
 from tests.runtime.conftest import START, picture

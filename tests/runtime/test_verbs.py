@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stpl_deploy.bundle import Bundle
-from stpl_deploy.codec import Array
+from stpl_core.bundle import Bundle
+from stpl_core.codec import Array
 from stpl_runtime.engine import Session
-from stpl_runtime.predict import predict_sequences
+from stpl_runtime.nowcasting.predict import predict_sequences
 from tests.runtime.conftest import Cli, picture, slot_time
 
 

@@ -39,7 +39,7 @@ HOST = """
 import os, signal, sys
 from pathlib import Path
 import sklearn.datasets, torch.utils.tensorboard  # imported once, for all children
-from stpl_train import loop, trainer
+from stpl_train import loop, training
 from stpl_train.recipe import load_recipe
 
 def die():
@@ -74,7 +74,7 @@ def child(out, where, count):
             left[0] -= 1
             torn(handle) if left[0] == 0 else real(handle)
         os.fsync = fsync
-    assert trainer.train(load_recipe(sys.argv[1]), Path(out), device="cpu", resume=True).finished
+    assert training.train(load_recipe(sys.argv[1]), Path(out), device="cpu", resume=True).finished
 
 for line in sys.stdin:
     out, where, count = line.split()

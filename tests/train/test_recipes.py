@@ -14,8 +14,8 @@ pytest.importorskip("xarray")
 
 from benchmarks import results_table
 from benchmarks.try_recipes import NARROW, narrow
+from stpl_core.errors import RecipeError
 from stpl_deploy.cli import run as command
-from stpl_deploy.errors import RecipeError
 from stpl_train.losses import sequence_loss
 from stpl_train.models import MODELS, build_model
 from stpl_train.recipe import (
@@ -28,7 +28,7 @@ from stpl_train.recipe import (
 )
 from stpl_train.run import open_run
 from stpl_train.schedules import learning_rate, shown_chances
-from stpl_train.trainer import train
+from stpl_train.training import train
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -221,9 +221,9 @@ def test_the_page_of_results_is_up_to_date() -> None:
 def test_bilinear_is_pillows_where_it_enlarges() -> None:
     from PIL import Image
 
-    from stpl_deploy.grid import pixel_grid
-    from stpl_deploy.reader import Quantity, state_of
-    from stpl_deploy.readers.fit import Fit
+    from stpl_core.grid import pixel_grid
+    from stpl_core.reader import Quantity, state_of
+    from stpl_core.readers.fit import Fit
 
     frames = np.random.default_rng(0).random((1, 1, 12, 16), dtype=np.float32)
     fit = Fit(size=(16, 24), bilinear=True)

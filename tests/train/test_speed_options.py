@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from stpl_deploy.errors import EnvironmentFault
+from stpl_core.errors import EnvironmentFault
 from stpl_train.loop import channels_last
 from stpl_train.models import ForecasterModule, build_model
 from stpl_train.recipe import Recipe, parse_recipe
 from stpl_train.run import WEIGHTS
-from stpl_train.trainer import train
+from stpl_train.training import train
 from stpl_train.unroll import TrainingPass
 
 # torch.compile imports what torch itself deprecated, and looks at tensors that it warns of.

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from stpl_core.errors import StplError
+from stpl_core.metrics import mse_per_frame
 from stpl_deploy.cli import app, verbs
-from stpl_deploy.errors import StplError
-from stpl_deploy.metrics import mse_per_frame
 from stpl_train.recipe import load_recipe
 from stpl_train.run import open_run
 from stpl_train.validation import forecasts, persistence_mse

@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from stpl_deploy.errors import (
+from stpl_core.errors import (
     DivergedError,
     RecipeError,
     RunError,
@@ -31,7 +31,7 @@ from stpl_train.checkpoint import ValidationRow, load_training
 from stpl_train.progress import Plain, Quiet
 from stpl_train.recipe import Recipe, parse_recipe
 from stpl_train.run import TRAINING, open_run
-from stpl_train.trainer import train
+from stpl_train.training import train
 
 
 def tiny(**training: Any) -> Recipe:
@@ -334,7 +334,7 @@ def test_two_processes_take_the_steps_of_one(undisturbed: Path, tmp_path: Path) 
         import sys
         from pathlib import Path
         from stpl_train.recipe import load_recipe
-        from stpl_train.trainer import train
+        from stpl_train.training import train
 
         def keep_thread_names() -> None:
             names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]

@@ -17,8 +17,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from stpl_deploy.errors import DivergedError, RunError
-from stpl_deploy.files import atomic_file
+from stpl_core.errors import DivergedError, RunError
+from stpl_core.files import atomic_file
 
 _KEY = "stpl_training"
 _MODEL, _OPTIMIZER = "model/", "optimizer/"

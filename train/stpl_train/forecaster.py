@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from stpl_deploy.frames import FrameShape as FrameShape
+from stpl_core.frames import FrameShape as FrameShape
 
 State = dict[str, Tensor]
 """Named state tensors of any rank, batch first; all zero is the start of a sequence."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from stpl_deploy.files import atomic_file
+from stpl_core.files import atomic_file
 from stpl_train.checkpoint import ValidationRow
 
 

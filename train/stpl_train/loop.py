@@ -14,8 +14,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from stpl_deploy.codec import Array
-from stpl_deploy.errors import DivergedError
+from stpl_core.codec import Array
+from stpl_core.errors import DivergedError
 from stpl_train.checkpoint import (
     Progress,
     ValidationRow,

@@ -23,8 +23,8 @@ from pydantic import (
     model_validator,
 )
 
-from stpl_deploy.codec import FrameCodec
-from stpl_deploy.errors import RecipeError, first_problem
+from stpl_core.codec import FrameCodec
+from stpl_core.errors import RecipeError, first_problem
 from stpl_train.recipe_text import apply_setting, read_document, recipe_title, shipped_recipes
 
 __all__ = ["Recipe", "load_recipe", "parse_recipe", "recipe_title", "shipped_recipes"]

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from stpl_deploy.errors import RecipeError
+from stpl_core.errors import RecipeError
 
 Document = dict[str, Any]
 

@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from stpl_deploy.codec import Array
-from stpl_deploy.errors import RunError
-from stpl_deploy.files import atomic_file
-from stpl_deploy.grid import Grid
+from stpl_core.codec import Array
+from stpl_core.errors import RunError
+from stpl_core.files import atomic_file
+from stpl_core.grid import Grid
 from stpl_train.forecaster import FrameShape
 from stpl_train.models import ForecasterModule, build_model
 from stpl_train.pretrained import run_path

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from stpl_deploy.errors import EnvironmentFault
+from stpl_core.errors import EnvironmentFault
 from stpl_train.forecaster import PenalisedForecaster, State
 from stpl_train.models import ForecasterModule
 from stpl_train.schedules import Shown

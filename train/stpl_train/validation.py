@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from stpl_deploy.baselines import persistence
-from stpl_deploy.codec import Array
-from stpl_deploy.colours import Picture
-from stpl_deploy.files import atomic_file
-from stpl_deploy.metrics import PerLead, mse_per_frame
+from stpl_core.baselines import persistence
+from stpl_core.codec import Array
+from stpl_core.colours import Picture
+from stpl_core.files import atomic_file
+from stpl_core.metrics import PerLead, mse_per_frame
 from stpl_train.data.sequences import Mask
 from stpl_train.forecaster import rollout
 from stpl_train.models import ForecasterModule

@@ -16,10 +16,10 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto
 
-from stpl_deploy.bundle import Bundle, EngineSpec, GraphName
-from stpl_deploy.errors import EnvironmentFault, UsageError
-from stpl_deploy.files import atomic_file, cache_directory, sha256_of
-from stpl_export.builders.ranked import full_rank_norms
+from stpl_core.bundle import Bundle, EngineSpec, GraphName
+from stpl_core.errors import EnvironmentFault, UsageError
+from stpl_core.files import atomic_file, cache_directory, sha256_of
+from stpl_export.builders.norm_ranks import full_rank_norms
 from stpl_export.builders.targets import ALONE, parse_capabilities, rtx_groups
 from stpl_export.builders.trt import (
     COMPATIBILITY,
@@ -32,10 +32,10 @@ from stpl_export.builders.trt import (
     load_builder,
 )
 from stpl_export.builders.turing import without_fp32_products
-from stpl_export.exact_norms import plain_norms
-from stpl_export.half_step import check_promise
-from stpl_export.work import Work, fixed_batch
-from stpl_runtime.gpu import local_gpu
+from stpl_export.precision.exact_norms import plain_norms
+from stpl_export.precision.half_step import check_promise
+from stpl_export.precision.macs import Work, fixed_batch
+from stpl_runtime.engines.gpu import local_gpu
 
 Progress = Callable[[str], None]
 

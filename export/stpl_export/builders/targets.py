@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from stpl_deploy.errors import UsageError
+from stpl_core.errors import UsageError
 
 PORTABLE = ("8.0", "8.6", "8.9", "12.0")
 """The default: what one engine serves, Ampere to Blackwell."""

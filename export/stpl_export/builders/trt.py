@@ -24,8 +24,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from stpl_deploy.errors import EnvironmentFault, MissingExtraError
-from stpl_export.work import Work
+from stpl_core.errors import EnvironmentFault, MissingExtraError
+from stpl_export.precision.macs import Work
 
 Flavour = Literal["trt", "trt-rtx"]
 Progress = Callable[[str], None]

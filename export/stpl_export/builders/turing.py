@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from stpl_export.precision import float_values
+from stpl_export.precision.policy import float_values
 
 
 def without_fp32_products(model: ModelProto) -> ModelProto:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_deploy.bundle import Bundle, GraphName
-from stpl_deploy.codec import Array
-from stpl_deploy.errors import BundleError, EnvironmentFault, FrameError, MissingExtraError
-from stpl_deploy.machine import usable_cpus
+from stpl_core.bundle import Bundle, GraphName
+from stpl_core.codec import Array
+from stpl_core.errors import BundleError, EnvironmentFault, FrameError, MissingExtraError
+from stpl_core.machine import usable_cpus
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_deploy.bundle import Bundle, GraphName
-from stpl_deploy.codec import Array
+from stpl_core.bundle import Bundle, GraphName
+from stpl_core.codec import Array
 from stpl_runtime.engines.ort import OrtSession, OrtState, check_shape
-from stpl_runtime.placement import CUDA, RTX, TENSORRT, Provider, load_on, placement_note
+from stpl_runtime.engines.placement import CUDA, RTX, TENSORRT, Provider, load_on, placement_note
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_deploy.bundle import Bundle, EngineSpec, GraphName
-from stpl_deploy.codec import Array
-from stpl_deploy.errors import BundleError, EnvironmentFault, FrameError
-from stpl_runtime.cuda import CudaDevice, Device
-from stpl_runtime.preflight import FLAVOURS, Here, find_plan, look_here, read_plan
-from stpl_runtime.stepper import Choice, Executor, ForecastWay, Stepper
+from stpl_core.bundle import Bundle, EngineSpec, GraphName
+from stpl_core.codec import Array
+from stpl_core.errors import BundleError, EnvironmentFault, FrameError
+from stpl_runtime.engine import ForecastWay
+from stpl_runtime.engines.cuda import CudaDevice, Device
+from stpl_runtime.engines.preflight import FLAVOURS, Here, find_plan, look_here, read_plan
+from stpl_runtime.engines.stepper import Choice, Executor, Stepper
 
 Loader = Callable[[bytes, EngineSpec, Device], Callable[[], Executor]]
 """Plan bytes -> a maker of executors, all on one loaded plan."""

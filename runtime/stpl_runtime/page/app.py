@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import TYPE_CHECKING, TypeVar
 
-from stpl_deploy.errors import MissingExtraError
+from stpl_core.errors import MissingExtraError
 from stpl_runtime.page.events import Events
 from stpl_runtime.page.guard import Access, App, Guard, Scope
 from stpl_runtime.page.hub import Hub, finite

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import monotonic
 
-from stpl_runtime.health import HealthNow
+from stpl_runtime.links.health import HealthNow
 from stpl_runtime.page.hub import Numbers
-from stpl_runtime.stream import Stream
+from stpl_runtime.streaming.stream import Stream
 
 _FRESH_S = 0.2
 """Pages that ask within so many seconds are told the same."""

@@ -12,18 +12,18 @@ from datetime import datetime
 from time import monotonic
 from typing import Any, Protocol
 
-from stpl_deploy import __version__
-from stpl_deploy.frames import Frame
-from stpl_runtime.health import HealthNow
+from stpl_core import __version__
+from stpl_core.frames import Frame
 from stpl_runtime.ledger import Counts
+from stpl_runtime.links.health import HealthNow
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.page.shown import Look, Shown
+from stpl_runtime.nowcasting.window import Verdict
+from stpl_runtime.page.stream_view import Look, Shown
 from stpl_runtime.page.verdict import Verdict as Judged
 from stpl_runtime.page.verdict import judge, stale_after_s, worst
-from stpl_runtime.publisher import SinkReport
-from stpl_runtime.skill import LiveSkill, Verified
+from stpl_runtime.streaming.publisher import SinkReport
 from stpl_runtime.timing import utc_now, utc_text
-from stpl_runtime.window import Verdict
+from stpl_runtime.watching.skill import LiveSkill, Verified
 
 _PROBLEMS = 30
 """Lines that the page shows."""

@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from stpl_deploy.codec import Array
-from stpl_deploy.colours import (
+from stpl_core.codec import Array
+from stpl_core.colours import (
     NO_DATA_COLOUR,
     NO_ECHO_COLOUR,
     ColourMap,
     Picture,
     colour_map,
 )
-from stpl_deploy.reader import NO_DATA, NO_ECHO, VALUE
-from stpl_deploy.scores.images import Mask
+from stpl_core.reader import NO_DATA, NO_ECHO, VALUE
+from stpl_core.scores.images import Mask
 
 _RAIN = ("mm h-1", "mm", "dBZ")
 _DIFFERENCES = {

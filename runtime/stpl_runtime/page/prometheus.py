@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from stpl_deploy import __version__
-from stpl_deploy.scores.images import Doubles
+from stpl_core import __version__
+from stpl_core.scores.images import Doubles
 from stpl_runtime.page.hub import Hub
-from stpl_runtime.page.shown import BUCKETS_S
+from stpl_runtime.page.stream_view import BUCKETS_S
 from stpl_runtime.page.verdict import WORDS
-from stpl_runtime.skill_sums import LiveScores
+from stpl_runtime.watching.skill_sums import LiveScores
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric

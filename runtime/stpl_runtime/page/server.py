@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stpl_deploy.errors import EnvironmentFault, MissingExtraError, UsageError
+from stpl_core.errors import EnvironmentFault, MissingExtraError, UsageError
 from stpl_runtime.page.app import drop_connection, make_app
 from stpl_runtime.page.events import CLIENTS, Events
 from stpl_runtime.page.guard import Access

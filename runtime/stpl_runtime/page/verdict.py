@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from stpl_runtime.health import HealthNow
+from stpl_runtime.links.health import HealthNow
 
 Word = Literal["ok", "degraded", "stale", "down"]
 

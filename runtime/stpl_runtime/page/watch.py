@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stpl_runtime.aside import Aside
-from stpl_runtime.skill import WINDOW, LiveSkill, Verified
+from stpl_runtime.watching.background import Aside
+from stpl_runtime.watching.skill import WINDOW, LiveSkill, Verified
 
 if TYPE_CHECKING:
     import socket
 
-    from stpl_deploy.bundle import Manifest
+    from stpl_core.bundle import Manifest
     from stpl_runtime.page.hub import Hub
     from stpl_runtime.page.server import PageServer
-    from stpl_runtime.stream import Stream
+    from stpl_runtime.streaming.stream import Stream
 
 _PATIENCE_S = 0.5
 """What still waits to be scored when a person ends the stream has so long."""
@@ -105,7 +105,7 @@ class Watch:
         from stpl_runtime.page.feeds import feeds_of
         from stpl_runtime.page.hub import Hub
         from stpl_runtime.page.server import PageServer
-        from stpl_runtime.page.shown import Look
+        from stpl_runtime.page.stream_view import Look
 
         codec = manifest.codec
         look = Look(

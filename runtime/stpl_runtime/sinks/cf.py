@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stpl_deploy.grid import pixel_grid
-from stpl_deploy.readers.dataset import TIME_UNITS, grid_coordinates
-from stpl_deploy.readers.extras import NETCDF_LOCK, reads_with
+from stpl_core.grid import pixel_grid
+from stpl_core.readers.dataset import TIME_UNITS, grid_coordinates
+from stpl_core.readers.libraries import NETCDF_LOCK, reads_with
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import (
     SinkSpec,

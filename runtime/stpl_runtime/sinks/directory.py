@@ -13,12 +13,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import quote
 
-from stpl_deploy.errors import SinkError, StplError
+from stpl_core.errors import SinkError, StplError
 from stpl_runtime.nowcast import Nowcast
+from stpl_runtime.plugins import check_options
 from stpl_runtime.sink import SinkSpec, make_directory, sink_error
 from stpl_runtime.sinks.leftovers import remove, sweep
 from stpl_runtime.sinks.retention import outdated
-from stpl_runtime.words import check_options
 
 _TIME = r"nowcast_(\d{8}T\d{6})(\.\d{6})?Z"
 

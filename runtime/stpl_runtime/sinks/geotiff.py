@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 
-from stpl_deploy.readers.extras import reads_with
+from stpl_core.readers.libraries import reads_with
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SinkSpec
 from stpl_runtime.sinks.directory import DirectorySink

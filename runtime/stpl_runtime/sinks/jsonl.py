@@ -9,11 +9,11 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
-from stpl_deploy.errors import SinkError
+from stpl_core.errors import SinkError
 from stpl_runtime.nowcast import Nowcast
+from stpl_runtime.plugins import check_options
 from stpl_runtime.sink import KeepsFiles, SinkSpec, make_directory, sink_error
 from stpl_runtime.sinks.summary import summary_line
-from stpl_runtime.words import check_options
 
 _TAIL = 1 << 20
 """A line is shorter than this."""

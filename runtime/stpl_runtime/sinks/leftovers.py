@@ -13,7 +13,7 @@ import shutil
 import time
 from pathlib import Path
 
-from stpl_deploy.errors import SinkError
+from stpl_core.errors import SinkError
 
 _STALE_S = 3600.0
 """Another process may be writing beside us: what is younger is left alone."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stpl_deploy.colours import ColourMap
+from stpl_core.colours import ColourMap
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sinks.picture import (
     MARGIN,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from stpl_deploy.readers.extras import reads_with
+from stpl_core.readers.libraries import reads_with
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SinkSpec, write_whole, written_aside
 from stpl_runtime.sinks.directory import DirectorySink

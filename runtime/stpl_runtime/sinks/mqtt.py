@@ -18,11 +18,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from stpl_deploy.errors import SinkError, UsageError
-from stpl_runtime import mqtt
+from stpl_core.errors import SinkError, UsageError
+from stpl_runtime.links import mqtt
+from stpl_runtime.links.reconnect import Backoff
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.options import Options
-from stpl_runtime.reconnect import Backoff
 from stpl_runtime.sink import KeepsFiles, SinkSpec
 from stpl_runtime.sinks.summary import summary_line
 from stpl_runtime.sinks.writers import bytes_for, check_installed

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_deploy.codec import Array
-from stpl_deploy.colours import ColourMap, colour_map
+from stpl_core.codec import Array
+from stpl_core.colours import ColourMap, colour_map
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.options import Options
 from stpl_runtime.sink import SinkSpec

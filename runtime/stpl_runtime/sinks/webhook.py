@@ -24,11 +24,11 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from stpl_deploy.errors import SinkError, UsageError
-from stpl_deploy.readers.extras import reads_with
+from stpl_core.errors import SinkError, UsageError
+from stpl_core.readers.libraries import reads_with
+from stpl_runtime.links.reconnect import Backoff, without_credentials
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.options import Options
-from stpl_runtime.reconnect import Backoff, without_credentials
 from stpl_runtime.sink import KeepsFiles, SinkSpec
 from stpl_runtime.sinks.summary import summary_line
 from stpl_runtime.sinks.writers import bytes_for, check_installed

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stpl_deploy.errors import UsageError
-from stpl_deploy.readers.extras import reads_with
+from stpl_core.errors import UsageError
+from stpl_core.readers.libraries import reads_with
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import sink_error, write_whole, write_whole_directory
 

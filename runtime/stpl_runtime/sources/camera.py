@@ -9,10 +9,10 @@ import os
 import sys
 from pathlib import Path
 
-from stpl_deploy.errors import EnvironmentFault
-from stpl_runtime.live_video import LiveVideo
+from stpl_core.errors import EnvironmentFault
+from stpl_runtime.ingest.live_video import LiveVideo
+from stpl_runtime.ingest.pictures import Pictures
 from stpl_runtime.options import Options
-from stpl_runtime.pictures import Pictures
 from stpl_runtime.source import SourceSpec
 
 OPTIONS = ("size", "rate", "input_format", "timeout", "resize")

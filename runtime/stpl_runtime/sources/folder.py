@@ -20,15 +20,15 @@ from pathlib import Path
 
 import watchfiles
 
-from stpl_deploy.errors import FrameError, UsageError
-from stpl_deploy.frames import FRAME_SUFFIXES, Frame
-from stpl_deploy.readers.names import check_no_model
-from stpl_deploy.readers.registry import load_reader
-from stpl_runtime.decoding import Decoder, file_suffixes
-from stpl_runtime.health import Health
+from stpl_core.errors import FrameError, UsageError
+from stpl_core.frames import FRAME_SUFFIXES, Frame
+from stpl_core.readers.names import check_no_model
+from stpl_core.readers.registry import load_reader
+from stpl_runtime.ingest.decoding import Decoder, file_suffixes
+from stpl_runtime.ingest.unread_files import Unread
+from stpl_runtime.links.health import Health
+from stpl_runtime.links.reconnect import Backoff
 from stpl_runtime.options import Options
-from stpl_runtime.passed_over import Unread
-from stpl_runtime.reconnect import Backoff
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec
 from stpl_runtime.timing import EPOCH, NameClock
 

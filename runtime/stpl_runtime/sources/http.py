@@ -26,13 +26,13 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from stpl_deploy.errors import FrameError, UsageError
-from stpl_deploy.frames import Frame
-from stpl_deploy.readers.extras import reads_with
-from stpl_runtime.decoding import Decoder
-from stpl_runtime.health import Health
+from stpl_core.errors import FrameError, UsageError
+from stpl_core.frames import Frame
+from stpl_core.readers.libraries import reads_with
+from stpl_runtime.ingest.decoding import Decoder
+from stpl_runtime.links.health import Health
+from stpl_runtime.links.reconnect import Backoff, without_credentials
 from stpl_runtime.options import Options
-from stpl_runtime.reconnect import Backoff, without_credentials
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec
 from stpl_runtime.timing import EPOCH
 

@@ -25,12 +25,12 @@ from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
-from stpl_deploy.errors import SourceLostError, UsageError
-from stpl_deploy.readers.extras import reads_with
-from stpl_runtime.address import parse_address
-from stpl_runtime.health import Health
+from stpl_core.errors import SourceLostError, UsageError
+from stpl_core.readers.libraries import reads_with
+from stpl_runtime.links.address import parse_address
+from stpl_runtime.links.health import Health
+from stpl_runtime.links.reconnect import FIRST_S, MOST_S, reconnecting, without_credentials
 from stpl_runtime.options import Options
-from stpl_runtime.reconnect import FIRST_S, MOST_S, reconnecting, without_credentials
 from stpl_runtime.source import Arrival, SourceSpec
 from stpl_runtime.sources import messages
 from stpl_runtime.sources.messages import Message, Messages

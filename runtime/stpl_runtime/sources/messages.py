@@ -30,11 +30,11 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from stpl_deploy.errors import FrameError, StplError, UsageError
-from stpl_deploy.frames import Frame
-from stpl_runtime.decoding import Decoder, file_suffixes
+from stpl_core.errors import FrameError, StplError, UsageError
+from stpl_core.frames import Frame
+from stpl_runtime.ingest.decoding import Decoder, file_suffixes
+from stpl_runtime.links.reconnect import without_credentials
 from stpl_runtime.options import Options
-from stpl_runtime.reconnect import without_credentials
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec
 from stpl_runtime.sources.notifications import Fetcher
 

@@ -18,11 +18,11 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from stpl_deploy.errors import SourceLostError
-from stpl_runtime import mqtt
-from stpl_runtime.health import Health
+from stpl_core.errors import SourceLostError
+from stpl_runtime.links import mqtt
+from stpl_runtime.links.health import Health
+from stpl_runtime.links.reconnect import reconnecting
 from stpl_runtime.options import Options
-from stpl_runtime.reconnect import reconnecting
 from stpl_runtime.source import Arrival, SourceSpec
 from stpl_runtime.sources import messages
 from stpl_runtime.sources.messages import Message, Messages

@@ -16,9 +16,9 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from stpl_deploy.errors import FrameError
-from stpl_deploy.readers.extras import reads_with
-from stpl_runtime.reconnect import without_credentials
+from stpl_core.errors import FrameError
+from stpl_core.readers.libraries import reads_with
+from stpl_runtime.links.reconnect import without_credentials
 
 if TYPE_CHECKING:
     from stpl_runtime.sources.messages import Message

@@ -13,15 +13,15 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from stpl_deploy.errors import FrameError
-from stpl_deploy.frames import Frame
-from stpl_deploy.reader import Piece
-from stpl_deploy.readers.join import Joiner
-from stpl_deploy.readers.names import in_time_order
-from stpl_runtime.decoding import Decoder, datetime_of
-from stpl_runtime.health import Health
+from stpl_core.errors import FrameError
+from stpl_core.frames import Frame
+from stpl_core.reader import Piece
+from stpl_core.readers.join import Joiner
+from stpl_core.readers.names import in_time_order
+from stpl_runtime.ingest.decoding import Decoder, datetime_of
+from stpl_runtime.ingest.sampling import Pacer
+from stpl_runtime.links.health import Health
 from stpl_runtime.options import Options
-from stpl_runtime.sampling import Pacer
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec
 
 OPTIONS = ("speed", "loop", "resize")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 from urllib.parse import urlsplit
 
-from stpl_deploy.errors import UsageError
-from stpl_runtime.live_video import LiveVideo
+from stpl_core.errors import UsageError
+from stpl_runtime.ingest.live_video import LiveVideo
+from stpl_runtime.ingest.pictures import Pictures
+from stpl_runtime.links.reconnect import without_credentials
 from stpl_runtime.options import Options
-from stpl_runtime.pictures import Pictures
-from stpl_runtime.reconnect import without_credentials
 from stpl_runtime.source import SourceSpec
 
 OPTIONS = ("timeout", "transport", "resize")

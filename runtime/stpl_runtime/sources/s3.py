@@ -20,14 +20,14 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from stpl_deploy.errors import EnvironmentFault, FrameError, UsageError
-from stpl_deploy.frames import Frame
-from stpl_deploy.readers.extras import reads_with
-from stpl_runtime.decoding import Decoder, file_suffixes
-from stpl_runtime.health import Health
+from stpl_core.errors import EnvironmentFault, FrameError, UsageError
+from stpl_core.frames import Frame
+from stpl_core.readers.libraries import reads_with
+from stpl_runtime.ingest.decoding import Decoder, file_suffixes
+from stpl_runtime.ingest.unread_files import Unread
+from stpl_runtime.links.health import Health
+from stpl_runtime.links.reconnect import Backoff, without_credentials
 from stpl_runtime.options import Options
-from stpl_runtime.passed_over import Unread
-from stpl_runtime.reconnect import Backoff, without_credentials
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec
 from stpl_runtime.timing import EPOCH, NameClock
 

@@ -12,13 +12,13 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from stpl_deploy.errors import FrameError, UsageError
-from stpl_deploy.readers.extras import decoding, refuse_empty
-from stpl_deploy.readers.whole import refuse_cut_video
-from stpl_runtime.health import Health
+from stpl_core.errors import FrameError, UsageError
+from stpl_core.readers.completeness import refuse_cut_video
+from stpl_core.readers.libraries import decoding, refuse_empty
+from stpl_runtime.ingest.pictures import Pictures, decoded, video_stream
+from stpl_runtime.ingest.sampling import Pacer, Sampler
+from stpl_runtime.links.health import Health
 from stpl_runtime.options import Options
-from stpl_runtime.pictures import Pictures, decoded, video_stream
-from stpl_runtime.sampling import Pacer, Sampler
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec
 from stpl_runtime.timing import EPOCH, NameClock
 

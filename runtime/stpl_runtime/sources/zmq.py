@@ -18,11 +18,11 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from stpl_deploy.errors import SourceLostError, UsageError
-from stpl_deploy.readers.extras import reads_with
-from stpl_runtime.health import Health
+from stpl_core.errors import SourceLostError, UsageError
+from stpl_core.readers.libraries import reads_with
+from stpl_runtime.links.health import Health
+from stpl_runtime.links.reconnect import FIRST_S, MOST_S, without_credentials
 from stpl_runtime.options import Options
-from stpl_runtime.reconnect import FIRST_S, MOST_S, without_credentials
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec
 from stpl_runtime.sources import messages
 from stpl_runtime.sources.messages import Message, Messages

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from stpl_deploy.codec import Array
-from stpl_deploy.errors import RecipeError
+from stpl_core.codec import Array
+from stpl_core.errors import RecipeError
 from stpl_train.data.archive import open_archive_split
 from stpl_train.data.arrays import open_array
 from stpl_train.data.digits import Part, digit_images

@@ -1,4 +1,4 @@
-"""Frames of any format that `stpl_deploy.readers` knows, fitted to the model's grid, as windows."""
+"""Frames of any format that `stpl_core.readers` knows, fitted to the model's grid, as windows."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_deploy.codec import Array, FrameCodec
-from stpl_deploy.errors import FrameError, RecipeError
-from stpl_deploy.frames import FrameShape
-from stpl_deploy.grid import Grid
-from stpl_deploy.reader import NO_DATA, NO_ECHO, Quantity, ReadOptions, States, Times
-from stpl_deploy.readers.fit import Fit
-from stpl_deploy.readers.in_units import convertible, in_units
-from stpl_deploy.readers.opening import open_frames
-from stpl_deploy.readers.own import grid_of, quantity_of
+from stpl_core.codec import Array, FrameCodec
+from stpl_core.errors import FrameError, RecipeError
+from stpl_core.frames import FrameShape
+from stpl_core.grid import Grid
+from stpl_core.reader import NO_DATA, NO_ECHO, Quantity, ReadOptions, States, Times
+from stpl_core.readers.converted import grid_of, quantity_of
+from stpl_core.readers.fit import Fit
+from stpl_core.readers.in_units import convertible, in_units
+from stpl_core.readers.opening import open_frames
 from stpl_train.data.fitting import check_there
 from stpl_train.data.sequences import DataSplit, Indices, Mask, masked_batch
 from stpl_train.data.tiles import Tiles, find_places

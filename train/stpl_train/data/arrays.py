@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_deploy.codec import Array, FrameCodec
-from stpl_deploy.errors import FrameError
-from stpl_deploy.frames import physical_values, read_array, sequence_layout
+from stpl_core.codec import Array, FrameCodec
+from stpl_core.errors import FrameError
+from stpl_core.frames import physical_values, read_array, sequence_layout
 from stpl_train.data.sequences import DataSplit, Indices
 from stpl_train.recipe import ArraySection
 
@@ -46,7 +46,7 @@ def open_array(section: ArraySection) -> DataSplit:
     """Open, check and split the user's file.
 
     Raises:
-        FrameError: see `stpl_deploy.frames`; or too few frames for T + K and the split.
+        FrameError: see `stpl_core.frames`; or too few frames for T + K and the split.
     """
     where = str(section.path)
     stored = sequence_layout(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from stpl_deploy.errors import MissingExtraError
+from stpl_core.errors import MissingExtraError
 from stpl_train.data import mnist
 
 Bytes = NDArray[np.uint8]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from stpl_deploy.errors import FrameError, UsageError
-from stpl_deploy.readers.in_units import convertible
-from stpl_deploy.readers.survey import Survey
+from stpl_core.errors import FrameError, UsageError
+from stpl_core.readers.in_units import convertible
+from stpl_core.readers.survey import Survey
 from stpl_train.data.windows import Layout
 from stpl_train.recipe import ArchiveSection, Recipe
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_deploy.errors import ChecksumError, EnvironmentFault, FrameError, SinkError
-from stpl_deploy.fetch.checked import fetch_file
-from stpl_deploy.fetch.sets import public_set
-from stpl_deploy.fetch.transfer import Wait
-from stpl_deploy.files import cache_directory
+from stpl_core.errors import ChecksumError, EnvironmentFault, FrameError, SinkError
+from stpl_core.fetch.checked import fetch_file
+from stpl_core.fetch.sets import public_set
+from stpl_core.fetch.transfer import Wait
+from stpl_core.files import cache_directory
 
 Bytes = NDArray[np.uint8]
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_deploy.codec import Array
-from stpl_deploy.frames import FrameShape
+from stpl_core.codec import Array
+from stpl_core.frames import FrameShape
 from stpl_train.data.digits import Bytes
 from stpl_train.data.sequences import Indices
 from stpl_train.randomness import Stream, uniforms

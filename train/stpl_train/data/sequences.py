@@ -8,9 +8,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_deploy.codec import Array
-from stpl_deploy.frames import FrameShape
-from stpl_deploy.grid import Grid
+from stpl_core.codec import Array
+from stpl_core.frames import FrameShape
+from stpl_core.grid import Grid
 from stpl_train.randomness import permutation
 
 Indices = NDArray[np.int64]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stpl_deploy.codec import Array
-from stpl_deploy.files import atomic_file
-from stpl_deploy.frames import FrameShape
+from stpl_core.codec import Array
+from stpl_core.files import atomic_file
+from stpl_core.frames import FrameShape
 from stpl_train.data.digits import digit_images
 from stpl_train.data.moving_digits import MovingDigits
 from stpl_train.data.windows import Layout

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_deploy.codec import Array, FrameCodec
-from stpl_deploy.reader import NO_DATA, States, Times
+from stpl_core.codec import Array, FrameCodec
+from stpl_core.reader import NO_DATA, States, Times
 from stpl_train.data.sequences import Indices, Mask
 from stpl_train.data.windows import Layout
 

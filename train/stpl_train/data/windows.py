@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_deploy.reader import Times
+from stpl_core.reader import Times
 from stpl_train.data.sequences import Indices
 
 PARTS = ("training", "validation", "test")

@@ -14,7 +14,7 @@ from typing import cast
 
 from torch import Tensor
 
-from stpl_deploy.errors import UsageError
+from stpl_core.errors import UsageError
 from stpl_train.importers.common import Hints, Imported
 
 IMPORTERS: dict[str, str] = {

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stpl_deploy.errors import CheckpointError
+from stpl_core.errors import CheckpointError
 from stpl_train.forecaster import FrameShape
 from stpl_train.models import build_model
 

@@ -23,7 +23,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from stpl_deploy.errors import CheckpointError
+from stpl_core.errors import CheckpointError
 
 INSIDE = ("state_dict", "net_param", "net", "model")
 """Where a dict may hold its state dict, in the order of looking."""

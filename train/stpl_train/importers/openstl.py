@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from stpl_deploy.errors import CheckpointError
+from stpl_core.errors import CheckpointError
 from stpl_train.importers.common import (
     Hints,
     Imported,

@@ -11,10 +11,10 @@ import numpy as np
 import safetensors.torch
 from torch import Tensor
 
-from stpl_deploy.codec import Array, FrameCodec
-from stpl_deploy.errors import CheckpointError, FrameError, RecipeError, RunError, UsageError
-from stpl_deploy.files import atomic_directory, refuse_existing, sha256_of
-from stpl_deploy.frames import read_sequences
+from stpl_core.codec import Array, FrameCodec
+from stpl_core.errors import CheckpointError, FrameError, RecipeError, RunError, UsageError
+from stpl_core.files import atomic_directory, refuse_existing, sha256_of
+from stpl_core.frames import read_sequences
 from stpl_train.data.stand_in import stand_in_sequences
 from stpl_train.forecaster import FrameShape
 from stpl_train.importers import IMPORTERS, Hints, Imported, convert

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pydantic
 from torch import nn
 
-from stpl_deploy.errors import RecipeError, first_problem
+from stpl_core.errors import RecipeError, first_problem
 from stpl_train.forecaster import Forecaster, FrameShape, PenalisedForecaster
 from stpl_train.models.residual import PenalisedResidual, Residual
 

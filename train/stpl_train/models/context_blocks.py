@@ -14,7 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from stpl_deploy.errors import RecipeError
+from stpl_core.errors import RecipeError
 from stpl_train.models.layers import ConvNorm, Norm, Patching, make_norm
 
 

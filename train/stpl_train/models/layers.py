@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveInt
 from torch import Tensor, nn
 
-from stpl_deploy.errors import RecipeError
+from stpl_core.errors import RecipeError
 from stpl_train.forecaster import FrameShape
 
 PatchOrder = Literal["row-col-channel", "channel-col-row", "channel-row-col"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from stpl_deploy.errors import RunError
+from stpl_core.errors import RunError
 
 PREFIX = "pretrained:"
 

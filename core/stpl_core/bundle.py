@@ -1,0 +1,394 @@
+"""The bundle: the one thing that is deployed. Its manifest, how it is written and how it is opened.
+
+BUNDLE/
+  manifest.json          everything below, described; schema-versioned, with its own checksum
+  weights.safetensors    the model's tensors; every graph's external data lies in it
+  weights-fp16.safetensors   half copies of what convolutions read, in bundles of that precision
+  weights-int8.safetensors   8-bit copies of it with their scales, in bundles of that precision
+  step.onnx              (frame, state) -> (next frame, state)
+  forecast.onnx          (newest frame, state) -> (K frames, the state after that frame)
+  rollout.onnx           T frames -> K frames
+  *.engine               raw bytes of a builder, where one was asked for
+  reference.npz          real sequences with PyTorch's own outputs: lets any device prove itself
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
+
+from stpl_core.codec import FrameCodec
+from stpl_core.errors import BundleError, ChecksumError
+from stpl_core.files import atomic_directory, atomic_file, sha256_of
+from stpl_core.grid import Grid
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+WEIGHTS = "weights.safetensors"
+LOW_WEIGHTS = "weights-{precision}.safetensors"
+REFERENCE = "reference.npz"
+
+GraphName = Literal["step", "forecast", "rollout"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StateSpec(_Part):
+    """One named state tensor: which graph input it is and which output becomes it."""
+
+    name: str
+    input: str
+    output: str
+    shape: tuple[int, ...]
+    """Without the batch axis, which is first."""
+    dtype: str = "float32"
+
+
+class GraphSpec(_Part):
+    """One ONNX graph."""
+
+    file: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+class EngineSpec(_Part):
+    """One engine that a builder made for this bundle; ONNX graphs need no entry."""
+
+    engine: str
+    """The engine's word, such as `trt`."""
+    graph: GraphName
+    file: str
+    precision: str
+    batch: PositiveInt
+    details: dict[str, Any] = {}
+    """What the engine must find on the machine: flavour, versions, capabilities."""
+
+
+class FileSpec(_Part):
+    """Size and checksum of one file."""
+
+    bytes: int
+    sha256: str
+
+
+class ModelInfo(_Part):
+    """Which model the weights belong to."""
+
+    name: str
+    parameters: int
+    keys: dict[str, Any]
+    """The recipe's [model] section, resolved, without `name`."""
+
+
+class LeadAccuracy(_Part):
+    """Closed-loop agreement of one engine with PyTorch at one lead time, in model units."""
+
+    lead: PositiveInt
+    max_error: float
+    mean_error: float
+    psnr_db: float | None
+    """Peak 1; None where the results are identical."""
+    tolerance: PositiveFloat
+    """Greatest max_error that passes."""
+    min_psnr_db: float | None = None
+    """Least PSNR that passes, below fp32."""
+    mse_change: float
+    """Relative change of the task's MSE against truth, engine over PyTorch minus 1."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether error and PSNR are inside the tolerance; NaN is not."""
+        close = self.min_psnr_db is None or self.psnr_db is None or self.psnr_db >= self.min_psnr_db
+        return close and self.max_error <= self.tolerance
+
+
+class Int8Accuracy(_Part):
+    """What is asked of an int8 engine beside its closeness to PyTorch; dB, peak 1."""
+
+    psnr_change_db: float
+    """PSNR against truth over all lead times, engine minus PyTorch: the task's own metric."""
+    budget_db: PositiveFloat | None = None
+    """How much of it may be lost; None where the batch had some of the sequences only."""
+    early_margin_db: float | None = None
+    """How far the first steps lie above the least agreement with the quantised graph computed
+    operation by operation; None where steps were not run."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the budget holds and the first steps agree; NaN does not."""
+        early = self.early_margin_db is None or self.early_margin_db >= 0.0
+        return early and (self.budget_db is None or self.psnr_change_db >= -self.budget_db)
+
+
+class GraphAccuracy(_Part):
+    """The verdict on one way to run the rollout on one engine."""
+
+    engine: str
+    provider: str
+    path: str
+    """`step`, `forecast` or `rollout`."""
+    batch: PositiveInt
+    leads: tuple[LeadAccuracy, ...]
+    state_error: float | None = None
+    """Greatest state error after the context against PyTorch, over its tolerance; <= 1 passes."""
+    int8: Int8Accuracy | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every lead time and the state pass, and what int8 adds."""
+        state = self.state_error is None or self.state_error <= 1.0
+        int8 = self.int8 is None or self.int8.passed
+        return state and int8 and all(lead.passed for lead in self.leads)
+
+
+class AccuracyReport(_Part):
+    """The closed-loop check that ended the export."""
+
+    data: str
+    """Where the sequences came from; `synthetic` where moving digits stood in."""
+    sequences: PositiveInt
+    checks: tuple[GraphAccuracy, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+
+class Speed(_Part):
+    """How int8 compares with fp32 on the machine that exported, one arrival to its nowcast."""
+
+    times: float
+    """How many times as fast as fp32, from the medians."""
+    p05: float
+    p95: float
+    """Spread over single rounds."""
+    int8_ms: float
+    fp32_ms: float
+    rounds: PositiveInt
+    threads: PositiveInt
+    machine: str
+
+
+class Int8Facts(_Part):
+    """How a bundle was quantised, and what that gained."""
+
+    scheme: str
+    """Types of activations and weights."""
+    calibration: str
+    """The sequences from which the ranges came."""
+    budget_db: PositiveFloat
+    """How much of the task's PSNR may be lost."""
+    speed: Speed | None = None
+    """None: not measured, since the engine cannot run on the machine that exported."""
+
+
+class Manifest(_Part):
+    """What a bundle says about itself."""
+
+    schema_version: int = SCHEMA_VERSION
+    created: str
+    """ISO 8601, UTC."""
+    model: ModelInfo
+    context: PositiveInt
+    """T, the frames that a nowcast reads."""
+    horizon: PositiveInt
+    """K, the frames that `forecast` and `rollout` predict."""
+    frame: tuple[PositiveInt, PositiveInt, PositiveInt]
+    """(C, H, W)"""
+    cadence_s: PositiveFloat | None = None
+    """Seconds between frames, where the data has a fixed one."""
+    grids: tuple[Grid, ...] = ()
+    """Where the pixels of the training data lay, as the model saw them; empty where unknown."""
+    codec: FrameCodec
+    state: tuple[StateSpec, ...]
+    precision: str = "fp32"
+    convolution_share: dict[str, float] = {}
+    """Type -> share of the step's convolution work, in multiply-accumulates; empty for fp32."""
+    kept_fp32: dict[str, str] = {}
+    """Work that stays in fp32 in a lower precision: node -> why."""
+    int8: Int8Facts | None = None
+    opset: int
+    graphs: dict[GraphName, GraphSpec]
+    engines: tuple[EngineSpec, ...] = ()
+    accuracy: AccuracyReport | None = None
+    recipe: dict[str, Any]
+    """The resolved recipe of the training run."""
+    tools: dict[str, str]
+    """Versions of what made the bundle."""
+    files: dict[str, FileSpec] = {}
+    """Every file that belongs to the bundle, but for the manifest."""
+
+    @property
+    def domain(self) -> tuple[int, int]:
+        """(H, W) of the frames it is for: its own, unless they are padded to what it takes."""
+        _, height, width = self.recipe.get("data", {}).get("frame") or self.frame
+        return height, width
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle: its directory and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    def file(self, name: str) -> Path:
+        """Path of one of the bundle's files."""
+        return self.path / name
+
+    def graph(self, name: GraphName) -> Path:
+        """Path of a graph.
+
+        Raises:
+            BundleError: the bundle has no such graph.
+        """
+        if name not in self.manifest.graphs:
+            raise BundleError(
+                f"{self.path} has no {name} graph",
+                expected=f"one of {', '.join(self.manifest.graphs)}",
+                fix="stpl-deploy export the run again",
+            )
+        return self.path / self.manifest.graphs[name].file
+
+
+_UNSIGNED = "0" * 64
+_SIGNATURE = re.compile(rb'"manifest_sha256": "([0-9a-f]{64})"\n}\n\Z')
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """The manifest as JSON, its last key a checksum of the text in which that key is all zeros."""
+    document = {**manifest.model_dump(mode="json"), "manifest_sha256": _UNSIGNED}
+    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    head, _, tail = text.rpartition(_UNSIGNED)
+    return head + hashlib.sha256(text.encode()).hexdigest() + tail
+
+
+def _is_signed(content: bytes) -> bool:
+    """Whether a manifest's bytes are those that `manifest_text` gave."""
+    found = _SIGNATURE.search(content)
+    if found is None:
+        return False
+    unsigned = content[: found.start(1)] + _UNSIGNED.encode() + content[found.end(1) :]
+    return hashlib.sha256(unsigned).hexdigest() == found[1].decode()
+
+
+@contextmanager
+def writing_bundle(out: Path) -> Iterator[Path]:
+    """Give a directory to fill; it becomes `out` when the block ends well (see `seal`)."""
+    with atomic_directory(out) as partial:
+        yield partial
+        if not (partial / MANIFEST).is_file():
+            raise BundleError(
+                f"{out} was not sealed", expected="seal(directory, manifest)", fix="report it"
+            )
+
+
+def seal(directory: Path, manifest: Manifest) -> Bundle:
+    """Checksum every file in `directory` and write the manifest last."""
+    files = {
+        path.relative_to(directory).as_posix(): FileSpec(
+            bytes=path.stat().st_size, sha256=sha256_of(path)
+        )
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path != directory / MANIFEST
+    }
+    sealed = manifest.model_copy(update={"files": files})
+    with atomic_file(directory / MANIFEST) as file:
+        file.write(manifest_text(sealed).encode())
+    return Bundle(directory, sealed)
+
+
+def open_bundle(path: Path, *, checksums: bool = True) -> Bundle:
+    """Open a bundle and check that its bytes are those that were written.
+
+    Files that the manifest does not name are ignored (a backend may leave its cache there).
+
+    Args:
+        path: the bundle's directory.
+        checksums: False skips reading every file; sizes are checked all the same.
+
+    Raises:
+        BundleError: missing, not a bundle, or of a newer schema.
+        ChecksumError: a file is missing, has another size or other bytes.
+    """
+    manifest = _read_manifest(path)
+    _check_names(path, manifest)
+    for name, spec in manifest.files.items():
+        file = path / name
+        if not file.is_file() or file.stat().st_size != spec.bytes:
+            size = f"{file.stat().st_size} bytes" if file.is_file() else "no file"
+            raise ChecksumError(f"{file}: {size}", expected=f"{spec.bytes} bytes", fix=_AGAIN)
+        if checksums and (found := sha256_of(file)) != spec.sha256:
+            raise ChecksumError(
+                f"{file} has SHA-256 {found[:12]}…", expected=f"{spec.sha256[:12]}…", fix=_AGAIN
+            )
+    return Bundle(path, manifest)
+
+
+def _check_names(path: Path, manifest: Manifest) -> None:
+    """Every graph and engine must be among the checksummed files, and those inside the bundle."""
+    graphs = [graph.file for graph in manifest.graphs.values()]
+    for name in (*manifest.files, *graphs, *(engine.file for engine in manifest.engines)):
+        inside = not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
+        if name not in manifest.files or not inside:
+            raise BundleError(
+                f"{path / MANIFEST} names {name}",
+                expected="a file of the bundle, with its checksum",
+                fix=_AGAIN,
+            )
+
+
+_AGAIN = "copy the bundle again, or export the run again"
+
+
+def _read_manifest(path: Path) -> Manifest:
+    file = path / MANIFEST
+    if not file.is_file():
+        what = "a run directory" if (path / "recipe.toml").is_file() else "no bundle"
+        raise BundleError(
+            f"{path} is {what}" if path.is_dir() else f"no directory {path}",
+            expected=f"a directory with {MANIFEST}",
+            fix=f"stpl-deploy export {path} --out {path.name}.bundle"
+            if what == "a run directory"
+            else "stpl-deploy export RUN --out BUNDLE",
+        )
+    try:
+        content = file.read_bytes()
+        document = json.loads(content)
+        version = document["schema_version"]
+        document.pop("manifest_sha256", None)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ChecksumError(
+            f"{file} is damaged: {error}", expected="whole JSON", fix=_AGAIN
+        ) from error
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise BundleError(
+            f"{file} has schema version {version}",
+            expected=f"{SCHEMA_VERSION} or older",
+            fix="pip install --upgrade stpl-deploy",
+        )
+    if not _is_signed(content):
+        raise ChecksumError(
+            f"{file} was changed after export", expected="its own checksum", fix=_AGAIN
+        )
+    try:
+        return Manifest.model_validate(document)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise BundleError(
+            f"{file}: {key}: {first['msg']}", expected="a manifest", fix=_AGAIN
+        ) from error

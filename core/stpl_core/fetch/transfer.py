@@ -1,0 +1,221 @@
+"""One file over HTTP into a hidden part file, which a later call goes on with.
+
+Beside the part file stands what the server called that version of the file (its ETag, or else the
+time of its last change). A request for the rest says so (If-Range), so that a file that was changed
+meanwhile comes as a whole and takes the place of the old part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import random
+import re
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from stpl_core import __version__
+from stpl_core.errors import EnvironmentFault, SinkError
+from stpl_core.files import atomic_file
+
+Told = Callable[[int, int | None], None]
+"""Is told how many bytes there are, and of how many, where the server says."""
+Wait = Callable[[float], None]
+
+TIMEOUT_S = 30.0
+"""Without a byte."""
+ATTEMPTS = 5
+"""In a row that bring nothing; after each the wait is doubled."""
+
+_BLOCK = 1 << 18
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 60.0
+_MAY_PASS = (408, 425, 429, 500, 502, 503, 504)
+"""Answers that another try may not get."""
+
+
+class NotThereError(EnvironmentFault):
+    """The server answers, and does not have it."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A download that is not finished."""
+
+    path: Path
+    """Where the bytes are gathered."""
+
+    @property
+    def note(self) -> Path:
+        """Which version of which file the bytes are of."""
+        return self.path.with_name(f"{self.path.name}.json")
+
+    def size(self, url: str) -> tuple[int, str]:
+        """Bytes that may be gone on with, and the server's name for their version."""
+        try:
+            note = json.loads(self.note.read_text())
+            if note["url"] == url and note["version"]:
+                return self.path.stat().st_size, str(note["version"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        return 0, ""
+
+    def begin(self, url: str, version: str) -> None:
+        """Throw away what is there: bytes of `version` of `url` come now."""
+        self.path.unlink(missing_ok=True)
+        with atomic_file(self.note) as file:
+            file.write(json.dumps({"url": url, "version": version}).encode())
+
+    def remove(self) -> None:
+        """Leave nothing."""
+        self.path.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
+
+
+def transfer(url: str, part: Part, told: Told, wait: Wait = time.sleep) -> bool:
+    """Bring the whole of `url` into `part.path`, going on with what is there.
+
+    Lost connections, slow servers and servers that are busy are tried again, up to `ATTEMPTS` times
+    in a row without a new byte.
+
+    Args:
+        url: http or https.
+        part: of this file.
+        told: of progress.
+        wait: sleeps so many seconds.
+
+    Returns:
+        Whether some of the bytes were there before.
+
+    Raises:
+        NotThereError: the server has no such file.
+        EnvironmentFault: it cannot be reached, or breaks off again and again; the part is kept.
+        SinkError: the disk is full or may not be written; the part is kept.
+    """
+    resumed, idle = part.size(url)[0] > 0, 0
+    while True:
+        before = part.size(url)[0]
+        reason, pause = "", 0.0
+        try:
+            if _attempt(url, part, told):
+                return resumed
+            reason = "the connection was lost"
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code == 416:  # what is there does not belong to what the server has
+                    part.remove()
+                    resumed = False
+                elif error.code not in _MAY_PASS:
+                    raise NotThereError(
+                        f"{url}: {error.code} {error.reason}",
+                        expected="the file",
+                        fix="look whether it has moved",
+                    ) from error
+                reason, pause = f"{error.code} {error.reason}", _retry_after(error)
+        except (OSError, http.client.HTTPException) as error:
+            reason = str(getattr(error, "reason", "") or error) or type(error).__name__
+        grown = part.size(url)[0]
+        idle = 0 if grown > before else idle + 1
+        if idle >= ATTEMPTS:
+            kept = f"; {grown:,} bytes are kept" if grown else ""
+            raise EnvironmentFault(
+                f"{url} cannot be read: {reason}{kept}",
+                expected="a connection",
+                fix="type the same again: it goes on where it stopped" if grown else "again later",
+            )
+        backed_off = _FIRST_WAIT_S * 2 ** max(0, idle - 1) * (0.5 + random.random() / 2)  # noqa: S311 (no secret)
+        wait(min(max(backed_off, pause), _LONGEST_WAIT_S))
+
+
+def _attempt(url: str, part: Part, told: Told) -> bool:
+    """One request; True where the file is whole after it."""
+    start, version = part.size(url)
+    request = urllib.request.Request(url, headers=_HEADERS)  # noqa: S310 (http by `transfer`)
+    if start:
+        request.add_header("Range", f"bytes={start}-")
+        request.add_header("If-Range", version)
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
+        follows = answer.status == 206 and _first_byte(answer) == start > 0
+        if not follows:
+            if answer.status == 206:  # not what was asked for
+                part.remove()
+                return False
+            start = 0
+            part.begin(url, _version(answer))
+        length = answer.headers.get("Content-Length")
+        whole = None if length is None else start + int(length)
+        with _disk(part.path):
+            _room(part.path, None if whole is None else whole - start)
+            with part.path.open("ab") as file:
+                done = _copy(answer, file, start, whole, told)
+    return done == whole if whole is not None else True
+
+
+_HEADERS = {"User-Agent": f"stpl-deploy/{__version__}", "Accept-Encoding": "identity"}
+
+
+def _copy(
+    answer: http.client.HTTPResponse, file: BinaryIO, done: int, whole: int | None, told: Told
+) -> int:
+    told(done, whole)
+    while True:
+        try:
+            block = answer.read1(_BLOCK)
+        except OSError as error:  # told apart from one of the disk
+            raise http.client.HTTPException(str(error)) from error
+        if not block:
+            return done
+        file.write(block)
+        done += len(block)
+        told(done, whole)
+
+
+@contextlib.contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    """Turn a failure of the disk into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise SinkError(
+            f"{path.parent} cannot be written: {error.strerror or error}; what came is kept",
+            expected="room on it",
+            fix="free some space and type the same again, or --out on another disk",
+        ) from error
+
+
+def _room(path: Path, more: int | None) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if more is not None and more > free:
+        raise SinkError(
+            f"{path.parent} has {free / 1e6:,.0f} MB left",
+            expected=f"{more / 1e6:,.0f} MB for what is to come",
+            fix="free some space, or --out on another disk",
+        )
+
+
+def _version(answer: http.client.HTTPResponse) -> str:
+    """What If-Range may name; a weak ETag does not promise the same bytes."""
+    tag = answer.headers.get("ETag", "")
+    return tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified", "")
+
+
+def _first_byte(answer: http.client.HTTPResponse) -> int | None:
+    found = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
+    return int(found[1]) if found else None
+
+
+def _retry_after(error: urllib.error.HTTPError) -> float:
+    """Seconds that the server asks for."""
+    text = error.headers.get("Retry-After", "") if error.headers else ""
+    if text.isdigit():
+        return float(text)
+    with contextlib.suppress(ValueError, TypeError):
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    return 0.0

@@ -1,0 +1,154 @@
+"""Files and directories that are whole or not there at all, their checksums, and the cache."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from stpl_core.errors import UsageError
+
+
+def cache_directory(kind: str) -> Path:
+    """Where this user's downloads and builds are kept, by `kind`: the platform's cache directory.
+
+    XDG_CACHE_HOME decides wherever it is set.
+    """
+    home, chosen = Path.home(), os.environ.get("XDG_CACHE_HOME")
+    if chosen:
+        base = Path(chosen)
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Caches"
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    else:
+        base = home / ".cache"
+    return base / "stpl-deploy" / kind
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hex SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if _HAS_DIGEST else _digest(file)
+
+
+_HAS_DIGEST = hasattr(hashlib, "file_digest")  # Python 3.11 and later
+
+
+def _digest(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def atomic_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
+    """Write a file under a hidden temporary name beside `path`; rename it when the block ends well.
+
+    On an error nothing of the new file is left and an older `path` is untouched.
+
+    Args:
+        path: the file.
+        sync: survive a power cut, too; False is for what is written often and checks itself.
+
+    Raises:
+        UsageError: a part of the way to `path` is a file.
+    """
+    temporary = _beside(path, "tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if sync:
+        _sync_directory(path.parent)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    """A hidden name in the same directory, which is made where it is missing."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(
+            f"{path.parent} is no directory", expected="a directory", fix="another path"
+        ) from error
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{suffix}")
+
+
+@contextmanager
+def atomic_directory(out: Path) -> Iterator[Path]:
+    """Fill a directory under a hidden temporary name; rename it to `out` when the block ends well.
+
+    Raises:
+        UsageError: `out` is there already and is not an empty directory.
+    """
+    refuse_existing(out)
+    partial = _beside(out, "partial")
+    partial.mkdir()
+    try:
+        yield partial
+        for path in partial.rglob("*"):
+            if path.is_dir():
+                _sync_directory(path)
+            else:
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+        _sync_directory(partial)
+        refuse_existing(out)  # it may have come meanwhile
+        if out.is_dir():
+            out.rmdir()
+        partial.rename(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    _sync_directory(out.parent)
+
+
+def check_writable(folder: Path) -> None:
+    """See, before there is anything to write, that there are rights to write in `folder`.
+
+    A full disk passes: there may be room again when something is written.
+
+    Raises:
+        OSError: there are none, or no folder.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+
+
+def refuse_existing(out: Path) -> None:
+    """Raise UsageError where `out` holds something that would be overwritten."""
+    if out.is_dir() and not any(out.iterdir()):
+        return
+    if out.exists() or out.is_symlink():
+        raise UsageError(
+            f"{out} is there already",
+            expected="a path that is free, or an empty directory",
+            fix=f"another --out, or remove {out}",
+        )

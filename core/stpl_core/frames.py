@@ -1,0 +1,247 @@
+"""Frames: one picture with its time, and the plain files that hold one or many of them.
+
+Arrays are `(C, H, W)` for a frame, `(T, C, H, W)` for a sequence and `(N, T, C, H, W)` for many.
+Grey levels: unsigned 8 and 16 bit values are read as a fraction of full scale, floats as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpl_core.codec import Array, FrameCodec
+from stpl_core.errors import FrameError
+from stpl_core.grid import Grid
+
+FrameShape = tuple[int, int, int]
+"""(C, H, W)"""
+
+FRAME_SUFFIXES = (".npy", ".png")
+"""Files that hold one frame."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One observed frame."""
+
+    valid_time: datetime
+    """When it was observed; timezone-aware, UTC."""
+    data: Array
+    """`(C, H, W)` float32, physical units of the bundle's codec; anything where `mask` is False."""
+    mask: NDArray[np.bool_] | None = None
+    """`(H, W)`, True where the pixel was observed; None where all were."""
+    grid: Grid | None = None
+    """Where the pixels lie, carried through to what is written; None where it is not known."""
+    standard_name: str = ""
+    """CF standard name of the quantity, where the data tells."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """What goes along with the data: `institution`, `licence`, `attribution`."""
+    source_id: str = ""
+    """The file, topic or camera it came from."""
+
+
+def no_rights(path: Path) -> FrameError:
+    """The file or folder is there and this user may not read it."""
+    return FrameError(
+        f"{path} cannot be read: Permission denied",
+        expected=f"a {'folder' if path.is_dir() else 'file'} that this user may read",
+        fix=f"ls -ld {path} shows whose it is",
+    )
+
+
+def read_array(path: Path, *, lazy: bool = False) -> NDArray[Any]:
+    """Read the one array of a .npy, .npz or .png file, as stored (PNG: `(H, W)` or `(H, W, C)`).
+
+    Args:
+        path: the file.
+        lazy: leave a .npy on disk, mapped into memory.
+
+    Raises:
+        FrameError: missing, empty, truncated, or not of these kinds.
+    """
+    if not path.is_file():
+        raise FrameError(
+            f"no file {path}", expected="a .npy, .npz or .png file", fix="check the path"
+        )
+    if path.stat().st_size == 0:
+        raise FrameError(f"{path} is empty", expected="a whole file", fix="write it again")
+    suffix = path.suffix.lower()
+    readers = {".npy": _npy_array, ".npz": _npz_array, ".png": _png_array}
+    if suffix in readers:
+        try:
+            mapped = lazy and suffix == ".npy"
+            array = np.load(path, mmap_mode="r") if mapped else readers[suffix](path)
+            return _plain(array, path)
+        except FrameError:
+            raise
+        except PermissionError as error:
+            raise no_rights(path) from error
+        except Exception as error:  # what a parser meets in damaged bytes has no common base
+            raise FrameError(
+                f"{path} cannot be read as {suffix}: {error or type(error).__name__}",
+                expected="a whole, unpickled file",
+                fix="write it again (a truncated copy reads like this)",
+            ) from error
+    raise FrameError(
+        f"{path} ends in {suffix or 'nothing'}",
+        expected=".npy, .npz or .png",
+        fix="convert it first, for example with numpy.save",
+    )
+
+
+def _plain(array: Any, path: Path) -> NDArray[Any]:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "uifb":
+        raise FrameError(
+            f"{path} holds {getattr(array, 'dtype', type(array).__name__)} values",
+            expected="real numbers",
+            fix="save the frames as float32 or uint8",
+        )
+    return array
+
+
+def _npy_array(path: Path) -> Any:
+    with path.open("rb") as file:
+        return np.load(file, allow_pickle=False)
+
+
+def _npz_array(path: Path) -> Any:
+    # Opened here: numpy leaves the file open where the archive turns out to be damaged.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        names = list(archive.files)
+        chosen = "frames" if "frames" in names else names[0] if len(names) == 1 else None
+        if chosen is None:
+            raise FrameError(
+                f"{path} holds the arrays {', '.join(names) or 'none'}",
+                expected="one array, or one of the name frames",
+                fix="numpy.savez(path, frames=array)",
+            )
+        return archive[chosen]
+
+
+def _png_array(path: Path) -> NDArray[Any]:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        if image.mode in ("P", "1", "CMYK"):
+            image = image.convert("RGB" if image.mode != "1" else "L")  # type: ignore[assignment]
+        array = np.asarray(image)
+    return array[..., :-1] if image.mode in ("LA", "RGBA") else array  # opacity is not data
+
+
+def physical_values(array: NDArray[Any], codec: FrameCodec, where: str) -> Array:
+    """Turn stored numbers of any shape into physical float32 values and check their range.
+
+    Unsigned integers are a fraction of full scale where the codec's unit is "1", else physical.
+
+    Raises:
+        FrameError: a dtype that is not real numbers, NaN, infinity, or values out of range.
+    """
+    kind = array.dtype.kind
+    if kind not in "uif":
+        raise FrameError(
+            f"{where} has dtype {array.dtype}",
+            expected="float32, float64, uint8 or another real number type",
+            fix="convert it with .astype('float32')",
+        )
+    if kind == "u" and codec.units == "1":
+        values = (array / np.float32(np.iinfo(array.dtype).max)).astype(np.float32)
+    else:
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite: told below
+            values = array.astype(np.float32)
+    codec.check(values, where)
+    return values
+
+
+def as_frame(array: NDArray[Any], shape: FrameShape, where: str) -> NDArray[Any]:
+    """Bring one picture, `(H, W)`, `(H, W, C)` or `(C, H, W)`, to `shape` = (C, H, W).
+
+    Raises:
+        FrameError: it has another size.
+    """
+    channels, height, width = shape
+    if array.shape == shape:
+        return array
+    if array.shape == (height, width) and channels == 1:
+        return array[None]  # (1, H, W)
+    if array.shape == (height, width, channels):
+        return np.moveaxis(array, -1, 0)  # (C, H, W)
+    raise wrong_size((1, *array.shape) if array.ndim == 2 else array.shape, shape, where)
+
+
+def wrong_size(
+    found: tuple[int, ...], wanted: FrameShape, where: str, other_fix: str = ""
+) -> FrameError:
+    """The error of frames that have not the model's size, the same for every kind of file.
+
+    Args:
+        found: their shape, (C, H, W) where they have three axes.
+        wanted: the model's.
+        where: what to call them.
+        other_fix: what else the user may try, where they are larger.
+    """
+    channels, height, width = wanted
+    if len(found) != 3 or found[0] != channels:
+        fix = f"frames of {channels} channel(s)"
+    elif found[1] < height or found[2] < width:
+        fix = f"frames of {height}x{width} pixels or more: they are never made finer"
+    else:
+        fix = f"--grid {found[1]}x{found[2]} covers them in tiles of the model{other_fix}"
+    return FrameError(
+        f"{where} has frames of the shape {found}",
+        expected=f"{wanted} (channels, height, width)",
+        fix=fix,
+    )
+
+
+def read_frame(path: Path, shape: FrameShape, codec: FrameCodec) -> Array:
+    """Read one frame `(C, H, W)` in physical units from a .npy or .png file.
+
+    Raises:
+        FrameError: see `read_array`, `as_frame` and `physical_values`.
+    """
+    array = as_frame(read_array(path), shape, str(path))
+    return physical_values(array, codec, str(path))
+
+
+def read_sequences(path: Path, shape: FrameShape | None, codec: FrameCodec) -> Array:
+    """Read `(N, T, C, H, W)` sequences in physical units from a .npy or .npz file.
+
+    Accepted layouts: `(N, T, C, H, W)`; `(T, C, H, W)` as one sequence; and the Moving MNIST test
+    file's `(20, N, 64, 64)` of unsigned bytes, time first (sources.md 3.5).
+
+    Args:
+        path: the file; .npz holds one array, or one of the name `frames`.
+        shape: the frame that is expected, (C, H, W); None takes any.
+        codec: gives the physical range.
+
+    Raises:
+        FrameError: see `read_array` and `physical_values`; or a shape that does not fit.
+    """
+    return physical_values(sequence_layout(read_array(path), shape, str(path)), codec, str(path))
+
+
+def sequence_layout(array: NDArray[Any], shape: FrameShape | None, where: str) -> NDArray[Any]:
+    """View stored sequences as `(N, T, C, H, W)`; the layouts are those of `read_sequences`.
+
+    Raises:
+        FrameError: a shape that does not fit.
+    """
+    found = array.shape
+    if array.ndim == 4 and array.dtype == np.uint8 and found[0] == 20 and found[1] > 4:
+        array = np.moveaxis(array, 0, 1)[:, :, None]  # (N, 20, 1, H, W)
+    elif array.ndim == 4:
+        array = array[None]  # (1, T, C, H, W)
+    if array.ndim != 5 or 0 in array.shape or (shape is not None and array.shape[2:] != shape):
+        wanted = "C, H, W" if shape is None else ", ".join(map(str, shape))
+        raise FrameError(
+            f"{where} has the shape {found}",
+            expected=f"(N, T, {wanted}) or (T, {wanted})",
+            fix="reshape it, or train a model for these frames",
+        )
+    return array

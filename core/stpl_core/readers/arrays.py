@@ -1,0 +1,118 @@
+"""Plain NumPy files, and what `data convert` wrote as .npz.
+
+(H, W) is one frame, (T, H, W) or (T, C, H, W) a sequence, (N, T, C, H, W) many. Unsigned integers
+are a fraction of full scale, floats are taken as they are, NaN is no data. A .npz may hold `time`
+(datetime64, or seconds since 1970, UTC) and `units` beside `frames`. A time in the name of a file
+with one frame is its time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpl_core.errors import FrameError
+from stpl_core.frames import read_array
+from stpl_core.grid import pixel_grid
+from stpl_core.reader import Piece, Quantity, ReadOptions, Times, state_of
+from stpl_core.readers.converted import dataset_of_npz, pieces_of_dataset
+from stpl_core.readers.names import time_in_name
+from stpl_core.readers.npz import open_npz
+from stpl_core.readers.units import cf_units
+
+SUFFIXES = (".npy", ".npz")
+ABOUT = ".npy and .npz: (T, H, W), (T, C, H, W), (N, T, C, H, W)"
+_BLOCK_VALUES = 2**23
+
+
+def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
+    """Yield the frames in blocks."""
+    beside: dict[str, NDArray[Any]] = {}
+    if path.name.lower().endswith(".npz"):
+        with open_npz(path) as archive:
+            if "dataset" in archive.files:
+                yield from pieces_of_dataset(dataset_of_npz(path), _BLOCK_VALUES)
+                return
+            beside = {name: archive[name] for name in ("time", "units") if name in archive.files}
+            stored = _chosen(archive, options.variable, path)
+    else:
+        stored = read_array(path, lazy=True)
+    many = _as_sequences(stored, path)  # (N, T, C, H, W)
+    count, length = many.shape[:2]
+    times = _times(beside.get("time"), many.shape, path)
+    units = cf_units(str(beside["units"])) if "units" in beside else "1"
+    block = max(1, _BLOCK_VALUES // max(1, int(np.prod(many.shape[2:]))))
+    for n in range(count):
+        for start in range(0, length, block):
+            rows = slice(start, min(start + block, length))
+            frames = _values(many[n, rows])
+            yield Piece(
+                frames=frames,
+                state=state_of(frames),
+                grid=pixel_grid(*frames.shape[2:]),
+                quantity=_quantity(units, frames.shape[1]),
+                source=str(path),
+                time=None if times is None else times[rows],
+                begins=np.arange(len(frames)) == (0 if start == 0 and _breaks(stored) else -1),
+            )
+
+
+def _chosen(archive: Any, wanted: str | None, path: Path) -> NDArray[Any]:
+    names = [name for name in archive.files if archive[name].dtype.kind in "uifb"]
+    fields = [name for name in names if archive[name].ndim >= 2]
+    name = wanted or ("frames" if "frames" in fields else fields[0] if len(fields) == 1 else "")
+    if name not in fields:
+        raise FrameError(
+            f"{path} holds the arrays {', '.join(archive.files) or 'none'}",
+            expected=wanted or "one array of frames, or one of the name frames",
+            fix=f"--variable {fields[0]}" if fields else "numpy.savez(path, frames=array)",
+        )
+    return np.asarray(archive[name])
+
+
+def _breaks(stored: NDArray[Any]) -> bool:
+    """A lone frame continues the file before; longer arrays are sequences of their own."""
+    return stored.ndim > 2
+
+
+def _as_sequences(stored: NDArray[Any], path: Path) -> NDArray[Any]:
+    if stored.dtype.kind not in "uif" or stored.size == 0 or not 2 <= stored.ndim <= 5:
+        raise FrameError(
+            f"{path} has the shape {stored.shape} and dtype {stored.dtype}",
+            expected="numbers of the shape (H, W), (T, H, W), (T, C, H, W) or (N, T, C, H, W)",
+            fix="reshape it",
+        )
+    if stored.ndim <= 3:
+        return stored.reshape(1, -1, 1, *stored.shape[-2:])
+    return stored[None] if stored.ndim == 4 else stored
+
+
+def _values(stored: NDArray[Any]) -> NDArray[np.float32]:
+    frames = stored.astype(np.float32)
+    if stored.dtype.kind == "u":
+        return frames / np.float32(np.iinfo(stored.dtype).max)
+    return np.where(np.isfinite(frames), frames, np.float32(np.nan))
+
+
+def _times(stored: NDArray[Any] | None, shape: tuple[int, ...], path: Path) -> Times | None:
+    if stored is None:
+        stamp = time_in_name(path.name) if shape[:2] == (1, 1) else None
+        return None if stamp is None else np.array([stamp])
+    if stored.shape != (shape[1],) or shape[0] != 1 or stored.dtype.kind not in "Miuf":
+        raise FrameError(
+            f"{path} has time of the shape {stored.shape} for frames {shape}",
+            expected="one time for each frame of one sequence",
+            fix="save them with the same length",
+        )
+    if stored.dtype.kind == "M":
+        return stored.astype("datetime64[ns]")
+    return np.round(stored.astype(np.float64) * 1e9).astype("int64").astype("datetime64[ns]")
+
+
+def _quantity(units: str, channels: int) -> Quantity:
+    names = ("",) if channels == 1 else tuple(f"channel{n + 1}" for n in range(channels))
+    return Quantity("grey level" if units == "1" else "values", units, channels=names)

@@ -1,0 +1,129 @@
+"""Our own datasets read back: from Zarr, NetCDF or .npz to pieces again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stpl_core.errors import FrameError
+from stpl_core.grid import Grid
+from stpl_core.reader import Piece, Quantity
+from stpl_core.readers.libraries import reads_with
+from stpl_core.readers.npz import open_npz
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+_NOTES = ("institution", "licence", "attribution", "split_rule")
+
+
+def pieces_of_dataset(opened: xr.Dataset, block_values: int) -> Iterator[Piece]:
+    """Yield the frames of a dataset of ours in blocks of about `block_values` values."""
+    frames = opened["frames"]
+    facts, quantity, grid = opened.attrs, quantity_of(opened), grid_of(opened)
+    files = str(facts["files"]).split("\n")
+    columns = {
+        name: opened[name].values for name in ("sequence", "source", "split") if name in opened
+    }
+    time = opened["time"].values.astype("datetime64[ns]")
+    observed = facts["time_is"] == "observed"
+    block = max(1, block_values // max(1, int(np.prod(frames.shape[1:]))))
+    for start, stop in _runs(columns, len(time), block):
+        rows = slice(start, stop)
+        begins = np.zeros(stop - start, bool)
+        begins[0] = start == 0 or columns["sequence"][start] != columns["sequence"][start - 1]
+        yield Piece(
+            frames=frames[rows].values,
+            state=opened["state"][rows].values,
+            grid=grid,
+            quantity=quantity,
+            source=files[int(columns["source"][start])],
+            time=time[rows] if observed else None,
+            elapsed_s=None if observed else (time[rows] - time[start]).astype(np.int64) / 1e9,
+            cadence_s=facts.get("cadence_s"),
+            begins=begins,
+            split=int(columns["split"][start]) if "split" in columns else None,
+            notes={key: str(facts[key]) for key in _NOTES if key in facts},
+        )
+
+
+def _runs(columns: dict[str, Any], count: int, block: int) -> Iterator[tuple[int, int]]:
+    """Stretches of at most `block` frames in which no column changes."""
+    changes = np.zeros(count, bool)
+    for values in columns.values():
+        changes[1:] |= values[1:] != values[:-1]
+    edges = [0, *np.flatnonzero(changes).tolist(), count]
+    for low, high in pairwise(edges):
+        for start in range(low, high, block):
+            yield start, min(start + block, high)
+
+
+def quantity_of(opened: xr.Dataset) -> Quantity:
+    """What the numbers of a dataset mean."""
+    frame, facts = opened["frames"].attrs, opened.attrs
+    zr = (float(facts["zr_a"]), float(facts["zr_b"])) if "zr_a" in facts else None
+    return Quantity(
+        name=str(frame["long_name"]),
+        units=str(frame["units"]),
+        standard_name=str(frame.get("standard_name", "")),
+        no_echo=float(frame["no_echo_value"]) if "no_echo_value" in frame else None,
+        channels=tuple(str(facts["channels"]).split("\n")),
+        zr=zr,
+        accumulation_s=float(facts["accumulation_s"]) if "accumulation_s" in facts else None,
+    )
+
+
+def grid_of(opened: xr.Dataset) -> Grid:
+    """Where the pixels of a dataset lie."""
+    left, top, width, height = (float(value) for value in opened.attrs["affine"])
+    wkt = str(opened["crs"].attrs["crs_wkt"]) if "crs" in opened.variables else ""
+    geographic = opened["x"].attrs.get("standard_name") == "longitude"
+    rows, columns = opened["frames"].shape[-2:]
+    return Grid((left, top, width, height), rows, columns, wkt, geographic)
+
+
+def check_zarr_whole(path: Path, promised: int) -> None:
+    """Refuse a store of ours that lost bytes: Zarr would read a lost chunk as no data.
+
+    Raises:
+        FrameError: names the store, and how many bytes it has and should have.
+    """
+    found = chunk_bytes(path)
+    if found != int(promised):
+        raise FrameError(
+            f"{path} has {found} bytes of frames",
+            expected=f"{promised}, a whole store",
+            fix="copy it again, or stpl-deploy data convert once more",
+        )
+
+
+def chunk_bytes(store: Path) -> int:
+    """Bytes of the files that hold frames and their states."""
+    return sum(
+        Path(folder, name).stat().st_size
+        for array in ("frames", "state")
+        for folder, _, names in os.walk(store / array)
+        for name in names
+        if not name.startswith(".z") and name != "zarr.json"
+    )
+
+
+def dataset_of_npz(path: Path) -> xr.Dataset:
+    """The dataset that `data convert` wrote as .npz, all of it in memory."""
+    with reads_with("frames"):
+        import xarray as xr
+    with open_npz(path) as archive:
+        described = json.loads(str(archive["dataset"]))
+        arrays = {name: archive[name] for name in described["variables"]}
+    variables = {
+        name: (tuple(facts["dims"]), arrays[name], facts["attrs"])
+        for name, facts in described["variables"].items()
+    }
+    opened = xr.Dataset(variables, attrs=described["attrs"])
+    return opened.set_coords([name for name in variables if name not in ("frames", "state")])

@@ -1,0 +1,142 @@
+"""GRIB messages from the decoding process, and the latitude-longitude grid they lie on."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from stpl_core.codec import Array
+from stpl_core.errors import EnvironmentFault, FrameError, MissingExtraError
+from stpl_core.grid import Grid
+from stpl_core.reader import agreed_step
+from stpl_core.readers.projections import lon_lat_wkt
+
+SUFFIXES: tuple[str, ...] = (".grib2", ".grb2", ".grib", ".grb", ".grib2.gz", ".grb2.gz")
+
+
+@dataclass(frozen=True)
+class Message:
+    """One decoded message."""
+
+    keys: dict[str, Any]
+    """See `grib_process.KEYS`."""
+    values: Array
+    """`(H, W)`, row 0 in the north, column 0 in the west; NaN where the bitmap is off."""
+
+    @property
+    def time(self) -> np.datetime64:
+        """When it is valid, UTC."""
+        date, clock = int(self.keys["validityDate"]), int(self.keys["validityTime"])
+        second = int(self.keys["second"] or 0)
+        day = f"{date // 10000:04}-{date // 100 % 100:02}-{date % 100:02}"
+        return np.datetime64(f"{day}T{clock // 100:02}:{clock % 100:02}:{second:02}", "ns")
+
+    @property
+    def triple(self) -> tuple[int | None, int | None, int | None]:
+        """Discipline, category and number: what a GRIB2 field is, whatever its name."""
+        return (
+            self.keys["discipline"],
+            self.keys["parameterCategory"],
+            self.keys["parameterNumber"],
+        )
+
+
+def messages(path: Path) -> Iterator[Message]:
+    """Decode a file, plain or gzipped, message by message, in another process.
+
+    Raises:
+        FrameError: it is not whole, or its grid is not one of latitude and longitude.
+        MissingExtraError: eccodes is not installed.
+        EnvironmentFault: the decoding process died on its own.
+    """
+    if importlib.util.find_spec("eccodes") is None:
+        raise MissingExtraError("eccodes", "grib")
+    with _unzipped(path) as plain:
+        command = [sys.executable, "-m", "stpl_core.readers.grib_process", str(plain)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # noqa: S603
+        assert process.stdout is not None
+        try:
+            yield from _received(process, process.stdout, path)
+        finally:
+            process.stdout.close()
+            process.kill()  # at its end, or wanted no longer: its exit code means nothing
+            process.wait()
+
+
+def _received(process: subprocess.Popen[bytes], stream: IO[bytes], path: Path) -> Iterator[Message]:
+    while line := stream.readline():
+        header = json.loads(line)
+        if "error" in header:
+            raise ValueError(header["error"])
+        if "end" in header:
+            if header["end"] == 0:
+                raise EOFError("it holds no GRIB message")
+            return
+        content = stream.read(4 * header["values"])
+        if len(content) < 4 * header["values"]:
+            break
+        yield _message(header, np.frombuffer(content, "<f4"), path)
+    raise EnvironmentFault(
+        f"the process that decodes {path} ended with code {process.wait()}",
+        expected="all messages",
+        fix="pip install --upgrade --force-reinstall eccodes",
+    )
+
+
+@contextmanager
+def _unzipped(path: Path) -> Iterator[Path]:
+    if not path.name.lower().endswith(".gz"):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / path.name[: -len(".gz")]
+        with gzip.open(path) as packed, plain.open("wb") as file:
+            shutil.copyfileobj(packed, file)
+        yield plain
+
+
+def _message(keys: dict[str, Any], values: Array, path: Path) -> Message:
+    if keys["gridType"] != "regular_ll" or keys["alternativeRowScanning"]:
+        raise FrameError(
+            f"{path} lies on a grid of the type {keys['gridType']}",
+            expected="regular_ll (latitude and longitude)",
+            fix=f"cdo remapbil,r1440x720 {path.name} regular.grib",
+        )
+    width, height = int(keys["Ni"]), int(keys["Nj"])
+    if keys["jPointsAreConsecutive"]:
+        field = values.reshape(width, height).T
+    else:
+        field = values.reshape(height, width)
+    field = field[::-1] if keys["jScansPositively"] else field
+    field = field[:, ::-1] if keys["iScansNegatively"] else field
+    return Message(keys, np.ascontiguousarray(field))
+
+
+def grid_of(message: Message) -> Grid:
+    """The grid from the header; longitudes from -180 to 180 where that does not cut it apart."""
+    keys = message.keys
+    height, width = message.values.shape
+    lats = sorted(float(keys[f"latitudeOf{edge}GridPointInDegrees"]) for edge in ("First", "Last"))
+    lons = [float(keys[f"longitudeOf{edge}GridPointInDegrees"]) for edge in ("First", "Last")]
+    west, east = lons[::-1] if keys["iScansNegatively"] else lons
+    west -= 360.0 if west >= 180.0 else 0.0
+    east += 360.0 * np.ceil((west - east) / 360.0) if east < west else 0.0
+    east -= 360.0 * np.floor((east - west) / 360.0)
+    measured_x = (east - west) / max(1, width - 1)
+    measured_y = (lats[1] - lats[0]) / max(1, height - 1)
+    step_x = agreed_step(keys["iDirectionIncrementInDegrees"], measured_x, width)
+    step_y = agreed_step(keys["jDirectionIncrementInDegrees"], measured_y, height)
+    affine = (west - step_x / 2, lats[1] + step_y / 2, step_x, -step_y)
+    return Grid(affine, height, width, lon_lat_wkt(), geographic=True)

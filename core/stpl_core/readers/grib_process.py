@@ -1,0 +1,93 @@
+"""Decodes one GRIB file in a process of its own: `python -m stpl_core.readers.grib_process FILE`.
+
+The eccodes wheel carries its own PROJ. Imported before pyproj it breaks pyproj's database and the
+interpreter crashes at its end (seen: exit 139 or 134); which comes first is not ours to say, so
+nothing but eccodes and numpy is imported here.
+
+For each message one line of JSON goes to stdout, then its values as float32; a line {"end": count}
+or {"error": text} closes the stream, and what happens to the process after that does not matter.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any, BinaryIO
+
+import numpy as np
+
+KEYS = (
+    "edition",
+    "discipline",
+    "parameterCategory",
+    "parameterNumber",
+    "shortName",
+    "name",
+    "units",
+    "centre",
+    "gridType",
+    "Ni",
+    "Nj",
+    "latitudeOfFirstGridPointInDegrees",
+    "longitudeOfFirstGridPointInDegrees",
+    "latitudeOfLastGridPointInDegrees",
+    "longitudeOfLastGridPointInDegrees",
+    "iDirectionIncrementInDegrees",
+    "jDirectionIncrementInDegrees",
+    "jScansPositively",
+    "iScansNegatively",
+    "jPointsAreConsecutive",
+    "alternativeRowScanning",
+    "validityDate",
+    "validityTime",
+    "second",
+    "level",
+)
+"""What the parent learns of a message; a key that it has not is None."""
+
+
+def send_messages(file: BinaryIO, out: BinaryIO) -> int:
+    """Write every message of `file` to `out`; return how many there were.
+
+    Raises:
+        eccodes.CodesInternalError: a message that cannot be decoded, or is not whole.
+    """
+    import eccodes
+
+    count = 0
+    while (message := eccodes.codes_grib_new_from_file(file)) is not None:
+        try:
+            header = {key: _get(eccodes, message, key) for key in KEYS}
+            values = eccodes.codes_get_values(message).astype("<f4")
+            if eccodes.codes_get(message, "bitmapPresent"):
+                missing = np.float32(eccodes.codes_get(message, "missingValue", ktype=float))
+                values[values == missing] = np.nan
+        finally:
+            eccodes.codes_release(message)
+        out.write(json.dumps({**header, "values": len(values)}).encode() + b"\n")
+        out.write(values.tobytes())
+        count += 1
+    return count
+
+
+def _get(eccodes: Any, message: int, key: str) -> Any:
+    try:
+        return eccodes.codes_get(message, key)
+    except eccodes.KeyValueNotFoundError:
+        return None
+
+
+def main() -> None:
+    """Decode the file named on the command line."""
+    out = sys.stdout.buffer
+    try:
+        with open(sys.argv[1], "rb") as file:
+            end: dict[str, Any] = {"end": send_messages(file, out)}
+    except Exception as error:  # told to the parent, which knows the user
+        end = {"error": f"{type(error).__name__}: {error}"}
+    out.write(json.dumps(end).encode() + b"\n")
+    out.flush()
+
+
+if __name__ == "__main__":
+    main()

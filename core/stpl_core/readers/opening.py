@@ -1,0 +1,120 @@
+"""From a path to one dataset, or to its pieces one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stpl_core.errors import FrameError
+from stpl_core.reader import Piece, Quantity, ReadOptions
+from stpl_core.readers.converted import quantity_of
+from stpl_core.readers.dataset import dataset_from_joined
+from stpl_core.readers.in_units import convertible
+from stpl_core.readers.join import Joined, Joiner
+from stpl_core.readers.libraries import decoding, refuse_empty
+from stpl_core.readers.names import in_time_order, time_in_name
+from stpl_core.readers.registry import Choice, choose
+from stpl_core.readers.units import cf_units
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def open_frames(
+    path: Path,
+    reader: str | None = None,
+    options: ReadOptions | None = None,
+    units: str | None = None,
+    newest: int | None = None,
+) -> xr.Dataset:
+    """Read a file or a folder into one dataset (`stpl_core.readers.dataset`), in time order.
+
+    What `stpl-deploy data convert` wrote (.zarr, .nc) is opened as it lies, values read as needed.
+
+    Args:
+        path: a file, or a folder whose files belong together.
+        reader: word of a reader; None finds it.
+        options: what to read, where there is a choice.
+        units: the unit that it must have, or be `in_units.convertible` to; None takes any.
+        newest: of a folder whose files all have times in their names, read so many of the last.
+
+    Raises:
+        FrameError: it cannot be read or used; names the file.
+        MissingExtraError: the reader's library is not installed.
+        UsageError: no such reader.
+    """
+    options = options or ReadOptions()
+    choice = _newest(choose(path, reader), newest)
+    opened = _as_it_lies(choice) if options.variable is None else None
+    if opened is None:
+        joiner = Joiner()
+        parts = list(_joined(choice, options, joiner, units))
+        if joiner.first is None:
+            raise _no_frame(path)
+        return dataset_from_joined(parts, joiner.files)
+    _check_units(str(path), quantity_of(opened), units)
+    return opened
+
+
+def joined_pieces(
+    path: Path, reader: str | None = None, options: ReadOptions | None = None
+) -> Generator[tuple[Joined, list[str]], None, None]:
+    """Yield what `open_frames` would join, piece by piece, with the names of the files so far.
+
+    For archives larger than memory. Files come in the order of the times in their names, else of
+    their names; errors are those of `open_frames`.
+    """
+    joiner = Joiner()
+    for part in _joined(choose(path, reader), options or ReadOptions(), joiner, None):
+        yield part, joiner.files
+    if joiner.first is None:
+        raise _no_frame(path)
+
+
+def read_pieces(path: Path, word: str, options: ReadOptions, choice: Choice) -> Iterator[Piece]:
+    """Pieces of one file; what the decoder raises becomes a FrameError that names it."""
+    refuse_empty(path)
+    with decoding(path, word):
+        yield from choice.reader.read(path, options)
+
+
+def _joined(
+    choice: Choice, options: ReadOptions, joiner: Joiner, units: str | None
+) -> Iterator[Joined]:
+    for path in in_time_order(choice.paths):
+        for piece in read_pieces(path, choice.word, options, choice):
+            _check_units(piece.source, piece.quantity, units)
+            if len(piece.frames):
+                yield joiner.add(piece)
+
+
+def _check_units(source: str, found: Quantity, expected: str | None) -> None:
+    if expected is not None and not convertible(found, cf_units(expected)):
+        raise FrameError(
+            f"{source} is in {found.units}",
+            expected=cf_units(expected),
+            fix="convert it first, or use a recipe for these units",
+        )
+
+
+def _newest(choice: Choice, count: int | None) -> Choice:
+    if count is None or any(time_in_name(path.name) is None for path in choice.paths):
+        return choice
+    return replace(choice, paths=in_time_order(choice.paths)[-count:])
+
+
+def _as_it_lies(choice: Choice) -> xr.Dataset | None:
+    if choice.word not in ("netcdf", "zarr") or len(choice.paths) != 1:
+        return None
+    from stpl_core.readers import cf
+
+    path = choice.paths[0]
+    refuse_empty(path)
+    with decoding(path, choice.word):
+        return cf.open_own(path)
+
+
+def _no_frame(path: Path) -> FrameError:
+    return FrameError(f"{path} holds no frame", expected="at least one", fix="check the path")

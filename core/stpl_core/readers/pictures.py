@@ -1,0 +1,81 @@
+"""Folders of plain grey pictures, such as those of the Typhoon set.
+
+A time in every name (12 or 14 digits) is when it was taken; otherwise the last number in the name
+orders the pictures and a number left out ends a sequence. Each subfolder is a sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from stpl_core.errors import FrameError
+from stpl_core.grid import pixel_grid
+from stpl_core.reader import Piece, ReadOptions, Times, state_of
+from stpl_core.readers import fmi_pgm
+from stpl_core.readers.images import SUFFIXES, grey_picture, is_picture
+from stpl_core.readers.libraries import decoding, refuse_empty
+from stpl_core.readers.names import last_number, natural_key, time_in_name, visible_files
+from stpl_core.readers.units import grey_level
+
+__all__ = ["ABOUT", "SUFFIXES", "read", "recognises"]
+
+ABOUT = "folders of numbered or dated grey pictures (Typhoon)"
+
+
+def recognises(path: Path) -> bool:
+    """Whether a folder holds pictures and nothing else but text; any file with such a name."""
+    if path.is_file():
+        return is_picture(path)
+    files = [file for file in visible_files(path) if file.suffix.lower() not in (".txt", ".md")]
+    if not files or not all(is_picture(file) for file in files):
+        return False
+    return not (files[0].suffix.lower() == ".pgm" and fmi_pgm.recognises(files[0]))
+
+
+def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
+    """Yield one frame for each picture, folder by folder."""
+    files = [path] if path.is_file() else [f for f in visible_files(path) if is_picture(f)]
+    files.sort(key=lambda file: natural_key(str(file)))
+    dated = all(time_in_name(file.name) is not None for file in files)
+    for _, group in groupby(files, key=lambda file: file.parent):
+        before: int | None = None
+        ordered = sorted(group, key=lambda file: (last_number(file.name) or 0, file.name))
+        for file in ordered:
+            number = last_number(file.name)
+            if number is not None and number == before and not dated:
+                raise FrameError(
+                    f"{file} has the number {number} of another picture in its folder",
+                    expected="every number once",
+                    fix="one folder for each sequence",
+                )
+            goes_on = number is not None and before is not None and number == before + 1
+            try:
+                piece = _piece(file, begins=not (dated or goes_on), dated=dated)
+            except FrameError as error:
+                if options.broken is None:
+                    raise
+                options.broken(error)
+                before = None  # as where a number is left out
+                continue
+            yield piece
+            before = number
+
+
+def _piece(file: Path, *, begins: bool, dated: bool) -> Piece:
+    refuse_empty(file)
+    with decoding(file, "pictures"):
+        frames = grey_picture(file)[None, None]  # (1, 1, H, W)
+    stamp: Times | None = np.array([time_in_name(file.name)]) if dated else None
+    return Piece(
+        frames=frames,
+        state=state_of(frames),
+        grid=pixel_grid(*frames.shape[2:]),
+        quantity=grey_level(),
+        source=str(file),
+        time=stamp,
+        begins=np.array([begins]),
+    )

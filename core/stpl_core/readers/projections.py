@@ -1,0 +1,64 @@
+"""Coordinate reference systems, by pyproj."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stpl_core.errors import FrameError
+from stpl_core.readers.libraries import reads_with
+
+
+def crs_of(definition: Any, where: str) -> Any:
+    """A `pyproj.CRS` from a PROJ string, WKT, an EPSG code or CF attributes.
+
+    Raises:
+        FrameError: it is none of these; `where` is the file.
+    """
+    with reads_with("frames"):
+        import pyproj
+        from pyproj.exceptions import CRSError
+    try:
+        if isinstance(definition, dict):
+            return pyproj.CRS.from_cf(definition)
+        return pyproj.CRS.from_user_input(definition)
+    except (CRSError, KeyError) as error:
+        raise FrameError(
+            f"{where} has a projection that is not understood: {definition}",
+            expected="a PROJ string, WKT or CF grid mapping",
+            fix="check how the file was written",
+        ) from error
+
+
+def wkt_of(definition: Any, where: str) -> str:
+    """WKT 2 of a projection; see `crs_of`."""
+    return str(crs_of(definition, where).to_wkt())
+
+
+def is_geographic(definition: Any, where: str) -> bool:
+    """Whether its coordinates are degrees; see `crs_of`."""
+    return bool(crs_of(definition, where).is_geographic)
+
+
+def lon_lat_wkt() -> str:
+    """WKT 2 of plain longitude and latitude (WGS 84)."""
+    return wkt_of("OGC:CRS84", "")
+
+
+def project(definition: str, lon: float, lat: float, where: str) -> tuple[float, float]:
+    """Project degrees to the plane of `definition`.
+
+    Raises:
+        FrameError: the point has no place in the projection, or `definition` is none.
+    """
+    with reads_with("frames"):
+        import pyproj
+    crs = crs_of(definition, where)
+    base = crs.geodetic_crs  # the same ellipsoid, so that no datum shift enters
+    x, y = pyproj.Transformer.from_crs(base, crs, always_xy=True).transform(lon, lat)
+    if not (abs(x) < 1e9 and abs(y) < 1e9):
+        raise FrameError(
+            f"{where} has a corner at longitude {lon:g}, latitude {lat:g}",
+            expected=f"a point of the projection {definition}",
+            fix="check how the file was written",
+        )
+    return float(x), float(y)

@@ -1,0 +1,176 @@
+"""Which reader reads a path: by `--reader`, by the end of the name, by a look inside."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import cast
+
+from stpl_core.errors import FrameError, UsageError
+from stpl_core.frames import no_rights
+from stpl_core.reader import Reader
+from stpl_core.readers.libraries import decoding, refuse_empty
+from stpl_core.readers.names import visible_files
+
+GROUP = "stpl_deploy.readers"
+"""The group of entry points of other packages."""
+
+BUILT_IN = (
+    "odim",
+    "knmi",
+    "fmi_pgm",
+    "geotiff",
+    "mrms",
+    "era5",
+    "netcdf",
+    "zarr",
+    "taxibj",
+    "kth",
+    "moving_mnist",
+    "video",
+    "arrays",
+    "pictures",
+)
+"""Words of our own readers, each a module beside this one; of two that could read a file, the
+first whose `recognises` agrees does."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What will be read, and by whom."""
+
+    word: str
+    reader: Reader
+    paths: list[Path]
+    """Files, or the one folder that belongs together."""
+
+
+def words() -> list[str]:
+    """Every word that `--reader` knows."""
+    return [*BUILT_IN, *(point.name for point in entry_points(group=GROUP))]
+
+
+def load_reader(word: str) -> Reader:
+    """The reader of a word.
+
+    Raises:
+        UsageError: there is none of this name, or another package's does not load.
+    """
+    if word in BUILT_IN:
+        return cast(Reader, importlib.import_module(f"stpl_core.readers.{word}"))
+    for point in entry_points(group=GROUP, name=word):
+        try:
+            reader = point.load()
+        except Exception as error:  # whatever another package's import raises
+            raise UsageError(
+                f"reader {word} ({point.value}) does not load: {error}",
+                expected="a module with read, SUFFIXES and ABOUT",
+                fix="repair or uninstall the package it comes from",
+            ) from error
+        return cast(Reader, reader)
+    near = difflib.get_close_matches(word, words(), n=1)
+    raise UsageError(
+        f"no reader {word}",
+        expected=f"one of {', '.join(words())}",
+        fix=f"--reader {near[0] if near else 'arrays'}",
+    )
+
+
+def choose(path: Path, word: str | None = None) -> Choice:
+    """Find the reader of a file or folder, and the files it will read, in no order.
+
+    Args:
+        path: a file, or a folder whose files (of all subfolders) belong together.
+        word: the user's choice.
+
+    Raises:
+        FrameError: nothing is there, or nobody or several could read it.
+        UsageError: `word` is no reader.
+    """
+    if not path.exists():
+        raise FrameError(f"no file or folder {path}", expected="data", fix="check the path")
+    if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+        raise no_rights(path)
+    if word is not None:
+        reader = load_reader(word)
+        return Choice(word, reader, _paths(path, reader, word))
+    readers = {name: load_reader(name) for name in words()}
+    if path.is_dir():
+        for name, reader in readers.items():
+            if _claims(reader, path):
+                return Choice(name, reader, [path])
+    files = [path] if path.is_file() else visible_files(path)
+    if not files:
+        raise FrameError(f"{path} holds no file", expected="frames", fix="check the path")
+    known = {name: r for name, r in readers.items() if any(_fits(f, r.SUFFIXES) for f in files)}
+    name = _by_content(path, files, known)
+    return Choice(name, readers[name], [f for f in files if _fits(f, readers[name].SUFFIXES)])
+
+
+def _paths(path: Path, reader: Reader, word: str) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if _claims(reader, path):
+        return [path]
+    files = [file for file in visible_files(path) if _fits(file, reader.SUFFIXES)]
+    if not files:
+        raise FrameError(
+            f"{path} holds no file for the reader {word}",
+            expected=f"names that end in {', '.join(reader.SUFFIXES) or 'anything it knows'}",
+            fix="check the path, or name another --reader",
+        )
+    return files
+
+
+def _by_content(path: Path, files: list[Path], known: dict[str, Reader]) -> str:
+    """Of the readers whose suffixes fit, the one that recognises the first file it would read."""
+    if not known:
+        endings = sorted({"".join(file.suffixes[-2:]) or file.name for file in files})
+        found = f"holds files that end in {', '.join(endings[:5])}"
+        if path.is_file():
+            found = f"ends in {endings[0]}" if path.suffix else "is of no kind that is known"
+        raise FrameError(
+            f"{path} {found}",
+            expected=f"what one of the readers {', '.join(words())} reads",
+            fix="--reader WORD, or convert the files first",
+        )
+    groups = {
+        frozenset(file for file in files if _fits(file, reader.SUFFIXES))
+        for reader in known.values()
+    }
+    if len(groups) > 1:
+        raise FrameError(
+            f"{path} holds files for the readers {', '.join(known)}",
+            expected="files of one kind",
+            fix=f"--reader {next(iter(known))}, or give a folder of one kind",
+        )
+    sample = min(next(iter(groups)))
+    refuse_empty(sample)
+    for name, reader in known.items():
+        recognises = getattr(reader, "recognises", None)
+        with decoding(sample, name):
+            if recognises is None or recognises(sample):
+                return name
+    raise FrameError(
+        f"{sample} is not what {_either(known)} read",
+        expected="a file that one of them recognises",
+        fix=f"--reader {next(iter(known))} if it should be that",
+    )
+
+
+def _either(names: Iterable[str]) -> str:
+    return " or ".join(names)
+
+
+def _fits(path: Path, suffixes: tuple[str, ...]) -> bool:
+    return bool(suffixes) and path.name.lower().endswith(suffixes)
+
+
+def _claims(reader: Reader, folder: Path) -> bool:
+    recognises = getattr(reader, "recognises", None)
+    return recognises is not None and bool(recognises(folder))

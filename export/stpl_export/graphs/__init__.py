@@ -1,0 +1,1 @@
+"""The step graph, and the graphs composed from it."""

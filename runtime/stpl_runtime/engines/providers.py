@@ -1,0 +1,154 @@
+"""Tries every provider of the installed ONNX Runtime by running one convolution on it.
+
+A provider that is only listed proves nothing: the GPU ones are listed wherever the wheel has
+them, and fail when their libraries or the driver are missing. Those that an engine runs on are
+loaded as that engine would (`placement`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stpl_core.errors import EnvironmentFault
+from stpl_runtime.engines.placement import (
+    CPU,
+    CUDA,
+    GPU_PROVIDERS,
+    RTX,
+    TENSORRT,
+    Provider,
+    load_on,
+)
+
+_ENGINES = {
+    CPU: "onnx",
+    CUDA.name: "onnx-cuda",
+    TENSORRT.name: "onnx-trt",
+    RTX.name: "onnx-trt-rtx",
+}
+
+
+@dataclass(frozen=True)
+class ProviderTrial:
+    """What became of one provider."""
+
+    provider: str
+    works: bool
+    note: str
+    """Why not, in one line; empty where it works."""
+    engine: str = ""
+    """The word of `--engine` that runs on it; empty where none does."""
+    fix: str = ""
+    """What to type where it does not work."""
+
+
+def try_providers() -> tuple[ProviderTrial, ...]:
+    """Run a 1x1 convolution on each available provider, with no way back to the CPU.
+
+    Raises:
+        ImportError: onnxruntime is not installed, or its files are broken.
+    """
+    import onnxruntime
+
+    try:
+        names = onnxruntime.get_available_providers()
+    except AttributeError as error:  # what is left after one of two clashing builds was removed
+        raise ImportError("onnxruntime is an empty package") from error
+    if RTX.name not in names and importlib.util.find_spec(RTX.plugin) is not None:
+        names = [RTX.name, *names]
+    known = {provider.name: provider for provider in GPU_PROVIDERS}
+    return tuple(_try_gpu(known[name]) if name in known else _try(name) for name in names)
+
+
+def _try_gpu(provider: Provider) -> ProviderTrial:
+    """As the engine of this provider would load a graph."""
+    engine = _ENGINES[provider.name]
+    try:
+        session = load_on(provider, tiny_model(), _options())
+        return _judged(provider.name, session, engine)
+    except EnvironmentFault as fault:
+        note = fault.found.partition("does not load: ")[2] or fault.found
+        return ProviderTrial(provider.name, False, note, engine, fault.fix)
+
+
+def _try(provider: str) -> ProviderTrial:
+    import onnxruntime
+
+    options = _options()
+    if provider != CPU:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    engine = _ENGINES.get(provider, "")
+    try:
+        session = onnxruntime.InferenceSession(
+            tiny_model(), options, providers=[provider], enable_fallback=False
+        )
+        if session.get_providers()[0] != provider:
+            note = f"fell back to {session.get_providers()[0]}"
+            return ProviderTrial(provider, False, note, engine)
+        return _judged(provider, session, engine)
+    except Exception as error:  # onnxruntime's own errors share no public base
+        return ProviderTrial(provider, False, _reason(str(error)), engine)
+
+
+def _judged(provider: str, session: Any, engine: str) -> ProviderTrial:
+    """Run the one convolution."""
+    frame = np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2)
+    try:
+        doubled = session.run(None, {"x": frame})[0]
+    except Exception as error:  # as above
+        return ProviderTrial(provider, False, _reason(str(error)), engine)
+    right = bool(np.array_equal(doubled, 2 * frame))
+    return ProviderTrial(provider, right, "" if right else "computes wrong values", engine)
+
+
+def _options() -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # the failure is told in our own words
+    options.intra_op_num_threads = 1
+    return options
+
+
+def _reason(message: str) -> str:
+    if "fallback to CPU EP has been explicitly disabled" in message:
+        return "listed, but leaves the work to the CPU"
+    return " ".join(message.split())[:200]
+
+
+def tiny_model() -> bytes:
+    """An ONNX model `y = Conv(x, w)`, x `(1, 1, 2, 2)`, w = 2 `(1, 1, 1, 1)`.
+
+    Written field by field, since the runtime has no onnx package. The numbers are the field
+    numbers of onnx.proto; opset 13 and IR 7 are old enough for every build in use.
+    """
+    shape = b"".join(_part(1, _number(1, side)) for side in (1, 1, 2, 2))
+    tensor_type = _number(1, 1) + _part(2, shape)  # element type FLOAT, shape
+    value_type = _part(2, _part(1, tensor_type))
+    weight = b"".join(_number(1, 1) for _ in range(4)) + _number(2, 1)  # dims, FLOAT
+    weight += _part(8, b"w") + _part(9, np.float32(2).tobytes())  # name, raw data
+    node = _part(1, b"x") + _part(1, b"w") + _part(2, b"y") + _part(4, b"Conv")
+    graph = (
+        _part(1, node)
+        + _part(2, b"tiny")
+        + _part(5, weight)
+        + _part(11, _part(1, b"x") + value_type)
+        + _part(12, _part(1, b"y") + value_type)
+    )
+    return _number(1, 7) + _part(7, graph) + _part(8, _number(2, 13))  # IR, graph, opset
+
+
+def _number(field: int, value: int) -> bytes:
+    """A protobuf varint field; value below 128."""
+    return bytes([field << 3, value])
+
+
+def _part(field: int, content: bytes) -> bytes:
+    """A protobuf length-delimited field."""
+    size = len(content)
+    length = bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])
+    return bytes([field << 3 | 2]) + length + content

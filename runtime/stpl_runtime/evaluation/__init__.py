@@ -1,0 +1,1 @@
+"""A forecaster's scores per lead time, beside those of baselines."""

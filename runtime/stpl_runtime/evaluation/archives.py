@@ -1,0 +1,125 @@
+"""Sequences to judge a model on from an archive of any format, as training would cut them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from stpl_core.errors import FrameError, UsageError
+from stpl_core.machine import memory_bytes
+from stpl_core.same_grid import check_same_grid
+from stpl_core.scores.images import Mask
+from stpl_runtime.evaluation.subject import Judged, Material
+
+if TYPE_CHECKING:
+    from stpl_train.recipe import ArchiveSection
+
+Part = Literal["validation", "test"]
+
+_MOST_BYTES = 2**32
+"""Of the frames that are taken, and at most a quarter of the memory; more windows are thinned out
+evenly. Moving MNIST's test file of 10,000 sequences takes 3.3e9."""
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a reader reads it: all but .npy, and .npz without the states that ours have."""
+    if path.suffix.lower() != ".npz" or not path.is_file():
+        return path.is_dir() or path.suffix.lower() not in (".npy", ".npz")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return "state" in file.files
+    except (OSError, ValueError, EOFError):
+        return False  # told by whoever reads it
+
+
+def archive_material(
+    judged: Judged,
+    *,
+    path: Path | None = None,
+    part: Part = "test",
+    stride: int | None = None,
+    any_grid: bool = False,
+) -> Material:
+    """Cut an archive into windows, one every K frames, on the model's grid.
+
+    Args:
+        judged: says what frames are expected, and how its own archive was read.
+        path: every window of this archive; None: the archive it was trained on.
+        part: of the archive it was trained on; training has seen nothing of `test`.
+        stride: frames between the starts of windows; None: K, so that none is forecast twice.
+        any_grid: take `path` also where its pixels have another size than those of the training.
+
+    Raises:
+        UsageError: no `path`, and the model was not trained on an archive.
+        FrameError: it cannot be read or used, has no window, or pixels of another size; names the
+            file.
+    """
+    from stpl_train.data.archive import open_archive
+
+    own = dict(judged.data) if judged.data.get("source") == "archive" else {}
+    if path is None and not own:
+        raise UsageError(
+            f"--part {part}, but this model was not trained on an archive",
+            expected='a recipe with data.source = "archive"',
+            fix="--data D",
+        )
+    section = _section(judged, own, path, stride)
+    archive = open_archive(section)
+    remarks: list[str] = []
+    if path is not None:
+        for opened in archive.frames:
+            remark = check_same_grid(
+                opened.grid, judged.grids, str(path), any_grid=any_grid, crop=own.get("crop")
+            )
+            remarks += [remark] if remark else []
+    windows = archive.parts["test" if path is not None else part]
+    if windows.count == 0:
+        raise FrameError(
+            f"{section.where} has no {judged.context + judged.horizon} contiguous frames",
+            expected="at least one window" + ("" if path else f" in its {part} part"),
+            fix="more frames, or another --data",
+        )
+    chosen = _spread(windows.count, judged)
+    frames = windows.physical(chosen)  # (N, T + K, C, H, W)
+    observed: Mask = np.asarray(windows.observed(chosen).all(axis=1))  # (N, H, W)
+    what = section.where if path is not None else f"{section.where}, {part} part"
+    some = "" if len(chosen) == windows.count else f" ({windows.count} evenly thinned)"
+    return Material(
+        about=what + some,
+        frames=frames,
+        valid=None if observed.all() else observed,
+        times=None if archive.cadence_s is None else windows.times(chosen),
+        remarks=tuple(remarks),
+    )
+
+
+def _section(
+    judged: Judged, own: Mapping[str, Any], path: Path | None, stride: int | None
+) -> ArchiveSection:
+    """The `[data]` that cuts as training did; all of another archive is its test part."""
+    from stpl_train.recipe import ArchiveSection
+
+    asked = dict(own) | {
+        "source": "archive",
+        "frame": judged.frame,
+        "context": judged.context,
+        "horizon": judged.horizon,
+        "codec": judged.codec,
+        "stride": (stride or judged.horizon) * int(own.get("every", 1)),
+    }
+    if path is not None:
+        asked |= {"path": path, "split": "time", "validation_fraction": 1e-12}
+        asked |= {"test_fraction": 1 - 1e-9}
+        if own.get("path") != path:
+            asked.pop("reader", None)
+    return ArchiveSection.model_validate(asked)
+
+
+def _spread(count: int, judged: Judged) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    window = 4 * (judged.context + judged.horizon) * int(np.prod(judged.frame))
+    most = min(_MOST_BYTES, memory_bytes() // 4 or _MOST_BYTES)
+    keep = min(count, max(1, most // window))
+    return np.linspace(0, count - 1, keep).round().astype(np.int64)

@@ -1,0 +1,213 @@
+"""`stpl-deploy evaluate`: a forecaster's scores per lead time, beside those of baselines."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stpl_core.baselines import DAY, WEEK, flow, periodic, persistence
+from stpl_core.codec import Array
+from stpl_core.errors import UsageError
+from stpl_core.scores.accumulator import Accumulator, Scores
+from stpl_core.scores.images import Mask
+from stpl_runtime.evaluation.subject import Judged, Material
+
+MODEL = "model"
+BASELINES = ("persistence", "flow", "day", "week")
+"""Words of `--baseline`; `day` and `week` are what was observed that long before."""
+
+_PERIODS = {"day": DAY, "week": WEEK}
+_DEFAULT_THRESHOLDS = {
+    "mm h-1": (0.1, 1.0, 5.0),
+    "mm": (0.1, 1.0, 5.0),
+    "dBZ": (7.0, 23.0, 34.0),  # the same rain rates, by Z = 200 R^1.6
+}
+SCALES = (5, 15, 31)
+"""Sides of FSS's squares, in pixels."""
+
+_SHOWN = 2
+"""Sequences that the report shows as pictures."""
+_BLOCK_VALUES = 2**22
+"""Values of sequences that are scored at a time."""
+
+Forecaster = Callable[[slice], Array]
+"""Which sequences -> `(n, K, C, H, W)`, physical units; NaN where there is no forecast."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A sequence for the pictures."""
+
+    frames: Array
+    """`(T + K, C, H, W)`, physical units."""
+    valid: Mask | None
+    forecasts: dict[str, Array]
+    """`(K, C, H, W)` of each forecaster."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found."""
+
+    judged: Judged
+    data: str
+    sequences: int
+    thresholds: tuple[float, ...]
+    scales: tuple[int, ...]
+    scores: dict[str, Scores]
+    """Of the model and of each baseline, by its name."""
+    shown: tuple[Shown, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """Scores that there are, in their order."""
+        return list(self.scores[MODEL].overall)
+
+    def document(self) -> dict[str, Any]:
+        """The evaluation as JSON: `scores` -> forecaster -> `mean` and `per_lead` -> score."""
+        judged = self.judged
+        return {
+            "model": judged.name,
+            "engine": judged.how,
+            "data": self.data,
+            "sequences": self.sequences,
+            "context": judged.context,
+            "horizon": judged.horizon,
+            "frame": list(judged.frame),
+            "quantity": judged.codec.quantity,
+            "units": judged.codec.units,
+            "cadence_s": judged.cadence_s,
+            "thresholds": list(self.thresholds),
+            "scales_px": list(self.scales),
+            "scores": {
+                name: {
+                    "mean": scores.overall,
+                    "per_lead": {key: values.tolist() for key, values in scores.per_lead.items()},
+                    "spectrum": scores.spectra.forecast.tolist(),
+                }
+                for name, scores in self.scores.items()
+            },
+            "spectrum_of_truth": self.scores[MODEL].spectra.truth.tolist(),
+        }
+
+    def table(self) -> str:
+        """The scores as CSV: a line for each forecaster and lead time, and one for the mean."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["forecast", "lead", "lead_s", *self.names])
+        cadence = self.judged.cadence_s
+        for name, scores in self.scores.items():
+            for k in range(self.judged.horizon):
+                values = [repr(float(scores.per_lead[score][k])) for score in self.names]
+                lead_s = "" if cadence is None else f"{cadence * (k + 1):g}"
+                writer.writerow([name, k + 1, lead_s, *values])
+            mean = [repr(scores.overall[score]) for score in self.names]
+            writer.writerow([name, "mean", "", *mean])
+        return text.getvalue()
+
+
+def evaluate(
+    judged: Judged,
+    material: Material,
+    *,
+    thresholds: Sequence[float] | None = None,
+    scales: Sequence[int] = SCALES,
+    baselines: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Evaluation:
+    """Forecast every sequence and score it.
+
+    Args:
+        judged: the forecaster.
+        material: the sequences.
+        thresholds: physical units, for events; None takes those of the unit, if it has some.
+        scales: sides of FSS's squares in pixels; those larger than the frame are left out.
+        baselines: words of `BASELINES`; None takes all that the data and this machine allow.
+        progress: told how many sequences are done, and of how many.
+
+    Raises:
+        UsageError: an unknown baseline, or one that these data cannot have.
+        MissingExtraError: the baseline `flow` without OpenCV.
+    """
+    limits = tuple(_DEFAULT_THRESHOLDS.get(judged.codec.units, ()) if thresholds is None
+                   else sorted(set(thresholds)))  # fmt: skip
+    sides = tuple(side for side in sorted(set(scales)) if side <= min(judged.frame[1:]))
+    ways = {MODEL: _model(judged, material), **_baselines(judged, material, baselines)}
+    sums = {name: Accumulator(judged.horizon, judged.codec, limits, sides) for name in ways}
+    shown: list[Shown] = []
+    count, per_block = len(material.frames), max(1, _BLOCK_VALUES // material.frames[0].size)
+    for start in range(0, count, per_block):
+        progress(start, count)
+        rows = slice(start, min(start + per_block, count))
+        truth = material.frames[rows, judged.context :]  # (n, K, C, H, W)
+        valid = None if material.valid is None else material.valid[rows]
+        made = {name: way(rows) for name, way in ways.items()}
+        for name, forecast in made.items():
+            sums[name].update(forecast, truth, valid)
+        shown += [
+            Shown(
+                material.frames[start + n],
+                None if valid is None else valid[n],
+                {name: forecast[n] for name, forecast in made.items()},
+            )
+            for n in range(min(_SHOWN - len(shown), len(truth)))
+        ]
+    progress(count, count)
+    return Evaluation(
+        judged=judged,
+        data=material.about,
+        sequences=count,
+        thresholds=limits,
+        scales=sides,
+        scores={name: one.result() for name, one in sums.items()},
+        shown=tuple(shown),
+    )
+
+
+def _model(judged: Judged, material: Material) -> Forecaster:
+    return lambda rows: judged.predict(material.frames[rows, : judged.context])
+
+
+def _baselines(
+    judged: Judged, material: Material, wanted: Sequence[str] | None
+) -> dict[str, Forecaster]:
+    for word in wanted or ():
+        if word not in BASELINES:
+            raise UsageError(
+                f"unknown baseline {word}",
+                expected=f"one of {', '.join(BASELINES)}",
+                fix="--baseline persistence,flow",
+            )
+    past, horizon, units = judged.context, judged.horizon, judged.codec.units
+    ways: dict[str, Forecaster] = {}
+    if wanted is None or "persistence" in wanted:
+        ways["persistence"] = lambda rows: persistence(material.frames[rows, :past], horizon)
+    if "flow" in wanted if wanted is not None else importlib.util.find_spec("cv2") is not None:
+        ways["flow"] = lambda rows: flow(material.frames[rows, :past], horizon, units)
+    for word, period in _PERIODS.items():
+        if wanted is not None and word not in wanted:
+            continue
+        found = (
+            None
+            if material.times is None
+            else periodic(material.frames, material.times, horizon, period)
+        )
+        if found is not None and np.isfinite(found).any():
+            ways[word] = _rows_of(found)
+        elif wanted is not None:
+            raise UsageError(
+                f"no frame of a {word} before in {material.about}",
+                expected=f"an .npz with `time`, and sequences that cover more than a {word}",
+                fix="leave it out of --baseline",
+            )
+    return ways
+
+
+def _rows_of(forecasts: Array) -> Forecaster:
+    return lambda rows: forecasts[rows]

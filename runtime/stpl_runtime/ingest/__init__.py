@@ -1,0 +1,1 @@
+"""From files, messages and pictures to frames."""

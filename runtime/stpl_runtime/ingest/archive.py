@@ -1,0 +1,194 @@
+"""What `predict` reads by a reader: the newest frames of any format, on the model's grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpl_core.codec import Array
+from stpl_core.errors import FrameError
+from stpl_core.reader import ReadOptions
+from stpl_core.readers.converted import grid_of, quantity_of
+from stpl_core.readers.fit import Fit
+from stpl_core.readers.observed import Observed, fit_for, given_values, observed
+from stpl_core.readers.opening import open_frames
+from stpl_runtime.ingest.inputs import Context
+from stpl_runtime.source import SourceSpec
+from stpl_runtime.timing import EPOCH, TOLERANCE, time_text
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+_NOTES = ("institution", "licence", "attribution")
+
+
+@dataclass(frozen=True)
+class ArchiveSpec:
+    """How an archive becomes the frames that a model was trained on."""
+
+    reader: str | None = None
+    """Word of the reader; None finds it."""
+    variable: str | None = None
+    """Which one, where a file holds several."""
+    fit: Fit | None = None
+    """For frames of another size than the model's; None refuses them."""
+    every: int = 1
+    """The model was trained on every n-th frame."""
+
+
+def archive_spec(
+    recipe: Mapping[str, Any],
+    reader: str | None,
+    variable: str | None,
+    domain: tuple[int, int] | None = None,
+) -> ArchiveSpec:
+    """How the recipe in a manifest read its archive; what the user says comes first.
+
+    Args:
+        recipe: of the manifest.
+        reader: the user's word; None finds one.
+        variable: the user's; None takes the recipe's.
+        domain: (H, W) of a field that the model covers in tiles: all of it, nothing cropped.
+    """
+    data = recipe.get("data", {})
+    if data.get("source") != "archive":
+        return ArchiveSpec(reader, variable)
+    if data.get("tiles"):  # whose frames were never averaged
+        return ArchiveSpec(reader, variable or data.get("variable"), every=data.get("every", 1))
+    crop = None if domain else data.get("crop")
+    zr = data.get("codec", {}).get("zr")
+    fit = Fit(
+        crop=None if crop is None else (crop[0], crop[1], crop[2], crop[3]),
+        size=domain or (data["frame"][1], data["frame"][2]),
+        bilinear=data.get("resize") == "bilinear",
+        **({} if zr is None else {"zr": (zr[0], zr[1])}),
+    )
+    return ArchiveSpec(reader, variable or data.get("variable"), fit, int(data.get("every", 1)))
+
+
+def read_archive(path: Path, context: int, spec: SourceSpec, how: ArchiveSpec) -> Context:
+    """Read the newest `context` frames.
+
+    Args:
+        path: what a reader reads.
+        context: T.
+        spec: the frames that are expected; a stated cadence is the step between them.
+        how: which reader, and how its frames come to the model's grid.
+
+    Raises:
+        FrameError: it cannot be read, is in other units, has too few frames, a hole between them
+            or a frame without any data. Names the file.
+        MissingExtraError: the reader's library is not installed.
+        UsageError: no such reader.
+    """
+    options = ReadOptions(variable=how.variable)
+    reach = (context - 1) * how.every + 1
+    dataset = open_frames(path, how.reader, options, units=spec.codec.units, newest=reach)
+    timed = dataset.attrs["time_is"] == "observed"
+    found = dataset.attrs.get("cadence_s")
+    cadence_s = spec.cadence_s
+    if cadence_s is None and timed and found is not None:
+        cadence_s = float(found) * how.every
+    rows = _by_time(dataset, context, cadence_s) if timed else _counted(dataset, context, how)
+    _one_sequence(dataset, rows)
+    part, where = dataset.isel(time=rows), str(path)
+    channels, height, width = part["frames"].shape[1:]
+    fit = fit_for((channels, height, width), spec.shape, how.fit, "none", where)
+    fitted = observed(
+        part["frames"].values,
+        part["state"].values,
+        quantity_of(dataset),
+        grid_of(dataset),
+        spec.codec,
+        fit,
+        where,
+    )
+    frames, masks = _given(dataset, rows, fitted, spec)
+    return Context(
+        frames=frames[None],  # (1, T, C, H, W)
+        times=tuple(_time(dataset, row) for row in rows) if timed else (),
+        cadence_s=cadence_s,
+        source_id=Path(_file(dataset, rows[-1])).name,
+        grid=fitted.grid,
+        observed=masks[-1],
+        standard_name=fitted.standard_name,
+        notes={key: str(dataset.attrs[key]) for key in _NOTES if key in dataset.attrs},
+    )
+
+
+def _given(
+    dataset: xr.Dataset, rows: list[int], fitted: Observed, spec: SourceSpec
+) -> tuple[Array, list[NDArray[np.bool_] | None]]:
+    """The frames `(T, C, H, W)` as the model is given them, and where each was observed."""
+    given = [
+        given_values(frame, state, spec.codec, f"{_file(dataset, row)} ({_stamp(dataset, row)})")
+        for frame, state, row in zip(fitted.frames, fitted.state, rows, strict=True)
+    ]
+    return np.stack([frame for frame, _ in given]), [mask for _, mask in given]
+
+
+def _by_time(dataset: xr.Dataset, context: int, cadence_s: float | None) -> list[int]:
+    """The rows at the newest time and each cadence before it."""
+    times = dataset["time"].values.astype("datetime64[ns]").astype(np.int64)
+    if cadence_s is None:
+        _enough(dataset, context, 1)
+        cadence_s = 1.0
+    rows = []
+    for back in range(context - 1, -1, -1):
+        wanted = int(times[-1]) - round(back * cadence_s * 1e9)
+        row = int(np.argmin(np.abs(times - wanted)))
+        if abs(int(times[row]) - wanted) > TOLERANCE * cadence_s * 1e9 or row in rows:
+            due = time_text(EPOCH + timedelta(microseconds=wanted // 1000))
+            raise FrameError(
+                f"no frame of {due} before {_file(dataset, len(times) - 1)} "
+                f"({time_text(_time(dataset, len(times) - 1))})",
+                expected=f"{context} frames, one every {cadence_s:g} s",
+                fix="fill the hole; --cadence SECONDS if that is not it",
+            )
+        rows.append(row)
+    return rows
+
+
+def _counted(dataset: xr.Dataset, context: int, how: ArchiveSpec) -> list[int]:
+    _enough(dataset, context, how.every)
+    last = dataset.sizes["time"] - 1
+    return [last - back * how.every for back in range(context - 1, -1, -1)]
+
+
+def _enough(dataset: xr.Dataset, context: int, every: int) -> None:
+    count, wanted = dataset.sizes["time"], (context - 1) * every + 1
+    if count < wanted:
+        raise FrameError(
+            f"{_file(dataset, count - 1)} and what comes before it: {count} frame(s)",
+            expected=f"at least {wanted}, which this model reads",
+            fix=f"give {wanted} consecutive frames",
+        )
+
+
+def _one_sequence(dataset: xr.Dataset, rows: list[int]) -> None:
+    if len(set(dataset["sequence"].values[rows].tolist())) > 1:
+        raise FrameError(
+            f"{_file(dataset, rows[-1])} ends a sequence that is too short",
+            expected=f"{len(rows)} frames of one sequence",
+            fix="give a longer sequence",
+        )
+
+
+def _file(dataset: xr.Dataset, row: int) -> str:
+    files = str(dataset.attrs["files"]).split("\n")
+    return files[int(dataset["source"].values[row])]
+
+
+def _time(dataset: xr.Dataset, row: int) -> datetime:
+    stamp = dataset["time"].values[row].astype("datetime64[us]").astype(np.int64)
+    return EPOCH + timedelta(microseconds=int(stamp))
+
+
+def _stamp(dataset: xr.Dataset, row: int) -> str:
+    return time_text(_time(dataset, row))

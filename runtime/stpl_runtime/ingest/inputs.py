@@ -1,0 +1,157 @@
+"""What `predict` reads: a folder of frames, an array file, or what a reader reads."""
+
+from __future__ import annotations
+
+import itertools
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpl_core.codec import Array
+from stpl_core.errors import FrameError, UsageError
+from stpl_core.frames import read_frame, read_sequences
+from stpl_core.grid import Grid
+from stpl_core.readers.names import visible_files
+from stpl_runtime.nowcasting.predict import newest_frames
+from stpl_runtime.source import SourceSpec
+from stpl_runtime.sources.folder import frame_files
+from stpl_runtime.timing import NameClock, TimeGrid, index_of, time_text
+
+
+@dataclass(frozen=True)
+class Context:
+    """The newest T frames of one or more sequences."""
+
+    frames: Array
+    """`(N, T, C, H, W)`, physical units."""
+    times: tuple[datetime, ...] = ()
+    """T times; empty where the frames carry none."""
+    cadence_s: float | None = None
+    """Seconds between frames, where it is known."""
+    source_id: str = ""
+    """The file that the newest frame came from."""
+    grid: Grid | None = None
+    """Where the pixels lie, where the frames tell."""
+    observed: NDArray[np.bool_] | None = None
+    """`(H, W)`, False where the newest frame had no data; None where it had everywhere."""
+    standard_name: str = ""
+    """CF standard name of the quantity, where the frames tell."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """`institution`, `licence`, `attribution`, where the frames tell."""
+
+
+def needs_reader(path: Path) -> bool:
+    """Whether a reader reads `path`: no folder of .npy and .png, and no plain array."""
+    if path.is_dir():
+        return path.suffix.lower() == ".zarr" or not (frame_files(path) or not visible_files(path))
+    if path.suffix.lower() != ".npz":
+        return path.is_file() and path.suffix.lower() != ".npy"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False  # told as a plain array's fault
+    return "dataset.npy" in names or {"time.npy", "units.npy"} <= names
+
+
+def read_context(path: Path, context: int, spec: SourceSpec) -> Context:
+    """Read the newest `context` frames.
+
+    Args:
+        path: a folder of frames, or a .npy or .npz of `(S, C, H, W)` or `(N, S, C, H, W)`.
+        context: T.
+        spec: the frames that are expected, and how their time is found.
+
+    Raises:
+        FrameError: too few frames, a hole between them, or frames that do not fit.
+        UsageError: no such file or folder, or an empty folder.
+    """
+    if path.is_dir():
+        return _from_folder(path, context, spec)
+    if path.suffix.lower() not in (".npy", ".npz"):
+        raise UsageError(
+            f"no folder, .npy or .npz at {path}",
+            expected="a folder of frames, or an array (T, C, H, W)",
+            fix="check the path",
+        )
+    frames = newest_frames(read_sequences(path, spec.shape, spec.codec), context)
+    return Context(frames, cadence_s=spec.cadence_s, source_id=path.name)
+
+
+def _from_folder(folder: Path, context: int, spec: SourceSpec) -> Context:
+    files = frame_files(folder)
+    if not files:
+        raise FrameError(
+            f"{folder} has no frames",
+            expected=f"{context} files that end in .npy or .png",
+            fix="fill it first; stpl-deploy stream waits for frames",
+        )
+    if len(files) < context:
+        raise FrameError(
+            f"{folder} has {len(files)} frame(s)",
+            expected=f"at least {context}, which this model reads",
+            fix=f"give {context} consecutive frames",
+        )
+    timed = _timed(files, spec)
+    if timed is None:
+        recent = _by_index(files, context)
+        times: tuple[datetime, ...] = ()
+        cadence_s = spec.cadence_s
+    else:
+        timed = timed[-context:]
+        recent, times = [path for _, path in timed], tuple(time for time, _ in timed)
+        cadence_s = _even(times, recent, spec.cadence_s)
+    frames = np.stack([read_frame(path, spec.shape, spec.codec) for path in recent])[None]
+    return Context(frames, times, cadence_s, recent[-1].name)
+
+
+def _timed(files: Sequence[Path], spec: SourceSpec) -> list[tuple[datetime, Path]] | None:
+    """Files in the order of time; None where they are only numbered."""
+    numbered = spec.time_format is None and not spec.mtime and spec.cadence_s is None
+    clock = NameClock(spec.time_format, spec.cadence_s or 1.0, mtime=spec.mtime)
+    timed = sorted((clock.time(path), path) for path in files)
+    return None if numbered and clock.indexed else timed
+
+
+def _by_index(files: Sequence[Path], context: int) -> list[Path]:
+    """The newest numbered files, in order.
+
+    Raises:
+        FrameError: a number is missing or there twice.
+    """
+    recent = sorted((index_of(path) or 0, path) for path in files)[-context:]
+    steps = {after[0] - before[0] for before, after in itertools.pairwise(recent)}
+    if len(steps) > 1 or 0 in steps:
+        raise FrameError(
+            f"the numbers of {recent[0][1].name} to {recent[-1][1].name} are not evenly spaced",
+            expected="one frame for each step of time",
+            fix="fill the hole or remove the repeat",
+        )
+    return [path for _, path in recent]
+
+
+def _even(times: Sequence[datetime], files: Sequence[Path], stated_s: float | None) -> float | None:
+    """The cadence of consecutive frames.
+
+    Raises:
+        FrameError: a frame is missing, there twice, or off the grid.
+    """
+    if len(times) == 1:
+        return stated_s
+    gaps = [(b - a).total_seconds() for a, b in itertools.pairwise(times)]
+    cadence_s = stated_s or float(np.median(gaps))
+    grid = TimeGrid(cadence_s, times[0]) if cadence_s > 0 else None
+    for n, time in enumerate(times):
+        if grid is None or grid.slot(time) != n:
+            raise FrameError(
+                f"{files[n].name} is of {time_text(time)}, the frame before it of "
+                f"{time_text(times[max(0, n - 1)])}",
+                expected=f"one frame every {cadence_s:g} s",
+                fix="fill the hole or remove the repeat; --cadence SECONDS if that is not it",
+            )
+    return cadence_s

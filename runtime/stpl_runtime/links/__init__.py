@@ -1,0 +1,1 @@
+"""Connections: addresses, trying again, and whether the other side is there."""

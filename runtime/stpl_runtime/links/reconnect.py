@@ -1,0 +1,84 @@
+"""Trying again: jittered exponential back-off, and a connection that is made anew when it ends."""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from stpl_runtime.links.health import Health
+
+FIRST_S, MOST_S = 0.1, 1.5
+"""The first wait and the longest: a source that is back is found within two seconds."""
+
+T = TypeVar("T")
+
+
+class Backoff:
+    """Waits that double, each between half and all of its length; `reset` starts small again."""
+
+    def __init__(self, first_s: float = FIRST_S, most_s: float = MOST_S) -> None:
+        """Set the first and the longest wait, seconds."""
+        self._first_s, self._most_s, self._next_s = first_s, most_s, first_s
+
+    def reset(self) -> None:
+        """It went well."""
+        self._next_s = self._first_s
+
+    def wait(self, stop: threading.Event) -> None:
+        """Wait, or until `stop` is set."""
+        stop.wait(self._next_s * random.uniform(0.5, 1.0))  # noqa: S311  # not a secret
+        self._next_s = min(2.0 * self._next_s, self._most_s)
+
+
+def reconnecting(
+    connect: Callable[[], Iterator[T]],
+    stop: threading.Event,
+    health: Health,
+    failures: tuple[type[BaseException], ...],
+    *,
+    backoff: Backoff | None = None,
+) -> Iterator[T]:
+    """Yield what a connection yields, and connect again whenever it fails or ends, until `stop`.
+
+    For a live source the end of iteration is a disconnect (no library tells it as an error).
+
+    Args:
+        connect: connects and yields; what it holds is closed by its own `finally`.
+        stop: ends everything; `connect`'s iterator must return soon after it is set.
+        health: told of every change. It is up with the first item of a connection, or earlier
+            where `connect` itself calls `health.up()`; after that, `connect` may know better.
+        failures: what a broken connection raises; anything else goes through.
+        backoff: None takes the usual one.
+    """
+    backoff = backoff or Backoff()
+    while not stop.is_set():
+        reason = "the connection ended"
+        try:
+            for number, item in enumerate(connect()):
+                if not number:
+                    health.up()
+                backoff.reset()
+                yield item
+                if stop.is_set():
+                    return
+        except failures as error:
+            reason = without_credentials(str(error).splitlines()[0] if str(error) else repr(error))
+        if stop.is_set():
+            return
+        health.down(reason)
+        backoff.wait(stop)
+
+
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s]+@")  # up to the last @: passwords have them too
+_SECRETS = re.compile(
+    r"(?i)\b([\w.-]*(?:token|key|secret|pass|password|passwd|pwd|signature|sig|auth|credential"
+    r"|appid)s?)=[^&\s]+"
+)
+
+
+def without_credentials(text: str) -> str:
+    """`text` with `user:password@` of its URLs, and secrets in their queries, left out."""
+    return _SECRETS.sub(r"\1=***", _CREDENTIALS.sub("***@", text))

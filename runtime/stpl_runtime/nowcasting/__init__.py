@@ -1,0 +1,1 @@
+"""From frames to nowcasts: the window, the state, missing frames."""

@@ -1,0 +1,1 @@
+"""The closed-loop check of a bundle on this machine, without PyTorch."""

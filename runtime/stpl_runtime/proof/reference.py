@@ -1,0 +1,145 @@
+"""What PyTorch gave for a few real sequences: lets any device prove itself without PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stpl_core.bundle import REFERENCE, Bundle
+from stpl_core.codec import Array
+from stpl_core.errors import BundleError
+
+Double = NDArray[np.float64]
+Places = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class ReferenceState:
+    """One state tensor after the context of the first sequence."""
+
+    values: Double
+    """`(1, *shape)`, PyTorch in float64; `(1, P)` where only some are kept."""
+    tolerance: float
+    """Greatest difference that an fp32 engine may show."""
+    places: Places | None = None
+    """`(P,)`: which values of the flat state are kept; None: all."""
+
+    def kept(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Of a state `(1, *shape)`, what is kept here."""
+        return values if self.places is None else values.reshape(1, -1)[:, self.places]
+
+
+@dataclass(frozen=True)
+class Int8Reference:
+    """What the quantised graph of an int8 bundle gives when it is computed node by node."""
+
+    min_psnr_db: Double
+    """`(K,)`: least PSNR between an engine and PyTorch at each lead time."""
+    early: Array
+    """`(N, n, C, H, W)`: guesses after the first n frames of the context, or `(N, n, C, 1, P)`."""
+    early_psnr_db: Double
+    """`(n,)`: least PSNR between an engine's guesses and those."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Sequences in model units with PyTorch's closed-loop outputs."""
+
+    data: str
+    """Where the sequences came from; `synthetic` where moving digits stood in."""
+    context: Array
+    """`(N, T, C, H, W)`"""
+    truth: Array
+    """`(N, K, C, H, W)`"""
+    float32: Array
+    """`(N, K, C, H, W)`, PyTorch in float32; `(N, K, C, 1, P)` where only some pixels are kept."""
+    float64: Double
+    """PyTorch in float64, likewise."""
+    tolerance: Double
+    """`(K,)`: greatest difference from float64 that an fp32 engine may show at each lead time."""
+    states: dict[str, ReferenceState]
+    observed: NDArray[np.bool_] | None = None
+    """`(N, T + K, H, W)`, False where a pixel was not observed; None: all were."""
+    int8: Int8Reference | None = None
+    pixels: Places | None = None
+    """`(P,)`: row * W + column of the pixels whose outputs are kept, of large frames; None: all.
+    What is read, `context` and `truth`, is whole."""
+
+    def kept(self, frames: NDArray[Any]) -> NDArray[Any]:
+        """Of `(..., H, W)` the pixels that outputs are kept of, `(..., 1, P)`; or all as it is."""
+        if self.pixels is None:
+            return frames
+        return frames.reshape(*frames.shape[:-2], 1, -1)[..., self.pixels]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Name -> array, as `reference.npz` holds them."""
+        plain = {
+            "data": np.asarray(self.data),
+            "context": self.context,
+            "truth": self.truth,
+            "float32": self.float32,
+            "float64": self.float64,
+            "tolerance": self.tolerance,
+        }
+        if self.observed is not None:
+            plain["observed"] = self.observed
+        if self.pixels is not None:
+            plain["pixels"] = self.pixels
+        for name, state in self.states.items():
+            plain[f"state/{name}"] = state.values
+            plain[f"state_tolerance/{name}"] = np.asarray(state.tolerance)
+            if state.places is not None:
+                plain[f"state_places/{name}"] = state.places
+        if self.int8 is not None:
+            plain |= {f"int8/{name}": value for name, value in vars(self.int8).items()}
+        return plain
+
+
+def load_reference(bundle: Bundle) -> Reference:
+    """Read a bundle's `reference.npz`.
+
+    Raises:
+        BundleError: it is missing or not of this form.
+    """
+    path = bundle.file(REFERENCE)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+
+            def some(name: str) -> NDArray[Any] | None:
+                return archive[name] if name in archive.files else None
+
+            states = {
+                spec.name: ReferenceState(
+                    archive[f"state/{spec.name}"],
+                    float(archive[f"state_tolerance/{spec.name}"]),
+                    some(f"state_places/{spec.name}"),
+                )
+                for spec in bundle.manifest.state
+            }
+            return Reference(
+                data=str(archive["data"]),
+                context=archive["context"],
+                truth=archive["truth"],
+                float32=archive["float32"],
+                float64=archive["float64"],
+                tolerance=archive["tolerance"],
+                states=states,
+                observed=some("observed"),
+                pixels=some("pixels"),
+                int8=Int8Reference(
+                    min_psnr_db=archive["int8/min_psnr_db"],
+                    early=archive["int8/early"],
+                    early_psnr_db=archive["int8/early_psnr_db"],
+                )
+                if bundle.manifest.precision == "int8"
+                else None,
+            )
+    except (OSError, KeyError, ValueError, EOFError) as error:
+        raise BundleError(
+            f"{path} cannot be read: {error}",
+            expected="the sequences that export wrote",
+            fix="export the run again",
+        ) from error

@@ -1,0 +1,1 @@
+"""A running stream: source -> nowcaster -> sinks, its counts and its state file."""

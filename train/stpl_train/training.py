@@ -1,0 +1,337 @@
+"""Training as one call: check everything, make the run directory, train, say what came out."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from stpl_core.errors import EnvironmentFault, RecipeError, RunError, SinkError
+from stpl_core.files import atomic_directory, refuse_existing
+from stpl_train.checkpoint import Progress, load_training, save_training
+from stpl_train.data import DataSplit, open_data
+from stpl_train.interrupt import StopRequest
+from stpl_train.loop import Trainer
+from stpl_train.models import ForecasterModule, build_model
+from stpl_train.progress import Quiet, Reporter
+from stpl_train.randomness import Stream, torch_seed
+from stpl_train.recipe import Recipe
+from stpl_train.run import (
+    RECIPE,
+    TRAINING,
+    Run,
+    open_run,
+    save_grids,
+    save_recipe,
+    save_validation,
+)
+
+_log = logging.getLogger(__name__)
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a call of `train` ended with."""
+
+    run: Path
+    iterations: int
+    """Done so far, all calls together."""
+    finished: bool
+    already: bool
+    """Whether there was nothing left to do."""
+    stopped_by: int | None
+    """The signal that ended it early."""
+    best_iteration: int | None
+    """Whose weights are in weights.safetensors; None before the first validation."""
+    mse: tuple[float, ...]
+    """(K,) of those weights on the validation sequences: sums over C, H, W per frame."""
+    persistence: tuple[float, ...]
+    """(K,) of repeating the last frame."""
+    parameters: int
+    device: str
+    seconds: float
+    """Of this call."""
+
+
+def train(
+    recipe: Recipe | None,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: Device = "auto",
+    devices: int = 1,
+    reporter: Reporter | None = None,
+) -> TrainingResult:
+    """Train a recipe into a run directory, or go on with one.
+
+    Args:
+        recipe: what to train; with `resume` it may be None, else it must be the run's own.
+        out: the run directory, free unless `resume`.
+        resume: go on from the last saved state; where `out` does not exist yet and a recipe is
+            given, start.
+        device: `auto` takes a GPU where PyTorch sees one.
+        devices: processes, each on its own GPU (or on the CPU); they share the batch.
+        reporter: where progress is shown; None shows nothing.
+
+    Raises:
+        UsageError: a recipe, data or directory that cannot be used; nothing is left behind.
+        EnvironmentFault: no such device, or the directory cannot be written.
+        DivergedError: the loss is no longer finite; the last saved state is kept.
+    """
+    start = time.monotonic()
+    chosen = choose_device(device, devices)
+    going_on = resume and (recipe is None or (out / RECIPE).is_file())
+    if going_on:
+        run = open_run(out)
+        if recipe is not None:
+            _same_recipe(run, recipe)
+        recipe = run.recipe
+    assert recipe is not None, "a recipe, or resume"
+    _check_processes(recipe, chosen, devices)
+    if not going_on:
+        _refuse_run(out)
+        refuse_existing(out)
+    data = open_data(recipe.data, recipe.training.seed)
+    resolved = with_frame(recipe, data)
+    for remark in resolved.remarks():
+        _log.warning("%s", remark)
+    if going_on:
+        _same_data(run, data)
+        _sweep(run)
+    else:
+        with _writing(out, "free some space"):
+            run = start_run(out, resolved, data)
+    progress = load_training(run.file(TRAINING)).progress
+    already = progress.iteration >= resolved.training.iterations
+    stopped = None
+    if not already:
+        with _writing(out, f"free some space, then stpl-deploy train --resume --out {out}"):
+            stopped = _launch(run, data, chosen, devices, reporter or Quiet())
+        progress = load_training(run.file(TRAINING)).progress
+    return _result(run, progress, already, stopped, chosen, time.monotonic() - start)
+
+
+def _refuse_run(out: Path) -> None:
+    """Say how to go on with a run, where `refuse_existing` would say to remove it."""
+    if (out / RECIPE).is_file():
+        raise RunError(
+            f"{out} is there already and holds a run",
+            expected="a path that is free",
+            fix=f"stpl-deploy train --resume --out {out} to go on with it, or another --out",
+        )
+
+
+@contextmanager
+def _writing(out: Path, fix: str) -> Iterator[None]:
+    """Tell a full disk, or a place that may not be written, in one line."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise SinkError(
+            f"{out} cannot be written: {error.strerror or error}",
+            expected="room on it" if full else "a place that may be written",
+            fix=fix if full else "another --out",
+        ) from error
+
+
+def choose_device(device: Device, devices: int) -> Literal["cpu", "cuda"]:
+    """Resolve `auto` and check that so many GPUs are there.
+
+    Raises:
+        EnvironmentFault: they are not.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "cpu" or (device == "auto" and count == 0):
+        return "cpu"
+    if count < devices:
+        fewer = f", or --devices {count}" if count else "; stpl-deploy doctor says why"
+        raise EnvironmentFault(
+            f"PyTorch sees {count} GPUs", expected=f"{devices}", fix=f"--device cpu{fewer}"
+        )
+    return "cuda"
+
+
+def with_frame(recipe: Recipe, data: DataSplit) -> Recipe:
+    """The recipe with `data.frame` and, where it states none, `data.cadence_s` of the data."""
+    cadence_s = recipe.data.cadence_s or data.cadence_s
+    section = recipe.data.model_copy(update={"frame": data.frame, "cadence_s": cadence_s})
+    return recipe.model_copy(update={"data": section})
+
+
+def start_run(out: Path, recipe: Recipe, data: DataSplit) -> Run:
+    """Make the run directory, whole or not at all, with the untrained weights as its state.
+
+    Raises:
+        RecipeError: a model that cannot be built for these frames.
+    """
+    model = initial_model(recipe, data)
+    with atomic_directory(out) as partial:
+        save_recipe(partial, recipe)
+        save_validation(partial, data.validation, data.validation_observed)
+        save_grids(partial, data.grids)
+        save_training(partial / TRAINING, model, None, Progress())
+    return open_run(out)
+
+
+def initial_model(recipe: Recipe, data: DataSplit) -> ForecasterModule:
+    """The untrained model: a function of the recipe and its seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_seed(recipe.training.seed, Stream.WEIGHTS, 0))
+        return build_model(recipe.model.name, data.frame, recipe.model.keys)
+
+
+def _check_processes(recipe: Recipe, device: str, devices: int) -> None:
+    training = recipe.training
+    if training.batch < devices:
+        raise RecipeError(
+            f"training.batch = {training.batch} on {devices} devices",
+            expected="at least one sequence per device",
+            fix=f"--set training.batch={devices}",
+        )
+    if training.precision == "16-mixed" and device == "cpu":
+        raise RecipeError(
+            "training.precision = '16-mixed' on the CPU",
+            expected="a GPU, or another precision",
+            fix="--set training.precision=32-true, or bf16-mixed",
+        )
+
+
+_WHOLE_LENGTH = ": learning rate and sampling follow the whole length, so a longer run is another"
+
+
+def _same_recipe(run: Run, recipe: Recipe) -> None:
+    kept_data = run.recipe.data
+    resolved = {
+        key: getattr(kept_data, key)
+        for key in ("frame", "cadence_s")
+        if getattr(recipe.data, key) is None
+    }
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=resolved)})
+    found, kept = _flat(recipe.model_dump(mode="json")), _flat(run.recipe.model_dump(mode="json"))
+    for key in sorted(found.keys() | kept.keys()):
+        if found.get(key) != kept.get(key):
+            raise RunError(
+                f"{key} = {found.get(key)!r} to resume {run.path}",
+                expected=f"{kept.get(key)!r}, as it was started"
+                + (_WHOLE_LENGTH if key == "training.iterations" else ""),
+                fix=f"stpl-deploy train --resume --out {run.path} (without RECIPE or --set), or "
+                "another --out",
+            )
+
+
+def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif value is not None:
+            flat[prefix + key] = value
+    return flat
+
+
+def _same_data(run: Run, data: DataSplit) -> None:
+    kept = run.validation()
+    if data.frame != run.frame_shape or not np.array_equal(kept, data.validation[: len(kept)]):
+        raise RunError(
+            f"the data is not what {run.path} was started with",
+            expected="the same file or digits",
+            fix="restore them, or train with another --out",
+        )
+
+
+def _sweep(run: Run) -> None:
+    """Remove what a killed process left half-written (its names start with a dot)."""
+    for stale in run.path.rglob(".*.tmp"):
+        stale.unlink(missing_ok=True)
+
+
+def _launch(run: Run, data: DataSplit, device: str, devices: int, reporter: Reporter) -> int | None:
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    fabric = Fabric(
+        accelerator=device,
+        devices=devices,
+        strategy="auto" if devices == 1 else "ddp_spawn",
+        precision=run.recipe.training.precision,
+    )
+    if devices == 1:
+        fabric.launch()
+        return _fit(fabric, run, data, reporter)
+    with StopRequest():  # the processes it starts listen themselves
+        stopped: int | None = fabric.launch(partial(_fit_process, path=run.path, reporter=reporter))
+        return stopped
+
+
+def _fit_process(fabric: Fabric, path: Path, reporter: Reporter) -> int | None:
+    """In each of several processes: open everything anew."""
+    run = open_run(path)
+    data = open_data(run.recipe.data, run.recipe.training.seed)
+    stopped = _fit(fabric, run, data, reporter if fabric.is_global_zero else Quiet())
+    _close_process_group()
+    return stopped
+
+
+def _close_process_group() -> None:
+    """End the threads of the collectives while the interpreter still runs.
+
+    One of Gloo's that drops its last tensor while Python exits aborts a process whose training
+    is done (one of hundreds on busy CPUs; pytorch/pytorch#179291 tells of it). Fabric
+    closes NCCL's group only.
+    """
+    gc.collect()  # the wrapped model holds the group, in cycles
+    torch.distributed.destroy_process_group()
+
+
+def _fit(fabric: Fabric, run: Run, data: DataSplit, reporter: Reporter) -> int | None:
+    with torch.random.fork_rng(devices=[]), _threads(run.recipe.training.threads):
+        return Trainer(fabric, run, data).fit(reporter)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Let PyTorch use `count` CPU threads inside the block; None leaves it alone."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _result(
+    run: Run,
+    progress: Progress,
+    already: bool,
+    stopped: int | None,
+    device: str,
+    seconds: float,
+) -> TrainingResult:
+    best = progress.best
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(run.recipe.model.name, run.frame_shape, run.recipe.model.keys)
+    return TrainingResult(
+        run=run.path,
+        iterations=progress.iteration,
+        finished=progress.iteration >= run.recipe.training.iterations,
+        already=already,
+        stopped_by=stopped,
+        best_iteration=best.iteration if best else None,
+        mse=best.mse if best else (),
+        persistence=best.persistence if best else (),
+        parameters=sum(p.numel() for p in model.parameters()),
+        device=device,
+        seconds=seconds,
+    )
