@@ -98,15 +98,15 @@ def stream(
     )
 
 
-def print_report(report: StreamReport | StreamsReport) -> None:
+def print_report(report: StreamsReport) -> None:
     """Print what a stream did, or several."""
-    print(f"ended: {report.ended}")
-    from stpl_runtime.streaming.report import StreamReport
     from stpl_runtime.streaming.status import counts_text
 
-    if isinstance(report, StreamReport):
-        _print_one(report)
+    if report.only is not None:
+        print(f"ended: {report.only.ended}")
+        _print_one(report.only)
         return
+    print(f"ended: {report.ended}")
     for name, one in report.streams.items():
         print(f"\n{name}")
         _print_one(one)

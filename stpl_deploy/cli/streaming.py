@@ -198,8 +198,8 @@ class StreamOptions:
 class OpenStream:
     """One stream or several, ready to run."""
 
-    stream: Stream | Streams
-    """One, or several over one session; both have `run`, `stop` and `report`."""
+    streams: Streams
+    """One, or several over one session."""
     each: tuple[Stream, ...]
     bundle: Bundle
     cadence_s: float | None
@@ -262,8 +262,7 @@ def open_stream(options: StreamOptions, watchers: Sequence[Watcher] = ()) -> Ope
         notes.append(f"{start} {source.name}: {manifest.context} frames needed, {every}")
         notes.extend(f"{name}: {line}" if name else line for line in said)
     notes[0] += "; Ctrl-C ends"
-    running = streams[0] if len(streams) == 1 else Streams(streams)
-    return OpenStream(running, tuple(streams), bundle, cadence, notes)
+    return OpenStream(Streams(streams), tuple(streams), bundle, cadence, notes)
 
 
 def _one(

@@ -14,7 +14,7 @@ from stpl_deploy.cli.numbers import finite_numbers
 
 if TYPE_CHECKING:
     from stpl_runtime.page.watch import Watch, WatchOptions
-    from stpl_runtime.streaming.report import StreamReport, StreamsReport
+    from stpl_runtime.streaming.report import StreamsReport
     from stpl_runtime.watching.skill import SkillNow
 
 # Help texts have about 45 columns on a terminal of 80.
@@ -95,7 +95,7 @@ def run(options: RunOptions) -> None:
     except BaseException:
         watch.close()
         raise
-    running = opened.stream
+    running = opened.streams
     try:
         with watch, stop_on_signals(running):
             for line in [*watch.notes, *opened.notes]:
@@ -150,7 +150,7 @@ def watch_options(options: RunOptions) -> WatchOptions:
     )
 
 
-def summarise(report: StreamReport | StreamsReport, watch: Watch, json: bool) -> None:
+def summarise(report: StreamsReport, watch: Watch, json: bool) -> None:
     """Print what a stream did, and how good its nowcasts were."""
     from stpl_deploy.cli.output import print_json
     from stpl_deploy.cli.stream import print_report

@@ -24,6 +24,7 @@ from stpl_runtime.source import SourceSpec, open_source
 from stpl_runtime.streaming.report import StreamReport
 from stpl_runtime.streaming.signals import stop_on_signals
 from stpl_runtime.streaming.stream import Stream
+from stpl_runtime.streaming.streams import Streams
 
 
 @dataclass
@@ -64,20 +65,21 @@ def stream_live(
     )
     sinks: list[Sink] = [keep, open_sink(sink)]
     stream = Stream(nowcaster, source, sinks, ledger=ledger)
+    streams = Streams([stream])
     with tempfile.TemporaryDirectory() as temporary:
         array = Path(temporary) / "frames.npy"
         np.save(array, frames)
         command = [sys.executable, "-m", feed.__name__, str(array), str(folder), str(period_s)]
-        with subprocess.Popen(command) as feeder, stop_on_signals(stream):  # noqa: S603
+        with subprocess.Popen(command) as feeder, stop_on_signals(streams):  # noqa: S603
             try:
-                report = stream.run(
+                streams.run(
                     max_nowcasts=len(frames) - manifest.context + 1,
                     idle_timeout_s=10 * period_s + 10,
                 )
             finally:
                 feeder.terminate()
     session.close()
-    return keep.nowcasts, report
+    return keep.nowcasts, stream.report()
 
 
 def with_truth(nowcasts: list[Nowcast], frames: Array, context: int) -> list[Row]:

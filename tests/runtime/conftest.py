@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,9 @@ from stpl_core.frames import Frame
 from stpl_runtime.engine import Session, open_session
 from stpl_runtime.links.health import Health
 from stpl_runtime.source import Arrival, BadFrame
+from stpl_runtime.streaming.report import StreamReport
+from stpl_runtime.streaming.stream import Stream
+from stpl_runtime.streaming.streams import Streams
 
 DATA = Path(__file__).parents[1] / "data"
 BUNDLES = ("convlstm-tiny", "modernn-mini")
@@ -102,6 +106,12 @@ class ListSource:
             yield Arrival(item, time.monotonic(), datetime.now(timezone.utc))
         if self._error is not None:
             raise self._error
+
+
+def run_alone(stream: Stream, **limits: Any) -> StreamReport:
+    """Run one stream until it ends; `limits` as `Streams.run` has them."""
+    Streams([stream]).run(**limits)
+    return stream.report()
 
 
 Cli = Callable[..., tuple[int, str, str]]

@@ -77,12 +77,17 @@ class StreamReport:
 
 @dataclass(frozen=True)
 class StreamsReport:
-    """What several streams did over one session."""
+    """What one stream or several did over one session."""
 
     ended: str
     streams: Mapping[str, StreamReport]
     batches: tuple[int, ...]
     """Batch sizes by which forecasts were made together, beside single ones."""
+
+    @property
+    def only(self) -> StreamReport | None:
+        """That of the one stream; None where there are several."""
+        return next(iter(self.streams.values())) if len(self.streams) == 1 else None
 
     @property
     def nowcasts(self) -> int:
@@ -102,7 +107,9 @@ class StreamsReport:
         return next((one.exit_code for one in self.streams.values() if one.exit_code), 0)
 
     def as_json(self) -> dict[str, Any]:
-        """For `--json`."""
+        """For `--json`; of one stream, that stream's own."""
+        if self.only is not None:
+            return self.only.as_json()
         return {
             "ended": self.ended,
             "counts": asdict(self.counts),

@@ -1,4 +1,4 @@
-"""The stream: source -> window -> nowcast -> sinks, with the work ahead done between arrivals."""
+"""The parts of one stream: source -> window -> nowcast -> sinks. `streams` has the loop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from stpl_runtime.streaming.publisher import Publisher
 from stpl_runtime.streaming.report import StreamReport
 from stpl_runtime.streaming.state_file import StateFile
 from stpl_runtime.streaming.status import Status
-from stpl_runtime.streaming.streams import Streams
 from stpl_runtime.watching.watcher import Watcher
 
 Policy = Literal["latest", "queue", "pace"]
@@ -45,7 +44,7 @@ _LATENCIES = 4096
 
 
 class Stream:
-    """One source through one nowcaster into some sinks."""
+    """One source through one nowcaster into some sinks; `Streams` runs it."""
 
     def __init__(
         self,
@@ -64,7 +63,7 @@ class Stream:
 
         Args:
             nowcaster: made with the same `ledger`.
-            source: its thread starts with `run`.
+            source: its thread starts with `start`.
             sinks: each nowcast goes to all of them, each in a thread of its own.
             ledger: counts the frames.
             status: told of nowcasts and problems; None writes to stderr.
@@ -92,23 +91,7 @@ class Stream:
         self._health = source.health.now()
         self._unsaved = self._unpublished = self._came = False
         self._fault: StplError | None = None
-        self._alone = Streams((self,))
         self._inbox: Inbox | None = None
-
-    def stop(self) -> None:
-        """End `run` soon; may be called from any thread or a signal handler."""
-        self._alone.stop()
-
-    def wait_for_stop(self) -> None:
-        """Return once `stop` was called."""
-        self._alone.wait_for_stop()
-
-    def run(
-        self, *, max_nowcasts: int | None = None, idle_timeout_s: float | None = None
-    ) -> StreamReport:
-        """Stream until stopped; see `Streams.run`."""
-        self._alone.run(max_nowcasts=max_nowcasts, idle_timeout_s=idle_timeout_s)
-        return self.report()
 
     def report(self) -> StreamReport:
         """The counts so far."""

@@ -6,16 +6,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from stpl_core.errors import AccuracyError
 from stpl_runtime.sink import TellsFiles
 from stpl_runtime.streaming.batching import Batcher
 from stpl_runtime.streaming.publisher import LIMIT, Publisher
 from stpl_runtime.streaming.report import StreamsReport
-
-if TYPE_CHECKING:
-    from stpl_runtime.streaming.stream import Stream
+from stpl_runtime.streaming.stream import Stream
 
 _WAIT_S = 0.2
 """How long the loop sleeps when nothing arrives before it looks at its other duties."""

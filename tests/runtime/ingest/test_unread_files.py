@@ -19,7 +19,7 @@ from stpl_runtime.nowcasting.nowcaster import Nowcaster
 from stpl_runtime.source import SourceSpec
 from stpl_runtime.sources.folder import FolderSource
 from stpl_runtime.streaming.stream import Stream
-from tests.runtime.conftest import CADENCE_S, Cli, ListSource, picture, slot_time
+from tests.runtime.conftest import CADENCE_S, Cli, ListSource, picture, run_alone, slot_time
 from tests.runtime.sources.source_reader import SourceReader
 
 SPEC = SourceSpec((1, 16, 16), FrameCodec())
@@ -111,7 +111,7 @@ def test_an_archive_without_a_frame(bundle: Bundle, session: Session) -> None:
     nowcaster = Nowcaster(bundle, session, cadence_s=CADENCE_S, ledger=ledger)
     stream = Stream(nowcaster, ListSource([]), ledger=ledger)
     with pytest.raises(FrameError, match="list ended and gave no frame; expected at least one"):
-        stream.run()
+        run_alone(stream)
     assert stream.report().ended == "error"
 
 

@@ -194,7 +194,7 @@ def serve(
         watch.close()
         own = listen("127.0.0.1", port)
         watch.server = PageServer(watch.hub, own, Access(token), **(server or {}))
-    running = streams[0] if len(streams) == 1 else Streams(streams)
+    running = Streams(streams)
     thread = threading.Thread(target=running.run)
     with watch:
         thread.start()

@@ -14,7 +14,7 @@ from stpl_runtime.ledger import Ledger
 from stpl_runtime.nowcasting.nowcaster import Nowcaster
 from stpl_runtime.sink import SinkSpec, open_sink
 from stpl_runtime.streaming.stream import Stream
-from tests.runtime.conftest import CADENCE_S, ListSource, make_frame
+from tests.runtime.conftest import CADENCE_S, ListSource, make_frame, run_alone
 from tests.runtime.sinks.test_keeping import lines_of, slots_in, small
 
 
@@ -61,7 +61,9 @@ def test_what_cannot_be_deleted_is_no_loss(
         sink = open_sink(f"npz:{tmp_path}", SinkSpec(keep=2))
         ledger, frames = Ledger(), [make_frame(n) for n in range(9)]
         nowcaster = Nowcaster(bundle, session, cadence_s=CADENCE_S, ledger=ledger)
-        report = Stream(nowcaster, ListSource(frames), [sink], ledger=ledger, policy="queue").run()
+        report = run_alone(
+            Stream(nowcaster, ListSource(frames), [sink], ledger=ledger, policy="queue")
+        )
     written = report.sinks[sink.name]
     assert (written.written, written.failed, written.not_deleted) == (6, 0, 5)
     assert report.exit_code == 0

@@ -27,6 +27,7 @@ from stpl_runtime.nowcasting.nowcaster import Nowcaster
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec, open_source
 from stpl_runtime.sources.folder import FolderSource, frame_files
 from stpl_runtime.streaming.stream import Stream
+from stpl_runtime.streaming.streams import Streams
 from tests.runtime.conftest import make_frame, picture, slot_time
 
 SPEC = SourceSpec((1, 16, 16), FrameCodec())
@@ -433,7 +434,7 @@ for name in sorted(os.listdir(data)):
     ledger = Ledger()
     nowcaster = Nowcaster(bundle, session, cadence_s=300.0, ledger=ledger)
     source = FolderSource(folder, SPEC, settle_s=SETTLE_S)
-    stream = Stream(nowcaster, source, ledger=ledger)
+    streams = Streams([Stream(nowcaster, source, ledger=ledger)])
     writer = subprocess.Popen(
         [sys.executable, "-c", script, folder, data], stdin=subprocess.PIPE, text=True
     )
@@ -450,11 +451,11 @@ for name in sorted(os.listdir(data)):
                 time.sleep(0.005)
             writer.stdin.write("\n")
             writer.stdin.flush()
-        stream.stop()
+        streams.stop()
 
     feeder = threading.Thread(target=feed)
     feeder.start()
-    report = stream.run()
+    report = streams.run()
     feeder.join()
     writer.stdin.close()
     assert writer.wait(timeout=30) == 0

@@ -16,7 +16,7 @@ from stpl_runtime.nowcasting.predict import predict_sequences
 from stpl_runtime.nowcasting.stand_ins import OnGap
 from stpl_runtime.streaming.report import StreamReport
 from stpl_runtime.streaming.stream import Stream
-from tests.runtime.conftest import CADENCE_S, slot_time
+from tests.runtime.conftest import CADENCE_S, run_alone, slot_time
 from tests.runtime.streaming.chaos import Chaos, ChaosSource, CheckedSink
 
 MODES: list[tuple[ContextMode, OnGap]] = [
@@ -59,7 +59,7 @@ def run_chaos(
         return found
 
     stream.take_in = take_in  # type: ignore[method-assign]
-    report = stream.run()
+    report = run_alone(stream)
     counts = report.counts
     assert report.ended == "the source ended"
     assert counts.received == sum(chaos.fates.values())

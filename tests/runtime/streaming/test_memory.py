@@ -30,7 +30,7 @@ from stpl_runtime.sink import open_sink
 from stpl_runtime.source import Arrival, SourceSpec
 from stpl_runtime.sources.folder import FolderSource
 from stpl_runtime.streaming.stream import Stream
-from tests.runtime.conftest import ListSource, make_frame, open_named, picture, slot_time
+from tests.runtime.conftest import ListSource, make_frame, open_named, picture, run_alone, slot_time
 from tests.runtime.streaming.test_chaos import MODES, run_chaos
 from tests.runtime.streaming.test_stream import KeptSink, make_stream, paced
 
@@ -108,7 +108,7 @@ def over_frames(mode: str, directory: str) -> float:
                 yield from super().arrivals(stop)
 
     npz = open_sink(f"npz:{directory}")
-    report = make_stream(bundle, session, Endless([]), npz, sink, mode=mode).run()
+    report = run_alone(make_stream(bundle, session, Endless([]), npz, sink, mode=mode))
     session.close()
     assert report.nowcasts == 2497
     assert report.counts.used == 2500
@@ -140,7 +140,7 @@ def over_files(folder: Path) -> float:
 
     nowcaster = Nowcaster(bundle, session, cadence_s=300.0, ledger=ledger)
     source = FolderSource(folder, SourceSpec((1, 16, 16), FrameCodec()))
-    report = Stream(nowcaster, source, [Probe()], ledger=ledger).run(idle_timeout_s=1.0)
+    report = run_alone(Stream(nowcaster, source, [Probe()], ledger=ledger), idle_timeout_s=1.0)
     session.close()
     assert report.counts.used == report.counts.received == 2500
     assert len(resident) >= 3

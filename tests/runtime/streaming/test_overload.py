@@ -18,6 +18,7 @@ from stpl_runtime.links.health import Health
 from stpl_runtime.nowcasting.nowcaster import ContextMode, Nowcaster
 from stpl_runtime.source import Arrival
 from stpl_runtime.streaming.stream import Stream
+from stpl_runtime.streaming.streams import Streams
 from tests.runtime.conftest import CADENCE_S, make_frame
 from tests.runtime.nowcasting.test_nowcaster import CountingSession
 from tests.runtime.streaming.test_streams import Kept
@@ -137,9 +138,11 @@ def test_no_frame_is_lost_and_what_is_published_is_fresh(
         ledger=ledger,
     )
     stream = Stream(nowcaster, Metronome(clock, period_s, count), [sink], ledger=ledger)
-    stream._alone._wake = Ticks(clock)
+    streams = Streams([stream])
+    streams._wake = Ticks(clock)
     nowcaster.warm_up()
-    report = stream.run()
+    streams.run()
+    report = stream.report()
     assert report.counts.used == report.counts.received == count
     assert report.nowcasts + report.skipped + report.incomplete == count
     written = report.sinks["kept"]

@@ -26,7 +26,7 @@ from stpl_runtime.nowcasting.nowcaster import ContextMode, Nowcaster
 from stpl_runtime.nowcasting.stand_ins import OnGap
 from stpl_runtime.source import Arrival
 from stpl_runtime.streaming.stream import Stream
-from tests.runtime.conftest import CADENCE_S, make_frame, open_named
+from tests.runtime.conftest import CADENCE_S, make_frame, open_named, run_alone
 from tests.runtime.nowcasting.test_nowcaster import CountingSession
 from tests.runtime.streaming.test_chaos import MODES, run_chaos
 
@@ -141,7 +141,7 @@ def test_ten_minutes_of_twice_the_load() -> None:
                 yield Arrival(frame, time.monotonic(), datetime.now(timezone.utc))
 
     stream = Stream(nowcaster, Metronome(), [sink], ledger=ledger)
-    report = stream.run()
+    report = run_alone(stream)
     session.close()
     ages = np.array(sink.ms, float)
     longest_s = float(np.percentile(session.took_s, 99))  # beside whatever else the machine does

@@ -27,7 +27,7 @@ from stpl_runtime.streaming.bad_frame_log import Faults
 from stpl_runtime.streaming.inbox import Inbox
 from stpl_runtime.streaming.stream import Stream
 from stpl_runtime.streaming.streams import Streams
-from tests.runtime.conftest import CADENCE_S, ListSource, make_frame, picture
+from tests.runtime.conftest import CADENCE_S, ListSource, make_frame, picture, run_alone
 from tests.runtime.nowcasting.test_nowcaster import CountingSession
 
 
@@ -84,7 +84,7 @@ def test_each_frame_gets_its_nowcast(bundle: Bundle, session: Session) -> None:
     sink = KeptSink()
     frames = [make_frame(n) for n in range(12)]
     stream = make_stream(bundle, session, ListSource(frames, pause=paced(sink, 3)), sink)
-    report = stream.run()
+    report = run_alone(stream)
     assert report.ended == "the source ended"
     assert (report.nowcasts, report.skipped, report.incomplete) == (9, 0, 3)
     assert report.counts.received == report.counts.used == 12
@@ -107,7 +107,7 @@ def test_overload_loses_no_frame_and_counts_the_nowcasts_it_skips(
     sink = KeptSink()
     frames = [make_frame(n) for n in range(600)]
     stream = make_stream(bundle, session, ListSource(frames), sink, queue_limit=16)
-    report = stream.run()
+    report = run_alone(stream)
     assert report.counts.received == report.counts.used == 600
     assert report.counts.add_up
     assert report.skipped > 0
@@ -155,7 +155,7 @@ def test_the_counts_add_up_at_every_moment(bundle: Bundle, session: Session) -> 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        report = stream.run()
+        report = run_alone(stream)
     finally:
         done.set()
         watcher.join()
@@ -175,7 +175,7 @@ def test_a_sink_that_fails_is_told_once_per_incident(
     failing.name = "npz:full"
     frames = [make_frame(n) for n in range(12)]
     source = ListSource(frames, pause=paced(other, 3))
-    report = make_stream(bundle, session, source, failing, other).run()
+    report = run_alone(make_stream(bundle, session, source, failing, other))
     lines = [line for line in capsys.readouterr().err.splitlines() if "npz:full" in line]
     assert [line.endswith("the stream goes on") for line in lines] == [True, False, True, False]
     assert len(failing.kept) == 5
@@ -190,7 +190,7 @@ def test_bad_late_and_dropped_frames_are_told(
     off = Frame(make_frame(9).valid_time.replace(minute=2), make_frame(9).data, source_id="off")
     items = [make_frame(n) for n in range(8)]
     items += [make_frame(0), make_frame(1), off, Frame(off.valid_time, np.zeros((1, 2, 2)))]
-    make_stream(bundle, session, ListSource([*items, BadFrame("bad.npy", "broken")])).run()
+    run_alone(make_stream(bundle, session, ListSource([*items, BadFrame("bad.npy", "broken")])))
     lines = capsys.readouterr().err.splitlines()
     assert sum("is late" in line for line in lines) == 1  # of two
     assert sum("--cadence SECONDS" in line for line in lines) == 1
@@ -206,7 +206,7 @@ def test_each_kind_of_bad_frame_is_told_once(
     ]
     small = [BadFrame(f"s{n}.png", f"in/s{n}.png has the shape (1, {n}, {n})") for n in range(3)]
     odd = [BadFrame("odd", "broken")]
-    report = make_stream(bundle, session, ListSource([*grey, *small, *odd])).run()
+    report = run_alone(make_stream(bundle, session, ListSource([*grey, *small, *odd])))
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" (")[0].split(" from")[0] for line in lines] == [
         "bad frame g0 has values",
@@ -217,7 +217,7 @@ def test_each_kind_of_bad_frame_is_told_once(
     assert report.counts.bad == report.counts.received == 9
     assert report.exit_code == 2
     assert report.as_json()["bad_frames"][2] == {"first": "odd: broken", "more": 0}
-    good = make_stream(bundle, session, ListSource([*grey, make_frame(9)])).run()
+    good = run_alone(make_stream(bundle, session, ListSource([*grey, make_frame(9)])))
     assert good.exit_code == 0  # not all of them
 
 
@@ -234,7 +234,7 @@ def test_every_slot_is_accounted_for(bundle: Bundle, session: Session, count: in
     """Also the newest one, whose window is not complete yet."""
     sink = KeptSink()
     frames = [make_frame(n) for n in range(count)]
-    report = make_stream(bundle, session, ListSource(frames, pause=paced(sink, 3)), sink).run()
+    report = run_alone(make_stream(bundle, session, ListSource(frames, pause=paced(sink, 3)), sink))
     assert (report.nowcasts, report.incomplete) == (max(0, count - 3), min(3, count))
 
 
@@ -250,7 +250,7 @@ def test_nan_from_the_engine_is_counted_and_told(
 
     source = ListSource([make_frame(n) for n in range(5)], pause=spoil)
     stream = make_stream(bundle, counting, source, sink)
-    report = stream.run()
+    report = run_alone(stream)
     assert (report.nowcasts, report.not_finite, report.exit_code) == (1, 1, 3)
     assert "not published" in capsys.readouterr().err
     assert all(np.isfinite(nowcast.frames).all() for nowcast in sink.kept)
@@ -266,7 +266,7 @@ def test_a_source_that_ends_in_an_error(
     source = ListSource([make_frame(n) for n in range(5)], error=error)
     stream = make_stream(bundle, session, source)
     with pytest.raises(type(error)) as caught:
-        stream.run()
+        run_alone(stream)
     assert caught.value.exit_code == code
     assert stream.report().counts.used == 5  # what was there is counted first
     assert stream.report().nowcasts >= 1
@@ -276,7 +276,7 @@ def test_a_source_that_ends_in_an_error(
 def test_max_nowcasts_and_idle_timeout(bundle: Bundle, session: Session) -> None:
     sink = KeptSink()
     source = ListSource([make_frame(n) for n in range(12)], pause=paced(sink, 3))
-    report = make_stream(bundle, session, source, sink).run(max_nowcasts=2)
+    report = run_alone(make_stream(bundle, session, source, sink), max_nowcasts=2)
     assert report.nowcasts == 2
     assert report.ended == "2 nowcasts made"
 
@@ -288,7 +288,7 @@ def test_max_nowcasts_and_idle_timeout(bundle: Bundle, session: Session) -> None
     source = Silent([make_frame(0)])
     source.health.up()
     stream = make_stream(bundle, session, source)
-    report = stream.run(idle_timeout_s=0.0)
+    report = run_alone(stream, idle_timeout_s=0.0)
     assert report.ended == "nothing arrived for 0 s"
 
 
@@ -305,7 +305,7 @@ def test_a_source_that_never_was_there_is_lost(
 
     stream = make_stream(bundle, session, Away([]))
     with pytest.raises(SourceLostError, match=f"list was not there .*{reason or 'no answer'}"):
-        stream.run(idle_timeout_s=0.3)
+        run_alone(stream, idle_timeout_s=0.3)
     assert stream.report().ended == "error"
 
 
@@ -326,10 +326,10 @@ def test_a_source_that_is_lost_when_the_patience_ends(
 
     stream = make_stream(bundle, session, Leaves([make_frame(n) for n in range(5)]))
     if back:
-        assert stream.run(idle_timeout_s=0.3).exit_code == 0
+        assert run_alone(stream, idle_timeout_s=0.3).exit_code == 0
         return
     with pytest.raises(SourceLostError, match=r"list went away, .*: connection refused; ") as lost:
-        stream.run(idle_timeout_s=0.3)
+        run_alone(stream, idle_timeout_s=0.3)
     assert lost.value.exit_code == 5
     assert stream.report().counts.used == 5
     assert stream.report().ended == "error"
@@ -345,9 +345,10 @@ def test_stop_ends_a_stream_that_waits(bundle: Bundle, session: Session) -> None
 
     release = threading.Event()
     stream = make_stream(bundle, session, ListSource([make_frame(n) for n in range(6)], pause=wait))
-    stopper = threading.Thread(target=lambda: (reached.wait(30), stream.stop(), release.set()))
+    streams = Streams([stream])
+    stopper = threading.Thread(target=lambda: (reached.wait(30), streams.stop(), release.set()))
     stopper.start()
-    report = stream.run()
+    report = streams.run()
     stopper.join()
     assert report.ended == "stopped"
     assert report.counts.add_up
@@ -400,7 +401,7 @@ def test_who_watches_and_fails_does_not_end_the_stream(
     nowcaster = Nowcaster(bundle, session, cadence_s=CADENCE_S, ledger=ledger)
     items = [*(make_frame(n) for n in range(9)), BadFrame("x", "no frame")]
     stream = Stream(nowcaster, ListSource(items), ledger=ledger, watchers=[Broken()])
-    report = stream.run()
+    report = run_alone(stream)
     assert report.counts.used == 9
     assert report.counts.bad == 1
     assert capsys.readouterr().err.count("ZeroDivisionError: a bug") == 1
@@ -430,7 +431,7 @@ def test_a_machine_without_room_ends_no_stream(
 
     sink = Full()
     source = ListSource([make_frame(n) for n in range(7)], pause=paced(sink, 3))
-    report = make_stream(bundle, session, source, sink).run()
+    report = run_alone(make_stream(bundle, session, source, sink))
     assert report.exit_code == 4
     assert sum(report.sink_failures.values()) == 1
     err = capsys.readouterr().err
@@ -447,6 +448,6 @@ def test_a_log_on_a_full_disk_ends_no_stream(
     stream = make_stream(bundle, session, source)
     with pytest.raises(OSError, match="No space"), Path("/dev/full").open("w") as log:
         monkeypatch.setattr(sys, "stderr", log)
-        report = stream.run()
+        report = run_alone(stream)
         monkeypatch.undo()  # what is still in its buffer cannot be written at the end either
     assert report.counts.used == 6

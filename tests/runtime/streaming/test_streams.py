@@ -24,7 +24,7 @@ from stpl_runtime.streaming.batching import Batcher
 from stpl_runtime.streaming.publisher import LIMIT, Publisher
 from stpl_runtime.streaming.stream import Stream
 from stpl_runtime.streaming.streams import Streams
-from tests.runtime.conftest import CADENCE_S, ListSource, make_frame, picture, slot_time
+from tests.runtime.conftest import CADENCE_S, ListSource, make_frame, picture, run_alone, slot_time
 from tests.runtime.nowcasting.test_nowcaster import CountingSession
 
 
@@ -112,7 +112,9 @@ def test_each_of_several_streams_equals_its_solo_run(
         assert counting.forecasts < warm_ups + singles
     for name in names:
         alone = Kept()
-        stream_of(bundle, session, ListSource(frames_of(name, 9)), [alone], name, **options).run()
+        run_alone(
+            stream_of(bundle, session, ListSource(frames_of(name, 9)), [alone], name, **options)
+        )
         ours = [nowcast for nowcast in sink.kept if nowcast.stream == name]
         assert len(ours) == len(alone.kept) == 6
         for one, other in zip(ours, alone.kept, strict=True):  # in order, too
@@ -206,7 +208,7 @@ def test_queue_makes_every_nowcast_in_order(bundle: Bundle, session: Session, wa
     source = ListSource([make_frame(n) for n in range(60)], waits=waits)
     limit = 8 if waits else 60
     stream = stream_of(bundle, session, source, [sink], policy="queue", queue_limit=limit)
-    report = stream.run()
+    report = run_alone(stream)
     assert (report.nowcasts, report.skipped) == (57, 0)
     times = [nowcast.issue_time for nowcast in sink.kept]
     assert times == [slot_time(n) for n in range(3, 60)]
@@ -228,7 +230,7 @@ def test_queue_drops_the_oldest_frames_of_a_source_that_cannot_wait_and_carry_st
     source.arrivals = all_at_once  # type: ignore[method-assign]
     first = stream.take_in
     stream.take_in = lambda: full.wait(60) and first()  # type: ignore[method-assign]
-    report = stream.run()
+    report = run_alone(stream)
     assert report.counts.dropped == 32
     assert report.counts.used == 8
     assert (report.nowcasts, report.skipped) == (5, 0)
@@ -244,7 +246,7 @@ def test_pace_makes_the_source_wait_for_the_nowcast(bundle: Bundle, session: Ses
 
     source = ListSource([make_frame(n) for n in range(total)], waits=False, pause=pause)
     stream = stream_of(bundle, session, source, [sink], policy="pace")
-    report = stream.run()
+    report = run_alone(stream)
     assert (report.nowcasts, report.skipped, report.counts.dropped) == (total - 3, 0, 0)
     assert max(ahead) <= 2  # one waits, and one is on its way into the window
 
@@ -262,7 +264,7 @@ def test_a_slow_sink_holds_up_no_frame_and_drops_the_oldest_nowcasts(
             gate.set()  # it comes to life when all but one of the frames have gone through
 
     source = ListSource([make_frame(n) for n in range(31)], pause=pause)
-    report = stream_of(bundle, session, source, [slow, quick]).run()
+    report = run_alone(stream_of(bundle, session, source, [slow, quick]))
     assert report.counts.used == 31
     assert (report.nowcasts, report.skipped) == (28, 0)
     assert report.sinks["quick"].written == 28
@@ -310,10 +312,11 @@ def test_stop_is_heard_while_a_sink_hangs_that_is_waited_for(
     sink = Kept(gate=threading.Event())
     source = ListSource([make_frame(n) for n in range(60)])
     stream = stream_of(bundle, session, source, [sink], policy="queue")
-    running = threading.Thread(target=stream.run, daemon=True)
+    streams = Streams([stream])
+    running = threading.Thread(target=streams.run, daemon=True)
     running.start()
     wait_until(lambda: stream.published >= LIMIT + 1)  # one is being written, the rest wait
-    stream.stop()
+    streams.stop()
     running.join(30)
     assert not running.is_alive()
     assert sink.gate is not None
@@ -329,7 +332,9 @@ def test_a_bug_in_a_sink_is_not_swallowed(bundle: Bundle, session: Session) -> N
             raise ZeroDivisionError("a bug")
 
     with pytest.raises(ZeroDivisionError, match="a bug"):
-        stream_of(bundle, session, ListSource([make_frame(n) for n in range(9)]), [Broken()]).run()
+        run_alone(
+            stream_of(bundle, session, ListSource([make_frame(n) for n in range(9)]), [Broken()])
+        )
 
 
 def test_a_sink_that_tells_of_files_comes_after_those_that_write_them() -> None:
@@ -385,7 +390,7 @@ def test_a_source_that_goes_down_and_comes_back_is_told(
             wait_until(lambda: len(lines) == 2)
 
     source._pause = pause
-    report = stream_of(bundle, session, source, [], watchers=[Watch()]).run()  # type: ignore[list-item]
+    report = run_alone(stream_of(bundle, session, source, [], watchers=[Watch()]))  # type: ignore[list-item]
     assert lines == ["list is down: connection refused; it is tried again", "list is up again"]
     assert report.reconnects == 1
     assert lines[0] in capsys.readouterr().err
