@@ -13,7 +13,7 @@ values. Keyword arguments of the constructor are recipe keys: `--set model.width
 From this repository's root:
 
     stpl-deploy train modernn-mini --model examples.bring_your_own:ConvGRU --out runs/mine
-    stpl-deploy export runs/mine --out mine.bundle
+    stpl-deploy export runs/mine --out mine.bundle --trust-model examples.bring_your_own:ConvGRU
     stpl-deploy predict mine.bundle FRAMES --out nowcast.npz
 """
 

@@ -27,6 +27,7 @@ from stpl_core.bundle import WEIGHTS, Bundle
 from stpl_core.codec import Array
 from stpl_core.files import atomic_file
 from stpl_core.machine import describe, usable_cpus
+from stpl_core.trust import is_trusted
 from stpl_runtime.engine import Session, Telling, closed_loop, open_session
 from stpl_runtime.proof.reference import load_reference
 
@@ -125,12 +126,16 @@ def bench_bundle(
         require_provider=require_provider,
     )
     cases = _engine_cases(session, frames, bundle.manifest.horizon)
-    if importlib.util.find_spec("torch") is not None:
+    untrusted = not _may_build(bundle.manifest.model.name)
+    if importlib.util.find_spec("torch") is not None and not untrusted:
         cases = {"pytorch-eager": _torch_case(bundle, frames, count), **cases}
         if compiled:
             cases["pytorch-compiled"] = _torch_case(bundle, frames, count, compiled=True)
     times = _timed(cases, rounds, progress)
     facts = dict(session.facts()) if isinstance(session, Telling) else {}
+    if untrusted:
+        name = bundle.manifest.model.name
+        facts["PyTorch"] = f"not timed: {name} is a class of somebody's own; --trust-model {name}"
     session.close()
     manifest = bundle.manifest
     return BenchReport(
@@ -200,6 +205,15 @@ def _engine_cases(session: Session, frames: Array, horizon: int) -> dict[str, Ca
         f"{name}-prewarmed": prewarmed(session.forecast),
         f"{name}-first-frame": prewarmed(session.step),
     }
+
+
+def _may_build(name: str) -> bool:
+    """Whether a bundle's model may be built in PyTorch to be timed: ours, or trusted by hand."""
+    if importlib.util.find_spec("torch") is None or is_trusted(name):
+        return True
+    from stpl_train.models import is_known
+
+    return is_known(name)
 
 
 def _torch_case(bundle: Bundle, frames: Array, threads: int, *, compiled: bool = False) -> Case:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from stpl_deploy.cli.engines import Engine, Forecast, RequireProvider
+from stpl_deploy.cli.trust import TrustModel, trust
 
 
 def bench(
@@ -27,16 +28,16 @@ def bench(
         Path | None,
         typer.Option(help="Directory for bench.json and bench.svg; default: BUNDLE-bench."),
     ] = None,
+    trust_model: TrustModel = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Time PyTorch on the CPU and an engine's ways to a nowcast side by side in one process."""
     from stpl_core.bundle import open_bundle
     from stpl_core.files import atomic_file
-    from stpl_deploy.cli.extras import import_from_here
     from stpl_deploy.cli.output import document_text, print_json, print_table, progress_bar, say
     from stpl_export.bench import bench_bundle, save_chart
 
-    import_from_here()  # the bundle's model may be the user's own class
+    trust(trust_model)
     opened = open_bundle(bundle)
     with progress_bar("rounds") as progress:
         report = bench_bundle(

@@ -12,6 +12,7 @@ import typer
 from stpl_core.errors import UsageError
 from stpl_deploy.cli.engines import Engine, Forecast, RequireProvider
 from stpl_deploy.cli.numbers import finite_numbers
+from stpl_deploy.cli.trust import TrustModel, trust
 
 if TYPE_CHECKING:
     from stpl_runtime.evaluation.evaluate import Evaluation
@@ -83,6 +84,7 @@ def evaluate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace those three files in an existing --out.")
     ] = False,
+    trust_model: TrustModel = None,
     json: Annotated[bool, typer.Option("--json", help="Print all scores as JSON.")] = False,
 ) -> None:
     """Score forecasts per lead time, beside persistence, optical flow and the day before."""
@@ -112,10 +114,10 @@ def evaluate(
     words = None if baseline is None else [word.strip() for word in baseline.split(",")]
     import importlib.util
 
-    from stpl_deploy.cli.extras import import_from_here, needs
+    from stpl_deploy.cli.extras import needs
     from stpl_deploy.cli.output import print_json, progress_bar, say
 
-    import_from_here()  # the model may be the user's own class
+    trust(trust_model)
     with needs("train"):
         from stpl_runtime.engines.tiled import domain_size
         from stpl_runtime.evaluation.evaluate import evaluate as scored

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stpl_core.errors import UsageError
+from stpl_deploy.cli.trust import TrustModel, trust
 
 if TYPE_CHECKING:
     from stpl_core.bundle import GraphName
@@ -67,6 +68,7 @@ def export(
     compatible: Annotated[
         str, typer.Option(help="trt: version, ampere+ or same-capability, with commas.")
     ] = "",
+    trust_model: TrustModel = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Export a run to a bundle and check it against PyTorch over the closed loop."""
@@ -90,10 +92,10 @@ def export(
     half = {"--keep-fp32": " ".join(keep_fp32 or ())}
     _refuse_idle(precision != "fp32", low, "--precision fp16", half)
     _refuse_idle(precision == "int8", low, "--precision int8", {"--keep-slower": keep_slower})
-    from stpl_deploy.cli.extras import import_from_here, needs
+    from stpl_deploy.cli.extras import needs
     from stpl_deploy.cli.output import print_accuracy, print_json, say
 
-    import_from_here()
+    trust(trust_model)
     with needs("export"):
         from stpl_export.export import export_run
     from stpl_runtime.engines.tiled import domain_size

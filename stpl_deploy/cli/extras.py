@@ -29,7 +29,10 @@ def needs(extra: str) -> Iterator[None]:
 
 
 def import_from_here() -> None:
-    """Make the user's own `package.module:Class` importable, as `python -m` would."""
+    """Make a `package.module:Class` that was given by hand importable from the current folder.
+
+    Behind everything installed: a json.py that lies beside the data must not replace Python's.
+    """
     here = os.getcwd()
     if here not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.append(here)

@@ -25,9 +25,8 @@ def inspect(
     if (path / "manifest.json").is_file():
         _bundle(path, json)
     elif (path / "recipe.toml").is_file() or str(path).startswith("pretrained:"):
-        from stpl_deploy.cli.extras import import_from_here, needs
+        from stpl_deploy.cli.extras import needs
 
-        import_from_here()
         with needs("train"):
             from stpl_train.describe import describe_run
 
@@ -51,13 +50,15 @@ def inspect(
 
 def _run_lines(document: dict[str, Any]) -> dict[str, str]:
     """What `describe_run` found, in short lines."""
-    shapes = document["state"].values()
+    state, count = document["state"], document["parameters"]
     lines = {
-        "model": f"{document['model']}, {document['parameters']:,} parameters",
+        "model": document["model"] + ("" if count is None else f", {count:,} parameters"),
         "keys": ", ".join(f"{key} {value}" for key, value in document["keys"].items()) or "none",
         "frames": document["frames"],
         "data": document["data"],
-        "state": _state_line(shapes),
+        "state": "not known: inspect imports no class of somebody's own"
+        if state is None
+        else _state_line(state.values()),
     }
     if "imported" in document:
         return {**lines, "imported": document["imported"]}

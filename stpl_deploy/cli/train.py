@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stpl_core.errors import UsageError
+from stpl_deploy.cli.trust import TrustModel, trust
 
 if TYPE_CHECKING:
     from stpl_train.training import TrainingResult
@@ -35,6 +36,7 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="Processes that share the batch.")] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+    trust_model: TrustModel = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     recipes: Annotated[
         bool, typer.Option("--list", help="List the shipped recipes, and train nothing.")
@@ -54,7 +56,9 @@ def train(
         _show(recipe, settings, model, json)
         return
     target = _checked(recipe, out, settings, model, resume, device)
-    import_from_here()
+    trust(trust_model)
+    if recipe is not None and (model or settings):
+        import_from_here()  # --model may be a class of the user's own
     with needs("train"):
         from stpl_train.progress import make_reporter
         from stpl_train.recipe import load_recipe

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from stpl_core.bundle import open_bundle
 from stpl_core.errors import RecipeError
+from stpl_core.trust import forget_trust
 from stpl_deploy.cli import app, verbs
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "bring_your_own.py"
@@ -34,6 +35,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: str) -> dict[str, Any]:
     """Run a verb as a fresh process would: the user's module must be found each time anew."""
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(Path.cwd()))])
     sys.modules.pop("my_model", None)
+    forget_trust()
     importlib.invalidate_caches()
     result = CliRunner().invoke(app, [*words, "--json"])
     assert result.exit_code == 0, result.exception
@@ -61,10 +63,13 @@ def test_own_model_through_every_verb(home: Path, monkeypatch: pytest.MonkeyPatc
     assert trained["iterations"] == 6
     assert trained["finished"] is True
     described = call(monkeypatch, "inspect", "run")
-    assert described["state"] == {"h": [4, 16, 16]}
-    exported = call(monkeypatch, "export", "run", "--out", "mine.bundle")
+    assert described["state"] is None  # inspect imports nobody's class
+    assert described["parameters"] == trained["parameters"]
+    own = ("--trust-model", "my_model:ConvGRU")
+    exported = call(monkeypatch, "export", "run", "--out", "mine.bundle", *own)
     assert exported["model"]["name"] == "my_model:ConvGRU"
     assert exported["model"]["keys"] == {"width": 4}
+    assert [tuple(spec["shape"]) for spec in exported["state"]] == [(4, 16, 16)]
     (home / "my_model.py").unlink()  # a bundle needs neither PyTorch nor the module
     assert call(monkeypatch, "verify", "mine.bundle")["passed"] is True
     frames = home / "frames"

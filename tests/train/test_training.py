@@ -27,6 +27,7 @@ from stpl_core.errors import (
     StplError,
     UsageError,
 )
+from stpl_core.trust import trust_model
 from stpl_train.checkpoint import ValidationRow, load_training
 from stpl_train.progress import Plain, Quiet
 from stpl_train.recipe import Recipe, parse_recipe
@@ -404,6 +405,7 @@ def test_a_penalty_of_the_model_is_added(tmp_path: Path, monkeypatch: pytest.Mon
         )
     )
     monkeypatch.syspath_prepend(str(tmp_path))
+    trust_model("own_model:Drift")
     document = tiny(iterations=40, reversed_pass=False, lr=5e-2).model_dump(
         mode="json", exclude_none=True
     )

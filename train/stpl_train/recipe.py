@@ -25,6 +25,7 @@ from pydantic import (
 
 from stpl_core.codec import FrameCodec
 from stpl_core.errors import RecipeError, first_problem
+from stpl_core.trust import trust_model
 from stpl_train.recipe_text import apply_setting, read_document, recipe_title, shipped_recipes
 
 __all__ = ["Recipe", "load_recipe", "parse_recipe", "recipe_title", "shipped_recipes"]
@@ -329,9 +330,13 @@ def load_recipe(
         RecipeError: no such recipe, not TOML, an unknown key, or a value that does not fit.
     """
     document = read_document(name, rest)
+    given = settings_document(settings)
+    for word in (model, given.get("model", {}).get("name")):
+        if isinstance(word, str):  # typed by whoever runs this, unlike what the file names
+            trust_model(word)
     if model is not None:
         document["model"] = {"name": model}
-    source = settings_document(settings).get("data", {}).get("source")
+    source = given.get("data", {}).get("source")
     data = document.get("data", {})
     if source is not None and source != data.get("source"):
         document["data"] = {key: data[key] for key in ("context", "horizon") if key in data}

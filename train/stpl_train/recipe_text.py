@@ -75,13 +75,19 @@ def read_document(name: str, rest: str = "", *, depth: int = 0) -> Document:
     base = document.pop("extends", None)
     if base is None:
         return document
-    if not isinstance(base, str) or depth == _DEEPEST:
+    if not isinstance(base, str) or depth == _DEEPEST or base != Path(base).name:
         raise RecipeError(
             f"{name}: extends = {base!r}",
-            expected="the name of one other recipe that does not extend this one",
+            expected="one other recipe, beside it or shipped, that does not extend this one",
             fix='extends = "modernn-mmnist"',
         )
     beside = path.parent / base
+    if not (path.is_file() and beside.is_file()) and base not in shipped_recipes():
+        raise RecipeError(
+            f"{name}: extends = {base!r}, which is not beside it",
+            expected="a file beside this one, or a name from stpl-deploy train --list",
+            fix='extends = "modernn-mmnist"',
+        )
     found = str(beside) if path.is_file() and beside.is_file() else base
     return _extended(read_document(found, depth=depth + 1), document)
 

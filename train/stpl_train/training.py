@@ -6,7 +6,7 @@ import errno
 import gc
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +19,7 @@ from lightning_fabric import Fabric
 
 from stpl_core.errors import EnvironmentFault, RecipeError, RunError, SinkError
 from stpl_core.files import atomic_directory, refuse_existing
+from stpl_core.trust import trust_model, trusted_models
 from stpl_train.checkpoint import Progress, load_training, save_training
 from stpl_train.data import DataSplit, open_data
 from stpl_train.interrupt import StopRequest
@@ -271,12 +272,17 @@ def _launch(run: Run, data: DataSplit, device: str, devices: int, reporter: Repo
         fabric.launch()
         return _fit(fabric, run, data, reporter)
     with StopRequest():  # the processes it starts listen themselves
-        stopped: int | None = fabric.launch(partial(_fit_process, path=run.path, reporter=reporter))
+        stopped: int | None = fabric.launch(
+            partial(_fit_process, path=run.path, reporter=reporter, trusted=trusted_models())
+        )
         return stopped
 
 
-def _fit_process(fabric: Fabric, path: Path, reporter: Reporter) -> int | None:
+def _fit_process(
+    fabric: Fabric, path: Path, reporter: Reporter, trusted: Iterable[str]
+) -> int | None:
     """In each of several processes: open everything anew."""
+    trust_model(*trusted)
     run = open_run(path)
     data = open_data(run.recipe.data, run.recipe.training.seed)
     stopped = _fit(fabric, run, data, reporter if fabric.is_global_zero else Quiet())

@@ -6,10 +6,12 @@ import gzip
 import importlib.util
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,18 @@ from stpl_core.codec import Array
 from stpl_core.errors import EnvironmentFault, FrameError, MissingExtraError
 from stpl_core.grid import Grid
 from stpl_core.reader import agreed_step
+from stpl_core.readers import grib_process
 from stpl_core.readers.projections import lon_lat_wkt
+
+_DEADLINE_S = 60.0
+"""Seconds for one message: the largest of a service takes two; a damaged one may take for ever."""
+
+_BY_ITS_CONTENT = {
+    getattr(signal, name)
+    for name in ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGXCPU")
+    if hasattr(signal, name)
+}
+"""Signals that damaged bytes bring about: a bad file, where SIGKILL is a fault of the machine."""
 
 SUFFIXES: tuple[str, ...] = (".grib2", ".grb2", ".grib", ".grb", ".grib2.gz", ".grb2.gz")
 
@@ -61,11 +74,17 @@ def messages(path: Path) -> Iterator[Message]:
         MissingExtraError: eccodes is not installed.
         EnvironmentFault: the decoding process died on its own.
     """
-    if importlib.util.find_spec("eccodes") is None:
+    eccodes = importlib.util.find_spec("eccodes")
+    if eccodes is None or eccodes.origin is None:
         raise MissingExtraError("eccodes", "grib")
+    # -I sees neither PYTHONPATH nor the user's own folder of packages.
+    libraries = {str(Path(origin).parents[1]) for origin in (eccodes.origin, np.__file__)}
+    child = grib_process.__file__
     with _unzipped(path) as plain:
-        command = [sys.executable, "-m", "stpl_core.readers.grib_process", str(plain)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # noqa: S603
+        command = [sys.executable, "-I", child, str(plain.absolute()), *sorted(libraries)]
+        process = subprocess.Popen(  # noqa: S603
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=Path(child).parent
+        )
         assert process.stdout is not None
         try:
             yield from _received(process, process.stdout, path)
@@ -76,7 +95,7 @@ def messages(path: Path) -> Iterator[Message]:
 
 
 def _received(process: subprocess.Popen[bytes], stream: IO[bytes], path: Path) -> Iterator[Message]:
-    while line := stream.readline():
+    while line := _in_time(process, stream.readline):
         header = json.loads(line)
         if "error" in header:
             raise ValueError(header["error"])
@@ -84,15 +103,43 @@ def _received(process: subprocess.Popen[bytes], stream: IO[bytes], path: Path) -
             if header["end"] == 0:
                 raise EOFError("it holds no GRIB message")
             return
-        content = stream.read(4 * header["values"])
+        content = _in_time(process, lambda: stream.read(4 * header["values"]))  # noqa: B023
         if len(content) < 4 * header["values"]:
             break
         yield _message(header, np.frombuffer(content, "<f4"), path)
+    code = process.wait()
+    if -code in _BY_ITS_CONTENT:
+        name = signal.Signals(-code).name
+        raise ValueError(f"decoding it ended the decoding process ({name}): it is damaged")
     raise EnvironmentFault(
-        f"the process that decodes {path} ended with code {process.wait()}",
+        f"the process that decodes {path} ended with code {code}",
         expected="all messages",
         fix="pip install --upgrade --force-reinstall eccodes",
     )
+
+
+def _in_time(process: subprocess.Popen[bytes], read: Callable[[], bytes]) -> bytes:
+    """What `read` gets from the child, which is ended where that takes too long.
+
+    Raises:
+        ValueError: it took too long.
+    """
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(_DEADLINE_S, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        content = read()
+    finally:
+        timer.cancel()
+    if late.is_set():
+        raise ValueError(f"a message was not decoded in {_DEADLINE_S:g} s: it is damaged")
+    return content
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""Decodes one GRIB file in a process of its own: `python -m stpl_core.readers.grib_process FILE`.
+"""Decodes one GRIB file in a process of its own: `python -I grib_process.py FILE LIBRARIES`.
+
+`-I` and the path: nothing is imported from the current folder, from this file's own, or from where
+the environment points, which may hold a json.py beside the data. LIBRARIES is searched last.
 
 The eccodes wheel carries its own PROJ. Imported before pyproj it breaks pyproj's database and the
 interpreter crashes at its end (seen: exit 139 or 134); which comes first is not ours to say, so
@@ -11,10 +14,16 @@ or {"error": text} closes the stream, and what happens to the process after that
 from __future__ import annotations
 
 import json
+import math
 import sys
 from typing import Any, BinaryIO
 
 import numpy as np
+
+CPU_SECONDS = 30
+"""Of one message."""
+MOST_VALUES = 2**27
+"""Of one message: 0.5 GB as float32."""
 
 KEYS = (
     "edition",
@@ -55,8 +64,10 @@ def send_messages(file: BinaryIO, out: BinaryIO) -> int:
     import eccodes
 
     count = 0
+    _allow_seconds()
     while (message := eccodes.codes_grib_new_from_file(file)) is not None:
         try:
+            _check_size(eccodes, message)
             header = {key: _get(eccodes, message, key) for key in KEYS}
             values = eccodes.codes_get_values(message).astype("<f4")
             if eccodes.codes_get(message, "bitmapPresent"):
@@ -67,7 +78,29 @@ def send_messages(file: BinaryIO, out: BinaryIO) -> int:
         out.write(json.dumps({**header, "values": len(values)}).encode() + b"\n")
         out.write(values.tobytes())
         count += 1
+        _allow_seconds()
     return count
+
+
+def _allow_seconds() -> None:
+    """Let this process compute so much longer: it ends itself, even where nobody waits."""
+    try:
+        import resource
+    except ImportError:  # Windows; the parent's deadline holds there
+        return
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit = math.ceil(used.ru_utime + used.ru_stime) + CPU_SECONDS
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    if hard == resource.RLIM_INFINITY or limit <= hard:
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
+
+
+def _check_size(eccodes: Any, message: int) -> None:
+    """Refuse a message that claims more values than any field has, before room is made for them."""
+    for key in ("numberOfValues", "numberOfDataPoints", "Ni", "Nj"):
+        found = _get(eccodes, message, key)
+        if isinstance(found, int) and found > MOST_VALUES:
+            raise ValueError(f"{key} = {found}, more than {MOST_VALUES}")
 
 
 def _get(eccodes: Any, message: int, key: str) -> Any:
@@ -80,6 +113,7 @@ def _get(eccodes: Any, message: int, key: str) -> Any:
 def main() -> None:
     """Decode the file named on the command line."""
     out = sys.stdout.buffer
+    sys.path += sys.argv[2:]
     try:
         with open(sys.argv[1], "rb") as file:
             end: dict[str, Any] = {"end": send_messages(file, out)}

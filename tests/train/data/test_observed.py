@@ -14,6 +14,7 @@ from PIL import Image
 pytest.importorskip("xarray")
 
 from stpl_core.baselines import persistence
+from stpl_core.trust import trust_model
 from stpl_runtime.evaluation.evaluate import MODEL, evaluate
 from stpl_runtime.evaluation.subject import open_judged
 from stpl_train.checkpoint import load_training
@@ -130,6 +131,7 @@ def test_a_pixel_learns_only_from_what_was_observed(
 ) -> None:
     (tmp_path / "per_pixel.py").write_text(PER_PIXEL)
     monkeypatch.syspath_prepend(str(tmp_path))
+    trust_model("per_pixel:PerPixel")
     asked = recipe(
         tmp_path,
         {"name": "per_pixel:PerPixel"},

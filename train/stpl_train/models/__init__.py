@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
 import pydantic
 from torch import nn
 
 from stpl_core.errors import RecipeError, first_problem
+from stpl_core.trust import is_trusted
 from stpl_train.forecaster import Forecaster, FrameShape, PenalisedForecaster
 from stpl_train.models.residual import PenalisedResidual, Residual
 
@@ -29,30 +31,85 @@ MODELS: dict[str, str] = {
 """One word -> where the class lives."""
 
 
+GROUP = "stpl_deploy.models"
+"""The group of entry points by which other packages add a word."""
+
+
 class ForecasterModule(nn.Module, Forecaster):
     """What the type checker sees: a module that keeps the Forecaster contract."""
 
 
+def is_known(name: str) -> bool:
+    """Whether a model is one of ours or of an installed package, not a class named by a file."""
+    return name in MODELS or any(point.name == name for point in entry_points(group=GROUP))
+
+
 def model_class(name: str) -> type[nn.Module]:
-    """Find a model's class by its word or by `package.module:Class`."""
-    target = MODELS.get(name, name)
-    module_name, colon, class_name = target.partition(":")
-    if not colon:
+    """Find a model's class.
+
+    Args:
+        name: a word of `MODELS`, an installed package's entry point, or `package.module:Class`,
+            which must have been trusted by hand (`stpl_core.trust`): importing it runs its code.
+
+    Raises:
+        RecipeError: no such model, one that is not trusted, or no class that PyTorch can run.
+    """
+    if name in MODELS:
+        return cast("type[nn.Module]", _imported(name, MODELS[name]))
+    for point in entry_points(group=GROUP, name=name):
+        return _module_class(name, _installed(point))
+    return _module_class(name, _named_class(name))
+
+
+def _installed(point: EntryPoint) -> object:
+    try:
+        return point.load()
+    except Exception as error:  # whatever another package's import raises
+        raise RecipeError(
+            f"model {point.name} ({point.value}) does not load: {error}",
+            expected="a class that keeps the Forecaster contract",
+            fix="repair or uninstall the package it comes from",
+        ) from error
+
+
+def _named_class(name: str) -> object:
+    """The class behind `package.module:Class`, where it is trusted."""
+    if ":" not in name:
         near = difflib.get_close_matches(name, MODELS, n=1)
         raise RecipeError(
             f'model.name = "{name}" is not a known model',
             expected=f"one of {', '.join(sorted(MODELS))}, or package.module:Class",
             fix=f"--set model.name={near[0] if near else 'modernn'}",
         )
+    if not is_trusted(name):
+        raise RecipeError(
+            f'model.name = "{name}" is a class of somebody\'s own, which would be imported and run',
+            expected="a model of stpl-deploy or of an installed package, or your word for it",
+            fix=f"--trust-model {name}, if you know who wrote that class",
+        )
+    return _imported(name, name)
+
+
+def _imported(name: str, target: str) -> object:
+    module_name, _, class_name = target.partition(":")
     try:
-        found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
+        return getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
         raise RecipeError(
             f'model.name = "{name}" cannot be imported: {error}',
             expected="package.module:Class that this Python can import",
             fix=f'python -c "import {module_name}" shows the whole error',
         ) from error
-    return cast("type[nn.Module]", found)
+
+
+def _module_class(name: str, found: object) -> type[nn.Module]:
+    if isinstance(found, type) and issubclass(found, nn.Module):
+        return found
+    raise RecipeError(
+        f'model.name = "{name}" is no torch.nn.Module',
+        expected="a class that keeps the Forecaster contract",
+        fix="see stpl_train/forecaster.py",
+    )
 
 
 def build_model(name: str, frame_shape: FrameShape, keys: Mapping[str, Any]) -> ForecasterModule:
