@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from stpl_runtime.engine import Session
     from stpl_runtime.ingest.inputs import Context
 
-_SUFFIXES = (".npz", ".npy", ".png", ".gif", ".mp4", ".nc", ".tif", ".tiff", ".zarr")
-
 
 def predict(
     bundle: Annotated[Path, typer.Argument(help="Bundle directory, from `stpl-deploy export`.")],
@@ -79,11 +77,11 @@ def predict(
     from stpl_runtime.ingest.inputs import needs_reader, read_context
     from stpl_runtime.nowcasting.predict import graphs_needed
     from stpl_runtime.nowcasting.window import check_cadence
-    from stpl_runtime.sinks.writers import check_installed
+    from stpl_runtime.sinks.file_format import format_of
     from stpl_runtime.source import SourceSpec
     from stpl_runtime.timing import duration_text
 
-    check_installed(out.suffix.lower())
+    format_of(out.suffix).check_installed()
     check_no_model(frames)
     opened = open_bundle(bundle)
     manifest = opened.manifest
@@ -135,10 +133,12 @@ def predict(
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
-    if out.suffix.lower() not in _SUFFIXES:
+    from stpl_runtime.sinks.file_format import file_suffixes
+
+    if out.suffix.lower() not in file_suffixes():
         raise UsageError(
             f"--out {out} ends in {out.suffix or 'nothing'}",
-            expected=", ".join(_SUFFIXES),
+            expected=", ".join(file_suffixes()),
             fix=f"--out {out.with_suffix('.npz')}",
         )
     if out.is_dir() or (out.exists() and not overwrite):
@@ -157,7 +157,7 @@ def _run(
 
     from stpl_runtime.nowcast import Nowcast
     from stpl_runtime.nowcasting.predict import made_by, predict_sequences
-    from stpl_runtime.sinks.writers import write_nowcast
+    from stpl_runtime.sinks.file_format import format_of
     from stpl_runtime.timing import utc_text
 
     manifest, one = bundle.manifest, len(context.frames) == 1
@@ -181,7 +181,7 @@ def _run(
         standard_name=context.standard_name,
         notes=context.notes,
     )
-    write_nowcast(out, nowcast)
+    format_of(out.suffix).write(out, nowcast)
     return {
         "out": str(out),
         "shape": list(nowcast.frames.shape),

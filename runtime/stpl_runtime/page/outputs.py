@@ -9,16 +9,12 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from stpl_runtime.nowcast import Nowcast
+from stpl_runtime.sinks.file_format import file_formats, format_of
 from stpl_runtime.sinks.summary import summary
-from stpl_runtime.sinks.writers import bytes_for
 
 FORMATS = {
     "json": "application/json",
-    "nc": "application/netcdf",
-    "npz": "application/x-npz",
-    "png": "image/png",
-    "tif": "image/tiff",
-    "gif": "image/gif",
+    **{one.word: one.media_type for one in file_formats() if one.media_type},
 }
 """Word of `?format=` -> its media type, which `Accept` may ask for."""
 _ALIASES = {"netcdf": "nc", "netcdf4": "nc", "geotiff": "tif", "tiff": "tif"}
@@ -106,4 +102,4 @@ class Outputs:
 def _content(nowcast: Nowcast, word: str) -> bytes:
     if word == "json":
         return (json.dumps(summary(nowcast), allow_nan=False) + "\n").encode()
-    return bytes_for(f".{word}", nowcast)
+    return format_of(f".{word}").bytes_of(nowcast)

@@ -1,4 +1,4 @@
-"""Nowcasts as CF datasets: NetCDF and Zarr.
+"""Nowcasts as CF datasets, for the sinks of NetCDF and Zarr.
 
     nowcast                  (time, [channel], y, x) float32; NaN (_FillValue) where nothing was
                              observed in the newest frame
@@ -14,91 +14,22 @@ Frames without times have the dimension `step`, 1 to K, instead of time.
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from stpl_core.grid import pixel_grid
 from stpl_core.readers.dataset import TIME_UNITS, grid_coordinates
-from stpl_core.readers.libraries import NETCDF_LOCK, reads_with
+from stpl_core.readers.libraries import reads_with
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.sink import (
-    SinkSpec,
-    write_over_directory,
-    write_whole_directory,
-    written_aside,
-)
-from stpl_runtime.sinks.directory import DirectorySink
 from stpl_runtime.sinks.facts import facts
-from stpl_runtime.sinks.writers import check_installed, write_nowcast
 
 if TYPE_CHECKING:
     import xarray as xr
 
-_NAME = "nowcast"
+NAME = "nowcast"
+"""Of the variable."""
 _SECONDS = "seconds since 1970-01-01T00:00:00"
-
-
-def open_netcdf(rest: str, spec: SinkSpec | None = None) -> DirectorySink:
-    """`nc:DIR` or `nc:FILE.nc`.
-
-    Raises:
-        MissingExtraError: netCDF4 or xarray is not installed.
-    """
-    check_installed(".nc")
-    return DirectorySink("nc", (".nc",), rest, spec, write_nowcast)
-
-
-def open_zarr(rest: str, spec: SinkSpec | None = None) -> DirectorySink:
-    """`zarr:DIR` or `zarr:STORE.zarr`: a store for each nowcast, or the newest one alone.
-
-    One store that grows along forecast_reference_time would be half-written after a kill -9 (the
-    axis, its coordinates and the chunks are different files) and could not lose its oldest part.
-    xarray joins the stores: `concat(STORES, "forecast_reference_time")`, each opened by `open_zarr`
-    and with `swap_dims(time="lead_time")`.
-
-    Raises:
-        MissingExtraError: zarr or xarray is not installed.
-    """
-    check_installed(".zarr")
-    return DirectorySink("zarr", (".zarr",), rest, spec, _put_zarr)
-
-
-def _put_zarr(path: Path, nowcast: Nowcast) -> None:
-    put = write_over_directory if path.exists() else write_whole_directory
-    put(path, lambda store: write_zarr(nowcast, store))
-
-
-def netcdf_bytes(nowcast: Nowcast) -> bytes:
-    """A nowcast as a NetCDF-4 file.
-
-    Raises:
-        MissingExtraError: netCDF4 or xarray is not installed.
-    """
-    with reads_with("netcdf"):
-        import netCDF4  # noqa: F401  # xarray imports it, and would not name the extra
-    dataset = dataset_of(nowcast, "netcdf")
-    encoding = _encoding(dataset, "chunksizes")
-    encoding[_NAME].update(zlib=True, complevel=4, shuffle=True)
-    with written_aside("nowcast.nc") as path:
-        with NETCDF_LOCK:
-            dataset.to_netcdf(path, engine="netcdf4", encoding=encoding)
-        return path.read_bytes()
-
-
-def write_zarr(nowcast: Nowcast, store: Path) -> None:
-    """Fill the directory `store` with a nowcast as Zarr 2, one chunk a frame.
-
-    Raises:
-        MissingExtraError: zarr or xarray is not installed.
-    """
-    with reads_with("zarr"):
-        import zarr  # noqa: F401  # as above
-    dataset = dataset_of(nowcast, "zarr")
-    encoding = _encoding(dataset, "chunks")
-    # Zarr 2, since readers of the third format are still few; metadata in one place.
-    dataset.to_zarr(store, mode="w", encoding=encoding, zarr_format=2, consolidated=True)
 
 
 def dataset_of(nowcast: Nowcast, extra: str) -> xr.Dataset:
@@ -125,7 +56,7 @@ def dataset_of(nowcast: Nowcast, extra: str) -> xr.Dataset:
     if nowcast.observed is not None:
         attributes["ancillary_variables"] = "observed"
     return xr.Dataset(
-        {_NAME: (dims, frames, attributes), **_observed(nowcast)},
+        {NAME: (dims, frames, attributes), **_observed(nowcast)},
         coords={**grid_coordinates(grid), **(_times(nowcast) if timed else _steps(nowcast))},
         attrs=_facts(nowcast),
     )
@@ -183,10 +114,16 @@ def _naive(time: datetime) -> datetime:
     return time.astimezone(timezone.utc).replace(tzinfo=None)
 
 
-def _encoding(dataset: xr.Dataset, chunks: str) -> dict[str, Any]:
-    shape = dataset[_NAME].shape
+def encoding_of(dataset: xr.Dataset, chunks: str) -> dict[str, Any]:
+    """How xarray writes `dataset_of`: one chunk a frame.
+
+    Args:
+        dataset: from `dataset_of`.
+        chunks: what the format calls its chunks.
+    """
+    shape = dataset[NAME].shape
     encoding: dict[str, Any] = {
-        _NAME: {chunks: (1, *shape[1:]), "_FillValue": np.float32(np.nan), "dtype": "float32"}
+        NAME: {chunks: (1, *shape[1:]), "_FillValue": np.float32(np.nan), "dtype": "float32"}
     }
     for name, variable in dataset.coords.items():
         if variable.dtype.kind == "M":

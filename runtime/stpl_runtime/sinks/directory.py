@@ -17,6 +17,7 @@ from stpl_core.errors import SinkError, StplError
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.plugins import check_options
 from stpl_runtime.sink import SinkSpec, make_directory, sink_error
+from stpl_runtime.sinks.file_format import FileFormat
 from stpl_runtime.sinks.leftovers import remove, sweep
 from stpl_runtime.sinks.retention import outdated
 
@@ -29,34 +30,36 @@ class DirectorySink:
     def __init__(
         self,
         word: str,
-        suffixes: Iterable[str],
+        file_format: FileFormat,
         rest: str,
         spec: SinkSpec | None,
-        put: Callable[[Path, Nowcast], None],
         *,
+        write: Callable[[Path, Nowcast], None] | None = None,
         options: Iterable[str] = (),
     ) -> None:
         """Make the directory, and mend what a killed process left there.
 
         Args:
             word: the sink's.
-            suffixes: of its files; the first one is that of a directory's.
-            rest: DIR, or FILE where it ends in one of `suffixes`.
+            file_format: of its files.
+            rest: DIR, or FILE where it ends in one of the format's suffixes.
             spec: what is kept.
-            put: writes a nowcast whole or not at all, over an older one.
+            write: writes a nowcast whole or not at all, over an older one; None: the format's.
             options: names that the word knows.
 
         Raises:
+            MissingExtraError: a library of the format is not installed.
             UsageError: a file is in the way, or an option that the word does not have.
             SinkError: the directory cannot be made, or not be written to.
         """
         self._spec = spec or SinkSpec()
         check_options(f"the sink {word}", self._spec.options, options)
-        path = Path(rest)
-        self._suffix = next(iter(suffixes))
-        is_file = path.suffix.lower() in suffixes and (self._suffix == ".zarr" or not path.is_dir())
+        file_format.check_installed()
+        path, self._suffix = Path(rest), file_format.suffixes[0]
+        is_file = path.suffix.lower() in file_format.suffixes
+        is_file = is_file and (file_format.fill is not None or not path.is_dir())
         self._file = path if is_file else None
-        self._put = put
+        self._write_whole = write or file_format.write
         self.not_deleted: SinkError | None = None
         self.path, self.name = path, f"{word}:{path}"
         folder = path.parent if is_file else path
@@ -98,7 +101,7 @@ class DirectorySink:
 
     def _write(self, path: Path, nowcast: Nowcast) -> None:
         try:
-            self._put(path, nowcast)
+            self._write_whole(path, nowcast)
         except StplError:
             raise
         except (OSError, RuntimeError, MemoryError) as error:  # of the libraries that make files

@@ -11,17 +11,7 @@ from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SinkSpec
 from stpl_runtime.sinks.directory import DirectorySink
 from stpl_runtime.sinks.facts import facts
-from stpl_runtime.sinks.writers import check_installed, write_nowcast
-
-
-def open_sink(rest: str, spec: SinkSpec | None = None) -> DirectorySink:
-    """`tif:DIR` or `tif:FILE.tif`.
-
-    Raises:
-        MissingExtraError: rasterio is not installed.
-    """
-    check_installed(".tif")
-    return DirectorySink("tif", (".tif", ".tiff"), rest, spec, write_nowcast)
+from stpl_runtime.sinks.file_format import FileFormat
 
 
 def geotiff_bytes(nowcast: Nowcast) -> bytes:
@@ -70,6 +60,25 @@ def geotiff_bytes(nowcast: Nowcast) -> bytes:
             for band in range(len(bands)):
                 file.update_tags(band + 1, **_band_tags(nowcast, band))
         return bytes(memory.read())
+
+
+GEOTIFF = FileFormat(
+    (".tif", ".tiff"),
+    geotiff_bytes,
+    extra="geotiff",
+    libraries=("rasterio",),
+    media_type="image/tiff",
+)
+FORMATS = (GEOTIFF,)
+
+
+def open_sink(rest: str, spec: SinkSpec | None = None) -> DirectorySink:
+    """`tif:DIR` or `tif:FILE.tif`.
+
+    Raises:
+        MissingExtraError: rasterio is not installed.
+    """
+    return DirectorySink("tif", GEOTIFF, rest, spec)
 
 
 def _description(nowcast: Nowcast, band: int) -> str:

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
+from dataclasses import replace
 
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.sink import SinkSpec, write_whole
+from stpl_runtime.sink import SinkSpec
 from stpl_runtime.sinks.directory import DirectorySink
+from stpl_runtime.sinks.file_format import FileFormat
 from stpl_runtime.sinks.picture import frames_per_second, pages
 
 _FPS = 5.0
 _PAUSE_MS = 1000
-
-
-def open_sink(rest: str, spec: SinkSpec | None = None) -> DirectorySink:
-    """`gif:DIR` or `gif:FILE.gif`; `gif,fps=10:` plays it faster.
-
-    Raises:
-        UsageError: fps is no number that a GIF can hold.
-    """
-    fps = frames_per_second("gif", spec, _FPS)
-
-    def put(path: Path, nowcast: Nowcast) -> None:
-        write_whole(path, gif_bytes(nowcast, fps))
-
-    return DirectorySink("gif", (".gif",), rest, spec, put, options=("fps",))
 
 
 def gif_bytes(nowcast: Nowcast, fps: float = _FPS) -> bytes:
@@ -38,3 +25,18 @@ def gif_bytes(nowcast: Nowcast, fps: float = _FPS) -> bytes:
     buffer = io.BytesIO()
     images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=pauses, loop=0)
     return buffer.getvalue()
+
+
+GIF = FileFormat((".gif",), gif_bytes, media_type="image/gif", kind="animation")
+FORMATS = (GIF,)
+
+
+def open_sink(rest: str, spec: SinkSpec | None = None) -> DirectorySink:
+    """`gif:DIR` or `gif:FILE.gif`; `gif,fps=10:` plays it faster.
+
+    Raises:
+        UsageError: fps is no number that a GIF can hold.
+    """
+    fps = frames_per_second("gif", spec, _FPS)
+    own = replace(GIF, content=lambda nowcast: gif_bytes(nowcast, fps))
+    return DirectorySink("gif", own, rest, spec, options=("fps",))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from stpl_core.readers.libraries import reads_with
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.sink import SinkSpec, write_whole, written_aside
+from stpl_runtime.sink import SinkSpec, temporary_file
 from stpl_runtime.sinks.directory import DirectorySink
+from stpl_runtime.sinks.file_format import FileFormat
 from stpl_runtime.sinks.picture import frames_per_second, pages
-from stpl_runtime.sinks.writers import check_installed
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
@@ -21,22 +21,6 @@ if TYPE_CHECKING:
 _FPS = 5.0
 _CODECS = (("libx264", {"crf": "18", "preset": "veryfast"}), ("mpeg4", {"qscale": "3"}))
 """The first that this FFmpeg can write, and its settings."""
-
-
-def open_sink(rest: str, spec: SinkSpec | None = None) -> DirectorySink:
-    """`mp4:DIR` or `mp4:FILE.mp4`; `mp4,fps=10:` plays it faster.
-
-    Raises:
-        UsageError: fps is no number that a film can have.
-        MissingExtraError: PyAV is not installed.
-    """
-    fps = frames_per_second("mp4", spec, _FPS)
-    check_installed(".mp4")
-
-    def put(path: Path, nowcast: Nowcast) -> None:
-        write_whole(path, mp4_bytes(nowcast, fps))
-
-    return DirectorySink("mp4", (".mp4",), rest, spec, put, options=("fps",))
 
 
 def mp4_bytes(nowcast: Nowcast, fps: float = _FPS) -> bytes:
@@ -49,7 +33,7 @@ def mp4_bytes(nowcast: Nowcast, fps: float = _FPS) -> bytes:
         import av
     images = [page.image for page in pages(nowcast)]
     name, settings = next(one for one in _CODECS if one[0] in av.codecs_available)
-    with written_aside("nowcast.mp4") as path:  # faststart reads again what it wrote
+    with temporary_file("nowcast.mp4") as path:  # faststart reads again what it wrote
         with av.open(str(path), "w", options={"movflags": "+faststart"}) as film:
             rate = Fraction(fps).limit_denominator(1000)
             track = cast("VideoStream", film.add_stream(name, rate=rate, options=settings))
@@ -61,3 +45,19 @@ def mp4_bytes(nowcast: Nowcast, fps: float = _FPS) -> bytes:
                 film.mux(track.encode(av.VideoFrame.from_ndarray(page, format="rgb24")))
             film.mux(track.encode())
         return path.read_bytes()
+
+
+MP4 = FileFormat((".mp4",), mp4_bytes, extra="video", libraries=("av",), kind="animation")
+FORMATS = (MP4,)
+
+
+def open_sink(rest: str, spec: SinkSpec | None = None) -> DirectorySink:
+    """`mp4:DIR` or `mp4:FILE.mp4`; `mp4,fps=10:` plays it faster.
+
+    Raises:
+        UsageError: fps is no number that a film can have.
+        MissingExtraError: PyAV is not installed.
+    """
+    fps = frames_per_second("mp4", spec, _FPS)
+    own = replace(MP4, content=lambda nowcast: mp4_bytes(nowcast, fps))
+    return DirectorySink("mp4", own, rest, spec, options=("fps",))

@@ -24,8 +24,8 @@ from stpl_runtime.links.reconnect import Backoff
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.options import Options
 from stpl_runtime.sink import KeepsFiles, SinkSpec
+from stpl_runtime.sinks.file_format import attachments
 from stpl_runtime.sinks.summary import summary_line
-from stpl_runtime.sinks.writers import bytes_for, check_installed
 from stpl_runtime.timing import utc_text
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from paho.mqtt.reasoncodes import ReasonCode
 
 _OPTIONS = (*mqtt.OPTIONS, "format", "retain", "timeout")
-_FORMATS = ("npz", "nc", "png", "tif", "none")
 
 
 def open_sink(rest: str, spec: SinkSpec | None = None) -> MqttSink:
@@ -69,9 +68,10 @@ class MqttSink:
                 fix="write it without + and #",
             )
         self.beside: tuple[KeepsFiles, ...] = ()
-        self._format = options.choice("format", _FORMATS, "npz")
-        if self._format != "none":
-            check_installed(f".{self._format}")
+        kinds = attachments()
+        self._format = kinds.get(options.choice("format", (*kinds, "none"), "npz"))
+        if self._format is not None:
+            self._format.check_installed()
         self._retain = options.flag("retain")
         self._timeout_s = options.number("timeout", 10.0, least=0.1, most=600.0)
         # No pings: nobody reads the network between two nowcasts. What broke is found by writing.
@@ -116,9 +116,9 @@ class MqttSink:
         if nowcast.stream:
             topic = f"{topic}/{quote(nowcast.stream, safe=' ')}"
         made = []
-        if self._format != "none":
-            suffix = f".{self._format}"
-            made.append((f"{topic}/nowcast{suffix}", suffix, bytes_for(suffix, nowcast)))
+        if self._format is not None:
+            suffix = self._format.suffixes[0]
+            made.append((f"{topic}/nowcast{suffix}", suffix, self._format.bytes_of(nowcast)))
         made.append((f"{topic}/nowcast.json", ".json", summary_line(nowcast, self.beside)))
         return [(where, f"{nowcast.name}{suffix}", content) for where, suffix, content in made]
 

@@ -1,4 +1,4 @@
-"""Nowcasts as .npz, which numpy reads without pickle."""
+"""Nowcasts as .npz, which numpy reads without pickle; and .npy, for `predict`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,7 @@ from numpy.typing import NDArray
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SinkSpec
 from stpl_runtime.sinks.directory import DirectorySink
-from stpl_runtime.sinks.writers import write_nowcast
-
-
-def open_sink(rest: str, spec: SinkSpec | None = None) -> DirectorySink:
-    """`npz:DIR` or `npz:FILE.npz`."""
-    return DirectorySink("npz", (".npz",), rest, spec, write_nowcast)
+from stpl_runtime.sinks.file_format import FileFormat
 
 
 def npz_bytes(nowcast: Nowcast) -> bytes:
@@ -53,6 +48,23 @@ def npz_bytes(nowcast: Nowcast) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()
+
+
+def npy_bytes(nowcast: Nowcast) -> bytes:
+    """The predicted frames alone, as an .npy file."""
+    buffer = io.BytesIO()
+    np.save(buffer, nowcast.frames)
+    return buffer.getvalue()
+
+
+NPZ = FileFormat((".npz",), npz_bytes, media_type="application/x-npz", takes_batch=True)
+NPY = FileFormat((".npy",), npy_bytes, takes_batch=True)
+FORMATS = (NPZ, NPY)
+
+
+def open_sink(rest: str, spec: SinkSpec | None = None) -> DirectorySink:
+    """`npz:DIR` or `npz:FILE.npz`."""
+    return DirectorySink("npz", NPZ, rest, spec)
 
 
 def _times(times: tuple[datetime, ...]) -> NDArray[np.datetime64]:

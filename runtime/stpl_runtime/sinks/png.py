@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SinkSpec
 from stpl_runtime.sinks.directory import DirectorySink
+from stpl_runtime.sinks.file_format import FileFormat
 from stpl_runtime.sinks.legend import legend
 from stpl_runtime.sinks.picture import (
     INK,
@@ -19,7 +20,6 @@ from stpl_runtime.sinks.picture import (
     title,
     write_text,
 )
-from stpl_runtime.sinks.writers import write_nowcast
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,11 +28,6 @@ _WIDEST = 1600
 """Pixels of one row; what is wider becomes a sheet."""
 _SQUARE = 1.8
 """A sheet's longer side over its shorter one, at most."""
-
-
-def open_sink(rest: str, spec: SinkSpec | None = None) -> DirectorySink:
-    """`png:DIR` or `png:FILE.png`."""
-    return DirectorySink("png", (".png",), rest, spec, write_nowcast)
 
 
 def png_bytes(nowcast: Nowcast) -> bytes:
@@ -59,6 +54,15 @@ def png_bytes(nowcast: Nowcast) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+PNG = FileFormat((".png",), png_bytes, media_type="image/png", kind="picture")
+FORMATS = (PNG,)
+
+
+def open_sink(rest: str, spec: SinkSpec | None = None) -> DirectorySink:
+    """`png:DIR` or `png:FILE.png`."""
+    return DirectorySink("png", PNG, rest, spec)
 
 
 def _row(past: list[Image], future: list[Image]) -> Image:

@@ -30,14 +30,13 @@ from stpl_runtime.links.reconnect import Backoff, without_credentials
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.options import Options
 from stpl_runtime.sink import KeepsFiles, SinkSpec
+from stpl_runtime.sinks.file_format import FileFormat, attachments
 from stpl_runtime.sinks.summary import summary_line
-from stpl_runtime.sinks.writers import bytes_for, check_installed
 
 if TYPE_CHECKING:
     import httpx
 
 _OPTIONS = ("attach", "secret_env", "timeout", "tries")
-_ATTACHED = ("npz", "nc", "png", "tif")
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
 """Answers that another try may change."""
 _MOST_S = 30.0
@@ -140,9 +139,9 @@ class WebhookSink:
     def _request(self, nowcast: Nowcast) -> httpx.Request:
         document = summary_line(nowcast, self.beside)
         headers = {"Idempotency-Key": f"{quote(nowcast.stream) or 'nowcast'}/{nowcast.name}"}
-        if self._attach:
-            name = f"{nowcast.name}.{self._attach}"
-            content = bytes_for(f".{self._attach}", nowcast)
+        if self._attach is not None:
+            name = f"{nowcast.name}{self._attach.suffixes[0]}"
+            content = self._attach.bytes_of(nowcast)
             request = self._client.build_request(
                 "POST",
                 self._url,
@@ -168,11 +167,11 @@ class WebhookSink:
         )
 
 
-def _attached(options: Options) -> str | None:
-    kind = options.choice("attach", ("none", *_ATTACHED), "none")
-    if kind == "none":
-        return None
-    check_installed(f".{kind}")
+def _attached(options: Options) -> FileFormat | None:
+    kinds = attachments()
+    kind = kinds.get(options.choice("attach", ("none", *kinds), "none"))
+    if kind is not None:
+        kind.check_installed()
     return kind
 
 

@@ -33,7 +33,8 @@ from stpl_runtime.links.reconnect import FIRST_S, MOST_S, reconnecting, without_
 from stpl_runtime.options import Options
 from stpl_runtime.source import Arrival, SourceSpec
 from stpl_runtime.sources import messages
-from stpl_runtime.sources.messages import Message, Messages
+from stpl_runtime.sources.messages import Messages
+from stpl_runtime.sources.queue_message import Message
 from stpl_runtime.timing import EPOCH
 
 if TYPE_CHECKING:

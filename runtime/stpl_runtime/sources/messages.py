@@ -23,8 +23,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import PurePosixPath
 
@@ -37,6 +36,7 @@ from stpl_runtime.links.reconnect import without_credentials
 from stpl_runtime.options import Options
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec
 from stpl_runtime.sources.notifications import Fetcher
+from stpl_runtime.sources.queue_message import Message
 
 OPTIONS = ("time", "suffix", "max_mb", "resize", "fetch", "timeout")
 """Names for `--source-option` that all queues have."""
@@ -45,18 +45,6 @@ MAX_MB = 64.0
 _DIGITS = re.compile(r"\d{8}[T_-]?\d{4}")
 _FRACTION = re.compile(r"\.(\d+)")
 _UNSAFE = re.compile(r"[^\w.+-]")
-
-
-@dataclass(frozen=True)
-class Message:
-    """One message of any queue."""
-
-    content: bytes
-    topic: str
-    facts: Mapping[str, str] = field(default_factory=dict)
-    """What came along, see above; other names are not read."""
-    sent: datetime | None = None
-    """The queue's own stamp."""
 
 
 class Messages:

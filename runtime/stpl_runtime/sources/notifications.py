@@ -13,15 +13,13 @@ import json
 import time
 from dataclasses import replace
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from stpl_core.errors import FrameError
 from stpl_core.readers.libraries import reads_with
 from stpl_runtime.links.reconnect import without_credentials
-
-if TYPE_CHECKING:
-    from stpl_runtime.sources.messages import Message
+from stpl_runtime.sources.queue_message import Message
 
 _RETRIES = 2
 _WHOLE_S = 60.0

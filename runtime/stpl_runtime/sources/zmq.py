@@ -25,7 +25,8 @@ from stpl_runtime.links.reconnect import FIRST_S, MOST_S, without_credentials
 from stpl_runtime.options import Options
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec
 from stpl_runtime.sources import messages
-from stpl_runtime.sources.messages import Message, Messages
+from stpl_runtime.sources.messages import Messages
+from stpl_runtime.sources.queue_message import Message
 
 if TYPE_CHECKING:
     import zmq

@@ -27,6 +27,7 @@ from stpl_core.frames import Frame
 from stpl_runtime.links import mqtt
 from stpl_runtime.options import Options
 from stpl_runtime.sink import open_sink
+from stpl_runtime.sinks.file_format import FileFormat
 from stpl_runtime.sinks.mqtt import MqttSink
 from stpl_runtime.source import BadFrame, SourceSpec, open_source
 from tests.runtime.conftest import picture, slot_time
@@ -428,7 +429,7 @@ def test_the_sink_publishes_and_outlives_its_broker(
     sink._client.socket().shutdown(socket.SHUT_WR)  # writing finds out, as after a reset
     sink.write(make_nowcast(minutes=10))
     with monkeypatch.context() as patch:  # more than the protocol has room for
-        patch.setattr("stpl_runtime.sinks.mqtt.bytes_for", lambda *_: bytes(2**28))
+        patch.setattr(FileFormat, "bytes_of", lambda *_: bytes(2**28))
         with pytest.raises(SinkError, match="Payload too large"):
             sink.write(make_nowcast())
     sink.write(make_nowcast(minutes=15))

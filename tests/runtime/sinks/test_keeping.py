@@ -147,19 +147,19 @@ def test_a_disk_that_fills_leaves_nothing_half_written(tmp_path: Path) -> None:
 
 def test_room_is_made_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is no longer to be kept goes first, where the disk is full of it."""
-    from stpl_runtime.sinks import writers
+    from stpl_runtime.sinks import file_format
 
     everything = open_sink(f"npz:{tmp_path}")
     for slot in range(4):
         everything.write(small(slot))
-    real = writers.write_whole
+    real = file_format.write_whole
 
     def full(path: Path, content: bytes) -> None:
         if len(slots_in(path.parent)) >= 4:
             raise SinkError("cannot write: the disk is full")
         real(path, content)
 
-    monkeypatch.setattr(writers, "write_whole", full)
+    monkeypatch.setattr(file_format, "write_whole", full)
     open_sink(f"npz:{tmp_path}", SinkSpec(keep=3)).write(small(4))
     assert slots_in(tmp_path) == [2, 3, 4]
     open_sink(f"npz:{tmp_path}", SinkSpec(keep=10)).write(small(5))

@@ -17,7 +17,7 @@ from stpl_core.reader import ReadOptions
 from stpl_core.readers.cf import read
 from stpl_core.readers.opening import open_frames
 from stpl_core.readers.store import convert
-from stpl_runtime.sinks.cf import netcdf_bytes
+from stpl_runtime.sinks.netcdf import netcdf_bytes
 from tests.runtime.watching.test_skill import made_at
 
 nowcast, counts = made_at(5), []

@@ -22,11 +22,15 @@ from stpl_core.readers.opening import open_frames  # noqa: E402
 from stpl_runtime.engine import Session  # noqa: E402
 from stpl_runtime.nowcast import Nowcast  # noqa: E402
 from stpl_runtime.nowcasting.predict import predict_sequences  # noqa: E402
-from stpl_runtime.sinks.writers import bytes_for, write_nowcast  # noqa: E402
+from stpl_runtime.sinks.file_format import format_of  # noqa: E402
 from tests.runtime.conftest import CADENCE_S, START, Cli, picture, slot_time  # noqa: E402
 
 WKT = pyproj.CRS.from_epsg(3067).to_wkt()
 GRID = Grid((300000.0, 7000000.0, 1000.0, -1000.0), 16, 16, WKT)
+
+
+def write(path: Path, made: Nowcast) -> None:
+    format_of(path.suffix).write(path, made)
 
 
 def nowcast(channels: int = 1) -> Nowcast:
@@ -62,7 +66,7 @@ def test_cf_as_xarray_reads_it(tmp_path: Path, suffix: str) -> None:
     if suffix == ".zarr":
         pytest.importorskip("zarr")
     made = nowcast()
-    write_nowcast(tmp_path / f"n{suffix}", made)
+    write(tmp_path / f"n{suffix}", made)
     with opened(tmp_path / f"n{suffix}") as found:
         values = found["nowcast"]
         assert values.dims == ("time", "y", "x")
@@ -94,7 +98,7 @@ def test_cf_as_xarray_reads_it(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("suffix", [".nc", ".zarr"])
 def test_our_own_reader_reads_it(tmp_path: Path, suffix: str) -> None:
     made = nowcast()
-    write_nowcast(tmp_path / f"n{suffix}", made)
+    write(tmp_path / f"n{suffix}", made)
     found = open_frames(tmp_path / f"n{suffix}", units="mm h-1")
     np.testing.assert_array_equal(found["frames"].values, made.masked())
     assert grid_of(found).same_as(GRID)
@@ -103,7 +107,7 @@ def test_our_own_reader_reads_it(tmp_path: Path, suffix: str) -> None:
 
 def test_channels_and_frames_without_times(tmp_path: Path) -> None:
     made = replace(nowcast(2), issue_time=None, cadence_s=None, grid=None, observed=None)
-    write_nowcast(tmp_path / "n.nc", made)
+    write(tmp_path / "n.nc", made)
     with xr.open_dataset(tmp_path / "n.nc") as found:
         assert found["nowcast"].dims == ("step", "channel", "y", "x")
         assert found["step"].values.tolist() == [1, 2, 3]
@@ -112,7 +116,7 @@ def test_channels_and_frames_without_times(tmp_path: Path) -> None:
 
 
 def test_fractions_of_a_second_survive(tmp_path: Path) -> None:
-    write_nowcast(tmp_path / "n.nc", replace(nowcast(), cadence_s=0.04))
+    write(tmp_path / "n.nc", replace(nowcast(), cadence_s=0.04))
     with xr.open_dataset(tmp_path / "n.nc") as found:
         first = found["time"].values[0] - found["forecast_reference_time"].values
         assert first == np.timedelta64(40, "ms")
@@ -122,7 +126,7 @@ def test_fractions_of_a_second_survive(tmp_path: Path) -> None:
 def test_geotiff_as_rasterio_reads_it(tmp_path: Path, channels: int) -> None:
     rasterio = pytest.importorskip("rasterio")
     made = nowcast(channels)
-    write_nowcast(tmp_path / "n.tif", made)
+    write(tmp_path / "n.tif", made)
     with rasterio.open(tmp_path / "n.tif") as file:
         assert file.count == 3 * channels
         bands = file.read()
@@ -147,18 +151,16 @@ def test_a_batch_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
     many = replace(nowcast(), frames=np.zeros((2, 3, 1, 16, 16), np.float32))
     for suffix in (".nc", ".tif", ".zarr"):
         with pytest.raises(UsageError, match=f"2 sequences for one {suffix} file"):
-            write_nowcast(tmp_path / f"n{suffix}", many)
+            write(tmp_path / f"n{suffix}", many)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_library_is_named_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stpl_runtime.sinks.writers import check_installed
-
     monkeypatch.setitem(__import__("sys").modules, "netCDF4", None)
     with pytest.raises(MissingExtraError, match=r"netcdf"):
-        check_installed(".nc")
+        format_of(".nc").check_installed()
 
 
 def written(path: Path, count: int, **changes: Any) -> Path:
@@ -259,9 +261,9 @@ def test_no_room_in_the_temporary_directory_is_a_sink_error(
     with pytest.raises(
         SinkError, match=f"cannot write {out}: No such file or directory, in {room}"
     ):
-        write_nowcast(out, nowcast())
+        write(out, nowcast())
     room.mkdir()
-    assert bytes_for(suffix, nowcast())
+    assert format_of(suffix).bytes_of(nowcast())
 
     def full(*_given: object, **_options: object) -> None:
         raise RuntimeError("NetCDF: HDF error")
@@ -269,5 +271,5 @@ def test_no_room_in_the_temporary_directory_is_a_sink_error(
     monkeypatch.setattr("xarray.Dataset.to_netcdf", full)
     monkeypatch.setattr("av.open", full)
     with pytest.raises(OSError, match=f"NetCDF: HDF error, in {room}"):  # no stream ends by it
-        bytes_for(suffix, nowcast())
+        format_of(suffix).bytes_of(nowcast())
     assert list(tmp_path.rglob("*")) == [room]

@@ -14,16 +14,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stpl_core.bundle import Bundle
 from stpl_core.colours import colour_map
-from stpl_core.errors import SinkError, UsageError
+from stpl_core.errors import MissingExtraError, SinkError, UsageError
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.sink import open_sink, write_whole
+from stpl_runtime.sink import SINKS, open_sink, write_whole
+from stpl_runtime.sinks.file_format import attachments
 from stpl_runtime.sinks.gif import gif_bytes
 from stpl_runtime.sinks.legend import legend
 from stpl_runtime.sinks.npz import npz_bytes
 from stpl_runtime.sinks.picture import STAND_IN, UNSEEN, tiles, title
 from stpl_runtime.sinks.png import png_bytes
-from tests.runtime.conftest import picture, slot_time
+from tests.runtime.conftest import Cli, picture, slot_time
 
 
 def make_nowcast(channels: int = 1, side: int = 16, minutes: int = 0) -> Nowcast:
@@ -272,3 +274,39 @@ def test_many_large_frames_become_a_sheet(past: int, future: int) -> None:
         else:
             assert rows.min() > lowest
     assert counts == {"past": past, "forecast": future}
+
+
+TEXT = """
+from stpl_runtime.sinks.directory import DirectorySink
+from stpl_runtime.sinks.file_format import FileFormat
+
+FORMATS = (
+    FileFormat((".txt",), lambda nowcast: nowcast.name.encode(), media_type="text/plain"),
+    FileFormat((".odd",), lambda nowcast: b"", extra="video", libraries=("no_such_library",)),
+)
+
+
+def open_sink(rest, spec=None):
+    return DirectorySink("txt", FORMATS[0], rest, spec)
+"""
+
+
+def test_one_file_and_one_word_add_a_sink(
+    tmp_path: Path, cli: Cli, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every place knows it where a nowcast becomes a file."""
+    (tmp_path / "text_sink.py").write_text(TEXT)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(SINKS, "txt", "text_sink:open_sink")
+    made, text = make_nowcast(), b"nowcast_20260131T235000Z"
+    open_sink(f"txt:{tmp_path}/out").write(made)
+    assert (tmp_path / "out" / "nowcast_20260131T235000Z.txt").read_bytes() == text
+    assert attachments()["txt"].bytes_of(made) == text
+    np.save(tmp_path / "frames.npy", np.stack([picture(n) for n in range(4)]))
+    words = ("predict", bundle.path, tmp_path / "frames.npy", "--out")
+    assert cli(*words, tmp_path / "one.txt")[0] == 0
+    assert (tmp_path / "one.txt").read_bytes() == b"nowcast"
+    code, _, err = cli(*words, tmp_path / "one.odd")
+    assert code == MissingExtraError.exit_code
+    assert "no_such_library" in err
+    assert ".txt" in cli(*words, tmp_path / "one.unknown")[2]
