@@ -30,12 +30,12 @@ GROUP = "stpl_deploy.sinks"
 
 SINKS: dict[str, str] = {
     "npz": "stpl_runtime.sinks.npz:open_sink",
-    "nc": "stpl_runtime.sinks.netcdf:open_sink",
     "png": "stpl_runtime.sinks.png:open_sink",
-    "tif": "stpl_runtime.sinks.geotiff:open_sink",
-    "zarr": "stpl_runtime.sinks.zarr:open_sink",
     "gif": "stpl_runtime.sinks.gif:open_sink",
     "mp4": "stpl_runtime.sinks.mp4:open_sink",
+    "nc": "stpl_runtime.sinks.netcdf:open_sink",
+    "zarr": "stpl_runtime.sinks.zarr:open_sink",
+    "tif": "stpl_runtime.sinks.geotiff:open_sink",
     "jsonl": "stpl_runtime.sinks.jsonl:open_sink",
     "webhook": "stpl_runtime.sinks.webhook:open_sink",
     "mqtt": "stpl_runtime.sinks.mqtt:open_sink",

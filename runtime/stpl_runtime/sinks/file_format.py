@@ -107,5 +107,9 @@ def format_of(suffix: str) -> FileFormat:
 
 
 def attachments() -> dict[str, FileFormat]:
-    """Word -> kind, of those that go along with a message: what is sent, but for animations."""
-    return {f.word: f for f in file_formats() if f.media_type and f.kind != "animation"}
+    """Word -> kind, of those that go along with a message: what is sent, but for animations.
+
+    The usual one, .npz, comes first.
+    """
+    found = {one.word: one for one in file_formats() if one.media_type and one.kind != "animation"}
+    return {word: found[word] for word in sorted(found, key=lambda word: (word != "npz", word))}
