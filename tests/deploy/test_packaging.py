@@ -31,6 +31,7 @@ def text(wheel: zipfile.ZipFile, name: str) -> str:
 
 def test_the_top_level_names(wheel: zipfile.ZipFile) -> None:
     assert {name.partition("/")[0] for name in wheel.namelist()} == {
+        "stpl_core",
         "stpl_deploy",
         "stpl_train",
         "stpl_export",
@@ -42,7 +43,7 @@ def test_the_top_level_names(wheel: zipfile.ZipFile) -> None:
 def test_every_tracked_file_of_the_packages_is_in_it_and_nothing_else(
     wheel: zipfile.ZipFile, root: Path
 ) -> None:
-    packages = ("stpl_deploy", "train/stpl_train", "export/stpl_export", "runtime/stpl_runtime")
+    packages = ("stpl_deploy", *(f"{n}/stpl_{n}" for n in ("core", "train", "export", "runtime")))
     expected = set()
     for package in packages:
         base = root / package
@@ -58,7 +59,7 @@ def test_recipes_and_type_marks_are_shipped(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
     for recipe in ("modernn-mmnist", "modernn-mini", "convlstm-mmnist"):
         assert f"stpl_train/recipes/{recipe}.toml" in names
-    for package in ("stpl_deploy", "stpl_train", "stpl_export", "stpl_runtime"):
+    for package in ("stpl_core", "stpl_deploy", "stpl_train", "stpl_export", "stpl_runtime"):
         assert f"{package}/py.typed" in names
 
 
