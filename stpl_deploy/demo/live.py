@@ -12,19 +12,13 @@ import numpy as np
 
 from stpl_core.bundle import Bundle
 from stpl_core.codec import Array
+from stpl_core.options import FrameOptions, StreamOptions
 from stpl_deploy.demo import feed
 from stpl_deploy.demo.film import Row
-from stpl_runtime.engine import open_session
-from stpl_runtime.ledger import Ledger
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.nowcasting.nowcaster import Nowcaster
-from stpl_runtime.nowcasting.predict import graphs_needed
-from stpl_runtime.sink import Sink, open_sink
-from stpl_runtime.source import SourceSpec, open_source
+from stpl_runtime.pipeline import open_stream
 from stpl_runtime.streaming.report import StreamReport
 from stpl_runtime.streaming.signals import stop_on_signals
-from stpl_runtime.streaming.stream import Stream
-from stpl_runtime.streaming.streams import Streams
 
 
 @dataclass
@@ -54,32 +48,27 @@ def stream_live(
         sink: a sink's word and path, beside the one that scores.
         period_s: seconds between two frames.
     """
-    manifest = bundle.manifest
     folder.mkdir()
-    ledger, keep = Ledger(), Keep()
-    session = open_session(bundle, graphs_needed(manifest, manifest.horizon))
-    cadence_s = feed.CADENCE.total_seconds()
-    nowcaster = Nowcaster(bundle, session, cadence_s=cadence_s, ledger=ledger)
-    source = open_source(
-        f"folder:{folder}", SourceSpec(manifest.frame, manifest.codec, cadence_s=cadence_s)
+    keep, cadence_s = Keep(), feed.CADENCE.total_seconds()
+    options = StreamOptions(
+        sources=[f"folder:{folder}"], sinks=[sink], reading=FrameOptions(cadence=cadence_s)
     )
-    sinks: list[Sink] = [keep, open_sink(sink)]
-    stream = Stream(nowcaster, source, sinks, ledger=ledger)
-    streams = Streams([stream])
-    with tempfile.TemporaryDirectory() as temporary:
+    with (
+        open_stream(bundle, options, sinks=[keep]) as opened,
+        tempfile.TemporaryDirectory() as temporary,
+    ):
         array = Path(temporary) / "frames.npy"
         np.save(array, frames)
         command = [sys.executable, "-m", feed.__name__, str(array), str(folder), str(period_s)]
-        with subprocess.Popen(command) as feeder, stop_on_signals(streams):  # noqa: S603
+        with subprocess.Popen(command) as feeder, stop_on_signals(opened.streams):  # noqa: S603
             try:
-                streams.run(
-                    max_nowcasts=len(frames) - manifest.context + 1,
+                opened.streams.run(
+                    max_nowcasts=len(frames) - bundle.manifest.context + 1,
                     idle_timeout_s=10 * period_s + 10,
                 )
             finally:
                 feeder.terminate()
-    session.close()
-    return keep.nowcasts, stream.report()
+        return keep.nowcasts, opened.each[0].report()
 
 
 def with_truth(nowcasts: list[Nowcast], frames: Array, context: int) -> list[Row]:

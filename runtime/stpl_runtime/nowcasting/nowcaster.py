@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
@@ -17,15 +16,14 @@ from stpl_core.bundle import Bundle
 from stpl_core.codec import Array
 from stpl_core.errors import AccuracyError, FrameError
 from stpl_core.frames import Frame, wrong_size
+from stpl_core.options import ContextMode, OnGap
 from stpl_runtime.engine import Session, StateHandle
 from stpl_runtime.ledger import Ledger
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.nowcasting.past import CarriedPast, Past, WindowPast, model_frame
 from stpl_runtime.nowcasting.predict import advance, finish, graphs_needed, made_by
-from stpl_runtime.nowcasting.stand_ins import OnGap, StandIns, most_stand_ins
+from stpl_runtime.nowcasting.stand_ins import StandIns, most_stand_ins
 from stpl_runtime.nowcasting.window import Entry, Verdict, Window
-
-ContextMode = Literal["window", "carry"]
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,11 @@ way to the real frame when that comes late. The newest frame is always a real on
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 from stpl_core.codec import Array
 from stpl_core.frames import Frame
+from stpl_core.options import OnGap
 from stpl_runtime.nowcasting.window import Entry, Window
-
-OnGap = Literal["reset", "hold", "bridge"]
 
 Forecast = Callable[[int, int], "Array | None"]
 """(slot, n) -> the n frames after that slot, `(n, C, H, W)` physical units; None: none is had."""

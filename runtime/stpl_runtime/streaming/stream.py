@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
 from stpl_core.codec import Array
 from stpl_core.errors import AccuracyError, FrameError, SourceLostError, StplError
 from stpl_core.frames import FrameShape
+from stpl_core.options import Policy
 from stpl_runtime.engine import StateHandle
 from stpl_runtime.ingest.unread_files import PassesOver
 from stpl_runtime.ledger import Ledger
@@ -25,15 +25,6 @@ from stpl_runtime.streaming.report import StreamReport
 from stpl_runtime.streaming.state_file import StateFile
 from stpl_runtime.streaming.status import Status
 from stpl_runtime.watching.watcher import Watcher
-
-Policy = Literal["latest", "queue", "pace"]
-"""What happens to nowcasts when frames come faster than they can be made.
-
-`latest`: every frame enters the window at once, and only the newest slot's nowcast is made; those
-that were overtaken are skipped, and counted. `queue`: frames wait, and each issue time gets its
-nowcast in order; where the queue is full, a source that can wait does, another drops its oldest
-frame. `pace`: as `queue`, and every source waits for the nowcast: for replays and files.
-"""
 
 QUEUE_LIMIT = 64
 """Frames that may wait between source and window, at least."""

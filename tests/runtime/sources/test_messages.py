@@ -10,9 +10,9 @@ import pytest
 
 from stpl_core.bundle import Bundle
 from stpl_core.errors import UsageError
-from stpl_deploy.cli.streaming import named_sources
 from stpl_runtime.links.reconnect import without_credentials
 from stpl_runtime.options import Options
+from stpl_runtime.pipeline import named_sources
 from stpl_runtime.source import BadFrame, SourceSpec
 from stpl_runtime.sources import messages
 from stpl_runtime.sources.messages import Messages

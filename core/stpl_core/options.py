@@ -1,0 +1,180 @@
+"""What can be chosen of a forecast and of a stream, each once: see `stpl_core.option`.
+
+`stpl-deploy predict`, `stream` and `serve` have these as options, `stpl_deploy.load` and the model
+that it gives take them by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from stpl_core.option import Option
+
+ContextMode = Literal["window", "carry"]
+"""What a nowcast depends on.
+
+`window`: exactly the newest T frames. `carry`: the state goes on from frame to frame.
+"""
+
+OnGap = Literal["reset", "hold", "bridge"]
+"""What is done about missing frames."""
+
+Policy = Literal["latest", "queue", "pace"]
+"""What happens to nowcasts when frames come faster than they can be made.
+
+`latest`: every frame enters the window at once, and only the newest slot's nowcast is made; those
+that were overtaken are skipped, and counted. `queue`: frames wait, and each issue time gets its
+nowcast in order; where the queue is full, a source that can wait does, another drops its oldest
+frame. `pace`: as `queue`, and every source waits for the nowcast: for replays and files.
+"""
+
+BundlePath = Annotated[Path, Option("Bundle directory, from `stpl-deploy export`.", argument=True)]
+Horizon = Annotated[int | None, Option("Frames to predict.", default="the bundle's", least=1)]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What a bundle runs on; see `stpl_runtime.engine.open_session`."""
+
+    engine: Annotated[
+        str,
+        Option("onnx (CPU), onnx-cuda, onnx-cuda-graph, onnx-trt, onnx-trt-rtx, trt or trt-rtx."),
+    ] = "onnx"
+    threads: Annotated[
+        int | None, Option("Compute threads.", default="all CPUs it may use", least=1)
+    ] = None
+    forecast: Annotated[
+        str,
+        Option("trt: by replays of the step, the unrolled plan, or auto: what is faster."),
+    ] = "auto"
+    require_provider: Annotated[
+        str | None,
+        Option("Refuse to run on anything else, by name or a part of it: cpu, cuda."),
+    ] = None
+
+
+@dataclass(frozen=True)
+class FrameOptions:
+    """How frames are read, and how their times are found."""
+
+    cadence: Annotated[
+        float | None, Option("Seconds between frames.", default="the bundle's, or learned")
+    ] = None
+    time_format: Annotated[
+        str | None,
+        Option("strptime pattern of the time in the names.", default="12 or 14 digits"),
+    ] = None
+    mtime: Annotated[bool, Option("Take the files' modification times.", flag="--mtime")] = False
+    reader: Annotated[
+        str | None,
+        Option("Reader of the files, as in `data inspect`.", default="by what they are"),
+    ] = None
+    variable: Annotated[
+        str | None,
+        Option("Variable to read, where a file holds several.", default="as in training"),
+    ] = None
+
+
+@dataclass(frozen=True)
+class DomainOptions:
+    """Frames of another size than the model's."""
+
+    grid: Annotated[
+        str | None, Option("HxW of larger frames: covered by tiles.", default="the model's")
+    ] = None
+    overlap: Annotated[
+        int | None, Option("Pixels that tiles share.", default="a quarter of the tile", least=0)
+    ] = None
+    any_grid: Annotated[
+        bool,
+        Option("Take frames whose pixels have another size than trained.", flag="--any-grid"),
+    ] = False
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """A nowcast of what lies there."""
+
+    horizon: Horizon = None
+    reading: FrameOptions = FrameOptions()
+    domain: DomainOptions = DomainOptions()
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """Nowcasts of what arrives."""
+
+    sources: Annotated[
+        Sequence[str],
+        Option(
+            "A folder, video or archive; - (standard input); camera:0; or a URL: http, s3, rtsp, "
+            "mqtt, kafka, zmq. Several as NAME=SOURCE. docs/live-sources.md has them all.",
+            metavar="SOURCE",
+            argument=True,
+        ),
+    ]
+    sinks: Annotated[
+        Sequence[str],
+        Option(
+            "Where nowcasts go: nc, zarr, tif, png, gif, mp4 or npz with a directory, jsonl with "
+            "a file, webhook and mqtt with a URL; repeatable.",
+            flag="--sink",
+            metavar="WORD:PATH",
+        ),
+    ] = ()
+    context: Annotated[
+        ContextMode,
+        Option("window: exactly the newest T frames; carry: never reset the state."),
+    ] = "window"
+    horizon: Horizon = None
+    backend: EngineOptions = EngineOptions()
+    reading: FrameOptions = FrameOptions()
+    source_options: Annotated[
+        Sequence[str],
+        Option(
+            "An option of the source; repeatable. docs/live-sources.md has them all.",
+            flag="--source-option",
+            metavar="NAME=VALUE",
+        ),
+    ] = ()
+    domain: DomainOptions = DomainOptions()
+    lateness: Annotated[int | None, Option("Slots that a frame may be late.", default="T-1")] = None
+    on_gap: Annotated[
+        OnGap,
+        Option(
+            "Missing frames: reset waits for T in a row; hold repeats the frame before; bridge "
+            "takes the model's forecast. At most half of the T frames; flagged in every output."
+        ),
+    ] = "reset"
+    policy: Annotated[
+        Policy,
+        Option(
+            "Too many frames: latest skips nowcasts, queue makes each in order, pace lets the "
+            "source wait (replays, files)."
+        ),
+    ] = "latest"
+    state_file: Annotated[
+        Path | None, Option("Go on from here after a restart, kill -9 included.")
+    ] = None
+    keep: Annotated[int | None, Option("Nowcasts to keep, the newest.", default="all", least=1)] = (
+        None
+    )
+    keep_age: Annotated[
+        str | None, Option("Keep nowcasts so long: 90s, 30m, 12h, 7d.", default="for ever")
+    ] = None
+
+
+@dataclass(frozen=True)
+class RunLimits:
+    """When a stream ends by itself."""
+
+    max_nowcasts: Annotated[int | None, Option("End after so many.", default="no end", least=1)] = (
+        None
+    )
+    idle_timeout: Annotated[
+        float | None,
+        Option("End when nothing came for so many seconds.", default="wait for ever", least=0.0),
+    ] = None

@@ -1,0 +1,1 @@
+"""What `stream` and `serve` share: their options, and how both run."""

@@ -1,0 +1,120 @@
+"""How `stream` and `serve` run: a stream with its scores, its alarm and its page."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from stpl_core.errors import AccuracyError, StplError, UsageError
+from stpl_core.options import RunLimits, StreamOptions
+from stpl_deploy.cli.live.options import PageOptions, SkillOptions
+from stpl_deploy.cli.numbers import finite_numbers
+
+if TYPE_CHECKING:
+    from stpl_runtime.page.watch import Watch, WatchOptions
+    from stpl_runtime.pipeline import OpenStream
+
+
+@dataclass(frozen=True)
+class Live:
+    """A stream, and how it is run and watched."""
+
+    bundle: Path
+    stream: StreamOptions
+    limits: RunLimits
+    skill: SkillOptions
+    page: PageOptions | None
+    """None: there is no page."""
+    json: bool = False
+    stays: bool = False
+    """Whether the page goes on when the source has ended."""
+
+
+def run_live(live: Live) -> None:
+    """Run a stream, with all that watches it, until it ends; print the summary.
+
+    Raises:
+        StplError: what opening the parts and running them raises; the summary is printed first.
+    """
+    from stpl_core.bundle import open_bundle
+    from stpl_deploy.cli.reports.stream import summarise
+    from stpl_runtime.page.watch import Watch
+    from stpl_runtime.pipeline import open_stream
+    from stpl_runtime.streaming.signals import stop_on_signals
+
+    watch = Watch(watch_options(live))
+    with ExitStack() as stack:
+        try:
+            opened = stack.enter_context(
+                open_stream(open_bundle(live.bundle), live.stream, watchers=watch.watchers)
+            )
+            watch.attach(opened.each, opened.bundle.manifest, opened.cadence_s)
+        except BaseException:
+            watch.close()
+            raise
+        running = opened.streams
+        try:
+            with watch, stop_on_signals(running):
+                _run(live, watch, opened)
+        except StplError:
+            summarise(running.report(), watch, live.json)
+            raise
+    report = running.report()
+    summarise(report, watch, live.json)
+    standing = watch.skill is not None and any(a.standing for a in watch.skill.alarms.values())
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)
+    if running.ended != "stopped" and standing:
+        raise typer.Exit(AccuracyError.exit_code)
+
+
+def _run(live: Live, watch: Watch, opened: OpenStream) -> None:
+    from stpl_deploy.cli.output import say
+
+    for line in [*watch.notes, *opened.notes]:
+        say(line)
+    if not live.stream.sinks and live.page is None:
+        say("no --sink: nowcasts are only counted; try: --sink png:out")
+    running, limits = opened.streams, live.limits
+    running.run(max_nowcasts=limits.max_nowcasts, idle_timeout_s=limits.idle_timeout)
+    if running.ended != "stopped":
+        watch.ended(running.ended)
+    if live.stays and running.ended == "the source ended":
+        say("the source ended; the page goes on: Ctrl-C ends it")
+        running.wait_for_stop()
+
+
+def watch_options(live: Live) -> WatchOptions:
+    """What is asked for of watching.
+
+    Raises:
+        UsageError: options that do not hold, or that exclude one another.
+    """
+    from stpl_runtime.page.watch import WatchOptions
+    from stpl_runtime.pipeline import seconds
+
+    skill, page = live.skill, live.page or PageOptions()
+    if skill.no_skill and skill.alarm is not None:
+        raise UsageError(
+            "--alarm with --no-skill", expected="scores to raise it on", fix="leave --no-skill out"
+        )
+    limits = None
+    if skill.thresholds is not None:
+        limits = finite_numbers("--thresholds", skill.thresholds, "0.1,1,5")
+    stale = page.stale_after
+    return WatchOptions(
+        skill=not skill.no_skill,
+        thresholds=None if limits is None else tuple(sorted(set(limits))),
+        window=skill.skill_window,
+        alarm=skill.alarm,
+        page=live.page is not None,
+        host=page.host,
+        port=page.port,
+        token_file=page.token_file,
+        waits=live.stream.policy != "latest",
+        stale_s=None if stale is None else seconds("--stale-after", stale),
+    )

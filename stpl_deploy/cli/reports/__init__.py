@@ -1,0 +1,1 @@
+"""Longer reports of verbs, as text."""
