@@ -111,8 +111,9 @@ def _npy_array(path: Path) -> Any:
 
 
 def _npz_array(path: Path) -> Any:
-    # Opened here: numpy leaves the file open where the archive turns out to be damaged.
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+    from stpl_core.readers.npz import open_npz
+
+    with open_npz(path) as archive:
         names = list(archive.files)
         chosen = "frames" if "frames" in names else names[0] if len(names) == 1 else None
         if chosen is None:
@@ -125,11 +126,11 @@ def _npz_array(path: Path) -> Any:
 
 
 def _png_array(path: Path) -> NDArray[Any]:
-    from PIL import Image
+    from stpl_core.readers.images import open_picture
 
-    with Image.open(path) as image:
+    with open_picture(path, path) as image:
         if image.mode in ("P", "1", "CMYK"):
-            image = image.convert("RGB" if image.mode != "1" else "L")  # type: ignore[assignment]
+            image = image.convert("RGB" if image.mode != "1" else "L")
         array = np.asarray(image)
     return array[..., :-1] if image.mode in ("LA", "RGBA") else array  # opacity is not data
 

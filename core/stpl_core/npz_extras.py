@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from stpl_core.codec import Array
 from stpl_core.errors import FrameError
+from stpl_core.readers.npz import open_npz
 
 
 def read_beside(
@@ -25,7 +26,7 @@ def read_beside(
     """
     if path.suffix.lower() != ".npz":
         return None, None
-    with np.load(path, allow_pickle=False) as archive:
+    with open_npz(path) as archive:
         found = {name: archive[name] for name in ("observed", "time") if name in archive.files}
     sizes = {"observed": (*frames.shape[:2], *frames.shape[3:]), "time": frames.shape[:2]}
     for name, values in found.items():

@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stpl_core.budget import check_pixels
 from stpl_core.codec import Array
 from stpl_core.errors import FrameError
 from stpl_core.reader import Piece, Quantity, ReadOptions, no_echo_at_zero, state_of
 from stpl_core.readers.cf_grid import grid_and_flips, horizontal_dims
 from stpl_core.readers.completeness import refuse_cut_netcdf
 from stpl_core.readers.converted import check_zarr_whole, pieces_of_dataset
+from stpl_core.readers.hdf5_checks import check_netcdf
 from stpl_core.readers.libraries import NETCDF_LOCK, one_at_a_time, reads_with
 from stpl_core.readers.units import cf_units, rain_amount, rain_rate, reflectivity
+from stpl_core.readers.zarr_checks import check_zarr
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -43,15 +46,19 @@ def open_dataset(path: Path) -> xr.Dataset:
         with reads_with("zarr"):
             import xarray as xr
             import zarr  # noqa: F401  # xarray imports it, and would not name the extra
-        opened: xr.Dataset = xr.open_zarr(path, chunks=None, consolidated=_consolidated(path))
+        check_zarr(path)
+        opened: xr.Dataset = xr.open_zarr(
+            path.absolute(), chunks=None, consolidated=_consolidated(path)
+        )
         return opened
     with reads_with("netcdf"):
         import netCDF4  # noqa: F401  # as above
         import xarray as xr
     refuse_cut_netcdf(path)
+    check_netcdf(path)
     with NETCDF_LOCK:
         # What is read later is read under it too, and so is the closing, whoever drops it.
-        return xr.open_dataset(path, engine="netcdf4", lock=NETCDF_LOCK)
+        return xr.open_dataset(path.absolute(), engine="netcdf4", lock=NETCDF_LOCK)
 
 
 def _consolidated(store: Path) -> bool:
@@ -103,6 +110,7 @@ def _foreign(opened: xr.Dataset, wanted: str | None, path: Path) -> Iterator[Pie
     quantity, factor = _quantity(values.attrs, channels)
     rain = quantity.units in ("mm h-1", "mm")
     order = np.argsort(times, kind="stable")
+    check_pixels(path, *values.shape[1:])
     size = max(1, _BLOCK_VALUES // max(1, int(np.prod(values.shape[1:]))))
     for start in range(0, len(order), size):
         chosen = order[start : start + size]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stpl_core.budget import check_pixels
 from stpl_core.errors import FrameError
 from stpl_core.grid import Grid
 from stpl_core.reader import Piece, Quantity
@@ -33,6 +34,7 @@ def pieces_of_dataset(opened: xr.Dataset, block_values: int) -> Iterator[Piece]:
     }
     time = opened["time"].values.astype("datetime64[ns]")
     observed = facts["time_is"] == "observed"
+    check_pixels("the dataset", *frames.shape[1:])
     block = max(1, block_values // max(1, int(np.prod(frames.shape[1:]))))
     for start, stop in _runs(columns, len(time), block):
         rows = slice(start, stop)

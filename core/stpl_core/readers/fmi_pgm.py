@@ -6,13 +6,13 @@ the projection is not in the file; this is FMI's, as pysteps has it.
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stpl_core.budget import check_pixels, open_unpacked, read_within
 from stpl_core.errors import FrameError
 from stpl_core.grid import Grid
 from stpl_core.reader import NO_DATA, NO_ECHO, VALUE, Piece, ReadOptions
@@ -30,14 +30,14 @@ def recognises(path: Path) -> bool:
     """Whether its comments are FMI's."""
     if not path.is_file():
         return False
-    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+    with open_unpacked(path) as file:
         return b"# obstime" in file.read(4096)
 
 
 def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
     """Yield the one frame of a picture."""
-    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
-        content = file.read()
+    with open_unpacked(path) as file:
+        content = read_within(file, path)
     header, stored, missing = _parse(content, path)
     if header.get("param", "") != "CorrectedReflectivity":
         raise FrameError(
@@ -83,6 +83,7 @@ def _parse(content: bytes, path: Path) -> tuple[dict[str, str], NDArray[np.uint8
         else:
             numbers += [int(word) for word in line.split()]
     width, height, most = numbers
+    check_pixels(path, width, height)
     if len(content) - place < width * height:
         raise EOFError(f"{width * height - len(content) + place} bytes of the picture are missing")
     pixels = np.frombuffer(content, np.uint8, width * height, place).reshape(height, width)

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from stpl_core.budget import check_pixels
 from stpl_core.errors import FrameError
 from stpl_core.grid import Grid
 from stpl_core.reader import NO_DATA, NO_ECHO, VALUE, Piece, Quantity, ReadOptions
@@ -35,7 +36,12 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said by the grid
-        with rasterio.open(path) as file:
+        # No other driver (a VRT names other files and addresses), nothing from beside the file.
+        with (
+            rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR", GDAL_PAM_ENABLED="NO"),
+            rasterio.open(path.absolute(), driver="GTiff") as file,
+        ):
+            check_pixels(path, file.count, file.height, file.width)
             items = _items(file.tags().get("GDAL_METADATA", ""), path)
             stored = file.read()  # (C, H, W)
             grid = _grid(file, path)

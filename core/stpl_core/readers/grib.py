@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import importlib.util
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from stpl_core.budget import copy_within, most_pixels, open_unpacked
 from stpl_core.codec import Array
 from stpl_core.errors import EnvironmentFault, FrameError, MissingExtraError
 from stpl_core.grid import Grid
@@ -81,7 +80,8 @@ def messages(path: Path) -> Iterator[Message]:
     libraries = {str(Path(origin).parents[1]) for origin in (eccodes.origin, np.__file__)}
     child = grib_process.__file__
     with _unzipped(path) as plain:
-        command = [sys.executable, "-I", child, str(plain.absolute()), *sorted(libraries)]
+        command = [sys.executable, "-I", child, str(plain.absolute()), str(most_pixels())]
+        command += sorted(libraries)
         process = subprocess.Popen(  # noqa: S603
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=Path(child).parent
         )
@@ -149,8 +149,8 @@ def _unzipped(path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         plain = Path(folder) / path.name[: -len(".gz")]
-        with gzip.open(path) as packed, plain.open("wb") as file:
-            shutil.copyfileobj(packed, file)
+        with open_unpacked(path) as packed, plain.open("wb") as file:
+            copy_within(packed, file, path)
         yield plain
 
 

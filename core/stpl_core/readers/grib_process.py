@@ -1,7 +1,8 @@
-"""Decodes one GRIB file in a process of its own: `python -I grib_process.py FILE LIBRARIES`.
+"""Decodes one GRIB file in a process of its own: `python -I grib_process.py FILE MOST LIBRARIES`.
 
 `-I` and the path: nothing is imported from the current folder, from this file's own, or from where
-the environment points, which may hold a json.py beside the data. LIBRARIES is searched last.
+the environment points, which may hold a json.py beside the data. MOST is how many values a
+message may have, LIBRARIES are folders that are searched last.
 
 The eccodes wheel carries its own PROJ. Imported before pyproj it breaks pyproj's database and the
 interpreter crashes at its end (seen: exit 139 or 134); which comes first is not ours to say, so
@@ -22,9 +23,6 @@ import numpy as np
 
 CPU_SECONDS = 30
 """Of one message."""
-MOST_VALUES = 2**27
-"""Of one message: 0.5 GB as float32."""
-
 KEYS = (
     "edition",
     "discipline",
@@ -55,7 +53,7 @@ KEYS = (
 """What the parent learns of a message; a key that it has not is None."""
 
 
-def send_messages(file: BinaryIO, out: BinaryIO) -> int:
+def send_messages(file: BinaryIO, out: BinaryIO, most_values: int) -> int:
     """Write every message of `file` to `out`; return how many there were.
 
     Raises:
@@ -67,7 +65,7 @@ def send_messages(file: BinaryIO, out: BinaryIO) -> int:
     _allow_seconds()
     while (message := eccodes.codes_grib_new_from_file(file)) is not None:
         try:
-            _check_size(eccodes, message)
+            _check_size(eccodes, message, most_values)
             header = {key: _get(eccodes, message, key) for key in KEYS}
             values = eccodes.codes_get_values(message).astype("<f4")
             if eccodes.codes_get(message, "bitmapPresent"):
@@ -95,12 +93,12 @@ def _allow_seconds() -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
 
 
-def _check_size(eccodes: Any, message: int) -> None:
+def _check_size(eccodes: Any, message: int, most: int) -> None:
     """Refuse a message that claims more values than any field has, before room is made for them."""
     for key in ("numberOfValues", "numberOfDataPoints", "Ni", "Nj"):
         found = _get(eccodes, message, key)
-        if isinstance(found, int) and found > MOST_VALUES:
-            raise ValueError(f"{key} = {found}, more than {MOST_VALUES}")
+        if isinstance(found, int) and found > most:
+            raise ValueError(f"{key} = {found}, more than {most}")
 
 
 def _get(eccodes: Any, message: int, key: str) -> Any:
@@ -113,10 +111,10 @@ def _get(eccodes: Any, message: int, key: str) -> Any:
 def main() -> None:
     """Decode the file named on the command line."""
     out = sys.stdout.buffer
-    sys.path += sys.argv[2:]
+    sys.path += sys.argv[3:]
     try:
         with open(sys.argv[1], "rb") as file:
-            end: dict[str, Any] = {"end": send_messages(file, out)}
+            end: dict[str, Any] = {"end": send_messages(file, out, int(sys.argv[2]))}
     except Exception as error:  # told to the parent, which knows the user
         end = {"error": f"{type(error).__name__}: {error}"}
     out.write(json.dumps(end).encode() + b"\n")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stpl_core.readers.libraries import reads_with
+from stpl_core.readers.hdf5_checks import open_hdf5
 
 SUFFIXES: tuple[str, ...] = (".h5", ".hdf5", ".hdf", ".he5")
 
@@ -23,7 +23,5 @@ def plain(value: Any) -> Any:
 
 def has(path: Path, *names: str) -> bool:
     """Whether an HDF5 file has all these groups or datasets."""
-    with reads_with("hdf5"):
-        import h5py
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         return all(name in file for name in names)

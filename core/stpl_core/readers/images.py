@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from stpl_core.budget import check_pixels
 from stpl_core.codec import Array
+from stpl_core.errors import FrameError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".bmp", ".pgm")
+_FORMATS = ("PNG", "JPEG", "BMP", "PPM")
 
 
 def is_picture(path: Path) -> bool:
@@ -17,14 +25,32 @@ def is_picture(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
 
 
-def grey_picture(path: Path) -> Array:
-    """A picture `(H, W)` as a fraction of full scale; colours become luma (ITU-R 601-2)."""
+def open_picture(file: Path | BinaryIO, where: object) -> Image.Image:
+    """Open a picture of the kinds that we read, whatever its name: others start other programs.
+
+    Raises:
+        FrameError: it claims more pixels than a frame may have.
+        OSError: it is of another kind, or damaged.
+    """
     from PIL import Image
 
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the budget is ours
+        image = Image.open(file, formats=_FORMATS)
+    try:
+        check_pixels(where, image.width, image.height, len(image.getbands()))
+    except FrameError:
+        image.close()
+        raise
+    return image
+
+
+def grey_picture(path: Path) -> Array:
+    """A picture `(H, W)` as a fraction of full scale; colours become luma (ITU-R 601-2)."""
     content = path.read_bytes()
     if content.startswith(b"\x89PNG") and b"IEND" not in content[-1024:]:
         raise EOFError("its last chunk is missing")  # Pillow would not mind
-    with Image.open(io.BytesIO(content)) as image:
+    with open_picture(io.BytesIO(content), path) as image:
         if image.mode.startswith("I"):  # 16 bits
             return np.asarray(image, np.float32) / np.float32(65535)
         return np.asarray(image.convert("L"), np.float32) / np.float32(255)

@@ -17,7 +17,7 @@ from stpl_core.errors import FrameError
 from stpl_core.grid import Grid
 from stpl_core.reader import NO_DATA, NO_ECHO, VALUE, Piece, Quantity, ReadOptions
 from stpl_core.readers.hdf5 import SUFFIXES, has, plain
-from stpl_core.readers.libraries import reads_with
+from stpl_core.readers.hdf5_checks import open_hdf5, whole
 from stpl_core.readers.projections import wkt_of
 from stpl_core.readers.units import rain_amount, reflectivity
 
@@ -37,10 +37,8 @@ def recognises(path: Path) -> bool:
 
 def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
     """Yield the one frame of a product."""
-    with reads_with("hdf5"):
-        import h5py
-    with h5py.File(path, "r") as file:
-        stored = file["image1/image_data"][...]
+    with open_hdf5(path) as file:
+        stored = whole(file["image1/image_data"], path)
         calibration = _attributes(file["image1/calibration"])
         start, end = (
             _time(plain(file["overview"].attrs[f"product_datetime_{edge}"]), path)

@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import struct
 import threading
-import zipfile
-import zlib
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from stpl_core.errors import FrameError, MissingExtraError
+from stpl_core.errors import FrameError, MissingExtraError, StplError
 from stpl_core.frames import no_rights
-
-_DECODER_ERRORS = (
-    OSError,
-    EOFError,
-    ValueError,
-    LookupError,
-    RuntimeError,
-    SyntaxError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What the libraries raise on bytes that are not what they should be."""
-
 
 NETCDF_LOCK = threading.RLock()
 """Held around every use of netCDF4, whose library crashes when two threads are in it: a source
@@ -77,7 +60,9 @@ def decoding(path: Path, word: str) -> Iterator[None]:
         yield
     except PermissionError as error:
         raise no_rights(path) from error
-    except _DECODER_ERRORS as error:
+    except StplError:
+        raise
+    except Exception as error:  # libraries raise what they like on bytes that nobody thought of
         reason = " ".join(str(error).split()) or type(error).__name__
         raise FrameError(
             f"{path} cannot be read as {word}: {reason}",

@@ -7,13 +7,13 @@ coverage for rain (-3, -1); -99 and -999 are for reflectivity.
 
 from __future__ import annotations
 
-import gzip
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from stpl_core.budget import open_unpacked
 from stpl_core.errors import FrameError
 from stpl_core.reader import NO_DATA, NO_ECHO, VALUE, Piece, Quantity, ReadOptions, States
 from stpl_core.readers.grib import SUFFIXES, Message, grid_of, messages
@@ -31,7 +31,7 @@ def recognises(path: Path) -> bool:
     """Whether it is GRIB 2 of MRMS's discipline: bytes 7 and 8 of the message say so."""
     if not path.is_file():
         return False
-    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+    with open_unpacked(path) as file:
         head = file.read(1024)
     start = head.find(b"GRIB")
     return start >= 0 and head[start + 6 : start + 8] == bytes([_DISCIPLINE, 2])

@@ -18,7 +18,7 @@ from stpl_core.errors import FrameError
 from stpl_core.grid import Grid
 from stpl_core.reader import NO_DATA, NO_ECHO, VALUE, Piece, Quantity, ReadOptions, agreed_step
 from stpl_core.readers.hdf5 import SUFFIXES, has, plain
-from stpl_core.readers.libraries import reads_with
+from stpl_core.readers.hdf5_checks import open_hdf5, whole
 from stpl_core.readers.projections import is_geographic, project, wkt_of
 from stpl_core.readers.units import rain_amount, rain_rate, reflectivity
 
@@ -37,13 +37,11 @@ def recognises(path: Path) -> bool:
 
 def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
     """Yield the one frame of a composite."""
-    with reads_with("hdf5"):
-        import h5py
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         _refuse_polar(file, path)
         what = _attributes(file, "what")
         name, data, levels = _pick(file, what, options.variable, path)
-        stored = data[...]
+        stored = whole(data, path)
         nodata, undetect = levels.get("nodata"), levels.get("undetect")
         gain, offset = float(levels.get("gain", 1.0)), float(levels.get("offset", 0.0))
         quantity = _quantity(name, levels, _attributes(file, "how"), path)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from stpl_core.errors import FrameError
 from stpl_core.readers.libraries import reads_with
+
+_FILES = re.compile(
+    r"grids\s*=|init\s*=(?!\s*(epsg|esri):)|file\s*=|PARAMETERFILE|INTERPOLATIONCRS"
+    r"|proj\s*=\s*(pipeline|xyzgridshift)",
+    re.IGNORECASE,
+)
+_MOST_TEXT = 20_000
 
 
 def crs_of(definition: Any, where: str) -> Any:
@@ -17,6 +25,12 @@ def crs_of(definition: Any, where: str) -> Any:
     with reads_with("frames"):
         import pyproj
         from pyproj.exceptions import CRSError
+    if _names_files(definition):
+        raise FrameError(
+            f"{where} has a projection that names other files",
+            expected="a projection that stands for itself",
+            fix="write it without grids, +init and BOUNDCRS",
+        )
     try:
         if isinstance(definition, dict):
             return pyproj.CRS.from_cf(definition)
@@ -27,6 +41,15 @@ def crs_of(definition: Any, where: str) -> Any:
             expected="a PROJ string, WKT or CF grid mapping",
             fix="check how the file was written",
         ) from error
+
+
+def _names_files(definition: Any) -> bool:
+    """Whether PROJ would open files that the definition names."""
+    texts = definition.values() if isinstance(definition, dict) else [definition]
+    return any(
+        isinstance(text, (str, bytes)) and (len(text) > _MOST_TEXT or _FILES.search(str(text)))
+        for text in texts
+    )
 
 
 def wkt_of(definition: Any, where: str) -> str:

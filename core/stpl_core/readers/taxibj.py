@@ -21,7 +21,8 @@ from stpl_core.grid import pixel_grid
 from stpl_core.reader import Piece, Quantity, ReadOptions, Times, state_of
 from stpl_core.readers.hdf5 import SUFFIXES as HDF5
 from stpl_core.readers.hdf5 import has
-from stpl_core.readers.libraries import decoding, reads_with, refuse_empty
+from stpl_core.readers.hdf5_checks import open_hdf5, whole
+from stpl_core.readers.libraries import decoding, refuse_empty
 from stpl_core.readers.npz import open_npz
 
 SUFFIXES = (*HDF5, ".npz")
@@ -82,11 +83,9 @@ def test_begin(time: Times) -> np.datetime64:
 
 def _read_h5(path: Path) -> tuple[Times, Array]:
     """Times, UTC, and frames `(T, 2, 32, 32)` of whole days."""
-    with reads_with("hdf5"):
-        import h5py
-    with h5py.File(path, "r") as file:
-        frames = file["data"][...].astype(np.float32)
-        dates = [bytes(date).decode("ascii") for date in file["date"][...]]
+    with open_hdf5(path) as file:
+        frames = whole(file["data"], path).astype(np.float32)
+        dates = [bytes(date).decode("ascii") for date in whole(file["date"], path)]
     if frames.ndim != 4 or len(dates) != len(frames):
         raise FrameError(
             f"{path} has data of the shape {frames.shape} and {len(dates)} dates",

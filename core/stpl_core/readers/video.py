@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stpl_core.budget import check_pixels, most_pixels
 from stpl_core.errors import FrameError
 from stpl_core.grid import pixel_grid
 from stpl_core.reader import Piece, ReadOptions, state_of
@@ -21,27 +23,47 @@ from stpl_core.readers.units import grey_level
 
 SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm", ".mpg", ".mpeg")
 ABOUT = "video files: grey, or --variable rgb"
-_BLOCK = 32
-"""Frames in a piece."""
+_BLOCK, _BLOCK_PIXELS = 32, 2**24
+"""Most frames in a piece, and most pixels."""
+_CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,mpegts,mpegvideo,mpeg1video,mpeg2video,m4v"
+)
+"""FFmpeg's names. Playlists (HLS, DASH, concat) are not among them: they name other files and
+addresses, which FFmpeg would follow, whatever the name of the file is."""
 _FORMATS = {"grey": "gray", "rgb": "rgb24"}
 _CHANNELS = {"grey": ("",), "rgb": ("red", "green", "blue")}
 
 
-def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
-    """Yield the frames in blocks."""
+def open_video(path: Path) -> Any:
+    """Open a film that is all in its own file.
+
+    Raises:
+        av.FFmpegError: it is of another kind, or damaged.
+        MissingExtraError: PyAV is not installed.
+    """
     with reads_with("video"):
         import av
+    options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
+    return av.open(f"file:{path.absolute()}", options=options)
+
+
+def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
+    """Yield the frames in blocks."""
     kind = options.variable or "grey"
     if kind not in _FORMATS:
         raise FrameError(
             f"--variable {kind} of a video", expected="grey or rgb", fix="--variable grey"
         )
     refuse_cut_video(path)
-    with av.open(str(path)) as container:
+    with open_video(path) as container:
         if not container.streams.video:
             raise FrameError(f"{path} holds no picture", expected="a video", fix="check the file")
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
+        check_pixels(path, stream.width, stream.height)
+        stream.codec_context.options = {
+            "max_pixels": str(most_pixels())
+        }  # it may change on the way
         cadence_s = float(1 / stream.average_rate) if stream.average_rate else None
         block: list[NDArray[np.uint8]] = []
         elapsed: list[float] = []
@@ -53,7 +75,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
             elapsed.append(seconds)
             block.append(np.asarray(frame.to_ndarray(format=_FORMATS[kind]), np.uint8))
             count += 1
-            if len(block) == _BLOCK:
+            if len(block) >= max(1, min(_BLOCK, _BLOCK_PIXELS // (frame.width * frame.height))):
                 yield _piece(block, elapsed, count == len(block), kind, cadence_s, path)
                 block, elapsed = [], []
         if block:

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_core.errors import FrameError
+from stpl_core.budget import most_values_of_file
+from stpl_core.errors import FrameError, StplError
 from stpl_core.frames import (
     FRAME_SUFFIXES,
     Frame,
@@ -33,7 +34,7 @@ from stpl_core.grid import pixel_grid
 from stpl_core.reader import NO_ECHO, Piece, Quantity, ReadOptions, state_of
 from stpl_core.readers.fit import Fit
 from stpl_core.readers.images import SUFFIXES as PICTURES
-from stpl_core.readers.images import grey_picture
+from stpl_core.readers.images import grey_picture, open_picture
 from stpl_core.readers.libraries import decoding
 from stpl_core.readers.observed import Resize, fit_for, given_values, observed, resized_note
 from stpl_core.readers.opening import read_pieces
@@ -102,7 +103,7 @@ class Decoder:
         with _named_shortly(path):
             if self._is_plain(path):
                 return self._plain_array(path)
-            return list(self.pieces(self.choose(path), path))
+            return list(_within(self.pieces(self.choose(path), path), path))
 
     def fitted(
         self, stored: NDArray[Any] | list[Piece], path: Path, time: datetime | None = None
@@ -280,6 +281,24 @@ def datetime_of(time: np.datetime64) -> datetime:
         ) from error
 
 
+def _within(pieces: Iterable[Piece], path: Path) -> Iterator[Piece]:
+    """The pieces of a file whose frames are all read at once, no more than the budget allows.
+
+    Raises:
+        FrameError: they are more.
+    """
+    count = 0
+    for piece in pieces:
+        count += piece.frames.size
+        if count > most_values_of_file():
+            raise FrameError(
+                f"{path} holds more than {most_values_of_file():,} values",
+                expected="a frame or a few",
+                fix="--max-pixels, if you know who made it; or stpl-deploy data convert it first",
+            )
+        yield piece
+
+
 @contextmanager
 def _named_shortly(path: Path) -> Iterator[None]:
     """Call the file by its name in what is raised: where it lies means nothing to the reader.
@@ -288,16 +307,18 @@ def _named_shortly(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except FrameError as error:
+        found, fix = (text.replace(str(path), path.name) for text in (error.found, error.fix))
+        raise FrameError(found, expected=error.expected, fix=fix) from error
+    except StplError:
+        raise
+    except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise FrameError(
             f"{path.name} cannot be used: {reason.replace(str(path), path.name)}",
             expected="frames with times, on a grid",
             fix="look at it with stpl-deploy data inspect",
         ) from error
-    except FrameError as error:
-        found, fix = (text.replace(str(path), path.name) for text in (error.found, error.fix))
-        raise FrameError(found, expected=error.expected, fix=fix) from error
 
 
 @contextmanager
@@ -342,9 +363,7 @@ def _stored(path: Path) -> NDArray[Any]:
     """Of a .npy or a picture, as stored."""
     if path.suffix.lower() in FRAME_SUFFIXES:
         return read_array(path)
-    from PIL import Image
-
-    with decoding(path, "pictures"), Image.open(path) as image:
+    with decoding(path, "pictures"), open_picture(path, path) as image:
         return np.asarray(image.convert("RGB"))
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stpl_core.budget import check_pixels, most_pixels
 from stpl_core.errors import FrameError, UsageError
 from stpl_core.frames import Frame
 from stpl_core.grid import pixel_grid
@@ -55,6 +56,7 @@ class Pictures:
         if picture.is_corrupt:
             return BadFrame(name, "a picture is damaged")
         try:
+            check_pixels(name, picture.width, picture.height, spec.shape[0])
             stored = picture.to_ndarray(format=_FORMATS[spec.shape[0]])  # (H, W) or (H, W, 3)
             planes = stored[None] if stored.ndim == 2 else np.moveaxis(stored, -1, 0)
             values = planes.astype(np.float32)[None] / np.float32(255)  # (1, C, H, W)
@@ -88,6 +90,8 @@ def video_stream(container: Any, name: str, threads: str = "AUTO") -> Any:
         raise FrameError(f"{name} holds no picture", expected="a video", fix="check what it is")
     stream = container.streams.video[0]
     stream.thread_type = threads
+    check_pixels(name, stream.width, stream.height)
+    stream.codec_context.options = {"max_pixels": str(most_pixels())}  # it may change on the way
     return stream
 
 

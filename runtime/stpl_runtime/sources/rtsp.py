@@ -19,6 +19,11 @@ _QUICK = {"flags": "low_delay", "analyzeduration": "500000"}
 """FFmpeg looks at a stream for five seconds before the first picture unless told otherwise."""
 
 
+_RTSP = "rtsp,rtsps,rtp,srtp,udp,tcp,tls,crypto"
+_PROTOCOLS = {"rtsp": _RTSP, "rtsps": _RTSP, "rtmp": "rtmp,tcp", "tcp": "tcp", "udp": "udp"}
+"""What FFmpeg may open: a playlist that comes in their place names files and other addresses."""
+
+
 def _open(scheme: str, rest: str, spec: SourceSpec) -> LiveVideo:
     url = f"{scheme}:{rest}"
     name = without_credentials(url)
@@ -33,7 +38,7 @@ def _open(scheme: str, rest: str, spec: SourceSpec) -> LiveVideo:
         example = f"{scheme}://HOST:PORT/PATH"
         raise UsageError(f"{name} names no host", expected=example, fix=example)
     timeout_s = options.number("timeout", _TIMEOUT_S, least=0.1)
-    ffmpeg = dict(_QUICK)
+    ffmpeg = {**_QUICK, "protocol_whitelist": _PROTOCOLS[scheme]}
     if scheme in ("rtsp", "rtsps"):
         ffmpeg["rtsp_transport"] = options.choice("transport", _TRANSPORTS, "tcp")
         ffmpeg["timeout"] = str(int(timeout_s * 1e6))

@@ -49,6 +49,10 @@ def open_source(rest: str, spec: SourceSpec) -> StdinSource:
     return StdinSource(sys.stdin.fileno(), spec)
 
 
+_FFMPEG = {"analyzeduration": "1000000", "protocol_whitelist": "pipe"}
+"""A playlist that comes through the pipe opens nothing."""
+
+
 class StdinSource:
     """Keeps `stpl_runtime.source.Source`; what is not read yet waits in the pipe."""
 
@@ -108,7 +112,9 @@ class StdinSource:
 
         try:
             container = av.open(
-                pipe, format=self._format or None, options={"analyzeduration": "1000000"}
+                pipe,
+                format=self._format or None,
+                options={"analyzeduration": "1000000", "protocol_whitelist": "pipe"},
             )
         except av.error.FFmpegError as error:
             if pipe.stopped:

@@ -15,6 +15,7 @@ from typing import Any
 from stpl_core.errors import FrameError, UsageError
 from stpl_core.readers.completeness import refuse_cut_video
 from stpl_core.readers.libraries import decoding, refuse_empty
+from stpl_core.readers.video import open_video
 from stpl_runtime.ingest.pictures import Pictures, decoded, video_stream
 from stpl_runtime.ingest.sampling import Pacer, Sampler
 from stpl_runtime.links.health import Health
@@ -50,7 +51,7 @@ class VideoSource:
         refuse_empty(path)
         with decoding(path, "video"):
             refuse_cut_video(path)
-            with _opened(path) as container:
+            with open_video(path) as container:
                 video_stream(container, str(path))
                 self._start = options.time("start") or self._made(container, spec)
 
@@ -61,7 +62,7 @@ class VideoSource:
         sampler: Sampler[Any] = Sampler(self._cadence_s)
         pacer, damaged = Pacer(self._speed), list[str]()
         self.health.up()
-        with _opened(self.path) as container:
+        with open_video(self.path) as container:
             stream = video_stream(container, self.name)
             clock = FilmClock(stream)
             try:
@@ -117,12 +118,6 @@ class FilmClock:
         seconds = float(now) - self._first
         self._next_s = seconds + self._step_s
         return seconds
-
-
-def _opened(path: Path) -> Any:
-    import av
-
-    return av.open(str(path))
 
 
 def _told(damaged: list[str], name: str) -> Iterator[Arrival]:

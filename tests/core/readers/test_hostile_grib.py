@@ -90,4 +90,4 @@ def test_more_values_than_any_field_has() -> None:
             return {"numberOfValues": 1, "numberOfDataPoints": 2**31, "Ni": 1, "Nj": 1}[key]
 
     with pytest.raises(ValueError, match="numberOfDataPoints = 2147483648"):
-        grib_process._check_size(Claims(), 0)
+        grib_process._check_size(Claims(), 0, 2**27)
