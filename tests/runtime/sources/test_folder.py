@@ -455,7 +455,8 @@ for name in sorted(os.listdir(data)):
 
     feeder = threading.Thread(target=feed)
     feeder.start()
-    report = streams.run()
+    report = streams.run().only
+    assert report is not None
     feeder.join()
     writer.stdin.close()
     assert writer.wait(timeout=30) == 0
