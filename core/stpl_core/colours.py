@@ -1,7 +1,8 @@
-"""Colours for physical values: classes for radar, ramps for the rest; the same in every picture.
+"""The one table of colours: classes for radar, ramps for the rest, differences, and what is around.
 
 Rain and reflectivity have fixed classes, so that two pictures can be compared; anything else is
-drawn from its own least to its greatest value. No echo is white, no data grey.
+drawn from its least to its greatest value. No echo is white; no data is grey on paper, blue on dark
+ground.
 """
 
 from __future__ import annotations
@@ -16,8 +17,17 @@ from stpl_core.reader import NO_DATA, NO_ECHO, States
 
 Picture = NDArray[np.uint8]
 """`(H, W, 3)`."""
+Colour = tuple[int, int, int]
+"""Red, green, blue, 0 to 255."""
 
 NO_ECHO_COLOUR, NO_DATA_COLOUR = (255, 255, 255), (208, 208, 204)
+NO_DATA_ON_DARK: Colour = (52, 58, 92)
+PAPER, INK = (250, 250, 248), (40, 40, 40)
+EMPTY: Colour = (225, 225, 222)
+"""A place on paper that has no frame."""
+DARK, INK_ON_DARK = (24, 24, 28), (235, 235, 235)
+PAST, FORECAST, STAND_IN = (150, 150, 150), (235, 120, 20), (215, 60, 160)
+"""Borders and times of frames: observed, predicted, in the place of one that was not observed."""
 
 _RAIN_MM_H = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 _RAIN_MM = (0.01, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -37,6 +47,15 @@ _CLASSES = (
 """One more than there are limits: the first is below all of them."""
 _RAMP = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 _GREY = ((0, 0, 0), (255, 255, 255))
+_DIFFERENCES = {
+    "mm h-1": (0.1, 0.5, 2.0, 5.0, 15.0),
+    "mm": (0.01, 0.05, 0.2, 0.5, 2.0),
+    "dBZ": (2.5, 5.0, 10.0, 20.0, 30.0),
+}
+"""Limits of the classes of a difference, on both sides of zero."""
+_TOO_LITTLE = ((16, 58, 128), (44, 100, 178), (92, 148, 208), (154, 194, 230), (208, 226, 243))
+_NO_DIFFERENCE = (246, 246, 244)
+_TOO_MUCH = ((250, 221, 203), (241, 176, 142), (222, 118, 84), (188, 58, 48), (122, 16, 38))
 
 
 @dataclass(frozen=True)
@@ -45,8 +64,13 @@ class ColourMap:
 
     limits: tuple[float, ...]
     """Of the classes; for a ramp its two ends."""
-    colours: tuple[tuple[int, int, int], ...]
+    colours: tuple[Colour, ...]
     classes: bool
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether it is that of brightness, of which three channels are a colour picture."""
+        return self.colours == _GREY
 
     def picture(self, values: Array, state: States | None = None) -> Picture:
         """Colour `(H, W)` values; `state` `(H, W)` marks no echo and no data."""
@@ -70,10 +94,21 @@ class ColourMap:
 
 
 def colour_map(units: str, low: float, high: float) -> ColourMap:
-    """The map of a unit (CF notation); `low` and `high` are used where it has no classes."""
+    """The map of a unit in CF notation: classes for rain and reflectivity, else low to high."""
     limits = {"mm h-1": _RAIN_MM_H, "mm": _RAIN_MM, "dBZ": _DBZ}.get(units)
     if limits is not None:
         return ColourMap(limits, _CLASSES, classes=True)
     if units == "1":
-        return ColourMap((0.0, 1.0), _GREY, classes=False)
+        return ColourMap((low, high), _GREY, classes=False)
     return ColourMap((low, high), _RAMP, classes=False)
+
+
+def difference_map(units: str, low: float, high: float) -> ColourMap:
+    """Colours of forecast minus observed: blue is too little, white none, red too much."""
+    limits = _DIFFERENCES.get(units)
+    if limits is None:
+        most = 0.5 * (high - low)
+        sides = (_TOO_LITTLE[0], _TOO_LITTLE[2], _NO_DIFFERENCE, _TOO_MUCH[2], _TOO_MUCH[4])
+        return ColourMap((-most, most), sides, classes=False)
+    both = (*(-limit for limit in reversed(limits)), *limits)
+    return ColourMap(both, (*_TOO_LITTLE, _NO_DIFFERENCE, *_TOO_MUCH), classes=True)

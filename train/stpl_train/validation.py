@@ -11,7 +11,7 @@ from PIL import Image
 
 from stpl_core.baselines import persistence
 from stpl_core.codec import Array
-from stpl_core.colours import Picture
+from stpl_core.colours import NO_DATA_ON_DARK, Picture
 from stpl_core.files import atomic_file
 from stpl_core.metrics import PerLead, mse_per_frame
 from stpl_train.data.sequences import Mask
@@ -22,7 +22,6 @@ _GAP = 2  # pixels between pictures
 _LEAST_SIDE = 64  # smaller frames are enlarged by a whole factor
 _MOST_SIDE = 256  # larger ones are thinned out: a row of a country's frames must still open
 _SHOWN = 3  # sequences in one picture
-_UNSEEN = (52, 58, 92)  # the colour of pixels that were not observed
 
 
 def forecast_mse(forecast: Array, sequences: Array, observed: Mask | None = None) -> PerLead:
@@ -103,7 +102,7 @@ def _strip(frames: Array, observed: Mask) -> Picture:
     thin = max(1, -(-max(frames.shape[2:]) // _MOST_SIDE))
     frames, observed = frames[..., ::thin, ::thin], observed[..., ::thin, ::thin]
     channels = frames if frames.shape[1] == 3 else np.repeat(frames[:, :1], 3, axis=1)
-    unseen = np.asarray(_UNSEEN, np.float32)[:, None, None] / 255  # (3, 1, 1)
+    unseen = np.asarray(NO_DATA_ON_DARK, np.float32)[:, None, None] / 255  # (3, 1, 1)
     channels = np.where(observed[:, None], channels, unseen)
     grow = max(1, -(-_LEAST_SIDE // min(frames.shape[2:])))
     large = channels.repeat(grow, axis=2).repeat(grow, axis=3)  # (F, 3, height, width)

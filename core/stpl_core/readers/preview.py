@@ -5,19 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from stpl_core.colours import NO_DATA_COLOUR, NO_ECHO_COLOUR, ColourMap, colour_map
+from stpl_core.colours import (
+    INK,
+    NO_DATA_COLOUR,
+    NO_ECHO_COLOUR,
+    PAPER,
+    Colour,
+    ColourMap,
+    colour_map,
+)
+from stpl_core.drawing import canvas, frame_picture, legend_entries, scaled, thinned, write_text
 from stpl_core.errors import UsageError
 from stpl_core.files import atomic_file
 from stpl_core.readers.survey import Sight, Survey
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageDraw
+    from PIL.Image import Image
 
 _SIDE, _GAP, _TOP, _LEGEND = 480, 12, 24, 110
-_PAPER, _INK = (250, 250, 248), (40, 40, 40)
 _BOX = 18
+_RAMP_BOXES = 9
 
 
 def save_sights(path: Path, survey: Survey, sights: list[Sight]) -> None:
@@ -26,7 +33,7 @@ def save_sights(path: Path, survey: Survey, sights: list[Sight]) -> None:
     Raises:
         UsageError: Pillow has no format of this suffix.
     """
-    from PIL import Image, ImageDraw
+    from PIL import Image
 
     Image.init()
     form = Image.EXTENSION.get(path.suffix.lower())
@@ -37,66 +44,46 @@ def save_sights(path: Path, survey: Survey, sights: list[Sight]) -> None:
             fix=f"--picture {path.with_suffix('.png')}",
         )
     shown = sights if survey.frames > 1 else sights[:1]
-    colours = colour_map(survey.quantity.units, survey.low or 0.0, survey.high or 1.0)
+    units = survey.quantity.units
+    ends = (0.0, 1.0) if units == "1" else (survey.low or 0.0, survey.high or 1.0)
+    colours = colour_map(units, *ends)
     panels = [_panel(sight, colours) for sight in shown]
     width = sum(panel.width + _GAP for panel in panels) + _GAP + _LEGEND
     height = max(_TOP + panels[0].height + _GAP, _TOP + (len(colours.limits) + 4) * _BOX)
-    image = Image.new("RGB", (width, height), _PAPER)
-    draw = ImageDraw.Draw(image)
+    image = canvas(width, height, PAPER)
     left = _GAP
     for sight, panel in zip(shown, panels, strict=True):
-        draw.text((left, 6), sight.time, fill=_INK)
+        write_text(image, (left, 6), sight.time)
         image.paste(panel, (left, _TOP))
         left += panel.width + _GAP
-    _legend(draw, left, survey, colours)
+    _legend(image, left, survey, colours)
     with atomic_file(path) as file:
         image.save(file, format=form)
 
 
-def _panel(sight: Sight, colours: ColourMap) -> Image.Image:
+def _panel(sight: Sight, colours: ColourMap) -> Image:
     """A frame with square pixels, the longer side `_SIDE`; large ones lose rows, not colours."""
-    from PIL import Image
-
-    channels, height, width = sight.frame.shape
-    stride = max(1, -(-max(height, width) // (2 * _SIDE)))
-    frame, state = sight.frame[:, ::stride, ::stride], sight.state[::stride, ::stride]
-    if channels == 3 and colours.limits == (0.0, 1.0):
-        known = np.nan_to_num(np.moveaxis(frame, 0, -1))
-        rgb = (np.clip(known, 0, 1) * 255).round().astype(np.uint8)  # (H, W, 3)
-    else:
-        rgb = colours.picture(frame[0], state)
+    frame, state = thinned(sight.frame, 2 * _SIDE), thinned(sight.state, 2 * _SIDE)
+    rgb = frame_picture(frame, colours, state=state)
     scale = _SIDE / max(rgb.shape[:2])
-    size = (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
-    return Image.fromarray(rgb).resize(size, Image.Resampling.NEAREST)
+    return scaled(rgb, max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
 
 
-def _legend(draw: ImageDraw.ImageDraw, left: int, survey: Survey, colours: ColourMap) -> None:
+def _legend(image: Image, left: int, survey: Survey, colours: ColourMap) -> None:
     units = survey.quantity.units
-    draw.text((left, 6), "of full scale" if units == "1" else units, fill=_INK)
-    top = _TOP
-    if colours.classes:
-        for limit, colour in zip(colours.limits[::-1], colours.colours[:0:-1], strict=True):
-            _box(draw, left, top, colour, f">= {limit:g}")
-            top += _BOX
-        _box(draw, left, top, colours.colours[0], f"< {colours.limits[0]:g}")
-        top += _BOX
-    else:
-        low, high = colours.limits
-        steps = 8
-        for n in range(steps, -1, -1):
-            value = np.float32(low + (high - low) * n / steps)
-            red, green, blue = colours.picture(np.full((1, 1), value))[0, 0].tolist()
-            _box(draw, left, top, (red, green, blue), f"{value:.4g}")
-            top += _BOX
+    write_text(image, (left, 6), "of full scale" if units == "1" else units)
+    boxes: list[tuple[Colour, str]] = []
+    for colour, low, high in reversed(legend_entries(colours, _RAMP_BOXES)):
+        if not colours.classes:
+            boxes.append((colour, f"{low:.4g}"))
+        else:
+            boxes.append((colour, f"< {high:g}" if low is None else f">= {low:g}"))
     if survey.quantity.no_echo is not None:
-        _box(draw, left, top, NO_ECHO_COLOUR, "no echo")
-        top += _BOX
+        boxes.append((NO_ECHO_COLOUR, "no echo"))
     if survey.share["no_data"] > 0:
-        _box(draw, left, top, NO_DATA_COLOUR, "no data")
-
-
-def _box(
-    draw: ImageDraw.ImageDraw, left: int, top: int, colour: tuple[int, int, int], text: str
-) -> None:
-    draw.rectangle((left, top, left + _BOX, top + _BOX - 2), fill=colour, outline=_INK)
-    draw.text((left + _BOX + 6, top + 2), text, fill=_INK)
+        boxes.append((NO_DATA_COLOUR, "no data"))
+    for n, (colour, text) in enumerate(boxes):
+        top = _TOP + n * _BOX
+        image.paste(INK, (left, top, left + _BOX + 1, top + _BOX - 1))
+        image.paste(colour, (left + 1, top + 1, left + _BOX, top + _BOX - 2))
+        write_text(image, (left + _BOX + 6, top + 1), text)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stpl_core.codec import Array
-from stpl_core.colours import NO_DATA_COLOUR, NO_ECHO_COLOUR, ColourMap, Picture, colour_map
-from stpl_core.reader import NO_DATA, NO_ECHO, VALUE
+from stpl_core.colours import NO_DATA_COLOUR, NO_ECHO_COLOUR, Colour, ColourMap, colour_map
+from stpl_core.drawing import frame_picture, legend_entries, png_of, thinned
 from stpl_core.scores.images import Mask
 from stpl_runtime.evaluation.evaluate import MODEL, Evaluation, Shown
 
@@ -29,7 +29,6 @@ _INK = "#010203"
 """Stands for the page's ink until the SVG is written."""
 _LONGEST_SIDE = 160
 _MOST_PICTURES = 10
-_RAIN = ("mm h-1", "mm", "dBZ")
 
 _STYLE = """
 :root { color-scheme: light dark;
@@ -258,7 +257,7 @@ def _strip(evaluation: Evaluation, n: int, shown: Shown) -> str:
     lines = ["".join(f"<td>{escape(head)}</td>" for head in heads)]
     for way, frames in rows:
         cells = [
-            _picture(frame, shown.valid, colours, judged.codec.units, f"{way}, {head}")
+            _picture(frame, shown.valid, colours, f"{way}, {head}")
             for head, frame in zip(heads[1:], frames, strict=True)
         ]
         lines.append(f"<td>{escape(way)}</td>" + "".join(f"<td>{cell}</td>" for cell in cells))
@@ -274,58 +273,34 @@ def _map(evaluation: Evaluation) -> ColourMap:
     return colour_map(codec.units, codec.low, codec.high)
 
 
-def _picture(
-    frame: Array | None, valid: Mask | None, colours: ColourMap, units: str, text: str
-) -> str:
+def _picture(frame: Array | None, valid: Mask | None, colours: ColourMap, text: str) -> str:
     if frame is None:
         return ""
-    from PIL import Image
-
-    stride = max(1, -(-max(frame.shape[1:]) // (2 * _LONGEST_SIDE)))
-    values = frame[:, ::stride, ::stride]
-    seen = None if valid is None else valid[::stride, ::stride]
-    image = Image.fromarray(_rgb(values, seen, colours, units))
-    scale = _LONGEST_SIDE / max(image.size)
-    width, height = (max(1, round(scale * side)) for side in image.size)
-    file = io.BytesIO()
-    image.save(file, format="PNG", optimize=True)
-    data = base64.b64encode(file.getvalue()).decode()
+    values = thinned(frame, 2 * _LONGEST_SIDE)
+    seen = None if valid is None else thinned(valid, 2 * _LONGEST_SIDE)
+    picture = frame_picture(values, colours, observed=seen, marks_no_echo=True)
+    scale = _LONGEST_SIDE / max(values.shape[1:])
+    height, width = (max(1, round(scale * side)) for side in values.shape[1:])
+    data = base64.b64encode(png_of(picture, 9)).decode()
     size = f'width="{width}" height="{height}"'
     return f'<img {size} alt="{escape(text)}" src="data:image/png;base64,{data}">'
 
 
-def _rgb(values: Array, seen: Mask | None, colours: ColourMap, units: str) -> Picture:
-    """Colour `(C, H, W)`: three grey levels are a colour picture, else the first channel."""
-    if values.shape[0] == 3 and units == "1":
-        known = np.nan_to_num(np.moveaxis(values, 0, -1))
-        return (np.clip(known, 0, 1) * 255).round().astype(np.uint8)
-    state = np.full(values.shape[1:], VALUE, np.uint8)
-    if units in _RAIN:
-        state[values[0] < colours.limits[0]] = NO_ECHO
-    if seen is not None:
-        state[~seen] = NO_DATA
-    return colours.picture(values[0], state)
-
-
 def _legend(evaluation: Evaluation) -> str:
     """What each colour is, with the unit."""
-    colours, units = _map(evaluation), evaluation.judged.codec.units
-    boxes: list[tuple[tuple[int, ...], str]] = []
-    if colours.classes:
-        boxes = [
-            (colour, f"≥ {limit:g}")
-            for limit, colour in zip(colours.limits, colours.colours[1:], strict=True)
-        ]
-        boxes.insert(0, (NO_ECHO_COLOUR, f"< {colours.limits[0]:g}"))
-    else:
-        for value in np.linspace(colours.limits[0], colours.limits[-1], 6).tolist():
-            one = np.full((1, 1), value, np.float32)
-            red, green, blue = colours.picture(one)[0, 0].tolist()
-            boxes.append(((red, green, blue), f"{value:.4g}"))
-    if units in _RAIN or any(shown.valid is not None for shown in evaluation.shown):
+    colours = _map(evaluation)
+    boxes: list[tuple[Colour, str]] = []
+    for colour, low, high in legend_entries(colours, 6):
+        if not colours.classes:
+            boxes.append((colour, f"{low:.4g}"))
+        elif low is None:
+            boxes.append((NO_ECHO_COLOUR, f"< {high:g}"))
+        else:
+            boxes.append((colour, f"≥ {low:g}"))
+    if colours.classes or any(shown.valid is not None for shown in evaluation.shown):
         boxes.append((NO_DATA_COLOUR, "not observed"))
     spans = "".join(
-        f'<span><i style="background: rgb{tuple(colour)}"></i>{escape(text)}</span>'
+        f'<span><i style="background: rgb{colour}"></i>{escape(text)}</span>'
         for colour, text in boxes
     )
     return f'<p class="key"><span>{escape(_units(evaluation))}</span>{spans}</p>'

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stpl_core.colours import ColourMap
-from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.sinks.picture import (
-    MARGIN,
-    TITLE,
-    UNSEEN,
-    canvas,
-    colours_of,
-    is_colour_picture,
-    text_width,
-    write_text,
+from stpl_core.colours import (
+    DARK,
+    INK_ON_DARK,
+    NO_DATA_ON_DARK,
+    Colour,
+    ColourMap,
+    colour_map,
 )
+from stpl_core.drawing import canvas, legend_entries, scaled, text_width, write_text
+from stpl_runtime.nowcast import Nowcast
+from stpl_runtime.sinks.picture import MARGIN, TITLE, is_colour_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Box = tuple[tuple[int, int, int], str]
-"""A colour and what it says."""
+Box = tuple[Colour, str]
+"""A colour and what it stands for."""
 
 _SIDE = 12
 _RAMP = 120
@@ -40,16 +38,17 @@ def legend(nowcast: Nowcast, widest: int) -> Image | None:
         nowcast: whose frames are shown.
         widest: boxes beyond this width, or beyond 480 pixels, go on in another line.
     """
-    colours = None if is_colour_picture(nowcast) else colours_of(nowcast)
-    boxes = [] if colours is None else _boxes(colours)
-    ramp = None if colours is None or colours.classes else colours
+    colours = colour_map(nowcast.units, nowcast.low, nowcast.high)
+    shows_values = not is_colour_picture(nowcast)
+    boxes = _boxes(colours) if shows_values and colours.classes else []
+    ramp = colours if shows_values and not colours.classes else None
     if nowcast.observed is not None and not nowcast.observed.all():
-        boxes.append((UNSEEN, "not observed"))
+        boxes.append((NO_DATA_ON_DARK, "not observed"))
     units = "" if nowcast.units == "1" else nowcast.units
     if ramp is None and not boxes:
         return None
     lines = _lines(units, ramp, boxes, max(widest, _NARROWEST))
-    image = canvas(max(line.width for line in lines), TITLE * len(lines))
+    image = canvas(max(line.width for line in lines), TITLE * len(lines), DARK)
     for n, line in enumerate(lines):
         image.paste(line, (0, n * TITLE))
     return image
@@ -57,12 +56,13 @@ def legend(nowcast: Nowcast, widest: int) -> Image | None:
 
 def _boxes(colours: ColourMap) -> list[Box]:
     """Classes, in the letters that Pillow's own font has."""
-    if not colours.classes:
-        return []
-    limits = [f"{limit:g}" for limit in colours.limits]
-    between = [f"{low} to {high}" for low, high in pairwise(limits)]
-    words = [f"below {limits[0]}", *between, f"{limits[-1]} or more"]
-    return list(zip(colours.colours, words, strict=True))
+    boxes = []
+    for colour, low, high in legend_entries(colours, 0):
+        text = f"{low or 0:g} to {high or 0:g}"
+        if low is None or high is None:
+            text = f"below {high:g}" if low is None else f"{low:g} or more"
+        boxes.append((colour, text))
+    return boxes
 
 
 def _lines(units: str, ramp: ColourMap | None, boxes: list[Box], widest: int) -> list[Image]:
@@ -78,7 +78,7 @@ def _lines(units: str, ramp: ColourMap | None, boxes: list[Box], widest: int) ->
 
 
 def _joined(parts: list[Image]) -> Image:
-    line, x = canvas(sum(part.width for part in parts), TITLE), 0
+    line, x = canvas(sum(part.width for part in parts), TITLE, DARK), 0
     for part in parts:
         line.paste(part, (x, 0))
         x += part.width
@@ -86,28 +86,26 @@ def _joined(parts: list[Image]) -> Image:
 
 
 def _word(text: str) -> Image:
-    image = canvas(text_width(text) + 2 * MARGIN, TITLE)
-    write_text(image, (0, 2), text)
+    image = canvas(text_width(text) + 2 * MARGIN, TITLE, DARK)
+    write_text(image, (0, 2), text, INK_ON_DARK)
     return image
 
 
-def _box(colour: tuple[int, int, int], text: str) -> Image:
-    image = canvas(_SIDE + 4 + text_width(text) + 2 * MARGIN, TITLE)
+def _box(colour: Colour, text: str) -> Image:
+    image = canvas(_SIDE + 4 + text_width(text) + 2 * MARGIN, TITLE, DARK)
     image.paste(colour, (0, 4, _SIDE, 4 + _SIDE))
-    write_text(image, (_SIDE + 4, 2), text)
+    write_text(image, (_SIDE + 4, 2), text, INK_ON_DARK)
     return image
 
 
 def _scale(ramp: ColourMap) -> Image:
     """Every colour of a ramp between its two ends."""
-    from PIL import Image
-
     low, high = (f"{end:g}" for end in ramp.limits)
     values = np.linspace(ramp.limits[0], ramp.limits[-1], _RAMP, dtype=np.float32)
-    bar = Image.fromarray(ramp.picture(np.tile(values, (_SIDE, 1))))
+    bar = scaled(ramp.picture(values[None]), _RAMP, _SIDE)
     left = text_width(low) + 4
-    image = canvas(left + _RAMP + 4 + text_width(high) + 2 * MARGIN, TITLE)
-    write_text(image, (0, 2), low)
+    image = canvas(left + _RAMP + 4 + text_width(high) + 2 * MARGIN, TITLE, DARK)
+    write_text(image, (0, 2), low, INK_ON_DARK)
     image.paste(bar, (left, 4))
-    write_text(image, (left + _RAMP + 4, 2), high)
+    write_text(image, (left + _RAMP + 4, 2), high, INK_ON_DARK)
     return image

@@ -5,21 +5,14 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
+from stpl_core.colours import DARK, INK_ON_DARK
+from stpl_core.drawing import canvas, text_width, write_text
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SinkSpec
 from stpl_runtime.sinks.directory import DirectorySink
 from stpl_runtime.sinks.file_format import FileFormat
 from stpl_runtime.sinks.legend import legend
-from stpl_runtime.sinks.picture import (
-    INK,
-    MARGIN,
-    TITLE,
-    canvas,
-    text_width,
-    tiles,
-    title,
-    write_text,
-)
+from stpl_runtime.sinks.picture import MARGIN, TITLE, tiles, title
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,8 +39,8 @@ def png_bytes(nowcast: Nowcast) -> bytes:
     key = legend(nowcast, body.width - 2 * MARGIN)
     top = TITLE + (0 if key is None else key.height)
     width = max(body.width, text_width(heading) + 2 * MARGIN, key.width + MARGIN if key else 0)
-    picture = canvas(width, top + body.height)
-    write_text(picture, (MARGIN, 4), heading)
+    picture = canvas(width, top + body.height, DARK)
+    write_text(picture, (MARGIN, 4), heading, INK_ON_DARK)
     if key is not None:
         picture.paste(key, (MARGIN, TITLE + 2))
     picture.paste(body, (0, top))
@@ -69,11 +62,13 @@ def _row(past: list[Image], future: list[Image]) -> Image:
     """All in one row, with a line between past and forecast."""
     bar = 2 * MARGIN  # a wider gap for the line
     widths = sum(image.width + MARGIN for image in past + future)
-    row = canvas(widths + MARGIN + bar, past[0].height + 2 * MARGIN)
+    row = canvas(widths + MARGIN + bar, past[0].height + 2 * MARGIN, DARK)
     x = MARGIN
     for n, image in enumerate(past + future):
         if n == len(past):
-            row.paste(INK, (x + MARGIN // 2, MARGIN, x + MARGIN // 2 + 2, row.height - MARGIN))
+            row.paste(
+                INK_ON_DARK, (x + MARGIN // 2, MARGIN, x + MARGIN // 2 + 2, row.height - MARGIN)
+            )
             x += bar
         row.paste(image, (x, MARGIN))
         x += image.width + MARGIN
@@ -94,11 +89,13 @@ def _sheet(past: list[Image], future: list[Image]) -> Image:
     square = [columns for columns in every if max(size(columns)) < _SQUARE * min(size(columns))]
     # Of those, the one that leaves least room empty.
     columns = min(square or every, key=lambda count: size(count)[0] * size(count)[1])
-    sheet = canvas(*size(columns))
+    sheet = canvas(*size(columns), DARK)
     y = MARGIN
     for images in (past, future):
         if images is future:
-            sheet.paste(INK, (MARGIN, y + MARGIN // 2, sheet.width - MARGIN, y + MARGIN // 2 + 2))
+            sheet.paste(
+                INK_ON_DARK, (MARGIN, y + MARGIN // 2, sheet.width - MARGIN, y + MARGIN // 2 + 2)
+            )
             y += bar
         for n, image in enumerate(images):
             sheet.paste(image, (MARGIN + n % columns * width, y + n // columns * height))

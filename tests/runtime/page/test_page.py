@@ -17,11 +17,10 @@ pytest.importorskip("prometheus_client")
 from prometheus_client.parser import text_string_to_metric_families
 
 from stpl_core.bundle import Bundle
-from stpl_core.colours import colour_map
+from stpl_core.colours import colour_map, difference_map
 from stpl_runtime.engine import Session
 from stpl_runtime.nowcasting.predict import predict_sequences
 from stpl_runtime.page.outputs import chosen_format
-from stpl_runtime.page.pictures import difference_map
 from tests.runtime.conftest import picture, slot_time
 from tests.runtime.page.serving import Served, pixels, serve
 

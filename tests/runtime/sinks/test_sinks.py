@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from stpl_core.bundle import Bundle
-from stpl_core.colours import colour_map
+from stpl_core.colours import NO_DATA_ON_DARK, STAND_IN, colour_map
 from stpl_core.errors import MissingExtraError, SinkError, UsageError
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SINKS, open_sink, write_whole
@@ -23,7 +23,7 @@ from stpl_runtime.sinks.file_format import attachments
 from stpl_runtime.sinks.gif import gif_bytes
 from stpl_runtime.sinks.legend import legend
 from stpl_runtime.sinks.npz import npz_bytes
-from stpl_runtime.sinks.picture import STAND_IN, UNSEEN, tiles, title
+from stpl_runtime.sinks.picture import tiles, title
 from stpl_runtime.sinks.png import png_bytes
 from tests.runtime.conftest import Cli, picture, slot_time
 
@@ -104,7 +104,7 @@ def test_pictures_mark_what_was_not_observed() -> None:
     marked = (strip == STAND_IN).all(axis=2)
     borders = np.flatnonzero(marked.sum(axis=0) >= side)
     assert len(borders) == 2 * 2 * 2  # two frames, left and right, two pixels wide
-    unseen = (strip == UNSEEN).all(axis=2)
+    unseen = (strip == NO_DATA_ON_DARK).all(axis=2)
     # Now, and three frames of forecast; and the legend.
     assert unseen.sum() == 4 * 96 * 48 + 12 * 12
     assert len(tiles(nowcast)) == 7
@@ -232,7 +232,7 @@ def test_a_picture_says_what_its_colours_mean() -> None:
     assert key is not None
     pixels = np.asarray(key)
     rates = np.asarray([[0.0, 0.1, 0.5, 1, 2, 5, 10, 20, 50, 100]], np.float32)
-    colours = [*colour_map("mm h-1", 0.0, 1.0).picture(rates)[0], UNSEEN]
+    colours = [*colour_map("mm h-1", 0.0, 1.0).picture(rates)[0], NO_DATA_ON_DARK]
     at = [np.flatnonzero((pixels == colour).all(axis=2).any(axis=0)) for colour in colours]
     assert [len(columns) for columns in at] == [12] * 11
     assert all(one.max() < other.min() for one, other in pairwise(at))
