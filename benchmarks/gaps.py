@@ -44,7 +44,7 @@ class Errors:
     """Mean squared errors `(K,)` of the nowcasts of streams."""
 
     squares: dict[Key, NDArray[np.float64]] = field(default_factory=dict)
-    stand_ins: dict[Key, tuple[int, ...]] = field(default_factory=dict)
+    fills: dict[Key, tuple[int, ...]] = field(default_factory=dict)
     """How many slots before the newest, for each slot that had none of its own."""
 
     def mean(self, keys: Sequence[Key]) -> NDArray[np.float64]:
@@ -85,8 +85,8 @@ def stream_errors(
             error = nowcast.frames - frames[slot + 1 : slot + 1 + horizon]  # (K, C, H, W)
             key = stream, int(slot)
             out.squares[key] = np.square(error, dtype=np.float64).mean(axis=(1, 2, 3))
-            back = [context - 1 - k for k, how in enumerate(nowcast.stand_ins) if how]
-            out.stand_ins[key] = tuple(back)
+            back = [context - 1 - k for k, how in enumerate(nowcast.context_fill) if how]
+            out.fills[key] = tuple(back)
     return out
 
 
@@ -114,11 +114,11 @@ def compare(errors: Mapping[str, Errors]) -> dict[str, dict[str, Any]]:
     keys = sorted(set.intersection(*(set(one.squares) for one in errors.values())))
     groups = {
         "all nowcasts": keys,
-        "with a stand-in": [key for key in keys if held.stand_ins[key]],
+        "with a stand-in": [key for key in keys if held.fills[key]],
     }
-    for back in sorted({one[0] for key in keys if len(one := held.stand_ins[key]) == 1}):
+    for back in sorted({one[0] for key in keys if len(one := held.fills[key]) == 1}):
         name = f"one, {back} before newest"
-        groups[name] = [key for key in keys if held.stand_ins[key] == (back,)]
+        groups[name] = [key for key in keys if held.fills[key] == (back,)]
     return {
         name: {
             "nowcasts": len(of),

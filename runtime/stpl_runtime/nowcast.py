@@ -34,7 +34,7 @@ class Nowcast:
     """Seconds from one frame to the next; None where the frames carry no time."""
     context_times: tuple[datetime, ...] = ()
     """When each frame of the context was observed; empty where the frames carry no time."""
-    stand_ins: tuple[str, ...] = ()
+    context_fill: tuple[str, ...] = ()
     """How each frame of the context was had: "" observed, `held` or `bridged`; empty: all
     observed."""
     stream: str = ""

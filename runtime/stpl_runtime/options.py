@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import cast
 
 from stpl_core.errors import UsageError
 from stpl_core.readers.observed import Resize
 from stpl_runtime.plugins import check_options
+from stpl_runtime.timing import time_from_text
 
 RESIZES = ("none", "area", "crop")
 
@@ -100,10 +101,9 @@ class Options:
         if name not in self._given:
             return None
         try:
-            found = datetime.fromisoformat(self._given[name].replace("Z", "+00:00"))
+            return time_from_text(self._given[name])
         except ValueError:
             raise self._wrong(name, "a time", "2026-01-31T12:00:00Z") from None
-        return found.replace(tzinfo=found.tzinfo or timezone.utc).astimezone(timezone.utc)
 
     def _wrong(self, name: str, expected: str, example: str) -> UsageError:
         return UsageError(

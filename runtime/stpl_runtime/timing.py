@@ -61,9 +61,30 @@ def time_text(time: datetime) -> str:
 
 def utc_text(time: datetime) -> str:
     """UTC time as documents hold it, such as `2026-01-31T23:50:00Z`."""
-    return f"{time.astimezone(timezone.utc).replace(tzinfo=None).isoformat()}Z"
+    return f"{naive_utc(time).isoformat()}Z"
 
 
+def naive_utc(time: datetime) -> datetime:
+    """UTC time without its zone, as numpy and xarray want it."""
+    return time.astimezone(timezone.utc).replace(tzinfo=None)
+
+
+def time_from_text(text: str) -> datetime:
+    """A time in ISO 8601 as UTC; UTC where it has no zone.
+
+    Raises:
+        ValueError: it is none.
+    """
+    # Python 3.10 reads neither Z nor fractions of other than three or six digits.
+    plain = _FRACTION.sub(lambda match: f".{match[1]:0<6.6}", text.strip().upper())
+    found = datetime.fromisoformat(plain.replace("Z", "+00:00"))
+    try:
+        return found.replace(tzinfo=found.tzinfo or timezone.utc).astimezone(timezone.utc)
+    except OverflowError as error:
+        raise ValueError(f"{text} is beyond the years 1 to 9999 in UTC") from error
+
+
+_FRACTION = re.compile(r"\.(\d+)")
 _DIRECTIVES = {
     "Y": r"\d{4}",
     "y": r"\d{2}",

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from stpl_core.bundle import AccuracyReport
+from stpl_core.json_numbers import finite
 
 
 def say(line: str) -> None:
@@ -19,7 +20,7 @@ def say(line: str) -> None:
 
 def document_text(document: Any) -> str:
     """JSON text; infinite and undefined numbers become null."""
-    return json.dumps(_finite(document), indent=2, default=str) + "\n"
+    return json.dumps(finite(document), indent=2, default=str) + "\n"
 
 
 def print_json(document: Any) -> None:
@@ -77,16 +78,6 @@ def download_bar() -> Iterator[Callable[[str, int, int], Callable[[int, int | No
             return lambda done, whole: bar.update(task, completed=done, total=whole)
 
         yield begun
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return value
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from stpl_core.errors import FrameError, UsageError
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.timing import NameClock, TimeGrid, duration_text, time_text
+from stpl_runtime.timing import NameClock, TimeGrid, duration_text, time_from_text, time_text
 from tests.runtime.conftest import START, picture
 
 
@@ -149,3 +149,24 @@ def test_valid_times_follow_the_issue_time() -> None:
         "20260201T000500Z",
     ]
     assert nowcast.name == "nowcast_20260131T235000Z"
+
+
+@pytest.mark.parametrize(
+    ("text", "after_noon_s"),
+    [
+        ("2026-01-31T12:00:00Z", 0.0),
+        ("2026-01-31t13:00:00+01:00", 0.0),
+        (" 2026-01-31 12:00 ", 0.0),
+        ("2026-01-31T12:00:00.1234567Z", 0.123456),
+        ("2026-01-31T12:00:01.5", 1.5),
+    ],
+)
+def test_times_in_texts(text: str, after_noon_s: float) -> None:
+    noon = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
+    assert time_from_text(text) == noon + timedelta(seconds=after_noon_s)
+
+
+@pytest.mark.parametrize("text", ["", "noon", "2026-13-01", "0001-01-01T00:00:00+14:00"])
+def test_texts_that_hold_no_time(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        time_from_text(text)

@@ -18,12 +18,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import BinaryIO
 
 from stpl_core import __version__
 from stpl_core.errors import EnvironmentFault, SinkError
+from stpl_core.fetch.http_headers import retry_after_s
 from stpl_core.files import atomic_file
 
 Told = Callable[[int, int | None], None]
@@ -118,7 +118,8 @@ def transfer(url: str, part: Part, told: Told, wait: Wait = time.sleep) -> bool:
                         expected="the file",
                         fix="look whether it has moved",
                     ) from error
-                reason, pause = f"{error.code} {error.reason}", _retry_after(error)
+                asked = error.headers.get("Retry-After") if error.headers else None
+                reason, pause = f"{error.code} {error.reason}", retry_after_s(asked) or 0.0
         except (OSError, http.client.HTTPException) as error:
             reason = str(getattr(error, "reason", "") or error) or type(error).__name__
         grown = part.size(url)[0]
@@ -209,13 +210,3 @@ def _version(answer: http.client.HTTPResponse) -> str:
 def _first_byte(answer: http.client.HTTPResponse) -> int | None:
     found = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
     return int(found[1]) if found else None
-
-
-def _retry_after(error: urllib.error.HTTPError) -> float:
-    """Seconds that the server asks for."""
-    text = error.headers.get("Retry-After", "") if error.headers else ""
-    if text.isdigit():
-        return float(text)
-    with contextlib.suppress(ValueError, TypeError):
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    return 0.0

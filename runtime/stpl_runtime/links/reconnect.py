@@ -65,7 +65,7 @@ def reconnecting(
                 if stop.is_set():
                     return
         except failures as error:
-            reason = without_credentials(str(error).splitlines()[0] if str(error) else repr(error))
+            reason = reason_of(error)
         if stop.is_set():
             return
         health.down(reason)
@@ -77,6 +77,12 @@ _SECRETS = re.compile(
     r"(?i)\b([\w.-]*(?:token|key|secret|pass|password|passwd|pwd|signature|sig|auth|credential"
     r"|appid)s?)=[^&\s]+"
 )
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of an error, or its type where it has none; without credentials."""
+    text = str(error).strip()
+    return without_credentials(text.splitlines()[0] if text else type(error).__name__)
 
 
 def without_credentials(text: str) -> str:

@@ -168,7 +168,7 @@ class Nowcaster:
         return newest not in (None, self.state.done_slot) and not self._stand_ins.possible()
 
     @property
-    def wanted(self) -> int:
+    def frames_to_next(self) -> int:
         """Frames that are to come, one after the other, before the next nowcast; 0: it is due."""
         if self.ready:
             return 0
@@ -334,7 +334,7 @@ class Nowcaster:
             issue_time=newest.valid_time,
             cadence_s=None if grid is None else grid.cadence_s,
             context_times=tuple(entry.frame.valid_time for entry in window),
-            stand_ins=how if any(how) else (),
+            context_fill=how if any(how) else (),
             stream=self.stream,
             source_id=newest.source_id,
             grid=newest.grid,

@@ -16,9 +16,10 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, TypeVar
 
 from stpl_core.errors import MissingExtraError
+from stpl_core.json_numbers import finite
 from stpl_runtime.page.events import Events
 from stpl_runtime.page.guard import Access, App, Guard, Scope
-from stpl_runtime.page.hub import Hub, finite
+from stpl_runtime.page.hub import Hub
 from stpl_runtime.page.outputs import FORMATS, Outputs, chosen_format
 from stpl_runtime.page.prometheus import exposition
 from stpl_runtime.page.verdict import SERVING

@@ -15,8 +15,9 @@ import json
 from collections.abc import Callable
 from urllib.parse import parse_qs
 
+from stpl_core.json_numbers import finite
 from stpl_runtime.page.guard import Receive, Scope, Send, answer
-from stpl_runtime.page.hub import Hub, finite
+from stpl_runtime.page.hub import Hub
 
 CLIENTS = 32
 """Pages that listen at once."""

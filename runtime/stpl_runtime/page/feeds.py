@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from time import monotonic
 
 from stpl_runtime.links.health import HealthNow
-from stpl_runtime.page.hub import Numbers
+from stpl_runtime.streaming.report import StreamReport
 from stpl_runtime.streaming.stream import Stream
 
 _FRESH_S = 0.2
-"""Pages that ask within so many seconds are told the same."""
+"""Pages that ask within so many seconds get the same report."""
 
 
 class StreamFeed:
@@ -21,32 +21,24 @@ class StreamFeed:
         self._stream = stream
         self.name = stream.name
         self.source = stream.source.name
-        self._known: tuple[float, Numbers] | None = None
+        self._known: tuple[float, StreamReport] | None = None
 
     def health(self) -> HealthNow:
         """See `Feed`."""
         return self._stream.source.health.now()
 
-    def numbers(self) -> Numbers:
+    def report(self) -> StreamReport:
         """See `Feed`."""
         known = self._known
         if known is not None and monotonic() - known[0] < _FRESH_S:
             return known[1]
         report = self._stream.report()
-        numbers = Numbers(
-            counts=report.counts,
-            nowcasts=report.nowcasts,
-            wanted=self._stream.nowcaster.wanted,
-            skipped=report.skipped,
-            incomplete=report.incomplete,
-            not_finite=report.not_finite,
-            prewarmed=report.prewarmed,
-            standing_in=report.stand_ins,
-            gaps=report.gaps,
-            sinks=report.sinks,
-        )
-        self._known = (monotonic(), numbers)
-        return numbers
+        self._known = (monotonic(), report)
+        return report
+
+    def frames_to_next(self) -> int:
+        """See `Feed`."""
+        return self._stream.nowcaster.frames_to_next
 
 
 def feeds_of(streams: Sequence[Stream]) -> list[StreamFeed]:

@@ -7,14 +7,13 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
 from typing import Any, Protocol
 
 from stpl_core import __version__
 from stpl_core.frames import Frame
-from stpl_runtime.ledger import Counts
+from stpl_core.json_numbers import finite
 from stpl_runtime.links.health import HealthNow
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.nowcasting.window import Verdict
@@ -22,31 +21,12 @@ from stpl_runtime.page.stream_view import Look, Shown
 from stpl_runtime.page.verdict import Verdict as Judged
 from stpl_runtime.page.verdict import judge, stale_after_s, worst
 from stpl_runtime.streaming.publisher import SinkReport
+from stpl_runtime.streaming.report import StreamReport
 from stpl_runtime.timing import utc_now, utc_text
 from stpl_runtime.watching.skill import LiveSkill, Verified
 
 _PROBLEMS = 30
 """Lines that the page shows."""
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """What a stream counted so far."""
-
-    counts: Counts
-    nowcasts: int
-    wanted: int
-    """Frames that are to come before the next one."""
-    skipped: int
-    incomplete: int
-    not_finite: int
-    prewarmed: int
-    standing_in: int
-    """Nowcasts that depend on a frame that was not observed."""
-    gaps: int
-    """Times that the window started anew."""
-    sinks: Mapping[str, SinkReport]
-    """Sink -> what became of the nowcasts that it was offered."""
 
 
 class Feed(Protocol):
@@ -61,8 +41,12 @@ class Feed(Protocol):
         """Of its source."""
         ...
 
-    def numbers(self) -> Numbers:
-        """Of its frames and nowcasts."""
+    def report(self) -> StreamReport:
+        """What it did so far."""
+        ...
+
+    def frames_to_next(self) -> int:
+        """Frames that are to come before the next nowcast."""
         ...
 
 
@@ -129,7 +113,7 @@ class Hub:
         if shown is None:
             return
         shown.nowcast(nowcast)
-        name, sinks = nowcast.stream, self.feeds[nowcast.stream].numbers().sinks
+        name, sinks = nowcast.stream, self.feeds[nowcast.stream].report().sinks
         before = self._sinks.get(name, {})
         self._troubles[name] = tuple(
             trouble
@@ -159,7 +143,7 @@ class Hub:
             arrival_age_s=self.arrival_age_s(name),
             stale_s=stale_after_s(self._stale_s, self.cadence_s(name)),
             alarm=alarm is not None and alarm.standing,
-            stand_ins=0 if latest is None else sum(map(bool, latest.stand_ins)),
+            filled_frames=0 if latest is None else sum(map(bool, latest.context_fill)),
             troubles=self._troubles.get(name, ()),
         )
 
@@ -229,8 +213,9 @@ class Hub:
         }
 
     def _pulse(self, name: str) -> dict[str, Any]:
-        health, numbers, judged = self.health(name), self.feeds[name].numbers(), self.judged(name)
-        arrived, counts = self.shown[name].arrived, numbers.counts
+        health, judged = self.health(name), self.judged(name)
+        arrived, report = self.shown[name].arrived, self.feeds[name].report()
+        counts = report.counts
         return {
             "status": judged.word,
             "reasons": judged.reasons,
@@ -251,15 +236,15 @@ class Hub:
                 fate: getattr(counts, fate)
                 for fate in ("received", "used", "late", "duplicate", "dropped", "bad", "pending")
             },
-            "gaps": numbers.gaps,
+            "gaps": report.gaps,
             "nowcasts": {
-                "made": numbers.nowcasts,
-                "wanted": numbers.wanted,
-                "skipped": numbers.skipped,
-                "incomplete": numbers.incomplete,
-                "not_finite": numbers.not_finite,
-                "standing_in": numbers.standing_in,
-                "ahead": numbers.prewarmed,
+                "made": report.nowcasts,
+                "wanted": self.feeds[name].frames_to_next(),
+                "skipped": report.skipped,
+                "incomplete": report.incomplete,
+                "not_finite": report.not_finite,
+                "standing_in": report.standing_in,
+                "ahead": report.prewarmed,
             },
         }
 
@@ -274,12 +259,3 @@ def _troubles(sink: str, before: SinkReport, now: SinkReport) -> Iterator[str]:
 
 def _json(document: Any) -> bytes:
     return json.dumps(finite(document), separators=(",", ":")).encode()
-
-
-def finite(value: Any) -> Any:
-    """The same with None for numbers that JSON does not have."""
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    return [finite(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -54,7 +54,7 @@ def _metrics(hub: Hub, clients: int) -> Iterator[Metric]:
     yield from _nowcasts(hub)
     yield from _source(hub)
     yield from _skill(hub)
-    sinks = {name: feed.numbers().sinks for name, feed in hub.feeds.items()}
+    sinks = {name: feed.report().sinks for name, feed in hub.feeds.items()}
     for word, kind, text in (
         ("failures", "failed", "could not write"),
         ("dropped", "dropped", "was too slow for"),
@@ -74,7 +74,7 @@ def _metrics(hub: Hub, clients: int) -> Iterator[Metric]:
 
 
 def _frames(hub: Hub) -> Iterator[Metric]:
-    counts = {name: feed.numbers().counts for name, feed in hub.feeds.items()}
+    counts = {name: feed.report().counts for name, feed in hub.feeds.items()}
     yield _counter(
         "stpl_frames_received",
         "Frames that arrived",
@@ -98,7 +98,7 @@ def _frames(hub: Hub) -> Iterator[Metric]:
 def _nowcasts(hub: Hub) -> Iterator[Metric]:
     from prometheus_client.metrics_core import HistogramMetricFamily
 
-    numbers = {name: feed.numbers() for name, feed in hub.feeds.items()}
+    reports = {name: feed.report() for name, feed in hub.feeds.items()}
     for field, text in (
         ("nowcasts", "Nowcasts that were made"),
         ("skipped", "Nowcasts not made, a newer frame was there already"),
@@ -112,7 +112,7 @@ def _nowcasts(hub: Hub) -> Iterator[Metric]:
             word,
             text,
             _STREAM,
-            [([name], getattr(found, field)) for name, found in numbers.items()],
+            [([name], getattr(found, field)) for name, found in reports.items()],
         )
     family = HistogramMetricFamily(
         "stpl_nowcast_latency_seconds", "From a frame's arrival to its nowcast", labels=_STREAM
@@ -145,7 +145,7 @@ def _source(hub: Hub) -> Iterator[Metric]:
         "stpl_gaps",
         "Times that the window started anew",
         _STREAM,
-        [([name], feed.numbers().gaps) for name, feed in hub.feeds.items()],
+        [([name], feed.report().gaps) for name, feed in hub.feeds.items()],
     )
     words = {name: hub.judged(name).word for name in hub.feeds}
     yield _gauge(
@@ -189,7 +189,7 @@ def _skill(hub: Hub) -> Iterator[Metric]:
         _add(samples, events, name, skill.rolling)
         scored += [
             ([name, "no"], float(skill.total.frames.sum())),
-            ([name, "yes"], float(skill.stand_ins.frames.sum())),
+            ([name, "yes"], float(skill.flagged.frames.sum())),
         ]
         if skill.alarm is not None:
             alarms.append(([name], float(skill.alarm.standing)))

@@ -106,7 +106,7 @@ class Shown:
         self._serial = 0
         self._observed: OrderedDict[datetime, tuple[str, Frame]] = OrderedDict()
         self._times: deque[datetime] = deque(maxlen=4 * SLOTS)
-        self._stand_ins: OrderedDict[datetime, str] = OrderedDict()
+        self._fills: OrderedDict[datetime, str] = OrderedDict()
         self._latest: tuple[str, Nowcast] | None = None
         self._kept: OrderedDict[str, Nowcast] = OrderedDict()
         self._newest_check: tuple[str, Verified] | None = None
@@ -128,7 +128,7 @@ class Shown:
                 return
             if self._is_new_line(frame.valid_time):
                 self.arrived = None
-                for known in (self._observed, self._times, self._stand_ins):
+                for known in (self._observed, self._times, self._fills):
                     known.clear()
             self._observed[frame.valid_time] = (self._key(frame.valid_time), frame)
             if verdict == "duplicate":  # a correction
@@ -156,11 +156,11 @@ class Shown:
             self._latest = (self._key(nowcast.issue_time), nowcast)
             if nowcast.latency_ms is not None:
                 self.latency.add(nowcast.latency_ms)
-            for time, how in zip(nowcast.context_times, nowcast.stand_ins, strict=False):
+            for time, how in zip(nowcast.context_times, nowcast.context_fill, strict=False):
                 if how:
-                    self._stand_ins[time] = how
-            while len(self._stand_ins) > SLOTS:
-                self._stand_ins.popitem(last=False)
+                    self._fills[time] = how
+            while len(self._fills) > SLOTS:
+                self._fills.popitem(last=False)
 
     def verified(self, verified: Verified) -> None:
         """A frame was compared with what had been forecast of it."""
@@ -227,7 +227,7 @@ class Shown:
     def _nowcast(self, key: str, nowcast: Nowcast, root: str) -> dict[str, Any]:
         past = []
         for n, time in enumerate(nowcast.context_times):
-            how = nowcast.stand_ins[n] if n < len(nowcast.stand_ins) else ""
+            how = nowcast.context_fill[n] if n < len(nowcast.context_fill) else ""
             seen = None if how else self._observed.get(time)
             url = f"observed/{seen[0]}.png" if seen else f"context/{key}/{n}.png"
             steps = n + 1 - len(nowcast.context)
@@ -263,7 +263,7 @@ class Shown:
             leads[str(pair.lead)] = {
                 "issue_time": utc_text(pair.nowcast.issue_time),
                 "text": pair.nowcast.lead_text(pair.lead),
-                "stand_ins": any(pair.nowcast.stand_ins),
+                "stand_ins": any(pair.nowcast.context_fill),
                 "forecast": f"{at}/forecast.png",
                 "difference": f"{at}/difference.png",
                 "mse": ours,
@@ -284,7 +284,7 @@ class Shown:
         def back(time: datetime) -> int:
             return round((newest - time).total_seconds() / cadence_s)
 
-        fates = {back(time): how for time, how in self._stand_ins.items()}
+        fates = {back(time): how for time, how in self._fills.items()}
         fates.update((back(time), "used") for time in self._times)
         count = min(SLOTS, 1 + max(back(time) for time in self._times))
         return [

@@ -40,7 +40,7 @@ def judge(
     arrival_age_s: float | None,
     stale_s: float | None,
     alarm: bool,
-    stand_ins: int,
+    filled_frames: int,
     troubles: tuple[str, ...],
 ) -> Verdict:
     """One stream's state.
@@ -50,7 +50,7 @@ def judge(
         arrival_age_s: since the newest frame came; None: none came yet.
         stale_s: from `stale_after_s`.
         alarm: whether its skill is below persistence.
-        stand_ins: frames of its newest nowcast's past that were not observed.
+        filled_frames: frames of its newest nowcast's past that were not observed.
         troubles: of its sinks with the newest nowcasts.
     """
     if health.state == "down":
@@ -61,8 +61,8 @@ def judge(
     reasons = list(troubles)
     if alarm:
         reasons.insert(0, "forecasts are worse than persistence")
-    if stand_ins:
-        frames = "a frame that was" if stand_ins == 1 else f"{stand_ins} frames that were"
+    if filled_frames:
+        frames = "a frame that was" if filled_frames == 1 else f"{filled_frames} frames that were"
         reasons.append(f"the newest nowcast stands on {frames} not observed")
     return Verdict("degraded" if reasons else "ok", tuple(reasons))
 

@@ -13,7 +13,6 @@ Frames without times have the dimension `step`, 1 to K, instead of time.
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from stpl_core.readers.dataset import TIME_UNITS, grid_coordinates
 from stpl_core.readers.libraries import reads_with
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sinks.facts import facts
+from stpl_runtime.timing import naive_utc
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -68,7 +68,7 @@ def _times(nowcast: Nowcast) -> dict[str, Any]:
     return {
         "time": (
             "time",
-            np.array([_naive(time) for time in nowcast.valid_times], "datetime64[ns]"),
+            np.array([naive_utc(time) for time in nowcast.valid_times], "datetime64[ns]"),
             {"standard_name": "time", "long_name": "valid time", "axis": "T"},
         ),
         "lead_time": (
@@ -78,7 +78,7 @@ def _times(nowcast: Nowcast) -> dict[str, Any]:
         ),
         "forecast_reference_time": (
             (),
-            np.datetime64(_naive(nowcast.issue_time), "ns"),
+            np.datetime64(naive_utc(nowcast.issue_time), "ns"),
             {
                 "standard_name": "forecast_reference_time",
                 "long_name": "time of the newest observation",
@@ -108,10 +108,6 @@ def _observed(nowcast: Nowcast) -> dict[str, Any]:
         "flag_meanings": "not_observed observed",
     }
     return {"observed": (("y", "x"), nowcast.observed.astype(np.int8), meaning)}
-
-
-def _naive(time: datetime) -> datetime:
-    return time.astimezone(timezone.utc).replace(tzinfo=None)
 
 
 def encoding_of(dataset: xr.Dataset, chunks: str) -> dict[str, Any]:

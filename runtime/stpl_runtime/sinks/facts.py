@@ -30,16 +30,16 @@ def facts(nowcast: Nowcast) -> dict[str, str]:
         found["stream"] = nowcast.stream
     if nowcast.context_times:
         found["input_times"] = _texts(nowcast.context_times)
-    if nowcast.stand_ins:
-        found["stand_ins"] = " ".join(kind or "observed" for kind in nowcast.stand_ins)
-    if nowcast.context_times and any(nowcast.stand_ins):
+    if nowcast.context_fill:
+        found["stand_ins"] = " ".join(kind or "observed" for kind in nowcast.context_fill)
+    if nowcast.context_times and any(nowcast.context_fill):
         found["filled_times"] = _texts(filled_times(nowcast))
     return found
 
 
 def filled_times(nowcast: Nowcast) -> tuple[datetime, ...]:
     """The times of the context's frames that were not observed."""
-    pairs = zip(nowcast.context_times, nowcast.stand_ins, strict=False)
+    pairs = zip(nowcast.context_times, nowcast.context_fill, strict=False)
     return tuple(time for time, kind in pairs if kind)
 
 

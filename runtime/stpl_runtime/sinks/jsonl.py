@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import sys
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 
 from stpl_core.errors import SinkError
@@ -14,6 +14,7 @@ from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.plugins import check_options
 from stpl_runtime.sink import KeepsFiles, SinkSpec, make_directory, sink_error
 from stpl_runtime.sinks.summary import summary_line
+from stpl_runtime.timing import time_from_text
 
 _TAIL = 1 << 20
 """A line is shorter than this."""
@@ -140,11 +141,9 @@ def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
 def _issue_time(line: bytes) -> datetime | None:
     """Of a line; None where it tells none, or is somebody else's."""
     try:
-        text = json.loads(line)["issue_time"]
-        found = datetime.fromisoformat(text.removesuffix("Z"))
+        return time_from_text(json.loads(line)["issue_time"])
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
-    return found.replace(tzinfo=timezone.utc)
 
 
 def _append(path: Path, line: bytes) -> None:

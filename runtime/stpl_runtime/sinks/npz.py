@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SinkSpec
 from stpl_runtime.sinks.directory import DirectorySink
 from stpl_runtime.sinks.file_format import FileFormat
+from stpl_runtime.timing import naive_utc
 
 
 def npz_bytes(nowcast: Nowcast) -> bytes:
@@ -34,7 +35,7 @@ def npz_bytes(nowcast: Nowcast) -> bytes:
         "made_by": np.asarray(json.dumps(nowcast.made_by)),
         "notes": np.asarray(json.dumps(dict(nowcast.notes))),
         "source_id": np.asarray(nowcast.source_id),
-        "stand_ins": np.asarray(nowcast.stand_ins or ("",) * len(nowcast.context), "U8"),
+        "stand_ins": np.asarray(nowcast.context_fill or ("",) * len(nowcast.context), "U8"),
     }
     if nowcast.issue_time is not None:
         arrays["issue_time"] = _times((nowcast.issue_time,))[0]
@@ -68,5 +69,4 @@ def open_sink(rest: str, spec: SinkSpec | None = None) -> DirectorySink:
 
 
 def _times(times: tuple[datetime, ...]) -> NDArray[np.datetime64]:
-    naive = [time.astimezone(timezone.utc).replace(tzinfo=None) for time in times]
-    return np.asarray(naive, dtype="datetime64[us]")
+    return np.asarray([naive_utc(time) for time in times], dtype="datetime64[us]")

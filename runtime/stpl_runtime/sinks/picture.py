@@ -47,7 +47,7 @@ def tiles(nowcast: Nowcast) -> list[Tile]:
     newest frame have a colour of their own there and in the forecast.
     """
     first = 1 - len(nowcast.context)
-    had = nowcast.stand_ins or ("",) * len(nowcast.context)
+    had = nowcast.context_fill or ("",) * len(nowcast.context)
     past = [_tile(nowcast, frame, first + t, had[t]) for t, frame in enumerate(nowcast.context)]
     return past + [_tile(nowcast, frame, k + 1) for k, frame in enumerate(nowcast.frames)]
 
@@ -81,7 +81,7 @@ def title(nowcast: Nowcast) -> str:
     """What is shown, and from when."""
     units = "" if nowcast.units == "1" else f" ({nowcast.units})"
     issued = "" if nowcast.issue_time is None else f", issued {utc_text(nowcast.issue_time)}"
-    filled = sum(map(bool, nowcast.stand_ins))
+    filled = sum(map(bool, nowcast.context_fill))
     missing = f", {filled} of {len(nowcast.context)} frames not observed" if filled else ""
     stream = f"{nowcast.stream}: " if nowcast.stream else ""
     return f"{stream}{nowcast.quantity}{units}{issued}{missing}"

@@ -30,7 +30,7 @@ def summary(nowcast: Nowcast, beside: tuple[KeepsFiles, ...] = ()) -> dict[str, 
     times = [utc_text(time) for time in nowcast.valid_times]
     lead_s = nowcast.cadence_s if times else None
     observed = nowcast.observed
-    had = nowcast.stand_ins or ("",) * len(nowcast.context)
+    had = nowcast.context_fill or ("",) * len(nowcast.context)
     return {
         "name": nowcast.name,
         "stream": nowcast.stream,

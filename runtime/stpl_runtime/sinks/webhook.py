@@ -19,14 +19,13 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from stpl_core.errors import SinkError, UsageError
+from stpl_core.fetch.http_headers import retry_after_s
 from stpl_core.readers.libraries import reads_with
-from stpl_runtime.links.reconnect import Backoff, without_credentials
+from stpl_runtime.links.reconnect import Backoff, reason_of, without_credentials
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.options import Options
 from stpl_runtime.sink import KeepsFiles, SinkSpec
@@ -105,13 +104,13 @@ class WebhookSink:
                 reason = f"answered {response.status_code} {response.reason_phrase}".rstrip()
                 if response.status_code not in _AGAIN:
                     raise self._error(reason, "a URL that takes this POST")
-                asked_s = _retry_after_s(response.headers.get("retry-after", ""))
+                asked_s = retry_after_s(response.headers.get("retry-after"), _MOST_S) or 0.0
             except httpx.RequestError as error:
-                reason = without_credentials(str(error)) or type(error).__name__
+                reason = reason_of(error)
             if not left:
                 break
             if asked_s:
-                self._stop.wait(min(asked_s, _MOST_S))
+                self._stop.wait(asked_s)
             else:
                 backoff.wait(self._stop)
         raise self._error(reason, "a server that is up")
@@ -187,14 +186,3 @@ def _secret(options: Options) -> bytes | None:
             fix=f"export {name}=SECRET",
         )
     return secret.encode()
-
-
-def _retry_after_s(text: str) -> float:
-    """Seconds of a Retry-After header, a number or a date; 0 where it says nothing."""
-    if text.strip().isdecimal():
-        return float(text)
-    try:
-        until = parsedate_to_datetime(text)
-    except (TypeError, ValueError):
-        return 0.0
-    return max(0.0, (until - datetime.now(timezone.utc)).total_seconds()) if until.tzinfo else 0.0

@@ -21,17 +21,17 @@ import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from stpl_core.errors import FrameError, UsageError
+from stpl_core.fetch.http_headers import http_date, retry_after_s
 from stpl_core.frames import Frame
 from stpl_core.readers.libraries import reads_with
 from stpl_runtime.ingest.decoding import Decoder
 from stpl_runtime.links.health import Health
-from stpl_runtime.links.reconnect import Backoff, without_credentials
+from stpl_runtime.links.reconnect import Backoff, reason_of, without_credentials
 from stpl_runtime.options import Options
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec
 from stpl_runtime.timing import EPOCH
@@ -166,7 +166,7 @@ class HttpSource:
                     backoff.reset()
                     stop.wait(self._pause_s() * random.uniform(0.9, 1.1))  # noqa: S311
                     continue
-                self.health.down(_reason(failure))
+                self.health.down(reason_of(failure))
                 if isinstance(failure, _RefusedError) and failure.wait_s is not None:
                     stop.wait(failure.wait_s)
                 else:
@@ -246,7 +246,7 @@ class HttpSource:
             if self._absent or status == 304:
                 return None
             if status >= 300:
-                wait_s = _retry_after_s(headers.get("Retry-After"))
+                wait_s = retry_after_s(headers.get("Retry-After"), _PATIENCE_S)
                 if status in _OF_ALL or wait_s is not None:
                     raise _RefusedError(reason, wait_s)
                 raise _RefusedHereError(reason, status)
@@ -264,7 +264,7 @@ class HttpSource:
                     raise _RefusedHereError(f"the body took more than {_WHOLE_S:g} s")
                 if len(content) > self._most_bytes:
                     raise _TooLargeError(self._limit_text("more bytes"), validators)
-        sent = _date(headers.get("Last-Modified")) or _date(headers.get("Date"))
+        sent = http_date(headers.get("Last-Modified")) or http_date(headers.get("Date"))
         return _Answer(bytes(content), sent or datetime.now(timezone.utc), validators)
 
     def _limit_text(self, found: str) -> str:
@@ -411,27 +411,6 @@ def _validators(headers: httpx.Headers) -> dict[str, str]:
     return {name: value for name, value in asked.items() if value}
 
 
-def _date(text: str | None) -> datetime | None:
-    try:
-        return parsedate_to_datetime(text).astimezone(timezone.utc) if text else None
-    except ValueError:
-        return None
-
-
-def _retry_after_s(text: str | None) -> float | None:
-    if text is None:
-        return None
-    if text.strip().isdecimal():
-        return min(float(text), _PATIENCE_S)
-    at = _date(text)
-    return None if at is None else min(max(at.timestamp() - time.time(), 0.0), _PATIENCE_S)
-
-
 def _name(url: str) -> str:
     path = re.sub(r"^\w+://[^/]*|[?#].*$", "", url)
     return PurePosixPath(path).name or "frame"
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return without_credentials(text)

@@ -24,7 +24,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -37,13 +37,13 @@ from stpl_runtime.options import Options
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec
 from stpl_runtime.sources.notifications import Fetcher
 from stpl_runtime.sources.queue_message import Message
+from stpl_runtime.timing import time_from_text
 
 OPTIONS = ("time", "suffix", "max_mb", "resize", "fetch", "timeout")
 """Names for `--source-option` that all queues have."""
 MAX_MB = 64.0
 
 _DIGITS = re.compile(r"\d{8}[T_-]?\d{4}")
-_FRACTION = re.compile(r"\.(\d+)")
 _UNSAFE = re.compile(r"[^\w.+-]")
 
 
@@ -120,22 +120,19 @@ class Messages:
 
 
 def parse_time(text: str) -> datetime:
-    """A time in ISO 8601, UTC where it says nothing else.
+    """A message's time; see `time_from_text`.
 
     Raises:
         FrameError: it is none.
     """
-    # Python 3.10 reads fractions of three or six digits alone.
-    plain = _FRACTION.sub(lambda match: f".{match[1]:0<6.6}", text.strip().upper())
     try:
-        found = datetime.fromisoformat(plain.replace("Z", "+00:00"))
+        return time_from_text(text)
     except ValueError:
         raise FrameError(
             f"valid_time is {text[:40]!r}",
             expected="a time in ISO 8601",
             fix="send it as 2026-01-31T12:00:00Z",
         ) from None
-    return found.replace(tzinfo=found.tzinfo or timezone.utc).astimezone(timezone.utc)
 
 
 def _npy(message: Message) -> bytes:

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from stpl_core.errors import FrameError
 from stpl_core.readers.libraries import reads_with
-from stpl_runtime.links.reconnect import without_credentials
+from stpl_runtime.links.reconnect import reason_of, without_credentials
 from stpl_runtime.sources.queue_message import Message
 
 _RETRIES = 2
@@ -91,7 +91,7 @@ class Fetcher:
         try:
             return self._download(url)
         except httpx.HTTPError as error:
-            reason = str(error).partition("\n")[0] or type(error).__name__
+            reason = reason_of(error)
         raise _unreachable(url, reason)
 
     def _download(self, url: str) -> bytes:

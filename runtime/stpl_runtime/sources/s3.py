@@ -26,10 +26,10 @@ from stpl_core.readers.libraries import reads_with
 from stpl_runtime.ingest.decoding import Decoder, file_suffixes
 from stpl_runtime.ingest.unread_files import Unread
 from stpl_runtime.links.health import Health
-from stpl_runtime.links.reconnect import Backoff, without_credentials
+from stpl_runtime.links.reconnect import Backoff, reason_of, without_credentials
 from stpl_runtime.options import Options
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec
-from stpl_runtime.timing import EPOCH, NameClock
+from stpl_runtime.timing import EPOCH, NameClock, time_from_text
 
 OPTIONS = (
     "interval",
@@ -263,7 +263,7 @@ def _object(key: str, facts: Mapping[str, Any]) -> _Object:
         None,
     )
     if isinstance(modified, str):
-        modified = datetime.fromisoformat(modified.replace("Z", "+00:00"))
+        modified = time_from_text(modified)
     tags = (facts.get(k) for k in ("ETag", "etag", "content_md5", "md5Hash"))
     size = int(facts.get("size") or 0)
     tag = next((str(tag) for tag in tags if tag), f"{size} {modified}")
@@ -271,7 +271,7 @@ def _object(key: str, facts: Mapping[str, Any]) -> _Object:
 
 
 def _reason(error: Exception) -> str:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    text = reason_of(error)
     if "locate credentials" in text:
         text += "; set them as that cloud's tools want them, or --source-option anonymous=yes"
-    return without_credentials(text)
+    return text

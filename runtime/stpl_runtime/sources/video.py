@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from stpl_runtime.ingest.sampling import Pacer, Sampler
 from stpl_runtime.links.health import Health
 from stpl_runtime.options import Options
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec
-from stpl_runtime.timing import EPOCH, NameClock
+from stpl_runtime.timing import EPOCH, NameClock, time_from_text
 
 OPTIONS = ("start", "speed", "resize")
 
@@ -87,10 +87,8 @@ class VideoSource:
             yield Arrival.now(self._pictures.frame(picture, at))
 
     def _made(self, container: Any, spec: SourceSpec) -> datetime:
-        text = container.metadata.get("creation_time", "").replace("Z", "+00:00")
         try:
-            found = datetime.fromisoformat(text)
-            return found.replace(tzinfo=found.tzinfo or timezone.utc).astimezone(timezone.utc)
+            return time_from_text(container.metadata.get("creation_time", ""))
         except ValueError:
             clock = NameClock(spec.time_format, mtime=spec.mtime)
         try:

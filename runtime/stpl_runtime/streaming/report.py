@@ -36,7 +36,7 @@ class StreamReport:
     latency_median_ms: float | None
     """From a frame's arrival to its nowcast, before the sinks."""
     latency_p95_ms: float | None
-    stand_ins: int = 0
+    standing_in: int = 0
     """Nowcasts that depend on a frame that was missing and stood in for."""
     again: int = 0
     """Nowcasts made a second time, when such a frame came late."""
@@ -67,6 +67,7 @@ class StreamReport:
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
         document = asdict(self)
+        document["stand_ins"] = document.pop("standing_in")
         for what, other in (("latency", "p95"), ("age", "p99")):
             names = f"{what}_median_ms", f"{what}_{other}_ms"
             document[f"{what}_ms"] = dict(

@@ -102,7 +102,7 @@ class Stream:
             sink_failures={name: one.failed for name, one in sinks.items()},
             latency_median_ms=latency[0],
             latency_p95_ms=latency[1],
-            stand_ins=tally.standing_in,
+            standing_in=tally.standing_in,
             again=tally.again,
             gaps=self.nowcaster.window.gaps,
             reconnects=self.source.health.now().reconnects,

@@ -62,7 +62,7 @@ class SkillNow:
 
     rolling: LiveScores
     total: LiveScores
-    stand_ins: LiveScores
+    flagged: LiveScores
     """Of all nowcasts with stand-ins, which the other two leave out."""
     window: int
     unscored: int
@@ -78,7 +78,7 @@ class SkillNow:
             "unscored": self.unscored,
             "rolling": _scores_json(self.rolling),
             "total": _scores_json(self.total),
-            "stand_ins": _scores_json(self.stand_ins),
+            "stand_ins": _scores_json(self.flagged),
             "alarm": None
             if alarm is None
             else {
@@ -119,7 +119,7 @@ class _Waiting:
 class _OneStream:
     horizon: int
     observed: LeadSums
-    stand_ins: LeadSums
+    flagged: LeadSums
     alarm: Alarm | None
     waiting: list[_Waiting] = field(default_factory=list)
     unscored: int = 0
@@ -169,7 +169,7 @@ class LiveSkill:
             return SkillNow(
                 rolling=one.observed.rolling(),
                 total=one.observed.total(),
-                stand_ins=one.stand_ins.total(),
+                flagged=one.flagged.total(),
                 window=self.window,
                 unscored=one.unscored,
                 alarm=None if one.alarm is None else one.alarm.now,
@@ -245,11 +245,11 @@ class LiveSkill:
         errors, turn = np.zeros(2), ""
         with self._lock:
             for pair in pairs:
-                flagged = any(pair.nowcast.stand_ins)
-                (one.stand_ins if flagged else one.observed).add(pair.lead, pair.sums)
+                flagged = any(pair.nowcast.context_fill)
+                (one.flagged if flagged else one.observed).add(pair.lead, pair.sums)
                 errors += 0.0 if flagged else pair.sums[:, 2]
             one.waiting = [w for w in one.waiting if w.left and not _over(w, frame)]
-            clean = any(not any(pair.nowcast.stand_ins) for pair in pairs)
+            clean = any(not any(pair.nowcast.context_fill) for pair in pairs)
             if one.alarm is not None and clean:
                 turn = one.alarm.frame(bool(errors[0] > errors[1]), frame.valid_time)
         return tuple(pairs), turn
@@ -279,7 +279,7 @@ class LiveSkill:
 def _newest_observed(nowcast: Nowcast) -> Array:
     """The frame that persistence repeats: the newest one of the context that is no stand-in."""
     at = len(nowcast.context) - 1
-    while at > 0 and at < len(nowcast.stand_ins) and nowcast.stand_ins[at]:
+    while at > 0 and at < len(nowcast.context_fill) and nowcast.context_fill[at]:
         at -= 1
     newest: Array = nowcast.context[at]
     return newest

@@ -62,9 +62,9 @@ def _print_one(report: StreamReport) -> None:
         f"nowcasts: {report.nowcasts} made, {report.skipped} skipped, "
         f"{report.incomplete} without a whole window, {report.not_finite} not finite"
     )
-    if report.stand_ins:
+    if report.standing_in:
         again = f"; {report.again} made again when it came late" if report.again else ""
-        print(f"stand-ins: {report.stand_ins} nowcasts depend on a frame that was missing{again}")
+        print(f"stand-ins: {report.standing_in} nowcasts depend on a frame that was missing{again}")
     if report.gaps:
         print(f"gaps: the window started anew {report.gaps} times")
     if report.passed_over:
@@ -103,7 +103,7 @@ def skill_line(skill: SkillNow) -> str:
         less = 1 - ours / theirs
         text += f" ({abs(less):.0%} {'less' if less >= 0 else 'more'})"
     text += f", {pairs:,} forecasts compared with what came"
-    apart = int(skill.stand_ins.frames.sum())
+    apart = int(skill.flagged.frames.sum())
     if apart:
         text += f"; {apart:,} that stood on stand-ins are left out"
     if skill.alarm is not None and skill.alarm.raised:

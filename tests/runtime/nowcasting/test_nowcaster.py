@@ -377,8 +377,8 @@ def test_how_many_frames_are_wanted(make: Maker) -> None:
         nowcaster, wanted = make(cadence_s=cadence_s), []
         for slot in (0, 1, 2, 5, 6, 7, 8):
             nowcaster.put(make_frame(slot))
-            wanted.append(nowcaster.wanted)
+            wanted.append(nowcaster.frames_to_next)
         assert wanted == [3, 2, 1, 3, 2, 1, 0]
         assert nowcaster.issue() is not None
-        assert nowcaster.wanted == 1
-    assert make().wanted == 4
+        assert nowcaster.frames_to_next == 1
+    assert make().frames_to_next == 4

@@ -68,7 +68,7 @@ def test_hold_repeats_the_frame_before(bundle: Bundle, session: Session, mode: C
         newest = slot_of(nowcast)
         window = range(newest - 3, newest + 1)
         held = tuple("held" if n == 5 else "" for n in window)
-        assert nowcast.stand_ins == (held if 5 in window else ())
+        assert nowcast.context_fill == (held if 5 in window else ())
         np.testing.assert_array_equal(nowcast.context, context_of(window, {5: make_frame(4).data}))
         assert nowcast.context_times == tuple(slot_time(n) for n in window)
         if mode == "window":
@@ -91,9 +91,9 @@ def test_bridge_takes_the_newest_forecast(
     assert sorted(made) == [3, 4, 7, 8, 9, 10, 11]
     before = made[4].frames if horizon > 1 else offline(bundle, session, made[4].context, 2)
     np.testing.assert_array_equal(made[7].context[1:3], before[:2])
-    assert made[7].stand_ins == ("", "bridged", "bridged", "")
-    assert made[9].stand_ins == ("bridged", "", "", "")
-    assert made[10].stand_ins == ()
+    assert made[7].context_fill == ("", "bridged", "bridged", "")
+    assert made[9].context_fill == ("bridged", "", "", "")
+    assert made[10].context_fill == ()
     if mode == "window":
         for nowcast in made.values():
             expected = offline(bundle, session, nowcast.context, horizon)
@@ -109,15 +109,15 @@ def test_bridge_makes_a_forecast_where_none_was_made(bundle: Bundle, session: Se
     assert nowcast is not None
     forecast = offline(bundle, session, context_of(range(3, 7)))
     np.testing.assert_array_equal(nowcast.context, context_of(range(5, 9), {7: forecast[0]}))
-    assert nowcast.stand_ins == ("", "", "bridged", "")
+    assert nowcast.context_fill == ("", "", "bridged", "")
 
 
 def test_bridge_holds_where_the_model_has_seen_too_little(bundle: Bundle, session: Session) -> None:
     nowcaster = nowcaster_of(bundle, session, on_gap="bridge")
     (first, *_) = run(nowcaster, [make_frame(n) for n in (0, 1, 3)])
-    assert first.stand_ins == ("", "", "held", "") if slot_of(first) == 4 else True
+    assert first.context_fill == ("", "", "held", "") if slot_of(first) == 4 else True
     made = list(run(nowcaster_of(bundle, session, on_gap="bridge"), map(make_frame, (0, 1, 3, 4))))
-    assert [one.stand_ins for one in made] == [("", "", "held", ""), ("", "held", "", "")]
+    assert [one.context_fill for one in made] == [("", "", "held", ""), ("", "held", "", "")]
 
 
 @pytest.mark.parametrize("on_gap", ["hold", "bridge"])
@@ -139,10 +139,10 @@ def test_a_late_frame_takes_its_place_and_the_nowcast_is_made_again(
 ) -> None:
     nowcaster = nowcaster_of(bundle, session, on_gap=on_gap, mode=mode)
     made = list(run(nowcaster, [make_frame(n) for n in (0, 1, 2, 3, 4, 6)]))
-    assert made[-1].stand_ins == ("", "", "bridged" if on_gap == "bridge" else "held", "")
+    assert made[-1].context_fill == ("", "", "bridged" if on_gap == "bridge" else "held", "")
     (again,) = run(nowcaster, [make_frame(5)])
     assert slot_of(again) == 6
-    assert again.stand_ins == ()
+    assert again.context_fill == ()
     np.testing.assert_array_equal(again.context, context_of(range(3, 7)))
     np.testing.assert_array_equal(again.frames, offline(bundle, session, context_of(range(3, 7))))
     (after,) = run(nowcaster, [make_frame(7)])
@@ -160,7 +160,7 @@ def test_carry_forgets_a_stand_in_with_the_window(bundle: Bundle, session: Sessi
     """What is not flagged depends on real frames only: the state starts anew after it."""
     nowcaster = nowcaster_of(bundle, session, on_gap="hold", mode="carry")
     made = {slot_of(n): n for n in run(nowcaster, map(make_frame, (*range(6), *range(7, 14))))}
-    assert [n for n, one in made.items() if one.stand_ins] == [7, 8, 9]
+    assert [n for n, one in made.items() if one.context_fill] == [7, 8, 9]
     for n in (10, 11, 13):
         frames = context_of(range(7, n + 1))
         whole = Bundle(bundle.path, bundle.manifest.model_copy(update={"context": len(frames)}))
@@ -175,7 +175,7 @@ def test_the_mask_of_the_frame_before_goes_along(bundle: Bundle, session: Sessio
         for n in (0, 1, 2, 3, 4, 6)
     ]
     (*_, nowcast) = run(nowcaster_of(bundle, session, on_gap="hold"), frames)
-    assert nowcast.stand_ins == ("", "", "held", "")
+    assert nowcast.context_fill == ("", "", "held", "")
     assert nowcast.observed is None  # the newest frame was whole
     given = context_of([3, 4, 4, 6])
     given[1:3, :, :4] = bundle.manifest.codec.no_data_value
@@ -224,7 +224,7 @@ def test_any_order_any_loss(
         newest = max(received)
         window = range(newest - 3, newest + 1)
         assert slot_of(nowcast) == newest
-        how = nowcast.stand_ins or ("",) * 4
+        how = nowcast.context_fill or ("",) * 4
         assert [not one for one in how] == [slot in received for slot in window]
         assert sum(map(bool, how)) <= 2
         assert not how[-1]

@@ -234,7 +234,7 @@ def test_json_lines_say_what_was_made(tmp_path: Path) -> None:
     nowcast = replace(
         make_nowcast(),
         observed=observed,
-        stand_ins=("", "held", "", ""),
+        context_fill=("", "held", "", ""),
         stream="north",
         latency_ms=12.5,
         source_id="a.h5",

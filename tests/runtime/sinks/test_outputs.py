@@ -53,7 +53,7 @@ def nowcast(channels: int = 1) -> Nowcast:
         observed=observed,
         standard_name="rainfall_rate",
         notes={"licence": "CC BY 4.0"},
-        stand_ins=("", "held", "", ""),
+        context_fill=("", "held", "", ""),
     )
 
 

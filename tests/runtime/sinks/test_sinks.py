@@ -96,7 +96,7 @@ def test_pictures_mark_what_was_not_observed() -> None:
     observed = np.ones((16, 16), bool)
     observed[:8] = False
     nowcast = replace(
-        make_nowcast(), observed=observed, stand_ins=("", "held", "bridged", ""), stream="north"
+        make_nowcast(), observed=observed, context_fill=("", "held", "bridged", ""), stream="north"
     )
     with Image.open(io.BytesIO(png_bytes(nowcast))) as image:
         strip = np.asarray(image)
@@ -113,7 +113,8 @@ def test_pictures_mark_what_was_not_observed() -> None:
 
 
 def test_npz_says_what_stood_in() -> None:
-    made = replace(make_nowcast(), stand_ins=("", "held", "", ""), notes={"licence": "CC BY 4.0"})
+    notes = {"licence": "CC BY 4.0"}
+    made = replace(make_nowcast(), context_fill=("", "held", "", ""), notes=notes)
     with np.load(io.BytesIO(npz_bytes(made)), allow_pickle=False) as archive:
         assert archive["stand_ins"].tolist() == ["", "held", "", ""]
         assert json.loads(str(archive["notes"])) == {"licence": "CC BY 4.0"}

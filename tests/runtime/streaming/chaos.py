@@ -138,7 +138,7 @@ class CheckedSink:
         if self.calls in self._full:
             self.failed += 1
             raise SinkError("cannot write x: No space left on device (0 bytes free)")
-        how = nowcast.stand_ins or ("",) * len(nowcast.context)
+        how = nowcast.context_fill or ("",) * len(nowcast.context)
         self.flagged += any(how)
         for data, time, stands_in in zip(nowcast.context, nowcast.context_times, how, strict=True):
             slot = round((time - slot_time(0)).total_seconds() / CADENCE_S)

@@ -74,7 +74,7 @@ def run_chaos(
     assert (written.failed, written.written) == (sink.failed, sink.calls - sink.failed)
     assert written.failed + written.written + written.dropped == report.nowcasts
     assert report.not_finite == 0
-    assert (report.stand_ins > 0) == (on_gap != "reset")
+    assert (report.standing_in > 0) == (on_gap != "reset")
     assert (sink.flagged > 0) == (on_gap != "reset")
     for nowcast in sink.sampled:
         if mode == "window":

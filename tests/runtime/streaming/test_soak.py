@@ -104,7 +104,7 @@ def test_a_hundred_thousand_frames_of_chaos(
     slope = 1e4 * np.polyfit(frames, mib, 1)[0]
     sys.stderr.write(
         f"\n{mode}, {on_gap}: {report.counts}, {report.nowcasts} nowcasts, "
-        f"{report.stand_ins} with stand-ins, {report.gaps} gaps, {report.reconnects} reconnects, "
+        f"{report.standing_in} with stand-ins, {report.gaps} gaps, {report.reconnects} reconnects, "
         f"{sink.failed} not written; memory {slope:+.3f} MiB per 10,000 frames; "
         f"{time.monotonic() - began:.0f} s\n"
     )

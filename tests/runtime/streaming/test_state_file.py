@@ -64,7 +64,7 @@ def assert_same(one: Nowcast | None, other: Nowcast | None) -> None:
     else:
         np.testing.assert_array_equal(one.observed, other.observed)
     for name in (
-        *("issue_time", "cadence_s", "context_times", "stand_ins", "source_id"),
+        *("issue_time", "cadence_s", "context_times", "context_fill", "source_id"),
         *("grid", "standard_name", "notes", "made_by"),
     ):
         assert getattr(one, name) == getattr(other, name), name

@@ -143,18 +143,18 @@ def test_frames_that_never_entered_a_window_are_no_truth() -> None:
 
 def test_stand_ins_are_counted_apart_and_persistence_repeats_what_was_observed() -> None:
     skill = LiveSkill(RAIN)
-    skill.nowcast(made_at(2, stand_ins=("", "", "bridged")))
-    skill.nowcast(made_at(3, stand_ins=("", "held", "")))
+    skill.nowcast(made_at(2, context_fill=("", "", "bridged")))
+    skill.nowcast(made_at(3, context_fill=("", "held", "")))
     skill.nowcast(made_at(4))
     for slot in (3, 4, 5):
         skill.frame(truth(slot), "used", "")
     now = skill.now()
     assert now is not None
-    assert now.stand_ins.frames.tolist() == [2, 2, 1, 0]
+    assert now.flagged.frames.tolist() == [2, 2, 1, 0]
     assert now.total.frames.tolist() == [1, 0, 0, 0]
     model = RAIN.model_from_physical
     repeated = np.square(model(rain(5)).astype(float) - model(rain(1))).sum()  # not frame 2
-    np.testing.assert_allclose(now.stand_ins.per_lead["persistence"]["mse"][2], repeated, rtol=1e-6)
+    np.testing.assert_allclose(now.flagged.per_lead["persistence"]["mse"][2], repeated, rtol=1e-6)
 
 
 def test_streams_are_kept_apart() -> None:
@@ -223,7 +223,7 @@ def test_equal_errors_and_stand_ins_raise_no_alarm() -> None:
     worst = np.full((K, *SHAPE), 20.0, np.float32)
     for slot in range(3, 9):
         skill.frame(truth(slot), "used", "")
-        skill.nowcast(made_at(slot, frames=worst, stand_ins=("", "bridged", "")))
+        skill.nowcast(made_at(slot, frames=worst, context_fill=("", "bridged", "")))
     dry = np.zeros((K, *SHAPE), np.float32)
     for slot in range(30, 36):
         frame = Frame(slot_time(slot), np.zeros(SHAPE, np.float32))
