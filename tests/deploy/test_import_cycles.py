@@ -11,7 +11,6 @@ grimp = pytest.importorskip("grimp")
 PACKAGES = ("stpl_core", "stpl_train", "stpl_runtime", "stpl_export", "stpl_deploy")
 OPEN = {
     ("stpl_train.data.archive", "stpl_train.data.tiles"),
-    ("stpl_deploy.cli.stream", "stpl_deploy.cli.watching"),
 }
 """Circles that are still there."""
 
@@ -35,6 +34,6 @@ def test_imports_have_no_circle() -> None:
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
     assert sum(map(len, imports.values())) > 500  # it looked at something
     for one, other in OPEN:
-        imports[one] -= {other}
-        imports[other] -= {one}
+        imports.get(one, set()).discard(other)
+        imports.get(other, set()).discard(one)
     assert circle(imports) == []
