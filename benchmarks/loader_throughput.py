@@ -34,8 +34,8 @@ from stpl_deploy.cli.output import document_text
 from stpl_train.data import archive as archives
 from stpl_train.data import open_data
 from stpl_train.data.sequences import masked_batch
-from stpl_train.loop import Trainer
 from stpl_train.recipe import Recipe, load_recipe
+from stpl_train.trainer import Trainer
 from stpl_train.training import start_run, with_frame
 
 RESULT = Path(__file__).parent / "results" / "loader-throughput.json"

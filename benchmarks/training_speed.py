@@ -25,8 +25,8 @@ import torch
 from stpl_core.files import atomic_file
 from stpl_core.machine import describe
 from stpl_deploy.cli.output import document_text, print_table
-from stpl_train.loop import channels_last
 from stpl_train.models import MODELS, build_model
+from stpl_train.trainer import channels_last
 from stpl_train.unroll import TrainingPass
 
 RESULT = Path(__file__).parent / "results" / "training-speed.json"
@@ -54,12 +54,12 @@ class Contender:
     kept_mb: float = 0.0
     """What is saved for the way back."""
 
-    def iterate(self, frames: torch.Tensor, shown: np.ndarray) -> float:
+    def iterate(self, frames: torch.Tensor, use_true: np.ndarray) -> float:
         """One iteration; seconds."""
         began = time.perf_counter()
         self.optimizer.zero_grad()
         with self.autocast:
-            guesses, penalty = self.unrolled(frames, shown)
+            guesses, penalty = self.unrolled(frames, use_true)
         loss = ((guesses.float() - frames[:, 1:]) ** 2).mean() + penalty
         loss.backward()
         self.optimizer.step()
@@ -82,7 +82,7 @@ def contender(name: str, way: str, device: str) -> Contender:
     return Contender(unrolled, torch.optim.AdamW(model.parameters()), cast)
 
 
-def saved_mb(one: Contender, frames: torch.Tensor, shown: np.ndarray) -> float:
+def saved_mb(one: Contender, frames: torch.Tensor, use_true: np.ndarray) -> float:
     """Megabytes that autograd keeps between forward and backward, each storage once."""
     kept: dict[int, int] = {}
 
@@ -92,7 +92,7 @@ def saved_mb(one: Contender, frames: torch.Tensor, shown: np.ndarray) -> float:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), one.autocast:
-        held = one.unrolled(frames, shown)  # keeps the storages alive while they are counted
+        held = one.unrolled(frames, use_true)  # keeps the storages alive while they are counted
     del held
     return sum(kept.values()) / 1e6
 
@@ -102,18 +102,18 @@ def measure(name: str, ways: list[str], rounds: int, device: str) -> dict[str, A
     random = np.random.default_rng(0)
     shape = (BATCH, CONTEXT + HORIZON, *FRAME)
     frames = torch.from_numpy(random.random(shape, dtype=np.float32)).to(device)
-    shown = np.zeros((BATCH, CONTEXT + HORIZON - 2), bool)
-    shown[:, : CONTEXT - 1] = True
+    use_true = np.zeros((BATCH, CONTEXT + HORIZON - 2), bool)
+    use_true[:, : CONTEXT - 1] = True
     torch._dynamo.reset()  # its limit on recompilations is counted over all models
     every = {way: contender(name, way, device) for way in ways}
     for way, one in every.items():
-        one.first_s = one.iterate(frames, shown)
+        one.first_s = one.iterate(frames, use_true)
         if way not in _UNCOUNTED:
-            one.kept_mb = saved_mb(one, frames, shown)
-        one.iterate(frames, shown)
+            one.kept_mb = saved_mb(one, frames, use_true)
+        one.iterate(frames, use_true)
     for _ in range(rounds):
         for one in every.values():
-            one.seconds.append(one.iterate(frames, shown))
+            one.seconds.append(one.iterate(frames, use_true))
     plain = np.asarray(every["plain"].seconds)
     found: dict[str, Any] = {}
     for way, one in every.items():

@@ -57,10 +57,10 @@ def periodic(
     flat = times.reshape(-1)
     known, where = np.unique(flat, return_index=True)
     stored = frames.reshape(-1, *frames.shape[2:])  # (N (T + K), C, H, W)
-    wanted = times[:, -horizon:] - period  # (N, K)
-    place = np.clip(np.searchsorted(known, wanted), 0, len(known) - 1)
-    there = known[place] == wanted
-    there &= wanted <= times[:, -horizon - 1][:, None]
+    earlier = times[:, -horizon:] - period  # (N, K)
+    place = np.clip(np.searchsorted(known, earlier), 0, len(known) - 1)
+    there = known[place] == earlier
+    there &= earlier <= times[:, -horizon - 1][:, None]
     out = np.full((len(frames), horizon, *frames.shape[2:]), np.nan, np.float32)
     out[there] = stored[where[place[there]]]
     return out

@@ -196,7 +196,7 @@ class Int8Facts(_Part):
 
 
 class Manifest(_Part):
-    """What a bundle says about itself."""
+    """The manifest: everything a reader of the bundle needs to know."""
 
     schema_version: int = SCHEMA_VERSION
     created: str
@@ -357,7 +357,7 @@ _AGAIN = "copy the bundle again, or export the run again"
 def _read_manifest(path: Path) -> Manifest:
     file = path / MANIFEST
     if not file.is_file():
-        what = "a run directory" if (path / "recipe.toml").is_file() else "no bundle"
+        what = "a run directory" if (path / "recipe.toml").is_file() else "not a bundle"
         raise BundleError(
             f"{path} is {what}" if path.is_dir() else f"no directory {path}",
             expected=f"a directory with {MANIFEST}",
@@ -372,7 +372,7 @@ def _read_manifest(path: Path) -> Manifest:
         document.pop("manifest_sha256", None)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ChecksumError(
-            f"{file} is damaged: {error}", expected="whole JSON", fix=_AGAIN
+            f"{file} is damaged: {error}", expected="complete JSON", fix=_AGAIN
         ) from error
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise BundleError(

@@ -70,9 +70,9 @@ class FrameCodec(BaseModel):
             raise ValueError(f"low must be below high, found {self.low} and {self.high}")
         if self.no_rain is not None and self.no_rain > self.low:
             raise ValueError(f"no_rain {self.no_rain} must not be above low {self.low}")
-        wanted = {"dbz-to-rate": "dBZ", "rate-to-dbz": "mm h-1"}.get(self.conversion, self.units)
-        if self.units != wanted:
-            raise ValueError(f"conversion {self.conversion} needs units {wanted}")
+        expected = {"dbz-to-rate": "dBZ", "rate-to-dbz": "mm h-1"}.get(self.conversion, self.units)
+        if self.units != expected:
+            raise ValueError(f"conversion {self.conversion} needs units {expected}")
         inside = {"dbz-to-rate": "mm h-1", "rate-to-dbz": "dBZ"}.get(self.conversion, self.units)
         if self.kind == "db" and inside == "dBZ":
             raise ValueError('dBZ are decibels already: kind "linear", or conversion "dbz-to-rate"')
@@ -159,7 +159,7 @@ class FrameCodec(BaseModel):
             raise FrameError(
                 f"{where} has {int((~finite).sum())} values that are NaN or infinite",
                 expected=f"finite {self.quantity} in {self.range_text()}",
-                fix="mask or fill them before",
+                fix="mask or fill them first",
             )
         if self.clip:
             return

@@ -17,7 +17,7 @@
     │   └── SinkError            a result could not be written
     └── SourceLostError (5)      a live source that went away for good
 
-Exit 0 is done; 1 is a bug in stpl-deploy and shows a traceback. A message says what was found,
+Exit 0 is done; 1 is a bug in stpl-deploy and shows a traceback. A message states what was found,
 what was expected and what to type next.
 """
 
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 
 class StplError(Exception):
-    """Base of all errors that are told to the user in one line, without a traceback."""
+    """Base of all errors that are reported to the user in one line, without a traceback."""
 
     exit_code: ClassVar[int] = 1
 
     def __init__(self, found: str, *, expected: str = "", fix: str = "") -> None:
-        """Say what was `found`, what was `expected`, and what to do or type (`fix`)."""
+        """State what was `found`, what was `expected`, and what to do or type (`fix`)."""
         self.found, self.expected, self.fix = found, expected, fix
         parts = [found]
         if expected:
@@ -74,7 +74,7 @@ class BundleError(UsageError):
 
 
 class CheckpointError(UsageError):
-    """A checkpoint of another project that is not what it is said to be, or does not fit."""
+    """A checkpoint that belongs to another project than named, or does not fit."""
 
 
 class BreachError(StplError):
@@ -124,7 +124,7 @@ class SourceLostError(StplError):
     exit_code = 5
 
 
-_MEND = "mend one of them, also by --set section.key=value"
+_FIX_ONE = "correct one of them, for example with --set section.key=value"
 
 
 class Problem(TypedDict):
@@ -161,7 +161,9 @@ def first_problem(
         return Problem(found=f"{full} is missing", expected="a value", fix=f"set {full}")
     reason = first["msg"].removeprefix("Value error, ")
     if isinstance(first["input"], dict):  # a rule between several keys
-        return Problem(found=f"[{full}] {reason}", expected="keys that fit one another", fix=_MEND)
+        return Problem(
+            found=f"[{full}] {reason}", expected="keys that fit one another", fix=_FIX_ONE
+        )
     expected, example = _plain(reason)
     if isinstance(first["loc"][-1], int):  # one of a list, which --set gives as a whole
         whole, example = full.rpartition(".")[0], f"[{example}, ...]"
@@ -182,7 +184,7 @@ _KINDS = {
     "list": ("a list", "[VALUE, ...]"),
     "tuple": ("a list", "[VALUE, ...]"),
 }
-"""pydantic's word for what it wanted -> ours, and an example in TOML."""
+"""pydantic's word for the expected type -> ours, and an example in TOML."""
 
 
 def _plain(reason: str) -> tuple[str, str]:

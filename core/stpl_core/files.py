@@ -69,7 +69,7 @@ def atomic_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
         sync: survive a power cut, too; False is for what is written often and checks itself.
 
     Raises:
-        UsageError: a part of the way to `path` is a file.
+        UsageError: a parent of `path` is a file.
     """
     temporary = _beside(path, "tmp")
     try:
@@ -92,7 +92,7 @@ def _beside(path: Path, suffix: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise UsageError(
-            f"{path.parent} is no directory", expected="a directory", fix="another path"
+            f"{path.parent} is not a directory", expected="a directory", fix="another path"
         ) from error
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{suffix}")
 
@@ -102,7 +102,7 @@ def atomic_directory(out: Path) -> Iterator[Path]:
     """Fill a directory under a hidden temporary name; rename it to `out` when the block ends well.
 
     Raises:
-        UsageError: `out` is there already and is not an empty directory.
+        UsageError: `out` already exists and is not an empty directory.
     """
     refuse_existing(out)
     partial = _beside(out, "partial")
@@ -116,7 +116,7 @@ def atomic_directory(out: Path) -> Iterator[Path]:
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
         _sync_directory(partial)
-        refuse_existing(out)  # it may have come meanwhile
+        refuse_existing(out)  # it may have been made meanwhile
         if out.is_dir():
             out.rmdir()
         partial.rename(out)
@@ -127,12 +127,12 @@ def atomic_directory(out: Path) -> Iterator[Path]:
 
 
 def check_writable(folder: Path) -> None:
-    """See, before there is anything to write, that there are rights to write in `folder`.
+    """Check for write permission in `folder` before there is anything to write.
 
-    A full disk passes: there may be room again when something is written.
+    A full disk passes: there may be space again when something is written.
 
     Raises:
-        OSError: there are none, or no folder.
+        OSError: no permission, or no folder.
     """
     try:
         with tempfile.TemporaryFile(dir=folder):
@@ -143,12 +143,12 @@ def check_writable(folder: Path) -> None:
 
 
 def refuse_existing(out: Path) -> None:
-    """Raise UsageError where `out` holds something that would be overwritten."""
+    """Raise UsageError if `out` holds something that would be overwritten."""
     if out.is_dir() and not any(out.iterdir()):
         return
     if out.exists() or out.is_symlink():
         raise UsageError(
-            f"{out} is there already",
-            expected="a path that is free, or an empty directory",
+            f"{out} already exists",
+            expected="a path that does not exist yet, or an empty directory",
             fix=f"another --out, or remove {out}",
         )

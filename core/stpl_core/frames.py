@@ -39,19 +39,19 @@ class Frame:
     grid: Grid | None = None
     """Where the pixels lie, carried through to what is written; None where it is not known."""
     standard_name: str = ""
-    """CF standard name of the quantity, where the data tells."""
+    """CF standard name of the quantity, where the data states it."""
     notes: Mapping[str, str] = field(default_factory=dict)
-    """What goes along with the data: `institution`, `licence`, `attribution`."""
+    """What comes with the data: `institution`, `licence`, `attribution`."""
     source_id: str = ""
     """The file, topic or camera it came from."""
 
 
 def no_rights(path: Path) -> FrameError:
-    """The file or folder is there and this user may not read it."""
+    """The error of a file or folder that this user may not read."""
     return FrameError(
         f"{path} cannot be read: Permission denied",
         expected=f"a {'folder' if path.is_dir() else 'file'} that this user may read",
-        fix=f"ls -ld {path} shows whose it is",
+        fix=f"ls -ld {path} shows its owner and permissions",
     )
 
 
@@ -70,7 +70,7 @@ def read_array(path: Path, *, lazy: bool = False) -> NDArray[Any]:
             f"no file {path}", expected="a .npy, .npz or .png file", fix="check the path"
         )
     if path.stat().st_size == 0:
-        raise FrameError(f"{path} is empty", expected="a whole file", fix="write it again")
+        raise FrameError(f"{path} is empty", expected="a complete file", fix="write it again")
     suffix = path.suffix.lower()
     readers = {".npy": _npy_array, ".npz": _npz_array, ".png": _png_array}
     if suffix in readers:
@@ -85,8 +85,8 @@ def read_array(path: Path, *, lazy: bool = False) -> NDArray[Any]:
         except Exception as error:  # what a parser meets in damaged bytes has no common base
             raise FrameError(
                 f"{path} cannot be read as {suffix}: {error or type(error).__name__}",
-                expected="a whole, unpickled file",
-                fix="write it again (a truncated copy reads like this)",
+                expected="a complete file without pickled objects",
+                fix="write it again (this is what a truncated copy looks like)",
             ) from error
     raise FrameError(
         f"{path} ends in {suffix or 'nothing'}",
@@ -119,7 +119,7 @@ def _npz_array(path: Path) -> Any:
         if chosen is None:
             raise FrameError(
                 f"{path} holds the arrays {', '.join(names) or 'none'}",
-                expected="one array, or one of the name frames",
+                expected="one array, or one named frames",
                 fix="numpy.savez(path, frames=array)",
             )
         return archive[chosen]
@@ -153,7 +153,7 @@ def physical_values(array: NDArray[Any], codec: FrameCodec, where: str) -> Array
     if kind == "u" and codec.units == "1":
         values = (array / np.float32(np.iinfo(array.dtype).max)).astype(np.float32)
     else:
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite: told below
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite: refused below
             values = array.astype(np.float32)
     codec.check(values, where)
     return values
@@ -176,26 +176,26 @@ def as_frame(array: NDArray[Any], shape: FrameShape, where: str) -> NDArray[Any]
 
 
 def wrong_size(
-    found: tuple[int, ...], wanted: FrameShape, where: str, other_fix: str = ""
+    found: tuple[int, ...], expected: FrameShape, where: str, other_fix: str = ""
 ) -> FrameError:
-    """The error of frames that have not the model's size, the same for every kind of file.
+    """The error of frames that do not have the model's size, the same for every kind of file.
 
     Args:
         found: their shape, (C, H, W) where they have three axes.
-        wanted: the model's.
+        expected: the model's.
         where: what to call them.
         other_fix: what else the user may try, where they are larger.
     """
-    channels, height, width = wanted
+    channels, height, width = expected
     if len(found) != 3 or found[0] != channels:
-        fix = f"frames of {channels} channel(s)"
+        fix = f"frames with {channels} {'channel' if channels == 1 else 'channels'}"
     elif found[1] < height or found[2] < width:
-        fix = f"frames of {height}x{width} pixels or more: they are never made finer"
+        fix = f"frames of {height}x{width} pixels or more: they are never enlarged"
     else:
         fix = f"--grid {found[1]}x{found[2]} covers them in tiles of the model{other_fix}"
     return FrameError(
-        f"{where} has frames of the shape {found}",
-        expected=f"{wanted} (channels, height, width)",
+        f"{where} has frames of shape {found}",
+        expected=f"{expected} (channels, height, width)",
         fix=fix,
     )
 
@@ -214,10 +214,10 @@ def read_sequences(path: Path, shape: FrameShape | None, codec: FrameCodec) -> A
     """Read `(N, T, C, H, W)` sequences in physical units from a .npy or .npz file.
 
     Accepted layouts: `(N, T, C, H, W)`; `(T, C, H, W)` as one sequence; and the Moving MNIST test
-    file's `(20, N, 64, 64)` of unsigned bytes, time first (sources.md 3.5).
+    file's `(20, N, 64, 64)` of unsigned bytes, time first (bibliography.md 3.5).
 
     Args:
-        path: the file; .npz holds one array, or one of the name `frames`.
+        path: the file; .npz holds one array, or one named `frames`.
         shape: the frame that is expected, (C, H, W); None takes any.
         codec: gives the physical range.
 
@@ -239,10 +239,10 @@ def sequence_layout(array: NDArray[Any], shape: FrameShape | None, where: str) -
     elif array.ndim == 4:
         array = array[None]  # (1, T, C, H, W)
     if array.ndim != 5 or 0 in array.shape or (shape is not None and array.shape[2:] != shape):
-        wanted = "C, H, W" if shape is None else ", ".join(map(str, shape))
+        axes = "C, H, W" if shape is None else ", ".join(map(str, shape))
         raise FrameError(
-            f"{where} has the shape {found}",
-            expected=f"(N, T, {wanted}) or (T, {wanted})",
+            f"{where} has shape {found}",
+            expected=f"(N, T, {axes}) or (T, {axes})",
             fix="reshape it, or train a model for these frames",
         )
     return array

@@ -93,7 +93,7 @@ def installed_version(distribution: str) -> str | None:
 
 
 def clashes(libraries: dict[str, str | None]) -> list[str]:
-    """Say so where several builds of ONNX Runtime share the one package folder.
+    """Warn where several builds of ONNX Runtime share the one package folder.
 
     Args:
         libraries: distribution -> version, None where it is not installed.
@@ -116,7 +116,7 @@ def usable_cpus() -> int:
 
 
 def memory_bytes() -> int:
-    """Memory that this process may use, in bytes; 0 where the system does not say."""
+    """Memory that this process may use, in bytes; 0 where the system does not report it."""
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # not on this system

@@ -1,4 +1,4 @@
-"""Scores of predicted frames, per lead time (sources.md 4.1)."""
+"""Scores of predicted frames, per lead time (bibliography.md 4.1)."""
 
 from __future__ import annotations
 

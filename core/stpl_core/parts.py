@@ -62,7 +62,7 @@ def split(directory: Path, out: Path, size: int = SIZE) -> Index:
         size: most bytes of a part, 1 or more.
 
     Raises:
-        UsageError: no such directory, nothing in it, or `out` is there already.
+        UsageError: no such directory, nothing in it, or `out` already exists.
     """
     paths = [path for path in sorted(directory.rglob("*")) if path.is_file()]
     if not paths:
@@ -108,8 +108,8 @@ def join(parts: Path, out: Path) -> Index:
         out: the directory to make; whole or not there.
 
     Raises:
-        UsageError: no parts, or `out` is there already.
-        ChecksumError: a part is missing or is not what it was; names it.
+        UsageError: no parts, or `out` already exists.
+        ChecksumError: a part is missing or has changed; the message names it.
     """
     index = _read_index(parts)
     with atomic_directory(out) as partial:
@@ -124,7 +124,9 @@ def join(parts: Path, out: Path) -> Index:
                     file.write(content)
             if digest.hexdigest() != whole.sha256:
                 raise ChecksumError(
-                    f"{whole.path} is not what it was", expected=whole.sha256, fix="split it again"
+                    f"{whole.path} has changed",
+                    expected=f"SHA-256 {whole.sha256}",
+                    fix="split it again",
                 )
     return index
 
@@ -135,24 +137,26 @@ def _read_index(parts: Path) -> Index:
         return Index.model_validate(json.loads(path.read_text()))
     except FileNotFoundError as error:
         raise UsageError(
-            f"no {path}", expected="what `stpl-deploy parts split` made", fix="check the path"
+            f"no file {path}",
+            expected="a folder written by stpl-deploy parts split",
+            fix="check the path",
         ) from error
     except (ValueError, ValidationError, OSError) as error:
         raise UsageError(
             f"{path} cannot be read: {str(error).splitlines()[0]}",
-            expected="what `stpl-deploy parts split` made",
+            expected="an index written by stpl-deploy parts split",
             fix="copy it again",
         ) from error
 
 
 def _inside(name: str, parts: Path) -> PurePosixPath:
-    """A path that stays where it belongs, whatever the index says."""
+    """A path inside the directory, whatever the index holds."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts:
         raise UsageError(
             f"{parts / INDEX} names {name!r}",
             expected="paths inside the directory",
-            fix="do not use it: no split made this",
+            fix="do not use it: stpl-deploy parts split did not write this",
         )
     return path
 
@@ -166,7 +170,7 @@ def _content(path: Path, part: Part) -> bytes:
         ) from error
     if hashlib.sha256(content).hexdigest() != part.sha256:
         raise ChecksumError(
-            f"{path} is not what it was ({len(content):,} bytes)",
+            f"{path} has changed ({len(content):,} bytes)",
             expected=f"{part.bytes:,} bytes of SHA-256 {part.sha256[:16]}...",
             fix="copy it again",
         )

@@ -3,7 +3,7 @@
 A reader is one module under `readers/` (or of another package, see below). It turns one file, or
 one folder that belongs together, into pieces: frames in physical units with their times, the state
 of every pixel and the grid. All pieces of a path are checked against each other and joined into one
-xarray dataset; `stpl_core.readers.dataset` says how that looks.
+xarray dataset; `stpl_core.readers.dataset` describes it.
 
 A package of yours adds a reader by an entry point of the group `stpl_core.readers`: the name is
 the word for `--reader`, the value a module that has
@@ -11,7 +11,7 @@ the word for `--reader`, the value a module that has
     SUFFIXES = (".xyz",)                    # the ends of the file names it reads, lower case
     ABOUT = "what it reads, in a few words"
     def read(path: Path, options: ReadOptions) -> Iterator[Piece]: ...
-    def recognises(path: Path) -> bool: ...  # where the suffix does not tell; may be left out
+    def recognises(path: Path) -> bool: ...  # where the suffix is not enough; optional
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ class Piece:
     source: str
     """The file, as the user would name it."""
     time: Times | None = None
-    """`(n,)`; None where the data says only in which order frames come."""
+    """`(n,)`; None where the data gives only the order of the frames."""
     elapsed_s: NDArray[np.float64] | None = None
     """`(n,)`, seconds since the start of the sequence, where there is no `time` but a clock."""
     cadence_s: float | None = None
-    """Seconds between frames, where the data says so or, without times, is taken to be."""
+    """Seconds between frames, where the data states it or, without times, where it is assumed."""
     begins: NDArray[np.bool_] | None = None
     """`(n,)`, True where a frame does not continue the one before it (in another piece too, for
     the first); None: all go on."""
@@ -89,12 +89,12 @@ class Piece:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What a user may say about how to read."""
+    """What a user may choose about reading."""
 
     variable: str | None = None
     """The variable, quantity or parameter, where a file holds several; for video grey or rgb."""
     broken: Callable[[FrameError], None] | None = None
-    """Told of each broken file of a folder, which is then stepped over; None: the error is raised.
+    """Called for each broken file of a folder, which is then skipped; None: the error is raised.
     Only for a folder that is one piece of data with a file for each frame."""
 
 
@@ -128,7 +128,7 @@ def agreed_step(written: float | None, measured: float, count: int) -> float:
     """The pixel size a file states if that moves the far edge by less than 0.01 pixel, or measured.
 
     Args:
-        written: as in the file; None where it does not say.
+        written: as in the file; None where it is not there.
         measured: from the corners, which are rounded too.
         count: pixels from edge to edge.
     """

@@ -42,11 +42,11 @@ def check_same_grid(
         found: of the frames; one that is no place on the Earth fits everything.
         trained: of the training data; empty where nothing is known.
         where: what has the frames.
-        any_grid: go on where they differ.
+        any_grid: accept pixels that differ.
         crop: of the training, which larger frames of another grid get too.
 
     Returns:
-        What is worth telling although it is allowed; mostly nothing.
+        A warning about what is allowed but worth knowing; mostly empty.
 
     Raises:
         FrameError: the pixels have another size, or are degrees where they were metres.
@@ -61,7 +61,7 @@ def check_same_grid(
             raise FrameError(
                 f"{where} has pixels of {_text(found)}",
                 expected=f"{' or '.join(map(_text, known))}, as this model was trained on",
-                fix="data of that pixel size, or --any-grid to go on all the same",
+                fix="data of that pixel size, or --any-grid to accept these",
             )
         return (
             f"{where} has pixels of {_text(found)}; the model was trained on {_text(known[0])}{cut}"

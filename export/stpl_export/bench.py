@@ -113,7 +113,7 @@ def bench_bundle(
         forecast: and
         require_provider: see `open_session`.
         compiled: measure torch.compile too; it compiles for a while first.
-        progress: told the round and the number of rounds.
+        progress: called with the round and the number of rounds.
     """
     count = threads or usable_cpus()
     frames = load_reference(bundle).context[:1]  # (1, T, C, H, W)

@@ -6,7 +6,8 @@ import importlib.metadata
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from stpl_core.bundle import (
     Bundle,
     GraphName,
     GraphSpec,
+    Int8Facts,
     Manifest,
     ModelInfo,
     Speed,
@@ -71,25 +73,23 @@ def export_run(
 ) -> Bundle:
     """Export a run to a bundle of ONNX graphs and check it in closed loop.
 
-    A bundle in half precision is checked twice: as ONNX Runtime's CPU kernels run it, and with
-    every rounding emulated. There are no bf16 kernels on the CPU: only the second one then.
-
-    An int8 bundle is calibrated on sequences that do not judge it (where there are two or more),
-    and timed beside fp32 on this machine, unless it is for plans that cannot run here.
+    fp16 is checked as ONNX Runtime's CPU kernels run it, and with every rounding emulated; bf16,
+    which has no CPU kernels, by emulation only. int8 is calibrated on sequences that do not judge
+    it (where there are two or more), and timed beside fp32 unless it is for plans.
 
     Args:
         run_path: a run directory.
-        out: the bundle to make; must not be there yet.
+        out: the bundle to make; must not exist yet.
         data: sequences `(N, T + K, C, H, W)` for the check, .npy or .npz in physical units; None
             takes the validation sequences that the run kept.
-        sequences: keep at most so many in the bundle for the check.
-        grid: (H, W) of the frames, where the weights can do with another than they were trained on;
-            the run's sequences are mirrored at their edges for the check.
+        sequences: keep at most this many in the bundle for the check.
+        grid: (H, W) of the frames, if another than the weights were trained on; the run's
+            sequences are mirrored at their edges for the check.
         precision: `fp32`, `fp16`, `bf16` or `int8`.
-        keep_fp32: nodes of the step graph that stay in fp32 all the same.
+        keep_fp32: nodes of the step graph that stay in fp32.
         keep_slower: keep an int8 bundle that is not faster than fp32 here.
-        plans: TensorRT engines to build from the graphs; None for none.
-        progress: told what runs now.
+        plans: TensorRT plans to build from the graphs; None for none.
+        progress: called with a line for each step.
 
     Raises:
         RunError, RecipeError, FrameError: the run or the data cannot be used.
@@ -99,58 +99,72 @@ def export_run(
     """
     if plans is not None:
         plans.check(precision)  # before minutes of work
-    run = open_run(run_path)
-    run, model = (run, run.model()) if grid is None else regrid(run, grid)
-    frames, observed, label = _sequences(run, data)
-    frames, observed = cover(frames, observed, model.frame_shape)
-    section = run.recipe.data
-    judging, calibrating = slice(None), slice(None)
-    if precision == "int8":
-        judging, calibrating = split_sequences(len(frames), sequences)
+    run, model = _open_run(run_path, grid)
+    check = _sequences_for_check(run, model, data, sequences, precision)
     with writing_bundle(out) as partial:
-        progress("PyTorch reference in float32 and float64")
-        reference = make_reference(
-            model,
-            frames[judging],
-            section.context,
-            label,
-            sequences,
-            None if observed is None else observed[judging],
-        )
-        progress("step graph")
-        step = step_onnx(model)
-        state_dict = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-        weights = gather_weights(state_dict, [step])
-        typed = _typed_step(
-            step,
-            precision,
-            keep_fp32,
-            Calibration(frames[calibrating], section.context, label, judging == calibrating),
-            "cpu" if plans is None else "gpu",
-            progress,
-        )
+        reference = check.reference(model, progress)
+        writer = _BundleWriter(run, model, progress)
+        form: Form = "cpu" if plans is None else "gpu"
+        typed = _typed_step(writer.step, precision, keep_fp32, check.calibration, form, progress)
         save_reference(partial / REFERENCE, typed.judge(reference))
-
-        def write(directory: Path, typed: TypedStep) -> Bundle:
-            progress(f"{typed.precision} graphs: step, forecast and rollout")
-            graphs = _write_graphs(directory, typed, weights, model, section)
-            return seal(directory, _manifest(run, model, graphs, typed))
-
-        bundle = write(partial, typed)
+        bundle = writer.write(partial, typed)
         report = _checked(bundle, typed, reference, progress)
         facts: dict[str, Any] = {"accuracy": report}
-        if bundle.manifest.int8 is not None and plans is None:
-            speed = _speed(bundle, lambda directory: write(directory, PlainStep(step)), progress)
-            facts["int8"] = bundle.manifest.int8.model_copy(update={"speed": speed})
-            if not keep_slower:
-                check_speed(speed, report)
         if plans is not None:
             facts["engines"] = build_plans(bundle, plans, progress=progress)
+        elif bundle.manifest.int8 is not None:
+            facts["int8"] = _timed_int8(bundle, writer, report, keep_slower)
         seal(partial, bundle.manifest.model_copy(update=facts))
     return open_bundle(out, checksums=False)
 
 
-def _sequences(run: Run, data: Path | None) -> tuple[Array, NDArray[np.bool_] | None, str]:
+def _open_run(path: Path, grid: tuple[int, int] | None) -> tuple[Run, ForecasterModule]:
+    run = open_run(path)
+    return (run, run.model()) if grid is None else regrid(run, grid)
+
+
+@dataclass(frozen=True)
+class _Sequences:
+    """Sequences for the check, in model units, and which of them judge and calibrate."""
+
+    frames: Array
+    """`(N, T + K, C, H, W)`."""
+    observed: NDArray[np.bool_] | None
+    """`(N, T + K, H, W)`; None: everything was."""
+    context: int
+    label: str
+    most: int
+    """Keep at most this many in the bundle."""
+    judging: slice
+    calibrating: slice
+
+    @property
+    def calibration(self) -> Calibration:
+        """What int8 is calibrated on."""
+        shared = self.judging == self.calibrating
+        return Calibration(self.frames[self.calibrating], self.context, self.label, shared)
+
+    def reference(self, model: ForecasterModule, progress: Progress) -> Reference:
+        """PyTorch's own results for the sequences that judge."""
+        progress("PyTorch reference in float32 and float64")
+        observed = None if self.observed is None else self.observed[self.judging]
+        frames = self.frames[self.judging]
+        return make_reference(model, frames, self.context, self.label, self.most, observed)
+
+
+def _sequences_for_check(
+    run: Run, model: ForecasterModule, data: Path | None, most: int, precision: str
+) -> _Sequences:
+    frames, observed, label = _read_sequences(run, data)
+    frames, observed = cover(frames, observed, model.frame_shape)
+    judging, calibrating = slice(None), slice(None)
+    if precision == "int8":
+        judging, calibrating = split_sequences(len(frames), most)
+    context = run.recipe.data.context
+    return _Sequences(frames, observed, context, label, most, judging, calibrating)
+
+
+def _read_sequences(run: Run, data: Path | None) -> tuple[Array, NDArray[np.bool_] | None, str]:
     """Sequences `(N, T + K, C, H, W)` in model units, what was observed, where they came from."""
     section = run.recipe.data
     length = section.context + section.horizon
@@ -196,37 +210,61 @@ def _typed_step(
     return PlainStep(step)
 
 
-def _write_graphs(
-    directory: Path,
-    typed: TypedStep,
-    weights: Mapping[str, NDArray[Any]],
-    model: ForecasterModule,
-    section: DataSection,
-) -> dict[GraphName, GraphSpec]:
-    save_weights(directory / WEIGHTS, weights)
-    files = [directory / WEIGHTS]
-    if low := typed.weights():
-        files.append(directory / LOW_WEIGHTS.format(precision=typed.precision))
-        save_low_weights(files[1], low)
-    step, state, frame = typed.typed, state_specs(model), model.frame_shape
-    models: dict[GraphName, onnx.ModelProto] = {
-        "step": step,
-        "forecast": forecast_onnx(step, state, frame, section.horizon),
-        "rollout": rollout_onnx(step, state, frame, section.context, section.horizon),
-    }
-    specs: dict[GraphName, GraphSpec] = {}
-    for name, graph in models.items():
-        file = f"{name}.onnx"
-        pointed = graph
-        for weights_file in files:
-            pointed = point_into(pointed, weights_file)
-        (directory / file).write_bytes(pointed.SerializeToString(deterministic=True))
-        specs[name] = GraphSpec(
-            file=file,
-            inputs=tuple(value.name for value in graph.graph.input),
-            outputs=tuple(value.name for value in graph.graph.output),
-        )
-    return specs
+class _BundleWriter:
+    """Writes graphs, weights and manifest of one model, in the types of any precision."""
+
+    def __init__(self, run: Run, model: ForecasterModule, progress: Progress) -> None:
+        """Make the step graph, which every other graph is composed from."""
+        progress("step graph")
+        self._run, self._model, self._progress = run, model, progress
+        self.step = step_onnx(model)
+        state_dict = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+        self._weights = gather_weights(state_dict, [self.step])
+
+    def write(self, directory: Path, typed: TypedStep) -> Bundle:
+        """Write a bundle without its check's results; the reference must lie there already."""
+        self._progress(f"{typed.precision} graphs: step, forecast and rollout")
+        graphs = self._write_graphs(directory, typed)
+        return seal(directory, _manifest(self._run, self._model, graphs, typed))
+
+    def timed_beside_fp32(self, bundle: Bundle) -> Speed:
+        """Time an int8 bundle beside an fp32 one of the same run, which is thrown away."""
+        self._progress("int8 beside fp32, in turn")
+        with tempfile.TemporaryDirectory(prefix="stpl-fp32-") as name:
+            directory = Path(name)
+            shutil.copyfile(bundle.file(REFERENCE), directory / REFERENCE)
+            speed = measure_speed(bundle, self.write(directory, PlainStep(self.step)))
+        self._progress(speed_line(speed))
+        return speed
+
+    def _write_graphs(self, directory: Path, typed: TypedStep) -> dict[GraphName, GraphSpec]:
+        save_weights(directory / WEIGHTS, self._weights)
+        files = [directory / WEIGHTS]
+        if low := typed.weights():
+            files.append(directory / LOW_WEIGHTS.format(precision=typed.precision))
+            save_low_weights(files[1], low)
+        specs: dict[GraphName, GraphSpec] = {}
+        for name, graph in self._graphs(typed).items():
+            file = f"{name}.onnx"
+            pointed = graph
+            for weights_file in files:
+                pointed = point_into(pointed, weights_file)
+            (directory / file).write_bytes(pointed.SerializeToString(deterministic=True))
+            specs[name] = GraphSpec(
+                file=file,
+                inputs=tuple(value.name for value in graph.graph.input),
+                outputs=tuple(value.name for value in graph.graph.output),
+            )
+        return specs
+
+    def _graphs(self, typed: TypedStep) -> dict[GraphName, onnx.ModelProto]:
+        section = self._run.recipe.data
+        step, state, frame = typed.typed, state_specs(self._model), self._model.frame_shape
+        return {
+            "step": step,
+            "forecast": forecast_onnx(step, state, frame, section.horizon),
+            "rollout": rollout_onnx(step, state, frame, section.context, section.horizon),
+        }
 
 
 def _checked(
@@ -244,15 +282,15 @@ def _checked(
     return report
 
 
-def _speed(bundle: Bundle, write_fp32: Callable[[Path], Bundle], progress: Progress) -> Speed:
-    """Time an int8 bundle beside an fp32 one of the same run, which is thrown away."""
-    progress("int8 beside fp32, in turn")
-    with tempfile.TemporaryDirectory(prefix="stpl-fp32-") as name:
-        directory = Path(name)
-        shutil.copyfile(bundle.file(REFERENCE), directory / REFERENCE)
-        speed = measure_speed(bundle, write_fp32(directory))
-    progress(speed_line(speed))
-    return speed
+def _timed_int8(
+    bundle: Bundle, writer: _BundleWriter, report: AccuracyReport, keep_slower: bool
+) -> Int8Facts:
+    """The manifest's facts on int8 with its measured speed; SpeedError where it gains none."""
+    assert bundle.manifest.int8 is not None
+    speed = writer.timed_beside_fp32(bundle)
+    if not keep_slower:
+        check_speed(speed, report)
+    return bundle.manifest.int8.model_copy(update={"speed": speed})
 
 
 def _manifest(

@@ -36,8 +36,8 @@ def regrid(run: Run, size: tuple[int, int]) -> tuple[Run, ForecasterModule]:
     trained = run.model()
     frame, padded = (run.frame_shape[0], *size), _padded(run, size)
     model = build_model(run.recipe.model.name, padded, run.recipe.model.keys)
-    weights, wanted = trained.state_dict(), model.state_dict()
-    tied = [name for name in wanted if wanted[name].shape != weights[name].shape]
+    weights, expected = trained.state_dict(), model.state_dict()
+    tied = [name for name in expected if expected[name].shape != weights[name].shape]
     if tied:
         raise RunError(
             f"{run.path}: {len(tied)} weights, such as {tied[0]}, are tied to the grid of "

@@ -149,7 +149,7 @@ def test_a_graph_outside_the_checksums_is_refused(small: Path, name: str) -> Non
 def test_what_is_no_bundle_is_told(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no directory"):
         open_bundle(tmp_path / "nowhere")
-    with pytest.raises(BundleError, match="is no bundle"):
+    with pytest.raises(BundleError, match="is not a bundle"):
         open_bundle(tmp_path)
     (tmp_path / "recipe.toml").touch()
     with pytest.raises(BundleError, match="is a run directory") as caught:
@@ -184,7 +184,7 @@ def test_an_unsealed_bundle_never_appears(tmp_path: Path) -> None:
 
 
 def test_a_bundle_is_never_overwritten(small: Path) -> None:
-    with pytest.raises(UsageError, match="is there already"), writing_bundle(small):
+    with pytest.raises(UsageError, match="already exists"), writing_bundle(small):
         raise AssertionError("the block must not run")
     open_bundle(small)
 

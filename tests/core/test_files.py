@@ -127,7 +127,7 @@ def test_what_is_there_is_refused(tmp_path: Path) -> None:
     (tmp_path / "full" / "a").write_bytes(b"")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     for name in ("file", "full", "dangling"):
-        with pytest.raises(UsageError, match="is there already") as caught:
+        with pytest.raises(UsageError, match="already exists") as caught:
             refuse_existing(tmp_path / name)
         assert caught.value.exit_code == 2
         with pytest.raises(UsageError), atomic_directory(tmp_path / name):
@@ -141,7 +141,7 @@ def test_what_is_there_is_refused(tmp_path: Path) -> None:
 
 def test_a_directory_that_came_meanwhile_is_kept(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(UsageError, match="is there already"), atomic_directory(out) as partial:
+    with pytest.raises(UsageError, match="already exists"), atomic_directory(out) as partial:
         (partial / "ours").write_bytes(b"")
         out.mkdir()
         (out / "theirs").write_bytes(b"")
@@ -153,9 +153,9 @@ def test_a_directory_that_came_meanwhile_is_kept(tmp_path: Path) -> None:
 def test_a_file_on_the_way_is_told(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_bytes(b"")
     out = tmp_path / "file" / below
-    with pytest.raises(UsageError, match="is no directory"), atomic_file(out):
+    with pytest.raises(UsageError, match="is not a directory"), atomic_file(out):
         raise AssertionError("the block must not run")
-    with pytest.raises(UsageError, match="is no directory"), atomic_directory(out):
+    with pytest.raises(UsageError, match="is not a directory"), atomic_directory(out):
         raise AssertionError("the block must not run")
 
 

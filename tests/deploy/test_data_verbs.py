@@ -80,7 +80,7 @@ def test_convert_and_inspect_agree(cli: Cli, with_gap: Path, tmp_path: Path, kin
     assert after == before
     again = cli("data", "convert", with_gap, "--out", out)
     assert again.returncode == 2
-    assert "is there already" in again.stderr
+    assert "already exists" in again.stderr
 
 
 def test_mistakes_end_in_one_line(cli: Cli, tmp_path: Path) -> None:

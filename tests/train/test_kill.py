@@ -39,7 +39,7 @@ HOST = """
 import os, signal, sys
 from pathlib import Path
 import sklearn.datasets, torch.utils.tensorboard  # imported once, for all children
-from stpl_train import loop, training
+from stpl_train import trainer, training
 from stpl_train.recipe import load_recipe
 
 def die():
@@ -65,7 +65,7 @@ def torn(handle):
 
 def child(out, where, count):
     if where == "step":
-        loop.Trainer._step = dying(loop.Trainer._step, count, True)
+        trainer.Trainer._step = dying(trainer.Trainer._step, count, True)
     elif where in ("rename", "renamed"):
         Path.replace = dying(Path.replace, count, where == "rename")
     elif where == "write":

@@ -1,4 +1,4 @@
-"""The losses against those that the reference code computed (sources.md 3.3)."""
+"""The losses against those that the reference code computed (bibliography.md 3.3)."""
 
 from __future__ import annotations
 

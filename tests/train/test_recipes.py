@@ -27,7 +27,7 @@ from stpl_train.recipe import (
     shipped_recipes,
 )
 from stpl_train.run import open_run
-from stpl_train.schedules import learning_rate, shown_chances
+from stpl_train.schedules import learning_rate, true_frame_chances
 from stpl_train.training import train
 
 
@@ -81,7 +81,7 @@ FACTS: dict[str, dict[str, Any]] = {
     "modernn-typhoon": {"iterations": 100000, "batch": 32, "loss": "sse-sae"},
     "cms-lstm-taxibj": {"iterations": 80000, "batch": 8, "loss": "sse-sae"},
 }
-"""The published training set-ups: sources.md, 3.3."""
+"""The published training set-ups: bibliography.md, 3.3."""
 
 
 @pytest.mark.parametrize("name", FACTS)
@@ -93,14 +93,14 @@ def test_trained_as_published(name: str) -> None:
 def test_schedules_are_the_published_ones() -> None:
     predrnn = load_recipe("predrnn-mmnist").training
     assert {learning_rate(predrnn, n) for n in (0, 40_000, 79_999)} == {3e-4}
-    assert shown_chances(predrnn, 25_000) == (1.0, 0.5)
-    assert shown_chances(predrnn, 50_000) == (1.0, 0.0)
+    assert true_frame_chances(predrnn, 25_000) == (1.0, 0.5)
+    assert true_frame_chances(predrnn, 50_000) == (1.0, 0.0)
     modernn = load_recipe("modernn-mmnist").training
     assert learning_rate(modernn, 0) == learning_rate(modernn, 199) == 1e-3
-    assert shown_chances(modernn, 40_000) == (1.0, 0.0)
+    assert true_frame_chances(modernn, 40_000) == (1.0, 0.0)
     v2 = load_recipe("predrnn-v2-mmnist").training
-    assert shown_chances(v2, 24_999) == (0.5, 0.5)
-    assert shown_chances(v2, 50_000) == (1.0, 0.0)
+    assert true_frame_chances(v2, 24_999) == (0.5, 0.5)
+    assert true_frame_chances(v2, 50_000) == (1.0, 0.0)
 
 
 def test_lengths_and_grids_are_the_published_ones() -> None:

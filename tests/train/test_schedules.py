@@ -1,4 +1,4 @@
-"""Learning rate and sampling as functions of the iteration (sources.md 3.1 to 3.3)."""
+"""Learning rate and sampling as functions of the iteration (bibliography.md 3.1 to 3.3)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stpl_train.recipe import TrainingSection
-from stpl_train.schedules import learning_rate, shown_chances, shown_frames
+from stpl_train.schedules import learning_rate, true_frame_chances, true_frame_mask
 
 
 def section(**keys: Any) -> TrainingSection:
@@ -37,40 +37,40 @@ def test_warm_up_rises_linearly() -> None:
 
 def test_scheduled_sampling_falls_to_zero_at_half_of_training() -> None:
     training = section(sampling_until=0.5)
-    found = [shown_chances(training, i) for i in (0, 250, 499, 500, 999)]
+    found = [true_frame_chances(training, i) for i in (0, 250, 499, 500, 999)]
     assert [c for c, _ in found] == [1.0] * 5
     np.testing.assert_allclose([f for _, f in found], [1.0, 0.5, 0.002, 0.0, 0.0], atol=1e-12)
-    assert shown_chances(section(sampling_until=0), 0) == (1.0, 0.0)
+    assert true_frame_chances(section(sampling_until=0), 0) == (1.0, 0.0)
 
 
 def test_reverse_scheduled_sampling() -> None:
     training = section(sampling="reverse", reverse_start=100, reverse_end=300, reverse_alpha=50)
-    assert shown_chances(training, 99) == (0.5, 0.5)
-    assert shown_chances(training, 100) == (0.5, 0.5)
-    context, future = shown_chances(training, 200)
+    assert true_frame_chances(training, 99) == (0.5, 0.5)
+    assert true_frame_chances(training, 100) == (0.5, 0.5)
+    context, future = true_frame_chances(training, 200)
     assert context == pytest.approx(1 - 0.5 * np.exp(-2))
     assert future == pytest.approx(0.25)
-    assert shown_chances(training, 300) == (1.0, 0.0)
+    assert true_frame_chances(training, 300) == (1.0, 0.0)
 
 
 def test_masks_have_these_chances_and_depend_on_seed_and_iteration_only() -> None:
     training = section(sampling="reverse", reverse_start=100, reverse_end=300, reverse_alpha=50)
-    shown = shown_frames(training, 200, context=6, horizon=9)
-    assert shown.shape == (500, 13)
-    context, future = shown_chances(training, 200)
-    assert shown[:, :5].mean() == pytest.approx(context, abs=0.03)
-    assert shown[:, 5:].mean() == pytest.approx(future, abs=0.03)
-    np.testing.assert_array_equal(shown, shown_frames(training, 200, 6, 9))
-    assert not np.array_equal(shown, shown_frames(training, 201, 6, 9))
+    use_true = true_frame_mask(training, 200, context=6, horizon=9)
+    assert use_true.shape == (500, 13)
+    context, future = true_frame_chances(training, 200)
+    assert use_true[:, :5].mean() == pytest.approx(context, abs=0.03)
+    assert use_true[:, 5:].mean() == pytest.approx(future, abs=0.03)
+    np.testing.assert_array_equal(use_true, true_frame_mask(training, 200, 6, 9))
+    assert not np.array_equal(use_true, true_frame_mask(training, 201, 6, 9))
     other = training.model_copy(update={"seed": 1})
-    assert not np.array_equal(shown, shown_frames(other, 200, 6, 9))
+    assert not np.array_equal(use_true, true_frame_mask(other, 200, 6, 9))
 
 
 def test_scheduled_sampling_always_shows_the_context() -> None:
-    shown = shown_frames(section(), 400, context=6, horizon=9)
-    assert shown[:, :5].all()
-    assert 0 < shown[:, 5:].mean() < 0.3
+    use_true = true_frame_mask(section(), 400, context=6, horizon=9)
+    assert use_true[:, :5].all()
+    assert 0 < use_true[:, 5:].mean() < 0.3
     np.testing.assert_array_equal(
-        shown_frames(section(), 999, context=6, horizon=9),
+        true_frame_mask(section(), 999, context=6, horizon=9),
         np.tile([*[True] * 5, *[False] * 8], (500, 1)),  # as at inference
     )

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from stpl_core.errors import EnvironmentFault
-from stpl_train.loop import channels_last
 from stpl_train.models import ForecasterModule, build_model
 from stpl_train.recipe import Recipe, parse_recipe
 from stpl_train.run import WEIGHTS
+from stpl_train.trainer import channels_last
 from stpl_train.training import train
 from stpl_train.unroll import TrainingPass
 
@@ -32,9 +32,9 @@ MODELS = {
 def gradients(model: ForecasterModule, **options: bool) -> tuple[torch.Tensor, dict[str, Any]]:
     """The loss of a fixed sequence, and what it says to every weight."""
     frames = torch.from_numpy(np.random.default_rng(0).random((2, 6, 1, 8, 8), dtype=np.float32))
-    shown = np.random.default_rng(1).random((2, 4)) < 0.5
+    use_true = np.random.default_rng(1).random((2, 4)) < 0.5
     model.zero_grad()
-    guesses, penalty = TrainingPass(model, **options)(frames, shown)
+    guesses, penalty = TrainingPass(model, **options)(frames, use_true)
     loss = ((guesses - frames[:, 1:]) ** 2).sum() + penalty
     loss.backward()
     return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters()}
@@ -69,9 +69,9 @@ def test_recomputing_keeps_less() -> None:
     def saved(steps: int, **options: bool) -> int:
         kept: list[int] = []
         frames = torch.rand(1, steps + 1, 1, 8, 8)
-        shown = np.zeros((1, steps - 1), bool)
+        use_true = np.zeros((1, steps - 1), bool)
         with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, _same):
-            TrainingPass(model, **options)(frames, shown)
+            TrainingPass(model, **options)(frames, use_true)
         return sum(kept)
 
     assert saved(12, recompute=True) < saved(12) / 4

@@ -135,11 +135,15 @@ def test_the_small_trained_run_is_the_shipped_recipes() -> None:
             2,
             "expected one of [1, 2, 4, 8, 16]; try: --set model.patch=2",
         ),
-        (["modernn-mini", "--out", "/proc/none/run"], 4, "expected a place that may be written"),
+        (
+            ["modernn-mini", "--out", "/proc/none/run"],
+            4,
+            "expected a directory that can be written",
+        ),
         (["--out", "{tmp}/run"], 2, "no RECIPE"),
         (["modern-mini", "--out", "{tmp}/run"], 2, "try: stpl-deploy train modernn-mini"),
         (["nowhere.toml", "--out", "{tmp}/run"], 2, "no recipe file nowhere.toml"),
-        (["modernn-mini", "--out", "{tmp}"], 2, "is there already"),
+        (["modernn-mini", "--out", "{tmp}"], 2, "already exists"),
         (["modernn-mini", "--out", "{tmp}/run", "--device", "tpu"], 2, "--device tpu"),
         (
             ["modernn-mini", "--out", "{tmp}/run", "--set", "training.iteration=5"],
@@ -175,7 +179,7 @@ def test_the_small_trained_run_is_the_shipped_recipes() -> None:
             2,
             "training.iterations = 'ten'; expected an integer; try: --set training.iterations=10",
         ),
-        (["--resume", "--out", "{tmp}/none"], 2, "not there"),
+        (["--resume", "--out", "{tmp}/none"], 2, "is missing"),
         (["--resume", "--out", "{tmp}", "--set", "a.b=1"], 2, "without RECIPE"),
     ],
 )
@@ -214,7 +218,7 @@ def test_bad_data_in_a_real_process(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr == (
         "error: own.npy has 1 values that are NaN or infinite; expected finite grey level in "
-        "[0, 1]; try: mask or fill them before\n"
+        "[0, 1]; try: mask or fill them first\n"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own.npy", "own.toml"]
 

@@ -52,7 +52,7 @@ def emissions(model: Forecaster, frames: Tensor, horizon: int) -> Iterator[Tenso
     """Free-running pass: yield the T + K - 1 emissions, each `(B, C, H, W)`.
 
     The first T steps read the true frames, each later step reads the emission before it,
-    unclipped (sources.md 1.0). Emission t is the guess of frame t + 1.
+    unclipped (bibliography.md 1.0). Emission t is the guess of frame t + 1.
 
     Args:
         model: the forecaster.

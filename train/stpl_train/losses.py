@@ -1,4 +1,4 @@
-"""The losses of the published recipes (sources.md 3.3)."""
+"""The losses of the published recipes (bibliography.md 3.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How training shows itself on stderr: a bar on a terminal, plain lines elsewhere, or nothing."""
+"""Progress of training on stderr: a bar on a terminal, plain lines elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LINE_EVERY_S = 15.0  # between plain lines
 
 
 class Reporter(Protocol):
-    """Told what happens; called from the training process of rank 0."""
+    """Receives the progress of a training run, from the process of rank 0."""
 
     def start(self, done: int, total: int) -> None:
         """`done` of `total` iterations are there already."""
@@ -38,7 +38,7 @@ class Reporter(Protocol):
 
 
 class Quiet:
-    """Says nothing."""
+    """Reports nothing."""
 
     def start(self, done: int, total: int) -> None:
         """Nothing."""
@@ -84,13 +84,13 @@ class Plain:
         self._total = 0
         self._rate: Rate | None = None
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         print(text, file=self._stream or sys.stderr, flush=True)
 
     def start(self, done: int, total: int) -> None:
-        """Start the clock, and say so: the first numbers may take a while."""
-        going_on = "going on" if done else "training"
-        self._say(f"iteration {done}/{total}  {going_on}; Ctrl-C saves, and --resume goes on")
+        """Start the clock and announce the start: the first numbers may take a while."""
+        verb = "resuming" if done else "training"
+        self._print(f"iteration {done}/{total}  {verb}; Ctrl-C saves, --resume continues")
         self._rate, self._total = Rate(done, total), total
         self._last = time.monotonic()
 
@@ -103,14 +103,14 @@ class Plain:
         assert self._rate is not None
         rate, left = self._rate.mark(done)
         self._last = time.monotonic()
-        self._say(
+        self._print(
             f"iteration {done}/{self._total}  loss {loss:.4g}  {rate:.1f} it/s  "
             f"{_duration(left)} left"
         )
 
     def validated(self, row: ValidationRow, best: bool) -> None:
         """One line with the errors."""
-        self._say(f"iteration {row.iteration}/{self._total}  {_verdict(row)}{_star(best)}")
+        self._print(f"iteration {row.iteration}/{self._total}  {_verdict(row)}{_star(best)}")
 
     def close(self) -> None:
         """Nothing to take down."""

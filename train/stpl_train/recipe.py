@@ -53,7 +53,7 @@ class ModelSection(BaseModel):
 
 
 class MovingMnistSection(_Section):
-    """`[data] source = "moving-mnist"`: digits that bounce in a box (sources.md 3.5)."""
+    """`[data] source = "moving-mnist"`: digits that bounce in a box (bibliography.md 3.5)."""
 
     source: Literal["moving-mnist"]
     frame: tuple[Literal[1], PositiveInt, PositiveInt] = (1, 64, 64)
@@ -198,7 +198,7 @@ DataSection = Annotated[
 
 
 class TrainingSection(_Section):
-    """`[training]`: how the weights are found (sources.md 3)."""
+    """`[training]`: how the weights are found (bibliography.md 3)."""
 
     iterations: PositiveInt
     batch: PositiveInt = 16
@@ -219,15 +219,16 @@ class TrainingSection(_Section):
     skip_first_guess: bool = True
     """Leave the guess of frame 2 out of the loss, as MoDeRNN's and CMS-LSTM's code does."""
     sampling: Literal["scheduled", "reverse"] = "scheduled"
-    """Which true frames the model is shown: `scheduled` (all of the context, ever fewer of the
-    future) or PredRNN-V2's `reverse` (ever more of the context as well), sources.md 3.1 and 3.2."""
+    """Which true frames the model reads: `scheduled` (all of the context, ever fewer of the
+    future) or PredRNN-V2's `reverse` (ever more of the context as well); see bibliography.md 3.1
+    and 3.2."""
     sampling_until: Annotated[float, Field(ge=0, le=1)] = 0.5
     """`scheduled`: the chance of seeing the true frame falls from 1 to 0 over this part of the
-    iterations; 0 never shows one."""
+    iterations; with 0 it never reads a true future frame."""
     reverse_start: NonNegativeInt = 25000
-    """`reverse`: the iteration up to which context and future are both shown half the time."""
+    """`reverse`: up to this iteration, context and future frames are true half of the time."""
     reverse_end: PositiveInt = 50000
-    """`reverse`: from here on the context is always shown, the future never."""
+    """`reverse`: from here on context frames are always true, future frames never."""
     reverse_alpha: PositiveFloat = 5000.0
     """`reverse`: iterations in which the chance that a context frame is hidden falls to 1/e."""
     reversed_pass: bool = True
@@ -271,7 +272,7 @@ class ImportedSection(_Section):
 
 
 _STEPS_KEY = {"e3d-lstm": "history"}
-"""Model -> the key that is T + K - 1, the steps of a sequence, unless a recipe says otherwise."""
+"""Model -> the key that is T + K - 1, the steps of a sequence, unless a recipe sets it."""
 
 
 class Recipe(_Section):
@@ -296,19 +297,20 @@ class Recipe(_Section):
         return self.data.context + self.data.horizon - 1
 
     def remarks(self) -> list[str]:
-        """What may not be meant, a line each."""
+        """Settings that are allowed but probably not intended, one line each."""
         key = _STEPS_KEY.get(self.model.name)
         kept = self.model.keys.get(key) if key else None
         if not isinstance(kept, int) or kept == max(2, self.steps):
             return []
         effect = (
-            f"the first {self.steps - kept} are forgotten on the way, other than in the paper"
+            f"the first {self.steps - kept} are forgotten on the way, unlike in the paper"
             if kept < self.steps
-            else f"{kept - self.steps} stay empty: the same frames, but slower"
+            else f"{kept - self.steps} stay empty: the same forecast, but slower"
         )
         remark = (
             f"model.{key} = {kept}, and a sequence has {self.steps} steps "
-            f"(data.context + data.horizon - 1): {effect}; unless meant, leave model.{key} out"
+            f"(data.context + data.horizon - 1): {effect}; "
+            f"unless this is intended, leave model.{key} out"
         )
         return [remark]
 

@@ -29,7 +29,7 @@ def shipped_recipes() -> list[str]:
 
 
 def recipe_title(name: str) -> str:
-    """What a shipped recipe says about itself in its first line."""
+    """A shipped recipe's description: its first line."""
     return _shipped_text(name).partition("\n")[0].lstrip("# ")
 
 
@@ -70,7 +70,7 @@ def read_document(name: str, rest: str = "", *, depth: int = 0) -> Document:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(
-            f"{name} is not TOML: {error}", expected="TOML", fix="mend that line"
+            f"{name} is not TOML: {error}", expected="TOML", fix="correct that line"
         ) from error
     base = document.pop("extends", None)
     if base is None:

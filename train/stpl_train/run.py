@@ -5,7 +5,7 @@ RUN/
   weights.safetensors    the weights of the best validation so far (names of the model's state dict)
   training.safetensors   everything that `--resume` needs, in one file
   validation.npz         a few validation sequences, at most 64 MB, for the closed-loop check
-  grids.json             where the pixels of its data lie, where the data tells
+  grids.json             where the pixels of its data lie, where the data states it
   metrics.csv            one line per validation
   samples/  tensorboard/
 """
@@ -66,7 +66,9 @@ class Run:
         """
         if self.recipe.data.frame is None:
             raise RunError(
-                f"{self.path} states no data.frame", expected="C, H, W", fix="train again"
+                f"{self.path}/{RECIPE} has no data.frame",
+                expected="data.frame = [C, H, W]",
+                fix="train again",
             )
         return self.recipe.data.frame
 
@@ -111,7 +113,7 @@ class Run:
             ) from error
 
     def grids(self) -> tuple[Grid, ...]:
-        """Where the pixels of its data lie, as the model sees them; empty where nothing tells.
+        """Where the pixels of its data lie, as the model sees them; empty where unknown.
 
         Raises:
             RunError: the file is broken.
@@ -129,7 +131,7 @@ _GRIDS: TypeAdapter[tuple[Grid, ...]] = TypeAdapter(tuple[Grid, ...])
 
 
 def save_grids(path: Path, grids: tuple[Grid, ...]) -> None:
-    """Write down where the pixels lie; nothing where nothing tells."""
+    """Write down where the pixels lie; write nothing where it is unknown."""
     if grids:
         with atomic_file(path / GRIDS) as file:
             file.write(_GRIDS.dump_json(grids, indent=1))
@@ -141,14 +143,16 @@ def load_weights(model: ForecasterModule, tensors: dict[str, Tensor], where: str
     Raises:
         RunError: names or shapes differ, or a value is not finite; the first one is named.
     """
-    wanted = model.state_dict()
-    for name in sorted(wanted.keys() | tensors.keys()):
-        have = tuple(tensors[name].shape) if name in tensors else None
-        want = tuple(wanted[name].shape) if name in wanted else None
-        if have != want:
+    own = model.state_dict()
+    for name in sorted(own.keys() | tensors.keys()):
+        found = tuple(tensors[name].shape) if name in tensors else None
+        expected = tuple(own[name].shape) if name in own else None
+        if found != expected:
             raise RunError(
-                f"{where}: tensor {name} has shape {have}",
-                expected=f"{want}",
+                f"{where}: no tensor {name}"
+                if found is None
+                else f"{where}: tensor {name} has shape {found}",
+                expected="no such tensor" if expected is None else f"shape {expected}",
                 fix="use the recipe that these weights were trained with",
             )
         if not bool(tensors[name].isfinite().all()):
@@ -195,9 +199,9 @@ def open_run(path: Path) -> Run:
         what = (
             "a bundle"
             if (path / "manifest.json").is_file()
-            else "no run"
+            else "not a run"
             if path.is_dir()
-            else "not there"
+            else "missing"
         )
         raise RunError(
             f"{path} is {what}",

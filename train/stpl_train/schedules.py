@@ -1,6 +1,6 @@
-"""What changes with the iteration: learning rate, and which true frames the model is shown.
+"""What changes with the iteration: the learning rate, and which true frames the model reads.
 
-Pure functions of the seed and the iteration (from 0), so that a resumed run goes on exactly.
+Pure functions of the seed and the iteration (from 0), so that a resumed run continues exactly.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stpl_train.randomness import Stream, uniforms
 from stpl_train.recipe import TrainingSection
 
-Shown = NDArray[np.bool_]
+TrueFrameMask = NDArray[np.bool_]
 """`(B, T + K - 2)`: whether step t >= 1 reads the true frame t (entry t - 1) or the last guess."""
 
 
@@ -26,11 +26,11 @@ def learning_rate(training: TrainingSection, iteration: int) -> float:
     return rise * (training.lr_min + (training.lr - training.lr_min) * cosine)
 
 
-def shown_chances(training: TrainingSection, iteration: int) -> tuple[float, float]:
+def true_frame_chances(training: TrainingSection, iteration: int) -> tuple[float, float]:
     """Chance that a context frame and that a future frame is the true one.
 
-    Scheduled sampling (sources.md 3.1): 1, and 1 falling linearly to 0. Reverse scheduled sampling
-    (3.2): 0.5 rising exponentially to 1, and 0.5 falling linearly to 0.
+    Scheduled sampling (bibliography.md 3.1): 1, and 1 falling linearly to 0. Reverse scheduled
+    sampling (3.2): 0.5 rising exponentially to 1, and 0.5 falling linearly to 0.
     """
     if training.sampling == "scheduled":
         until = training.sampling_until * training.iterations
@@ -44,7 +44,9 @@ def shown_chances(training: TrainingSection, iteration: int) -> tuple[float, flo
     return 1.0 - 0.5 * math.exp(-since / training.reverse_alpha), 0.5 - 0.5 * since / (end - start)
 
 
-def shown_frames(training: TrainingSection, iteration: int, context: int, horizon: int) -> Shown:
+def true_frame_mask(
+    training: TrainingSection, iteration: int, context: int, horizon: int
+) -> TrueFrameMask:
     """Draw, for each sequence and time, whether the model reads the true frame.
 
     Args:
@@ -57,7 +59,7 @@ def shown_frames(training: TrainingSection, iteration: int, context: int, horizo
         `(batch, T + K - 2)` for the whole batch of all devices; the first T - 1 entries are of the
         context. The forward and the reversed pass share it.
     """
-    of_context, of_future = shown_chances(training, iteration)
+    of_context, of_future = true_frame_chances(training, iteration)
     chance = np.repeat([of_context, of_future], [context - 1, horizon - 1])  # (T + K - 2,)
     shape = (training.batch, context + horizon - 2)
     draws = uniforms(training.seed, Stream.SAMPLING, iteration, shape[0] * shape[1])

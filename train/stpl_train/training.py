@@ -1,4 +1,4 @@
-"""Training as one call: check everything, make the run directory, train, say what came out."""
+"""Training as one call: check everything, make the run directory, train, report the result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from stpl_core.trust import trust_model, trusted_models
 from stpl_train.checkpoint import Progress, load_training, save_training
 from stpl_train.data import DataSplit, open_data
 from stpl_train.interrupt import StopRequest
-from stpl_train.loop import Trainer
 from stpl_train.models import ForecasterModule, build_model
 from stpl_train.progress import Quiet, Reporter
 from stpl_train.randomness import Stream, torch_seed
@@ -37,6 +36,7 @@ from stpl_train.run import (
     save_recipe,
     save_validation,
 )
+from stpl_train.trainer import Trainer
 
 _log = logging.getLogger(__name__)
 
@@ -76,16 +76,16 @@ def train(
     devices: int = 1,
     reporter: Reporter | None = None,
 ) -> TrainingResult:
-    """Train a recipe into a run directory, or go on with one.
+    """Train a recipe into a run directory, or resume a run.
 
     Args:
         recipe: what to train; with `resume` it may be None, else it must be the run's own.
         out: the run directory, free unless `resume`.
-        resume: go on from the last saved state; where `out` does not exist yet and a recipe is
+        resume: continue from the last saved state; where `out` does not exist yet and a recipe is
             given, start.
         device: `auto` takes a GPU where PyTorch sees one.
         devices: processes, each on its own GPU (or on the CPU); they share the batch.
-        reporter: where progress is shown; None shows nothing.
+        reporter: receives the progress; None reports nothing.
 
     Raises:
         UsageError: a recipe, data or directory that cannot be used; nothing is left behind.
@@ -126,25 +126,25 @@ def train(
 
 
 def _refuse_run(out: Path) -> None:
-    """Say how to go on with a run, where `refuse_existing` would say to remove it."""
+    """Suggest `--resume` for an existing run, where `refuse_existing` would suggest removal."""
     if (out / RECIPE).is_file():
         raise RunError(
-            f"{out} is there already and holds a run",
-            expected="a path that is free",
-            fix=f"stpl-deploy train --resume --out {out} to go on with it, or another --out",
+            f"{out} already holds a run",
+            expected="a path that does not exist yet",
+            fix=f"stpl-deploy train --resume --out {out} to continue it, or another --out",
         )
 
 
 @contextmanager
 def _writing(out: Path, fix: str) -> Iterator[None]:
-    """Tell a full disk, or a place that may not be written, in one line."""
+    """Report a full disk, or a directory without write permission, in one line."""
     try:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         raise SinkError(
             f"{out} cannot be written: {error.strerror or error}",
-            expected="room on it" if full else "a place that may be written",
+            expected="free space" if full else "a directory that can be written",
             fix=fix if full else "another --out",
         ) from error
 
@@ -159,7 +159,7 @@ def choose_device(device: Device, devices: int) -> Literal["cpu", "cuda"]:
     if device == "cpu" or (device == "auto" and count == 0):
         return "cpu"
     if count < devices:
-        fewer = f", or --devices {count}" if count else "; stpl-deploy doctor says why"
+        fewer = f", or --devices {count}" if count else "; stpl-deploy doctor shows why"
         raise EnvironmentFault(
             f"PyTorch sees {count} GPUs", expected=f"{devices}", fix=f"--device cpu{fewer}"
         )
@@ -211,7 +211,7 @@ def _check_processes(recipe: Recipe, device: str, devices: int) -> None:
         )
 
 
-_WHOLE_LENGTH = ": learning rate and sampling follow the whole length, so a longer run is another"
+_WHOLE_LENGTH = ": the learning rate and the sampling follow the length of the whole run"
 
 
 def _same_recipe(run: Run, recipe: Recipe) -> None:
@@ -227,7 +227,7 @@ def _same_recipe(run: Run, recipe: Recipe) -> None:
         if found.get(key) != kept.get(key):
             raise RunError(
                 f"{key} = {found.get(key)!r} to resume {run.path}",
-                expected=f"{kept.get(key)!r}, as it was started"
+                expected=f"{kept.get(key)!r}, as when it was started"
                 + (_WHOLE_LENGTH if key == "training.iterations" else ""),
                 fix=f"stpl-deploy train --resume --out {run.path} (without RECIPE or --set), or "
                 "another --out",
@@ -294,7 +294,7 @@ def _close_process_group() -> None:
     """End the threads of the collectives while the interpreter still runs.
 
     One of Gloo's that drops its last tensor while Python exits aborts a process whose training
-    is done (one of hundreds on busy CPUs; pytorch/pytorch#179291 tells of it). Fabric
+    is done (one of hundreds on busy CPUs; see pytorch/pytorch#179291). Fabric
     closes NCCL's group only.
     """
     gc.collect()  # the wrapped model holds the group, in cycles

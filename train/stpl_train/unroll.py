@@ -1,4 +1,4 @@
-"""The training pass: a forecaster unrolled over a sequence, some of whose frames it is shown."""
+"""The training pass: a forecaster unrolled over a sequence, reading true frames or its guesses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from stpl_core.errors import EnvironmentFault
 from stpl_train.forecaster import PenalisedForecaster, State
 from stpl_train.models import ForecasterModule
-from stpl_train.schedules import Shown
+from stpl_train.schedules import TrueFrameMask
 
 Step = Callable[[Tensor, State], tuple[Tensor, State, Tensor]]
 """Frame `(B, C, H, W)` and state -> guess, state and the penalty of this step, a scalar."""
@@ -27,22 +27,22 @@ class TrainingPass(nn.Module):
 
         Args:
             model: the forecaster.
-            recompute: keep the states between steps alone and run each step again on the way back:
-                memory for one step in place of T + K - 1, half more time.
+            recompute: keep only the states between steps and run each step again on the way back:
+                memory for one step instead of T + K - 1, about half more time.
             compiled: run the step through torch.compile.
         """
         super().__init__()
         self.model = model
         step = _step_of(model)
-        self._step = _told(torch.compile(step, dynamic=False)) if compiled else step
+        self._step = _compiled(step) if compiled else step
         self._recompute = recompute
 
-    def forward(self, frames: Tensor, shown: Shown) -> tuple[Tensor, Tensor]:
+    def forward(self, frames: Tensor, use_true: TrueFrameMask) -> tuple[Tensor, Tensor]:
         """Run T + K - 1 steps; the first reads the true frame.
 
         Args:
             frames: `(B, T + K, C, H, W)`.
-            shown: `(B, T + K - 2)` on the host: its all-true and all-false columns cost nothing.
+            use_true: `(B, T + K - 2)` on the host: its all-true and all-false columns cost nothing.
 
         Returns:
             The guesses `(B, T + K - 1, C, H, W)` and the mean penalty, a scalar.
@@ -53,7 +53,7 @@ class TrainingPass(nn.Module):
         penalties: list[Tensor] = []
         for t in range(frames.shape[1] - 1):
             true = frames[:, t]  # (B, C, H, W)
-            frame = true if t == 0 else _mixed(true, guess, shown[:, t - 1])
+            frame = true if t == 0 else _mixed(true, guess, use_true[:, t - 1])
             if self._recompute:
                 guess, state, penalty = checkpoint(self._step, frame, state, use_reentrant=False)
             else:
@@ -74,14 +74,16 @@ def _step_of(model: ForecasterModule) -> Step:
     return step
 
 
-def _told(step: Step) -> Step:
-    """What a compiler that is missing or fails says, in one line."""
+def _compiled(step: Step) -> Step:
+    """The step through torch.compile; a missing or failing compiler becomes a one-line error."""
     from torch._dynamo.exc import BackendCompilerFailed
     from torch._inductor.exc import InductorError
 
+    compiled: Step = torch.compile(step, dynamic=False)
+
     def run(frame: Tensor, state: State) -> tuple[Tensor, State, Tensor]:
         try:
-            return step(frame, state)
+            return compiled(frame, state)
         except (BackendCompilerFailed, InductorError) as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise EnvironmentFault(
@@ -93,11 +95,11 @@ def _told(step: Step) -> Step:
     return run
 
 
-def _mixed(true: Tensor, guess: Tensor, shown: Shown) -> Tensor:
-    """Per sequence, the true frame where `(B,)` says so, else the guess."""
-    if shown.all():
+def _mixed(true: Tensor, guess: Tensor, use_true: TrueFrameMask) -> Tensor:
+    """Per sequence, the true frame where `use_true` `(B,)` is set, else the guess."""
+    if use_true.all():
         return true
-    if not shown.any():
+    if not use_true.any():
         return guess
-    choose = torch.from_numpy(shown).to(true.device)[:, None, None, None]  # (B, 1, 1, 1)
+    choose = torch.from_numpy(use_true).to(true.device)[:, None, None, None]  # (B, 1, 1, 1)
     return torch.where(choose, true, guess.to(true.dtype))

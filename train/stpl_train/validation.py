@@ -21,7 +21,7 @@ from stpl_train.models import ForecasterModule
 _GAP = 2  # pixels between pictures
 _LEAST_SIDE = 64  # smaller frames are enlarged by a whole factor
 _MOST_SIDE = 256  # larger ones are thinned out: a row of a country's frames must still open
-_SHOWN = 3  # sequences in one picture
+_DRAWN = 3  # sequences in one picture
 
 
 def forecast_mse(forecast: Array, sequences: Array, observed: Mask | None = None) -> PerLead:
@@ -80,7 +80,7 @@ def save_strips(
         observed: `(N, T + K, H, W)`; None: all was.
     """
     rows = []
-    for n, (truth, guess) in enumerate(zip(sequences[:_SHOWN], forecast[:_SHOWN], strict=True)):
+    for n, (truth, guess) in enumerate(zip(sequences[:_DRAWN], forecast[:_DRAWN], strict=True)):
         blank = np.full_like(truth[: len(truth) - len(guess)], 0.25)
         seen = np.ones_like(truth[:, 0], bool) if observed is None else observed[n]  # (F, H, W)
         below = seen.copy()
@@ -96,8 +96,8 @@ def save_strips(
 def _strip(frames: Array, observed: Mask) -> Picture:
     """One row of pictures `(height, width, 3)` from `(F, C, H, W)` and `(F, H, W)`.
 
-    Three channels are colours; of any other number the first is shown in grey. Of large frames
-    every second, third, ... pixel is shown.
+    Three channels are colours; of any other number the first is drawn in grey. Of large frames
+    every second, third, ... pixel is drawn.
     """
     thin = max(1, -(-max(frames.shape[2:]) // _MOST_SIDE))
     frames, observed = frames[..., ::thin, ::thin], observed[..., ::thin, ::thin]

@@ -18,7 +18,7 @@ from typing import BinaryIO, Literal
 from pydantic import BaseModel, ConfigDict
 
 from stpl_core.errors import ChecksumError, EnvironmentFault, SinkError
-from stpl_core.fetch.transfer import Part, Told, Wait, transfer
+from stpl_core.fetch.transfer import OnProgress, Part, Wait, transfer
 from stpl_core.files import atomic_file
 
 _BLOCK = 1 << 20
@@ -32,14 +32,14 @@ class PublicFile(BaseModel):
     name: str
     """What it is called here; of an archive, what is fetched and unpacked."""
     at: str = ""
-    """Its path below a mirror, where that is another than `name`."""
+    """Its path below a mirror, where that differs from `name`."""
     digest: str | None = None
     """`md5:`, `sha1:` or `sha256:` and hexadecimal digits, of the file after gunzipping; None: its
-    owner publishes none and nobody known has written one down."""
+    owner publishes none, and no other published checksum is known."""
     bytes: int | None = None
     """Size of what `digest` is of."""
     unpack: Literal["", "gz", "zip"] = ""
-    """`gz`: mirrors have it compressed; `zip`: its members are what is wanted."""
+    """`gz`: mirrors have it compressed; `zip`: its members are unpacked."""
 
 
 class Fetched(BaseModel):
@@ -49,9 +49,9 @@ class Fetched(BaseModel):
     digest: str
     """Of the promised kind, or `sha256:` where none is promised."""
     promised: bool
-    """The digest was known before."""
+    """Whether the digest was known beforehand."""
     url: str
-    """Empty where it was there already."""
+    """Empty where the file was already there."""
     members: dict[str, int] = {}
     """What was unpacked: path -> bytes."""
 
@@ -60,19 +60,19 @@ def fetch_file(
     file: PublicFile,
     folder: Path,
     mirrors: Sequence[str],
-    told: Told = lambda done, of: None,
+    on_progress: OnProgress = lambda done, of: None,
     wait: Wait = time.sleep,
 ) -> Fetched:
     """Fetch a file into `folder` and check it; nothing is left of one with other bytes.
 
-    An unfinished download stays as a hidden part file, and the next call goes on with it. Processes
+    An unfinished download stays as a hidden part file, and the next call resumes it. Processes
     that fetch into the same folder wait for one another.
 
     Args:
         file: which.
         folder: made where it is missing.
         mirrors: URLs of folders that hold it, tried in turn.
-        told: of progress.
+        on_progress: called with the bytes done and expected.
         wait: sleeps between attempts.
 
     Raises:
@@ -89,7 +89,7 @@ def fetch_file(
         for mirror in mirrors:
             url = f"{mirror}/{file.at or file.name}"
             try:
-                return _fetch(file, target, url, told, wait)
+                return _fetch(file, target, url, on_progress, wait)
             except ChecksumError as error:
                 failure = error
             except EnvironmentFault as error:
@@ -101,16 +101,19 @@ def fetch_file(
         raise failure
 
 
-def _fetch(file: PublicFile, target: Path, url: str, told: Told, wait: Wait) -> Fetched:
+def _fetch(
+    file: PublicFile, target: Path, url: str, on_progress: OnProgress, wait: Wait
+) -> Fetched:
     part = Part(target.with_name(f".{target.name}.part"))
-    resumed = transfer(url, part, told, wait)
+    resumed = transfer(url, part, on_progress, wait)
     try:
         return _settle(file, target, url, part)
     except ChecksumError:
         part.remove()
         if not resumed:
             raise
-    transfer(url, part, told, wait)  # two halves that do not belong together: once from the start
+    # Two halves that do not belong together: once more from the start.
+    transfer(url, part, on_progress, wait)
     try:
         return _settle(file, target, url, part)
     except ChecksumError:
@@ -145,7 +148,7 @@ def _check(file: PublicFile, found: str, url: str) -> None:
         raise ChecksumError(
             f"{url} has other bytes ({_short(found)})",
             expected=_short(file.digest),
-            fix="again later, or another copy; nothing was kept",
+            fix="the same again later, or another copy; nothing was kept",
         )
 
 
@@ -185,7 +188,7 @@ def _gunzip(source: Path, out: BinaryIO, file: PublicFile) -> str:
                 digest.update(block)
                 out.write(block)
         except (EOFError, gzip.BadGzipFile, zlib.error):
-            pass  # the digest of what came out tells
+            pass  # the digest of what came out shows it
     return f"{kind}:{digest.hexdigest()}"
 
 
@@ -208,15 +211,15 @@ def _unzip(archive: Path, folder: Path, url: str) -> dict[str, int]:
 
 def _no_zip(url: str, what: str) -> ChecksumError:
     return ChecksumError(
-        f"{url} is no sound zip archive: {what}",
-        expected="one",
-        fix="again later; nothing was kept",
+        f"{url} is not a valid zip archive: {what}",
+        expected="a valid zip archive",
+        fix="the same again later; nothing was kept",
     )
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder against other processes that fetch into it."""
+    """Lock the folder against other processes that fetch into it."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

@@ -14,14 +14,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stpl_core.errors import UsageError
 from stpl_core.fetch.checked import Fetched, PublicFile, fetch_file
-from stpl_core.fetch.transfer import Told, Wait
+from stpl_core.fetch.transfer import OnProgress, Wait
 from stpl_core.files import atomic_file
 
 RECORD = ".fetched.json"
 """In the folder: what came from where, with its licence."""
 
-Begun = Callable[[str, int, int], Told]
-"""Is told which file comes now, its number from 1 and of how many; gives who is told its bytes."""
+OnFile = Callable[[str, int, int], OnProgress]
+"""Called with each file's name, its number from 1 and how many there are; returns its progress."""
 
 
 class PublicSet(BaseModel):
@@ -35,7 +35,7 @@ class PublicSet(BaseModel):
     origin: str
     """Whose it is, or where it is described."""
     size: str = ""
-    """In words, where the files do not tell."""
+    """In words, where the sizes of the files are not known."""
     use: str
     """What to type next; {folder} is where it lies."""
     mirrors: tuple[str, ...]
@@ -69,7 +69,7 @@ def public_set(name: str) -> PublicSet:
     """One of them.
 
     Raises:
-        UsageError: no such set; the nearest name is proposed.
+        UsageError: no such set; the nearest name is suggested.
     """
     known = public_sets()
     if name not in known:
@@ -84,7 +84,7 @@ def public_set(name: str) -> PublicSet:
 
 
 def fetch_set(
-    one: PublicSet, folder: Path, begun: Begun | None = None, wait: Wait = time.sleep
+    one: PublicSet, folder: Path, on_file: OnFile | None = None, wait: Wait = time.sleep
 ) -> list[Fetched]:
     """Fetch every file of a set that is not yet there, and write down where each came from.
 
@@ -101,13 +101,17 @@ def fetch_set(
         if kept is not None and _still_there(kept, file, folder):
             done.append(kept.model_copy(update={"url": ""}))
             continue
-        told = begun(file.name, n + 1, len(one.files)) if begun else (lambda done, of: None)
-        new = fetch_file(file, folder, one.mirrors, told, wait)
+        on_progress = on_file(file.name, n + 1, len(one.files)) if on_file else _no_progress
+        new = fetch_file(file, folder, one.mirrors, on_progress, wait)
         done.append(new)
         if new.url:
             had[file.name] = new
             _write_record(folder, one, had)
     return done
+
+
+def _no_progress(done: int, total: int | None) -> None:
+    """Report nothing."""
 
 
 def _still_there(kept: Fetched, file: PublicFile, folder: Path) -> bool:

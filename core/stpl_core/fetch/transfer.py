@@ -1,8 +1,8 @@
-"""One file over HTTP into a hidden part file, which a later call goes on with.
+"""One file over HTTP into a hidden part file, which a later call resumes.
 
-Beside the part file stands what the server called that version of the file (its ETag, or else the
-time of its last change). A request for the rest says so (If-Range), so that a file that was changed
-meanwhile comes as a whole and takes the place of the old part.
+Beside the part file lies the server's name for that version of the file (its ETag, or else its
+Last-Modified). A request for the rest sends it as If-Range, so that a file that has changed since
+comes whole and replaces the old part.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from stpl_core.errors import EnvironmentFault, SinkError
 from stpl_core.fetch.http_headers import retry_after_s
 from stpl_core.files import atomic_file
 
-Told = Callable[[int, int | None], None]
-"""Is told how many bytes there are, and of how many, where the server says."""
+OnProgress = Callable[[int, int | None], None]
+"""Called with the bytes received so far, and how many there will be (None: not known)."""
 Wait = Callable[[float], None]
 
 TIMEOUT_S = 30.0
@@ -58,7 +58,7 @@ class Part:
         return self.path.with_name(f"{self.path.name}.json")
 
     def size(self, url: str) -> tuple[int, str]:
-        """Bytes that may be gone on with, and the server's name for their version."""
+        """Bytes that can be resumed from, and the server's name for their version."""
         try:
             note = json.loads(self.note.read_text())
             if note["url"] == url and note["version"]:
@@ -79,8 +79,8 @@ class Part:
         self.note.unlink(missing_ok=True)
 
 
-def transfer(url: str, part: Part, told: Told, wait: Wait = time.sleep) -> bool:
-    """Bring the whole of `url` into `part.path`, going on with what is there.
+def transfer(url: str, part: Part, on_progress: OnProgress, wait: Wait = time.sleep) -> bool:
+    """Download `url` into `part.path`, resuming from what is there.
 
     Lost connections, slow servers and servers that are busy are tried again, up to `ATTEMPTS` times
     in a row without a new byte.
@@ -88,7 +88,7 @@ def transfer(url: str, part: Part, told: Told, wait: Wait = time.sleep) -> bool:
     Args:
         url: http or https.
         part: of this file.
-        told: of progress.
+        on_progress: called after each block.
         wait: sleeps so many seconds.
 
     Returns:
@@ -104,7 +104,7 @@ def transfer(url: str, part: Part, told: Told, wait: Wait = time.sleep) -> bool:
         before = part.size(url)[0]
         reason, pause = "", 0.0
         try:
-            if _attempt(url, part, told):
+            if _attempt(url, part, on_progress):
                 return resumed
             reason = "the connection was lost"
         except urllib.error.HTTPError as error:
@@ -116,7 +116,7 @@ def transfer(url: str, part: Part, told: Told, wait: Wait = time.sleep) -> bool:
                     raise NotThereError(
                         f"{url}: {error.code} {error.reason}",
                         expected="the file",
-                        fix="look whether it has moved",
+                        fix="check whether it has moved",
                     ) from error
                 asked = error.headers.get("Retry-After") if error.headers else None
                 reason, pause = f"{error.code} {error.reason}", retry_after_s(asked) or 0.0
@@ -129,13 +129,15 @@ def transfer(url: str, part: Part, told: Told, wait: Wait = time.sleep) -> bool:
             raise EnvironmentFault(
                 f"{url} cannot be read: {reason}{kept}",
                 expected="a connection",
-                fix="type the same again: it goes on where it stopped" if grown else "again later",
+                fix="the same command again: it resumes where it stopped"
+                if grown
+                else "the same command again later",
             )
         backed_off = _FIRST_WAIT_S * 2 ** max(0, idle - 1) * (0.5 + random.random() / 2)  # noqa: S311 (no secret)
         wait(min(max(backed_off, pause), _LONGEST_WAIT_S))
 
 
-def _attempt(url: str, part: Part, told: Told) -> bool:
+def _attempt(url: str, part: Part, on_progress: OnProgress) -> bool:
     """One request; True where the file is whole after it."""
     start, version = part.size(url)
     request = urllib.request.Request(url, headers=_HEADERS)  # noqa: S310 (http by `transfer`)
@@ -155,7 +157,7 @@ def _attempt(url: str, part: Part, told: Told) -> bool:
         with _disk(part.path):
             _room(part.path, None if whole is None else whole - start)
             with part.path.open("ab") as file:
-                done = _copy(answer, file, start, whole, told)
+                done = _copy(answer, file, start, whole, on_progress)
     return done == whole if whole is not None else True
 
 
@@ -163,19 +165,23 @@ _HEADERS = {"User-Agent": f"stpl-deploy/{__version__}", "Accept-Encoding": "iden
 
 
 def _copy(
-    answer: http.client.HTTPResponse, file: BinaryIO, done: int, whole: int | None, told: Told
+    answer: http.client.HTTPResponse,
+    file: BinaryIO,
+    done: int,
+    whole: int | None,
+    on_progress: OnProgress,
 ) -> int:
-    told(done, whole)
+    on_progress(done, whole)
     while True:
         try:
             block = answer.read1(_BLOCK)
-        except OSError as error:  # told apart from one of the disk
+        except OSError as error:  # not to be taken for one of the disk
             raise http.client.HTTPException(str(error)) from error
         if not block:
             return done
         file.write(block)
         done += len(block)
-        told(done, whole)
+        on_progress(done, whole)
 
 
 @contextlib.contextmanager
@@ -185,9 +191,10 @@ def _disk(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise SinkError(
-            f"{path.parent} cannot be written: {error.strerror or error}; what came is kept",
-            expected="room on it",
-            fix="free some space and type the same again, or --out on another disk",
+            f"{path.parent} cannot be written: {error.strerror or error}; "
+            "the bytes received so far are kept",
+            expected="free space",
+            fix="free some space and run the same command again, or --out on another disk",
         ) from error
 
 
@@ -196,7 +203,7 @@ def _room(path: Path, more: int | None) -> None:
     if more is not None and more > free:
         raise SinkError(
             f"{path.parent} has {free / 1e6:,.0f} MB left",
-            expected=f"{more / 1e6:,.0f} MB for what is to come",
+            expected=f"{more / 1e6:,.0f} MB for the rest of the file",
             fix="free some space, or --out on another disk",
         )
 

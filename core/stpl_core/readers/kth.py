@@ -1,7 +1,7 @@
 """KTH actions as folders of pictures: `<action>/personNN_<action>_dK_*/image_XXXX.*`.
 
 Grey, 25 frames a second; a window must have contiguous numbers. Persons 1 to 16 are for training,
-17 to 25 for the test. sources.md section 3.5. (The original .avi files: reader `video`.)
+17 to 25 for the test. bibliography.md section 3.5. (The original .avi files: reader `video`.)
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 `mnist_test_seq.npy` is uint8 (20, N, 64, 64), time first. The .npz has `clips` (2, N, 2): for
 input and output of each sequence the first frame and the count, in `input_raw_data` (frames, 1,
-64, 64) in [0, 1]. sources.md section 3.5. (The generator is `data.kind = "moving_mnist"` of a
+64, 64) in [0, 1]. bibliography.md section 3.5. (The generator is `data.kind = "moving_mnist"` of a
 recipe.)
 """
 

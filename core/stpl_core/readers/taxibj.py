@@ -3,7 +3,7 @@
 `BJ13..BJ16_M32x32_T30_InOut.h5` (MIM, CMS-LSTM): `data` (N, 2, 32, 32) and `date` YYYYMMDDSS with
 half-hours SS 1 to 48, Beijing time. Days without all 48 are dropped, negatives become 0, and the
 last 1,344 windows of 8 contiguous half-hours are the test set. `dataset.npz` (OpenSTL): X (4
-frames) and Y (4) of train and test, scaled to [-1, 1], another split. sources.md section 3.5.
+frames) and Y (4) of train and test, scaled to [-1, 1], another split. bibliography.md section 3.5.
 """
 
 from __future__ import annotations

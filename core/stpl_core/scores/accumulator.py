@@ -59,7 +59,7 @@ class Accumulator:
 
         Args:
             horizon: K.
-            codec: says what physical values the model sees as 0 and 1.
+            codec: maps physical values to what the model sees as 0 and 1.
             thresholds: physical units, for CSI, POD, FAR and FSS.
             scales: sides of the squares of FSS, in pixels.
         """

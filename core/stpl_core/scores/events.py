@@ -31,10 +31,10 @@ def contingency(
     """
     counts = np.zeros((len(thresholds), 3))
     for n, threshold in enumerate(thresholds):
-        said = _events(forecast, threshold, valid)
+        predicted = _events(forecast, threshold, valid)
         seen = _events(truth, threshold, valid)
-        hits = np.count_nonzero(said & seen)
-        counts[n] = hits, np.count_nonzero(seen) - hits, np.count_nonzero(said) - hits
+        hits = np.count_nonzero(predicted & seen)
+        counts[n] = hits, np.count_nonzero(seen) - hits, np.count_nonzero(predicted) - hits
     return counts
 
 
@@ -61,16 +61,16 @@ def fraction_sums(
     """
     sums = np.zeros((len(thresholds), len(scales), 3))
     for n, threshold in enumerate(thresholds):
-        said = _corner_sums(_events(forecast, threshold, valid))
+        predicted = _corner_sums(_events(forecast, threshold, valid))
         seen = _corner_sums(_events(truth, threshold, valid))
         for m, scale in enumerate(scales):
-            f, o = _shares(said, scale), _shares(seen, scale)  # (N, C, H, W)
+            f, o = _shares(predicted, scale), _shares(seen, scale)  # (N, C, H, W)
             sums[n, m] = np.vdot(f, f), np.vdot(o, o), np.vdot(f, o)
     return sums
 
 
 def csi(counts: Doubles) -> Doubles:
-    """Critical success index of `(..., 3)` counts: hits over everything that was said or seen."""
+    """Critical success index of `(..., 3)` counts: hits over all events predicted or observed."""
     return _ratio(counts[..., 0], counts.sum(axis=-1))
 
 
@@ -80,7 +80,7 @@ def pod(counts: Doubles) -> Doubles:
 
 
 def far(counts: Doubles) -> Doubles:
-    """False alarm ratio of `(..., 3)` counts: false alarms over what was said."""
+    """False alarm ratio of `(..., 3)` counts: false alarms over all predicted events."""
     return _ratio(counts[..., 2], counts[..., 0] + counts[..., 2])
 
 

@@ -1,4 +1,6 @@
-"""Scores of pictures, one number for each frame: PSNR, SSIM, cross-entropy (sources.md 4.1, 4.2).
+"""Scores of pictures, one number for each frame: PSNR, SSIM, cross-entropy.
+
+See bibliography.md 4.1 and 4.2 for the conventions.
 
 Frames are `(N, C, H, W)` in [0, 1]; `valid` is `(N, H, W)`, True where a pixel counts, or None for
 all. A frame that cannot be scored gives NaN.
@@ -86,7 +88,8 @@ def cross_entropy(forecast: Array, truth: Array, valid: Mask | None = None) -> D
     """Cross-entropy of each frame in nats, summed over C, H, W, `(N,)` (PredRNN, Table 1).
 
     The truth is a soft target; the forecast is read as a probability, kept from 0 and 1 by
-    `STATE_EPSILON`. No paper's code has it: the number depends on that choice (sources.md 4.2).
+    `STATE_EPSILON`. No paper's code has it: the number depends on that choice
+    (bibliography.md 4.2).
     """
     share = np.clip(forecast.astype(np.float64), STATE_EPSILON, 1 - STATE_EPSILON)
     target = truth.astype(np.float64)

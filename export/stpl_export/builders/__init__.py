@@ -1,1 +1,1 @@
-"""Builders: one module per family of engine files. `plans.py` says what is built, for which GPU."""
+"""Builders: one module per family of plans; `plans.py` decides what is built for which GPU."""

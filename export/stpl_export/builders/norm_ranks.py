@@ -25,13 +25,13 @@ def full_rank_norms(model: ModelProto) -> ModelProto:
         value.name: len(value.type.tensor_type.shape.dim)
         for value in (*out.graph.value_info, *out.graph.input)
     }
-    wanted: dict[str, set[int]] = defaultdict(set)
+    ranks_read: dict[str, set[int]] = defaultdict(set)
     for node in out.graph.node:
         for n, name in enumerate(node.input):
             norm = node.op_type == "LayerNormalization" and n > 0
-            wanted[name].add(ranks.get(node.input[0], 0) if norm else 0)
+            ranks_read[name].add(ranks.get(node.input[0], 0) if norm else 0)
     for tensor in out.graph.initializer:
-        readers = wanted[tensor.name]
+        readers = ranks_read[tensor.name]
         if len(readers) == 1:  # 0 where anything else reads it, or the rank is not known
             ones = max(readers.pop() - len(tensor.dims), 0)
             dims = [1] * ones + list(tensor.dims)

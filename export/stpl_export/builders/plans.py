@@ -86,7 +86,7 @@ class PlanRequest:
         if flavour == "trt-rtx" and self.compatible:
             raise UsageError(
                 "--compatible is for TensorRT; TensorRT-RTX plans are portable as they are",
-                expected="--gpu with the compute capabilities wanted",
+                expected="--gpu with the compute capabilities to build for",
                 fix="leave --compatible out",
             )
         if flavour == "trt-rtx":
@@ -101,7 +101,7 @@ def build_plans(
     Args:
         bundle: with its graphs and weights written.
         request: what to build.
-        progress: told what is built and how far the builder is.
+        progress: called with what is built and how far the builder is.
 
     Raises:
         UsageError: a GPU that the flavour cannot build for.
@@ -157,14 +157,14 @@ def _targets(builder: TrtBuilder, request: PlanRequest, precision: str) -> list[
     here = local_gpu()
     if here is None:
         raise EnvironmentFault(
-            "TensorRT builds for the GPU at hand, and there is none",
+            "TensorRT builds for this machine's GPU, and there is none",
             expected="an NVIDIA GPU and its driver",
             fix="--engine trt-rtx builds without a GPU",
         )
     others = [gpu for gpu in parse_capabilities(request.gpus) if gpu != here.capability]
     if others:
         raise UsageError(
-            f"--gpu {others[0]}: TensorRT builds for the GPU at hand, {here.capability}",
+            f"--gpu {others[0]}: TensorRT builds for this machine's GPU, {here.capability}",
             expected=f"--gpu {here.capability}, or --compatible ampere+ for later GPUs",
             fix="export on a machine with that GPU, or --engine trt-rtx",
         )

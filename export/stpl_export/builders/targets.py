@@ -42,24 +42,24 @@ def parse_capabilities(words: Sequence[str]) -> tuple[str, ...]:
 
 
 def rtx_groups(
-    wanted: Sequence[str], known: Collection[str], precision: str
+    requested: Sequence[str], known: Collection[str], precision: str
 ) -> list[tuple[str, ...]]:
     """Split capabilities into groups that share one TensorRT-RTX engine each.
 
     Args:
-        wanted: what `--gpu` asked for; empty for `PORTABLE`.
+        requested: the words of `--gpu`; empty for `PORTABLE`.
         known: what the installed TensorRT-RTX can build for.
         precision: of the graph.
 
     Raises:
         UsageError: TensorRT-RTX builds nothing for one of them, or not in this precision.
     """
-    chosen = parse_capabilities(wanted) or PORTABLE
+    chosen = parse_capabilities(requested) or PORTABLE
     for capability in chosen:
         if capability not in known:
             cards = f" ({_KNOWN[capability]})" if capability in _KNOWN else ""
             raise UsageError(
-                f"TensorRT-RTX makes no engine for compute capability {capability}{cards}",
+                f"TensorRT-RTX builds no plan for compute capability {capability}{cards}",
                 expected=f"one of {', '.join(sorted(known, key=_order))}",
                 fix="--engine trt on a machine with that GPU and TensorRT, or --engine onnx",
             )

@@ -49,7 +49,7 @@ class Target:
 
 @dataclass
 class Plan:
-    """A built plan and what the parsed network says about it."""
+    """A built plan and what was counted in the parsed network."""
 
     data: bytes
     details: dict[str, Any]
@@ -63,8 +63,8 @@ def choose_flavour(engine: str) -> Flavour:
     Raises:
         MissingExtraError: it is not installed.
     """
-    wanted: list[Flavour] = ["trt", "trt-rtx"] if engine == "trt" else ["trt-rtx"]
-    for flavour in wanted:
+    accepted: list[Flavour] = ["trt", "trt-rtx"] if engine == "trt" else ["trt-rtx"]
+    for flavour in accepted:
         if installed(flavour):
             return flavour
     raise MissingExtraError("tensorrt" if engine == "trt" else "tensorrt-rtx", engine)
@@ -132,7 +132,7 @@ class TrtBuilder:
             weights_beside: any path in the directory of its external data.
             target: what the plan is for.
             timing_cache: where TensorRT keeps its measurements; TensorRT-RTX has none.
-            progress: told what the builder does, every few seconds.
+            progress: called with the builder's phase, every few seconds.
 
         Raises:
             EnvironmentFault: the parser or the builder refuses the graph.
@@ -180,7 +180,7 @@ class TrtBuilder:
     def _refused(self, who: str, why: str) -> EnvironmentFault:
         return EnvironmentFault(
             f"the {who} of {self.name} refuses the graph: {' '.join(why.split())[:400]}",
-            expected="a graph it knows",
+            expected="a graph that it can build",
             fix="another --precision or --gpu, or --engine onnx",
         )
 
@@ -333,7 +333,7 @@ def _make_logger(trt: Any) -> Any:
             self.errors.clear()
 
         def last(self) -> str:
-            return self.errors[-1] if self.errors else "it does not say why"
+            return self.errors[-1] if self.errors else "it gives no reason"
 
     return Logger()
 
@@ -346,7 +346,7 @@ def _make_monitor(trt: Any, progress: Progress, every_s: float = 2.0) -> Any:
             trt.IProgressMonitor.__init__(self)
             self.interrupted = False
             self.steps: dict[str, int] = {}
-            self.told = time.monotonic()
+            self.reported = time.monotonic()
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             self.steps[phase_name] = num_steps
@@ -357,8 +357,8 @@ def _make_monitor(trt: Any, progress: Progress, every_s: float = 2.0) -> Any:
         def step_complete(self, phase_name: str, step: int) -> bool:
             try:
                 now = time.monotonic()
-                if now - self.told >= every_s:
-                    self.told = now
+                if now - self.reported >= every_s:
+                    self.reported = now
                     progress(f"{phase_name}: {step + 1} of {self.steps.get(phase_name, '?')}")
             except KeyboardInterrupt:
                 self.interrupted = True
@@ -368,5 +368,5 @@ def _make_monitor(trt: Any, progress: Progress, every_s: float = 2.0) -> Any:
 
 
 def capabilities_word(capabilities: Sequence[str]) -> str:
-    """The part of a plan's file name that says what it is for, such as `8.0-8.6`."""
+    """The part of a plan's file name that names its GPUs, such as `8.0-8.6`."""
     return "-".join(capabilities)

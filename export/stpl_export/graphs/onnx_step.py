@@ -83,7 +83,7 @@ def step_onnx(model: ForecasterModule) -> onnx.ModelProto:
             raise RecipeError(
                 f"torch cannot export {type(model).__name__}.step: {_innermost(error)}",
                 expected="a pure step on tensors, without branches on their values",
-                fix="see docs/design.md, 'Forecaster'",
+                fix="see docs/design.md, 'One function to build on'",
             ) from error
     assert program is not None
     return _clean(program.model_proto)
@@ -151,7 +151,7 @@ def _equal_constants(graph: onnx.GraphProto) -> dict[str, str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what the exporter says about torchvision and its own deprecations."""
+    """Silence the exporter's warnings about torchvision and its own deprecations."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

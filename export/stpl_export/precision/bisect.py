@@ -3,8 +3,8 @@
 Rounding is emulated (see `emulate`) for the first n candidates in the graph's order and for no
 others; the smallest n that breaks names the culprit. A value once infinite or far off stays so,
 which is what makes the search valid; where it does not, the node found is still one whose rounding
-turns a passing graph into a failing one. Culprits are set aside one after the other until the
-graph passes, and then each is tried again without: what remains is a set of which none can go.
+turns a passing graph into a failing one. One culprit after the other is kept in fp32 until the
+graph passes; then each is rounded again on trial. What remains is a set of which none can go.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from stpl_runtime.proof.reference import Reference, load_reference
 from stpl_runtime.proof.tolerance import lead_tolerance, min_psnr_db
 
 Judge = Callable[[Collection[str]], bool]
-"""Told which nodes are rounded; says whether the result leaves its budget."""
+"""Names of the rounded nodes -> whether the result leaves its budget."""
 Progress = Callable[[str], None]
 
 MOST_KEPT = 8
-"""Culprits that are set aside before the search gives up: then it is not a matter of a few."""
+"""Culprits kept in fp32 before the search gives up: then it is not a matter of a few nodes."""
 
 
 @dataclass
@@ -59,7 +59,7 @@ def bisect(
     Args:
         candidates: nodes that may be rounded, in the graph's order.
         breaks: the judge; called about log2(len(candidates)) + 2 times for each culprit.
-        progress: told what was tried.
+        progress: called with what was tried.
     """
     search = _Search(breaks, progress)
     if not search.breaks(candidates):
@@ -153,7 +153,7 @@ def bisect_step(
         step: fp32, weights inside.
         policy: which nodes are half.
         reference: sequences, PyTorch's results and the tolerance.
-        progress: told what was tried.
+        progress: called with what was tried.
     """
     kinds = {node.name: node.op_type for node in step.graph.node}
     # Moves round nothing that a neighbour has not rounded already.
@@ -176,7 +176,7 @@ def bisect_bundle(bundle: Bundle, *, progress: Progress = lambda _: None) -> Bis
     if bundle.manifest.precision not in ("fp16", "bf16"):
         raise BundleError(
             f"{bundle.path} is in {bundle.manifest.precision}",
-            expected="a bundle in fp16 or bf16: --bisect looks for what half precision breaks",
+            expected="a bundle in fp16 or bf16: --bisect finds the operation that breaks in half",
             fix="leave --bisect out",
         )
     typed = onnx.load(bundle.graph("step"), load_external_data=False)

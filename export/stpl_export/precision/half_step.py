@@ -130,7 +130,7 @@ def verify_emulated(
         bundle: in half precision; gives the reference sequences and the tolerance.
         step: its fp32 step graph, weights inside.
         policy: which nodes are half.
-        progress: told what runs now.
+        progress: called with a line for each check.
     """
     manifest = bundle.manifest
     rounded = emulated(step, policy.half, policy.precision)

@@ -87,7 +87,7 @@ def speed_line(speed: Speed) -> str:
 
 
 def check_speed(speed: Speed, report: AccuracyReport) -> None:
-    """Raise SpeedError where int8 gains nothing; says what it would have cost as well."""
+    """Raise SpeedError where int8 gains nothing; the message states its accuracy as well."""
     if speed.times >= LEAST_GAIN:
         return
     lasts = [check.leads[-1].psnr_db for check in report.checks]
@@ -101,5 +101,5 @@ def check_speed(speed: Speed, report: AccuracyReport) -> None:
         f"{speed_line(speed)}, and {psnr:.0f} dB from PyTorch at the last lead time, "
         f"PSNR against truth {min(changes):+.3f} dB",
         expected=f"at least {LEAST_GAIN:g} times as fast",
-        fix="--precision fp32; or --keep-slower, for a machine that is not this one",
+        fix="--precision fp32; or --keep-slower, for a bundle that another machine will run",
     )

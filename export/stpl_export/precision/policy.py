@@ -1,7 +1,7 @@
 """fp16 and bf16: a policy per operation, and the step graph typed after it.
 
 TensorRT 11 is strongly typed: an engine computes in the types that the graph states, so half
-precision is a property of the graph. The policy (sources.md 5, "FP16 hazards"):
+precision is a property of the graph. The policy (bibliography.md 5):
 
     half   convolutions, and matrix products that are work of the same kind (attention's weights
            times values); reshapes and splits whose results only such operations read
@@ -73,7 +73,7 @@ def make_policy(step: ModelProto, precision: Half, keep: Collection[str] = ()) -
     if unknown:
         raise UsageError(
             f"no node {unknown[0]} in the step graph",
-            expected="names that stpl-deploy verify --bisect printed",
+            expected="names printed by stpl-deploy verify --bisect",
             fix="leave --keep-fp32 out",
         )
     kept = dict.fromkeys(_logit_products(nodes), "makes the logits of a softmax")
@@ -303,7 +303,9 @@ def untyped_step(typed: ModelProto, weights: dict[str, NDArray[Any]]) -> tuple[M
             made.graph.initializer.append(inline[name])
         else:
             raise BundleError(
-                f"no fp32 weights of {name}", expected="them in the bundle", fix="export again"
+                f"the bundle has no fp32 weights of {name}",
+                expected="the fp32 weights beside the half ones",
+                fix="export again",
             )
     return made, Policy(precision, frozenset(half), {})
 

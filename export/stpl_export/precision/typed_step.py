@@ -36,7 +36,7 @@ class TypedStep(Protocol):
         ...
 
     def facts(self) -> dict[str, Any]:
-        """What the manifest says about it."""
+        """Its entries in the manifest."""
         ...
 
     def judge(self, reference: Reference) -> Reference:
@@ -82,4 +82,4 @@ class PlainStep:
 
     def fix(self, reference: Reference, progress: Progress) -> str:
         """There is no lower precision to blame."""
-        return "another version of torch or onnxruntime; stpl-deploy doctor says what is here"
+        return "another version of torch or onnxruntime; stpl-deploy doctor lists the versions here"

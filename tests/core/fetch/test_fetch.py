@@ -1,4 +1,4 @@
-"""Fetching public files from a real web server in this process that can be told to misbehave."""
+"""Fetching public files from a real web server in this process that can be made to misbehave."""
 
 from __future__ import annotations
 
@@ -113,13 +113,13 @@ def names(folder: Path) -> set[str]:
 
 
 def test_a_file_comes_whole_and_is_not_fetched_again(site: Site, tmp_path: Path) -> None:
-    told: list[tuple[int, int | None]] = []
-    got = fetched(site, tmp_path, told=lambda done, of: told.append((done, of)))
+    reported: list[tuple[int, int | None]] = []
+    got = fetched(site, tmp_path, on_progress=lambda done, of: reported.append((done, of)))
     assert (tmp_path / "f.bin").read_bytes() == BODY
     assert got.promised
     assert got.url == f"{site.address}/f.bin"
-    assert told[0] == (0, len(BODY))
-    assert told[-1] == (len(BODY), len(BODY))
+    assert reported[0] == (0, len(BODY))
+    assert reported[-1] == (len(BODY), len(BODY))
     assert names(tmp_path) == {"f.bin"}
     assert fetched(site, tmp_path).url == ""
     assert len(site.asked) == 1
@@ -138,7 +138,7 @@ def test_a_cut_connection_goes_on_where_it_stopped(site: Site, tmp_path: Path) -
 
 def test_a_later_call_goes_on_where_an_earlier_one_gave_up(site: Site, tmp_path: Path) -> None:
     site.cuts, waited = [100_000] + [0] * transfer.ATTEMPTS, []
-    with pytest.raises(EnvironmentFault, match=r"100,000 bytes are kept.*goes on") as caught:
+    with pytest.raises(EnvironmentFault, match=r"100,000 bytes are kept.*resumes") as caught:
         fetched(site, tmp_path, wait=waited.append)
     assert caught.value.exit_code == 4
     assert names(tmp_path) == {".f.bin.part", ".f.bin.part.json"}
@@ -246,8 +246,8 @@ def test_a_full_disk_keeps_what_came(
         if done:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(SinkError, match=r"No space left on device; what came is kept"):
-        fetched(site, tmp_path, told=full)
+    with pytest.raises(SinkError, match=r"No space left on device; the bytes .* are kept"):
+        fetched(site, tmp_path, on_progress=full)
     assert (tmp_path / ".f.bin.part").stat().st_size > 0
     with monkeypatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10_000})())
@@ -350,7 +350,7 @@ def test_interrupted_it_says_how_to_go_on(
 ) -> None:
     copy = transfer._copy
 
-    def interrupted(answer: Any, file: Any, done: int, whole: int | None, told: Any) -> int:
+    def interrupted(answer: Any, file: Any, done: int, whole: int | None, on_progress: Any) -> int:
         def press(count: int, of: int | None) -> None:
             if count > 0:
                 raise KeyboardInterrupt

@@ -221,7 +221,7 @@ def test_convert_refuses_what_is_there_and_unknown_endings(
 ) -> None:
     np.save(tmp_path / "a.npy", rng.random((2, 3, 3)))
     (tmp_path / "a.nc").write_text("precious")
-    with pytest.raises(UsageError, match=r"a\.nc is there already"):
+    with pytest.raises(UsageError, match=r"a\.nc already exists"):
         convert(tmp_path / "a.npy", tmp_path / "a.nc")
     with pytest.raises(UsageError, match=r"ends in \.tiff; expected \.zarr, \.nc, \.npz"):
         convert(tmp_path / "a.npy", tmp_path / "a.tiff")

@@ -103,7 +103,7 @@ def test_export_is_refused_where_something_lies_and_leaves_nothing_on_a_breach(
     out = tmp_path / "bundle"
     out.mkdir()
     (out / "mine.txt").write_text("keep")
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         export_run(run, out)
     assert (out / "mine.txt").read_text() == "keep"
     monkeypatch.setattr("stpl_export.reference.FP32_FACTOR", 1e-9)
@@ -115,7 +115,7 @@ def test_export_is_refused_where_something_lies_and_leaves_nothing_on_a_breach(
 
 def test_a_run_that_does_not_fit_is_refused(run_maker: Any, tmp_path: Path) -> None:
     run = run_maker("convlstm")
-    with pytest.raises(RunError, match="is not there; expected a directory"):
+    with pytest.raises(RunError, match="is missing; expected a directory"):
         export_run(tmp_path / "none", tmp_path / "b")
     text = (run / "recipe.toml").read_text()
     (run / "recipe.toml").write_text(text.replace("kernel = 3", "kernel = 5"))

@@ -266,7 +266,7 @@ def test_another_size_is_told_alike_of_every_kind(
         told.add(str(caught.value).replace(f"in{suffix}", "FILE"))
     assert len(told) == 1, told
     (line,) = told
-    assert line.startswith(f"FILE has frames of the shape (1, {size[0]}, {size[1]}); expected (1, ")
+    assert line.startswith(f"FILE has frames of shape (1, {size[0]}, {size[1]}); expected (1, ")
     assert f"try: {fix}" in line
 
 

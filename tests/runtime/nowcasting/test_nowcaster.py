@@ -337,7 +337,7 @@ def test_nan_from_the_engine_is_never_published(
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (np.zeros((1, 16, 17), np.float32), "has frames of the shape"),
+        (np.zeros((1, 16, 17), np.float32), "has frames of shape"),
         (np.full((1, 16, 16), np.nan, np.float32), "NaN or infinite"),
         (np.full((1, 16, 16), np.inf, np.float32), "NaN or infinite"),
         (np.full((1, 16, 16), 1.5, np.float32), "values from 1.5"),

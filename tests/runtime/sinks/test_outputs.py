@@ -247,7 +247,7 @@ def test_predict_refuses_another_size(cli: Cli, bundle: Bundle, tmp_path: Path) 
     ).to_netcdf(tmp_path / "in.nc")
     code, _, err = cli("predict", bundle.path, tmp_path / "in.nc", "--out", tmp_path / "o.nc")
     assert code == 2
-    assert "has frames of the shape (1, 20, 20); expected (1, 16, 16)" in err
+    assert "has frames of shape (1, 20, 20); expected (1, 16, 16)" in err
 
 
 @pytest.mark.parametrize("suffix", [".nc", ".mp4"])

@@ -102,8 +102,8 @@ def with_value(value: float) -> np.ndarray:
     [
         (numbered(3, 4), "has 4 frames in a row; expected at least 5"),
         (numbered(1, 8)[0], "leaves no window of 5 frames for validation"),
-        (np.zeros((4, 5), np.float32), r"has the shape \(4, 5\)"),
-        (np.zeros((4, 0, 1, 2, 2), np.float32), "has the shape"),
+        (np.zeros((4, 5), np.float32), r"has shape \(4, 5\)"),
+        (np.zeros((4, 0, 1, 2, 2), np.float32), "has shape"),
         (with_value(np.nan), "1 values that are NaN or infinite"),
         (with_value(np.inf), "1 values that are NaN or infinite"),
         (with_value(7.5), "has values from .* to 7.5"),

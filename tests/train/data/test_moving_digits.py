@@ -1,4 +1,4 @@
-"""The generator of sources.md 3.5: speed, walls, determinism, statistics."""
+"""The generator of bibliography.md 3.5: speed, walls, determinism, statistics."""
 
 from __future__ import annotations
 

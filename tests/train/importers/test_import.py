@@ -274,7 +274,7 @@ def test_a_pickle_that_would_run_code_is_refused_unrun(form: str, tmp_path: Path
         torch.save(document, file, _use_new_zipfile_serialization=form != "legacy")
     error = error_of(run_import(file, tmp_path / "run", "modernn"))
     assert isinstance(error, CheckpointError)
-    assert "may run code; nothing of it was run" in str(error)
+    assert "may run code; none of it was run" in str(error)
     assert not taken.exists()
     assert not (tmp_path / "run").exists()
 
@@ -322,8 +322,8 @@ def test_paths_that_are_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "cut.safetensors").write_bytes(safetensors.torch.save({"a": torch.ones(9)})[:40])
     for name, message in (
         ("empty.pth", "is empty"),
-        ("page.pth", "no checkpoint of PyTorch"),
-        ("cut.safetensors", "no whole safetensors file"),
+        ("page.pth", "not a PyTorch checkpoint"),
+        ("cut.safetensors", "not a complete safetensors file"),
         ("absent.pth", "no file"),
         ("", "is a directory"),
     ):

@@ -42,12 +42,12 @@ def trained(name: str) -> ForecasterModule:
     torch.manual_seed(0)
     model = build_model(name, FRAME, {"patch": 4, **SMALL.get(name, OTHERS)}).train()
     unrolled, frames = TrainingPass(model), weather()
-    shown = np.zeros((2, CONTEXT + HORIZON - 2), bool)
-    shown[:, : CONTEXT - 1] = True
+    use_true = np.zeros((2, CONTEXT + HORIZON - 2), bool)
+    use_true[:, : CONTEXT - 1] = True
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(ITERATIONS.get(name, 60)):
         optimizer.zero_grad()
-        guesses, penalty = unrolled(frames, shown)
+        guesses, penalty = unrolled(frames, use_true)
         loss = ((guesses - frames[:, 1:]) ** 2).mean() + 1e-3 * penalty
         loss.backward()
         optimizer.step()

@@ -1,4 +1,4 @@
-"""Moving MNIST's generator: digits that bounce in a box (sources.md 3.5).
+"""Moving MNIST's generator: digits that bounce in a box (bibliography.md 3.5).
 
 Per digit: a start uniform in the free range, a direction uniform on the circle, a constant speed.
 Per frame: move, then clamp at the wall and flip that part of the velocity, then draw. The first

@@ -36,7 +36,7 @@ def convert(project: str, tensors: Mapping[str, Tensor], hints: Hints | None = N
         project: a word of `IMPORTERS`.
         tensors: the upstream state dict, names as its own code gives them (a Lightning prefix
             already removed).
-        hints: what the tensors cannot tell, such as the frame size.
+        hints: what cannot be read from the tensors, such as the frame size.
 
     Raises:
         UsageError: an unknown project.

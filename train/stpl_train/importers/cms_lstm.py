@@ -52,7 +52,7 @@ _RULES = [
 
 
 def convert(tensors: Mapping[str, Tensor], hints: Hints) -> Imported:
-    """Turn a CMS-LSTM `state_dict` into ours; everything is told by the tensors."""
+    """Turn a CMS-LSTM `state_dict` into ours; its keys all follow from the tensors."""
     embed = need(tensors, "embed.weight", 4, PROJECT)  # (D, C*p*p, 1, 1)
     gates = need(tensors, "lstm.0.conv_i2h.0.weight", 4, PROJECT)  # (4D, D, k, k)
     size = map_size(tensors, "lstm.0.norm_cell.weight")

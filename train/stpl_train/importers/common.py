@@ -27,7 +27,7 @@ Rules = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Hints:
-    """What the tensors of a checkpoint cannot tell, or what the caller wants to override."""
+    """What cannot be read from a checkpoint's tensors, or what the caller wants to override."""
 
     frame_shape: FrameShape | None = None
     """(C, H, W) of one frame."""
@@ -107,12 +107,12 @@ def frame_and_patch(
 
     Args:
         channels: channels of the folded frame.
-        size: (h, w) of the map, where a tensor tells it.
+        size: (h, w) of the map, where it follows from a tensor.
         hints: what the caller knows.
         fixed: the only patch that the project's code has.
 
     Raises:
-        CheckpointError: the hints contradict `channels`, or nothing tells the frame's size.
+        CheckpointError: the hints contradict `channels`, or the frame size is unknown.
     """
     stored = hints.hyper_parameters.get("in_shape")  # [T, C, H, W]
     shape = hints.frame_shape or (tuple(int(side) for side in stored[1:]) if stored else None)

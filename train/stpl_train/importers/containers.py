@@ -126,8 +126,8 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
         tensors: dict[str, Any] = safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{path} is no whole safetensors file: {_line(error)}",
-            expected="a whole file",
+            f"{path} is not a complete safetensors file: {_line(error)}",
+            expected="a complete file",
             fix=_COPY_AGAIN,
         ) from error
     return tensors
@@ -152,7 +152,7 @@ def _load_torch(path: Path) -> dict[str, Any]:
 
 
 def _why_not(path: Path, error: Exception) -> CheckpointError:
-    """Tell apart: a pickle that names code, a damaged file, and no checkpoint at all."""
+    """Distinguish a pickle that names code, a damaged file, and no checkpoint at all."""
     with path.open("rb") as file:
         head = file.read(len(_LEGACY_MAGIC))
     named = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -160,7 +160,7 @@ def _why_not(path: Path, error: Exception) -> CheckpointError:
     if named or plain_pickle:
         what = f"would load {named[1]}" if named else "is a plain pickle"
         return CheckpointError(
-            f"{path} {what}, which may run code; nothing of it was run",
+            f"{path} {what}, which may run code; none of it was run",
             expected="tensors and plain values only, as torch.save writes them",
             fix="torch.save(model.state_dict(), FILE) where it was trained, then import that",
         )
@@ -173,11 +173,11 @@ def _why_not(path: Path, error: Exception) -> CheckpointError:
     if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
         return CheckpointError(
             f"{path} is cut off or damaged ({path.stat().st_size:,} bytes)",
-            expected="a whole checkpoint",
+            expected="a complete checkpoint",
             fix=_COPY_AGAIN,
         )
     return CheckpointError(
-        f"{path} is no checkpoint of PyTorch",
+        f"{path} is not a PyTorch checkpoint",
         expected="a file of torch.save or safetensors",
         fix="check the path",
     )

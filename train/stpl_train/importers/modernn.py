@@ -40,7 +40,7 @@ _RULES = [
 
 
 def convert(tensors: Mapping[str, Tensor], hints: Hints) -> Imported:
-    """Turn a MoDeRNN `state_dict` into our MoDeRNN; everything is told by the tensors."""
+    """Turn a MoDeRNN `state_dict` into our MoDeRNN; its keys all follow from the tensors."""
     embed = need(tensors, "embed.weight", 4, PROJECT)  # (D, C*p*p, 1, 1)
     gates = need(tensors, "lstm.0.conv_i2h.0.weight", 4, PROJECT)  # (4D, D, k, k)
     size = map_size(tensors, "lstm.0.norm_cell.weight")

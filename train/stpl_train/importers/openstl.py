@@ -30,7 +30,7 @@ PROJECT = "OpenSTL"
 
 
 def convlstm(tensors: Mapping[str, Tensor], hints: Hints) -> Imported:
-    """ConvLSTM (sources.md 1.1): no forget bias; `conv_o` and the cells' `conv_last` are dead."""
+    """ConvLSTM (bibliography.md 1.1): no forget bias; `conv_o` and `conv_last` are never used."""
     layers = count_layers(tensors, r"cell_list\.(\d+)\.")
     first = need(tensors, "cell_list.0.conv_x.0.weight", 4, PROJECT)  # (4D, C*p*p, k, k)
     norm = "cell_list.0.conv_x.1.weight"
@@ -56,19 +56,19 @@ def convlstm(tensors: Mapping[str, Tensor], hints: Hints) -> Imported:
 
 
 def predrnn(tensors: Mapping[str, Tensor], hints: Hints) -> Imported:
-    """PredRNN (sources.md 1.2)."""
+    """PredRNN (bibliography.md 1.2)."""
     return convert_st_lstm(PROJECT, tensors, "predrnn", hints)
 
 
 def predrnnv2(tensors: Mapping[str, Tensor], hints: Hints) -> Imported:
-    """PredRNN-V2 (sources.md 1.2); `adapter.weight` serves the training loss only."""
+    """PredRNN-V2 (bibliography.md 1.2); `adapter.weight` serves the training loss only."""
     return convert_st_lstm(PROJECT, tensors, "predrnn-v2", hints)
 
 
 def predrnnpp(tensors: Mapping[str, Tensor], hints: Hints) -> Imported:
-    """PredRNN++ (sources.md 1.7): bias-free; `conv_o` of each cell is dead.
+    """PredRNN++ (bibliography.md 1.7): bias-free; `conv_o` of each cell is dead.
 
-    OpenSTL's layer norm cannot run there, so no tensor tells the frame's size.
+    OpenSTL's layer norm cannot run there, so the frame size does not follow from any tensor.
     """
     first = need(tensors, "cell_list.0.conv_x.0.weight", 4, PROJECT)  # (7D, C*p*p, k, k)
     shape, patch = frame_and_patch(first.shape[1], None, hints)
@@ -94,7 +94,7 @@ def predrnnpp(tensors: Mapping[str, Tensor], hints: Hints) -> Imported:
 
 
 def mim(tensors: Mapping[str, Tensor], hints: Hints) -> Imported:
-    """MIM (sources.md 1.8): `conv_last` of the difference column is dead.
+    """MIM (bibliography.md 1.8): `conv_last` of the difference column is dead.
 
     `ct_weight` `(2D, h, w)` holds the peepholes of i and f, one after the other.
     """
@@ -173,7 +173,7 @@ MARKS: dict[str, str] = {
     "predrnn": "cell_list.0.conv_m.0.weight",
     "convlstm": "cell_list.0.conv_x.0.weight",
 }
-"""Method -> a tensor that tells it from the methods below it in this table."""
+"""Method -> a tensor that none of the methods below it in this table has."""
 
 
 def method_of(tensors: Mapping[str, Tensor], hints: Hints) -> str:
@@ -185,9 +185,9 @@ def method_of(tensors: Mapping[str, Tensor], hints: Hints) -> str:
     stored = str(hints.hyper_parameters.get("method", "")).lower()
     if stored and stored not in METHODS:
         raise CheckpointError(
-            f'the checkpoint says method "{stored}"',
+            f'the checkpoint names the method "{stored}"',
             expected=f"one of {', '.join(METHODS)}",
-            fix="a model of these, or your own with --model package.module:Class",
+            fix="one of these models, or your own with --model package.module:Class",
         )
     if stored:
         return stored

@@ -36,7 +36,7 @@ def convert_st_lstm(
         project: upstream's name, for messages.
         tensors: the upstream state dict.
         model: `predrnn` or `predrnn-v2`.
-        hints: the frame shape where layer norm is off, since then no tensor tells it.
+        hints: the frame shape where layer norm is off, since then it follows from no tensor.
     """
     first = need(tensors, "cell_list.0.conv_x.0.weight", 4, project)  # (7D, C*p*p, k, k)
     hidden = need(tensors, "cell_list.0.conv_m.0.weight", 4, project).shape[1]

@@ -36,20 +36,20 @@ MARKS: dict[str, tuple[str, ...]] = {
     "gradient_highway.z_concat.0.weight": ("openstl",),
     "cell_list.0.conv_x.0.weight": ("openstl", "predrnn"),
 }
-"""A tensor that tells the project -> the words after `--from` that can be meant."""
+"""A tensor that identifies the project -> the words after `--from` that it may belong to."""
 
 
 @dataclass(frozen=True)
 class ImportRequest:
-    """What `stpl-deploy import` was asked."""
+    """The arguments of `stpl-deploy import`."""
 
     checkpoint: Path
     project: str
     """The word after `--from`."""
     method: str | None = None
-    """OpenSTL's word for the model, where the checkpoint does not say it."""
+    """OpenSTL's word for the model, where the checkpoint does not name it."""
     frame: FrameShape | None = None
-    """(C, H, W), where the weights do not tell it."""
+    """(C, H, W), where it does not follow from the weights."""
     context: int | None = None
     """T; None takes the checkpoint's own, else 10."""
     horizon: int | None = None
@@ -62,7 +62,7 @@ class ImportRequest:
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What came of it."""
+    """The result of an import."""
 
     run: str
     checkpoint: str
@@ -86,11 +86,11 @@ def run_from_checkpoint(request: ImportRequest, out: Path) -> ImportReport:
     """Make a run directory of a checkpoint.
 
     Args:
-        request: what to import, and what the checkpoint itself cannot tell.
+        request: what to import, and what the checkpoint itself does not hold.
         out: the run directory; must not be there yet.
 
     Raises:
-        CheckpointError: the file cannot be read, or is not what it is said to be.
+        CheckpointError: the file cannot be read, or belongs to another project.
         RecipeError, FrameError, UsageError: the settings, the data or `out` do not fit.
     """
     refuse_existing(out)
@@ -110,7 +110,9 @@ def run_from_checkpoint(request: ImportRequest, out: Path) -> ImportReport:
         load_weights(model, weights, str(request.checkpoint))
     except RunError as error:
         raise CheckpointError(
-            error.found, expected=error.expected, fix="leave out that --set: the weights tell it"
+            error.found,
+            expected=error.expected,
+            fix="leave out that --set: it follows from the weights",
         ) from error
     with atomic_directory(out) as partial:
         save_recipe(partial, recipe)
@@ -134,7 +136,7 @@ def run_from_checkpoint(request: ImportRequest, out: Path) -> ImportReport:
 
 
 def _check_project(request: ImportRequest, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse a checkpoint that another project wrote, where a tensor tells."""
+    """Refuse a checkpoint that another project wrote, where a tensor identifies it."""
     for mark, projects in MARKS.items():
         if mark in tensors:
             if request.project in IMPORTERS and request.project not in projects:
@@ -264,9 +266,9 @@ def _notes(request: ImportRequest, container: Container, recipe: Recipe) -> Sequ
         ("--horizon", request.horizon, "aft_seq_length"),
     ):
         if given is None and not stored.get(key):
-            notes.append(f"the checkpoint does not say {option}: 10 is assumed")
+            notes.append(f"the checkpoint does not state {option}; 10 is assumed")
     if request.data is None:
         notes.append(
-            "data: synthetic, moving digits stand in for the check; --data FILE takes your own"
+            "data: synthetic moving digits are used for the check; --data FILE takes your own"
         )
     return notes

@@ -1,7 +1,7 @@
 """Checkpoints of a third-party SA-ConvLSTM, jerrywn121/TianChi_AIEarth (folder SAConvLSTM).
 
-Its choices (sources.md 1.6): no patches, no encoder, no norm, no forget bias, logits divided by
-sqrt(d), Z of the attention's width, one convolution over [x; h] with gates in the order i, f, o, g.
+Its choices (bibliography.md 1.6): no patches, no encoder, no norm, no forget bias, logits divided
+by sqrt(d), Z of the attention's width, one convolution over [x; h], gates in the order i, f, o, g.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _RULES = [
 def convert(tensors: Mapping[str, Tensor], hints: Hints) -> Imported:
     """Turn the third-party `net` into our SA-ConvLSTM.
 
-    The model runs on frames of any size, so `hints` must say theirs.
+    The model runs on frames of any size, so `hints` must give it.
     """
     decode = need(tensors, "conv_output.weight", 4, PROJECT)  # (C, D, 1, 1)
     first = need(tensors, "layers.0.conv.weight", 4, PROJECT)  # (4D, C + D, k, k)

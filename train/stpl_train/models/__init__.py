@@ -121,7 +121,7 @@ def build_model(name: str, frame_shape: FrameShape, keys: Mapping[str, Any]) -> 
             has a pydantic `Config`.
         frame_shape: (C, H, W).
         keys: the recipe's `[model]` section without `name`. Every model takes `output`: `frame`
-            (default), or `residual`: it learns the change from the frame that it is shown.
+            (default), or `residual`: it learns the change from its input frame.
 
     Raises:
         RecipeError: an unknown name or key, or a value that the model cannot take.

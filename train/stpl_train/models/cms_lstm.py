@@ -1,8 +1,9 @@
 """CMS-LSTM (Chai et al., ICME 2022), after the released code where paper and code differ.
 
-sources.md 1.5 and 2 (rows C1 to C6) say where they differ and why the code is followed. Each cell
-embeds context (CE), runs a layer-normed ConvLSTM, then lets its new states attend to one another
-at several scales (SE). The ablations are keys: `context = false` leaves CE out, `scales = []` SE.
+bibliography.md 1.5 lists the differences, and its section 2 says why the code is followed. Each
+cell embeds context (CE), runs a layer-normed ConvLSTM, then lets its new states attend to one
+another at several scales (SE). The ablations are keys: `context = false` leaves CE out,
+`scales = []` leaves SE out.
 
 At 4 layers of 64, 3x3 gates and a 16x16 map of 16 channels it has 7,967,580 parameters.
 """

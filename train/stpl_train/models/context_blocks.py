@@ -1,4 +1,4 @@
-"""The CE and SE blocks of CMS-LSTM (sources.md 1.5), as parts that other cells take too.
+"""The CE and SE blocks of CMS-LSTM (bibliography.md 1.5), as parts that other cells take too.
 
 CE (Context Embedding) lets a cell's input and hidden state scale one another before the gates.
 SE (Spatiotemporal Expression) lets the new hidden and cell states attend to one another in

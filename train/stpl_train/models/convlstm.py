@@ -1,4 +1,4 @@
-"""ConvLSTM, after Shi et al. 2015 in the form of OpenSTL (sources.md 1.1).
+"""ConvLSTM, after Shi et al. 2015 in the form of OpenSTL (bibliography.md 1.1).
 
 Equations (`*` convolution, `o` product, `s` sigmoid), for each layer:
 

@@ -1,7 +1,7 @@
 """E3D-LSTM (Wang et al., ICLR 2019), after the paper where paper and released code differ.
 
-sources.md 1.9. A state has a depth of two frames. Each layer recalls from all of its own past cell
-states by attention. Equations (`*` 3-D convolution, `o` product, `s` sigmoid):
+See bibliography.md 1.9. A state has a depth of two frames. Each layer recalls from all of its own
+past cell states by attention. Equations (`*` 3-D convolution, `o` product, `s` sigmoid):
 
     i = s(x_i + h_i)     r = s(x_r + h_r)     g = tanh(x_g + h_g)
     A = softmax(R K^T) K                      c' = LN(c + A) + i o g
@@ -51,7 +51,7 @@ class E3DLSTMConfig(ModelConfig):
     history: int = Field(default=19, ge=2)
     """Past cell states that a layer can recall, the zero state at the start among them. A recipe
     that does not state it gets `context + horizon - 1`: all of a sequence, as in the paper. Less is
-    another model, whose oldest cell states go; training says so. More changes nothing but the time.
+    another model, whose oldest cell states go; training warns of it. More changes only the time.
     A stream without resets, or a forecast longer than trained, recalls the newest."""
     patch: PositiveInt = 4
     """Side of the space-to-depth patches."""

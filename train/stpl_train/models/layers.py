@@ -14,7 +14,7 @@ from stpl_core.errors import RecipeError
 from stpl_train.forecaster import FrameShape
 
 PatchOrder = Literal["row-col-channel", "channel-col-row", "channel-row-col"]
-"""Channel order after space-to-depth (sources.md 1.0); it matters for foreign weights only.
+"""Channel order after space-to-depth (bibliography.md 1.0); it matters for foreign weights only.
 
 `row-col-channel`: PredRNN, OpenSTL and ONNX SpaceToDepth. `channel-col-row`: MoDeRNN, CMS-LSTM.
 `channel-row-col`: torch PixelUnshuffle.

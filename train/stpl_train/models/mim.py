@@ -1,4 +1,4 @@
-"""MIM (Wang et al., CVPR 2019): memory in memory, after the released code (sources.md 1.8).
+"""MIM (Wang et al., CVPR 2019): memory in memory, after the released code (bibliography.md 1.8).
 
 Layer 0 is an ST-LSTM. A layer l above it is a MIM block, whose forget path is a recurrent cell of
 its own (MIM-S, with the inner cell S) that reads differences from a second column (MIM-N):
@@ -72,7 +72,7 @@ class _Convs:
 
 
 class STLSTMCell(nn.Module):
-    """Layer 0, full: `(x, h, c, m) -> (h', c', m')`, maps of `(B, D, h, w)` (sources.md 1.2)."""
+    """Layer 0, full: `(x, h, c, m) -> (h', c', m')`, maps `(B, D, h, w)` (bibliography.md 1.2)."""
 
     def __init__(self, inputs: int, config: MIMConfig, convs: _Convs) -> None:
         """Make the convolutions `x -> 7D`, `h -> 4D`, `m -> 3D` and `[c'; m'] -> D`."""

@@ -1,4 +1,6 @@
-"""PredRNN (Wang et al. 2017) and PredRNN-V2 (2021), after thuml/predrnn-pytorch (sources.md 1.2).
+"""PredRNN (Wang et al. 2017) and PredRNN-V2 (2021), after thuml/predrnn-pytorch.
+
+See bibliography.md 1.2.
 
 The ST-LSTM cell keeps a temporal memory c per layer and passes a spatial memory m up the layers
 and back to the bottom one at the next frame. Convolutions have no bias, both forget gates have 1:

@@ -1,6 +1,6 @@
 """PredRNN++ (Wang et al., ICML 2018): causal LSTM and gradient highway, after the released code.
 
-sources.md 1.7. Equations (`*` convolution, `o` product, `s` sigmoid), for each layer:
+bibliography.md 1.7. Equations (`*` convolution, `o` product, `s` sigmoid), for each layer:
 
     i = s(x_i + h_i + c_i)      f = s(x_f + h_f + c_f + forget_bias)      g = tanh(x_g + h_g + c_g)
     c' = f o c + i o g

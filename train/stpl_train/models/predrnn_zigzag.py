@@ -1,4 +1,4 @@
-"""PredRNN with the zigzag memory M alone: the ablation of the paper's Eq. 3 (sources.md 1.3).
+"""PredRNN with the zigzag memory M alone: the ablation of the paper's Eq. 3 (bibliography.md 1.3).
 
 No code was published. The frame enters layer 1 only; h and m go up the layers within a frame and
 from the top layer to the bottom one at the next frame, so two tensors are the whole state:

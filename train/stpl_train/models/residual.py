@@ -1,4 +1,4 @@
-"""A forecaster of the change: its guess is the frame that it was shown plus what it puts out.
+"""A forecaster of the change: its guess is its input frame plus the network's output.
 
 `[model] output = "residual"`, for any model. Slow fields (temperature, counts) gain most: a model
 that puts out zero is persistence.

@@ -1,4 +1,4 @@
-"""SA-ConvLSTM (Lin et al., AAAI 2020), for which no official code exists (sources.md 1.6).
+"""SA-ConvLSTM (Lin et al., AAAI 2020), for which no official code exists (bibliography.md 1.6).
 
 A ConvLSTM whose output passes a self-attention memory (SAM), per layer:
 

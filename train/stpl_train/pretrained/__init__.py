@@ -1,7 +1,7 @@
 """Trained weights that come with the package: `pretrained:NAME` where a run directory is asked for.
 
 Each is a run: recipe, weights in half precision, a few held-out sequences to verify with, and
-ATTRIBUTION.md, which says what it was trained on and how it was judged.
+ATTRIBUTION.md, which states its training data and how it was judged.
 """
 
 from __future__ import annotations

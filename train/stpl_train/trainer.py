@@ -35,7 +35,7 @@ from stpl_train.prefetch import prefetched
 from stpl_train.progress import Reporter
 from stpl_train.randomness import Stream, torch_seed
 from stpl_train.run import METRICS, TRAINING, WEIGHTS, Run, load_weights
-from stpl_train.schedules import Shown, learning_rate, shown_frames
+from stpl_train.schedules import TrueFrameMask, learning_rate, true_frame_mask
 from stpl_train.unroll import TrainingPass
 from stpl_train.validation import forecast_mse, forecasts, persistence_mse, save_strips
 
@@ -133,18 +133,20 @@ class Trainer:
         return slice(self.fabric.global_rank, None, self.fabric.world_size)
 
     def _iterate(self, iteration: int, batch: Array, mask: Mask | None) -> Tensor:
-        """One optimiser step forward in time and, where the recipe says so, one backward."""
+        """One optimiser step forward in time and, where the recipe asks for it, one backward."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.training, iteration)
         frames = self._on_device(batch)  # (B, T + K, C, H, W)
         observed = None if mask is None else self._on_device(mask)  # (B, T + K, H, W)
-        shown = shown_frames(self.training, iteration, self.context, self.horizon)[self._share]
+        use_true = true_frame_mask(self.training, iteration, self.context, self.horizon)[
+            self._share
+        ]
         # A model's own random layers: the same after a resume.
         torch.manual_seed(torch_seed(self.training.seed, Stream.MODEL, iteration))
-        loss = self._step(frames, shown, observed)
+        loss = self._step(frames, use_true, observed)
         if self.training.reversed_pass:
             back = None if observed is None else observed.flip(1)
-            loss = self._step(frames.flip(1), shown, back)
+            loss = self._step(frames.flip(1), use_true, back)
         return loss
 
     def _on_device(self, values: Array | Mask) -> Tensor:
@@ -153,11 +155,11 @@ class Trainer:
             tensor = tensor.pin_memory()
         return tensor.to(self.fabric.device, non_blocking=True)
 
-    def _step(self, frames: Tensor, shown: Shown, observed: Tensor | None) -> Tensor:
+    def _step(self, frames: Tensor, use_true: TrueFrameMask, observed: Tensor | None) -> Tensor:
         """One optimiser step on `(B, T + K, C, H, W)`; returns the loss of the whole batch."""
         kind, devices = self.training.loss, self.fabric.world_size
         self.stepper.zero_grad()
-        guesses, penalty = self.unrolled(frames, shown)
+        guesses, penalty = self.unrolled(frames, use_true)
         loss = sequence_loss(
             kind, guesses, frames, skip_first=self.training.skip_first_guess, observed=observed
         )
