@@ -81,13 +81,13 @@ def test_swapped_files_are_seen(parts: Path, tmp_path: Path) -> None:
         join(parts, tmp_path / "again")
 
 
-def test_nothing_to_split_or_join_is_told(tmp_path: Path, parts: Path) -> None:
+def test_nothing_to_split_or_join_is_refused(tmp_path: Path, parts: Path) -> None:
     (tmp_path / "nothing").mkdir()
     with pytest.raises(UsageError, match="holds no files"):
         split(tmp_path / "nothing", tmp_path / "out")
     with pytest.raises(UsageError, match=r"no .*parts\.json"):
         join(tmp_path / "nothing", tmp_path / "out")
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="already exists"):
         join(parts, tmp_path / "run")
     (parts / INDEX).write_text("{")
     with pytest.raises(UsageError, match="cannot be read"):

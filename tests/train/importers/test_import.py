@@ -183,7 +183,7 @@ def test_report_names_unused_tensors_and_the_equations(tmp_path: Path) -> None:
     )
     assert "cell_list.0.conv_o.0.weight, cell_list.0.conv_last.weight" in older.stdout
     assert "equations: openstl-2023-06" in older.stdout
-    assert "--horizon: 10 is assumed" in older.stdout
+    assert "--horizon; 10 is assumed" in older.stdout
     newer = run_import(REFERENCE / "openstl_convlstm.ckpt", tmp_path / "newer", "openstl")
     assert "--set model.equations=openstl-2023-06" in newer.stdout
     assert "4 in, 4 out, 1x32x32" in newer.stdout
