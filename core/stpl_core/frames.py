@@ -70,7 +70,7 @@ def read_array(path: Path, *, lazy: bool = False) -> NDArray[Any]:
             f"no file {path}", expected="a .npy, .npz or .png file", fix="check the path"
         )
     if path.stat().st_size == 0:
-        raise FrameError(f"{path} is empty", expected="a complete file", fix="write it again")
+        raise FrameError(f"{path} is empty", expected="a whole file", fix="write it again")
     suffix = path.suffix.lower()
     readers = {".npy": _npy_array, ".npz": _npz_array, ".png": _png_array}
     if suffix in readers:
@@ -85,7 +85,7 @@ def read_array(path: Path, *, lazy: bool = False) -> NDArray[Any]:
         except Exception as error:  # what a parser meets in damaged bytes has no common base
             raise FrameError(
                 f"{path} cannot be read as {suffix}: {error or type(error).__name__}",
-                expected="a complete file without pickled objects",
+                expected="a whole file, without pickled objects",
                 fix="write it again (this is what a truncated copy looks like)",
             ) from error
     raise FrameError(
