@@ -196,7 +196,7 @@ def test_the_table_and_the_document_agree() -> None:
 
 def test_what_cannot_be_judged_is_refused(tmp_path: Path) -> None:
     judged = rain_judge()
-    with pytest.raises(RunError, match="no run"):
+    with pytest.raises(RunError, match="is not a run"):
         open_judged(tmp_path)
     with pytest.raises(UsageError, match="unknown baseline wind"):
         evaluate(judged, judged.own(), baselines=["wind"])
