@@ -15,6 +15,7 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 from stpl_core.bundle import REFERENCE, WEIGHTS, Bundle, open_bundle, seal
 from stpl_export import reference as references
 from stpl_export.export import export_run
+from stpl_runtime.engines import ort
 from stpl_runtime.proof.reference import load_reference
 from stpl_runtime.proof.verify import first_breach, verify_bundle
 from stpl_train.run import open_run
@@ -373,4 +374,21 @@ def test_a_stale_weight_file_makes_verify_fail(
     name = "cells.0.conv_x.conv.weight"
     tensors[name] = np.ascontiguousarray(change(tensors[name]))
     bundle.file(WEIGHTS).write_bytes(safetensors.numpy.save(tensors))
+    assert _verdict(bundle) is not None
+
+
+@pytest.mark.parametrize("name", [name for name in FAULTS if "LayerNorm" in name])
+def test_faults_of_norms_show_where_the_runtime_replaces_them(
+    name: str, trained_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on an old ONNX Runtime (`stpl_runtime.engines.exact_norms`)."""
+    monkeypatch.setattr(ort, "norms_lose_digits", lambda: True)
+    bundle = _copy(trained_bundle, tmp_path / "bundle")
+    assert _verdict(bundle) is None
+    graphs, fault = FAULTS[name]
+    for graph in graphs:
+        path = bundle.file(f"{graph}.onnx")
+        model = onnx.load(path, load_external_data=False)
+        fault(model)
+        path.write_bytes(model.SerializeToString())
     assert _verdict(bundle) is not None

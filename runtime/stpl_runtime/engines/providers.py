@@ -23,6 +23,7 @@ from stpl_runtime.engines.placement import (
     Provider,
     load_on,
 )
+from stpl_runtime.engines.protobuf import number, part
 
 _ENGINES = {
     CPU: "onnx",
@@ -126,29 +127,17 @@ def tiny_model() -> bytes:
     Written field by field, since the runtime has no onnx package. The numbers are the field
     numbers of onnx.proto; opset 13 and IR 7 are old enough for every build in use.
     """
-    shape = b"".join(_part(1, _number(1, side)) for side in (1, 1, 2, 2))
-    tensor_type = _number(1, 1) + _part(2, shape)  # element type FLOAT, shape
-    value_type = _part(2, _part(1, tensor_type))
-    weight = b"".join(_number(1, 1) for _ in range(4)) + _number(2, 1)  # dims, FLOAT
-    weight += _part(8, b"w") + _part(9, np.float32(2).tobytes())  # name, raw data
-    node = _part(1, b"x") + _part(1, b"w") + _part(2, b"y") + _part(4, b"Conv")
+    shape = b"".join(part(1, number(1, side)) for side in (1, 1, 2, 2))
+    tensor_type = number(1, 1) + part(2, shape)  # element type FLOAT, shape
+    value_type = part(2, part(1, tensor_type))
+    weight = b"".join(number(1, 1) for _ in range(4)) + number(2, 1)  # dims, FLOAT
+    weight += part(8, b"w") + part(9, np.float32(2).tobytes())  # name, raw data
+    node = part(1, b"x") + part(1, b"w") + part(2, b"y") + part(4, b"Conv")
     graph = (
-        _part(1, node)
-        + _part(2, b"tiny")
-        + _part(5, weight)
-        + _part(11, _part(1, b"x") + value_type)
-        + _part(12, _part(1, b"y") + value_type)
+        part(1, node)
+        + part(2, b"tiny")
+        + part(5, weight)
+        + part(11, part(1, b"x") + value_type)
+        + part(12, part(1, b"y") + value_type)
     )
-    return _number(1, 7) + _part(7, graph) + _part(8, _number(2, 13))  # IR, graph, opset
-
-
-def _number(field: int, value: int) -> bytes:
-    """A protobuf varint field; value below 128."""
-    return bytes([field << 3, value])
-
-
-def _part(field: int, content: bytes) -> bytes:
-    """A protobuf length-delimited field."""
-    size = len(content)
-    length = bytes([size]) if size < 128 else bytes([size & 127 | 128, size >> 7])
-    return bytes([field << 3 | 2]) + length + content
+    return number(1, 7) + part(7, graph) + part(8, number(2, 13))  # IR, graph, opset
