@@ -24,10 +24,10 @@ from stpl_core.bundle import open_bundle
 from stpl_core.files import atomic_file
 from stpl_core.machine import describe
 from stpl_deploy.cli.output import document_text, print_table
+from stpl_deploy.judging import open_judged
 from stpl_runtime.engine import open_session
 from stpl_runtime.engines.tiled import TiledSession, Tiling, default_overlap, domain_size, on_domain
 from stpl_runtime.evaluation.archives import archive_material
-from stpl_runtime.evaluation.subject import open_judged
 from stpl_runtime.nowcasting.predict import graphs_needed, predict_sequences
 
 RESULT = Path(__file__).parent / "results" / "tile-seams.json"

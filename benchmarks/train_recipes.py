@@ -24,9 +24,10 @@ from typing import Any
 from stpl_core.files import atomic_file
 from stpl_core.machine import describe
 from stpl_deploy.cli.output import document_text
+from stpl_deploy.judging import open_judged
 from stpl_runtime.evaluation.archives import archive_material
 from stpl_runtime.evaluation.evaluate import Evaluation, evaluate
-from stpl_runtime.evaluation.subject import Backend, open_judged
+from stpl_runtime.evaluation.subject import Backend
 from stpl_train.checkpoint import load_training
 from stpl_train.progress import make_reporter
 from stpl_train.recipe import load_recipe

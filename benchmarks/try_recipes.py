@@ -21,10 +21,11 @@ from stpl_core.errors import RecipeError
 from stpl_core.files import atomic_file
 from stpl_core.machine import describe
 from stpl_deploy.cli.output import document_text
+from stpl_deploy.judging import open_judged
 from stpl_export.export import export_run
 from stpl_runtime.evaluation.archives import archive_material
 from stpl_runtime.evaluation.evaluate import evaluate
-from stpl_runtime.evaluation.subject import Backend, open_judged
+from stpl_runtime.evaluation.subject import Backend
 from stpl_runtime.proof.verify import verify_bundle
 from stpl_train.data.stand_in import stand_in_archive
 from stpl_train.forecaster import FrameShape

@@ -200,16 +200,6 @@ def wrong_size(
     )
 
 
-def read_frame(path: Path, shape: FrameShape, codec: FrameCodec) -> Array:
-    """Read one frame `(C, H, W)` in physical units from a .npy or .png file.
-
-    Raises:
-        FrameError: see `read_array`, `as_frame` and `physical_values`.
-    """
-    array = as_frame(read_array(path), shape, str(path))
-    return physical_values(array, codec, str(path))
-
-
 def read_sequences(path: Path, shape: FrameShape | None, codec: FrameCodec) -> Array:
     """Read `(N, T, C, H, W)` sequences in physical units from a .npy or .npz file.
 

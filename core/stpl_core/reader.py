@@ -40,6 +40,12 @@ Times = NDArray[np.datetime64]
 States = NDArray[np.uint8]
 """VALUE, NO_ECHO or NO_DATA for every pixel."""
 
+Mask = NDArray[np.bool_]
+"""True where a pixel was observed."""
+
+CREDITS = ("institution", "licence", "attribution")
+"""Of `Piece.notes`: where the data came from, which goes with every nowcast."""
+
 
 @dataclass(frozen=True)
 class Quantity:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import cast
 
 from stpl_core.errors import UsageError
-from stpl_core.readers.observed import Resize
+from stpl_core.readers.fit import Resize
 from stpl_runtime.plugins import check_options
 from stpl_runtime.timing import time_from_text
 

@@ -114,22 +114,21 @@ def evaluate(
     words = None if baseline is None else [word.strip() for word in baseline.split(",")]
     import importlib.util
 
-    from stpl_deploy.cli.extras import needs
     from stpl_deploy.cli.output import print_json, progress_bar, say
+    from stpl_deploy.judging import open_judged
+    from stpl_runtime.engines.tiled import domain_size
+    from stpl_runtime.evaluation.evaluate import evaluate as scored
+    from stpl_runtime.evaluation.subject import Backend
 
     trust(trust_model)
-    with needs("train"):
-        from stpl_runtime.engines.tiled import domain_size
-        from stpl_runtime.evaluation.evaluate import evaluate as scored
-        from stpl_runtime.evaluation.subject import Backend, open_judged
 
-        judged = open_judged(
-            path,
-            backend=Backend(engine, threads, forecast, require_provider),
-            horizon=horizon,
-            testing=given,
-            domain=None if grid is None else domain_size(grid),
-        )
+    judged = open_judged(
+        path,
+        backend=Backend(engine, threads, forecast, require_provider),
+        horizon=horizon,
+        testing=given,
+        domain=None if grid is None else domain_size(grid),
+    )
     if out is not None:  # told now, and not when all is done
         _drawing()
     if words is None and importlib.util.find_spec("cv2") is None:
@@ -156,7 +155,6 @@ def evaluate(
 def _material(
     judged: Judged, data: Path | None, part: Part | None, stride: int | None, any_grid: bool
 ) -> Material:
-    from stpl_deploy.cli.extras import needs
     from stpl_runtime.evaluation.archives import archive_material, is_archive
     from stpl_runtime.evaluation.subject import read_material
 
@@ -168,14 +166,13 @@ def _material(
         return read_material(data, judged)
     if data is None and part is None:
         return judged.own()
-    with needs("train"):
-        return archive_material(
-            judged,
-            path=data,
-            part=part.value if part else "test",
-            stride=stride,
-            any_grid=any_grid,
-        )
+    return archive_material(
+        judged,
+        path=data,
+        part=part.value if part else "test",
+        stride=stride,
+        any_grid=any_grid,
+    )
 
 
 def _check_out(out: Path, overwrite: bool) -> None:

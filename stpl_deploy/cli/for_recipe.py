@@ -26,7 +26,7 @@ class Expected:
         from stpl_deploy.cli.extras import needs
 
         with needs("train"):
-            from stpl_train.data.fitting import check_there
+            from stpl_core.windows.archive import check_there
             from stpl_train.recipe import ArchiveSection, load_recipe
 
         self._name, self._path = name, path

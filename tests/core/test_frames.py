@@ -13,8 +13,9 @@ from PIL import Image
 
 from stpl_core.codec import FrameCodec
 from stpl_core.errors import FrameError
-from stpl_core.frames import read_array, read_frame, read_sequences
+from stpl_core.frames import read_array, read_sequences
 from stpl_core.readers.libraries import decoding
+from stpl_core.readers.plain import read_frame
 
 SHAPE = (1, 8, 6)
 CODEC = FrameCodec()

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from stpl_core.bundle import Bundle, open_bundle
+from stpl_deploy.judging import open_judged
 from stpl_export.export import export_run
 from stpl_runtime.evaluation.evaluate import MODEL, evaluate
-from stpl_runtime.evaluation.subject import open_judged
 from stpl_runtime.proof.reference import load_reference
 from stpl_train.run import open_run, save_validation
 from tests.export.conftest import RunMaker
@@ -47,7 +47,7 @@ def test_a_bundle_scores_what_was_observed_as_its_run_does(run: Path, tmp_path: 
         np.testing.assert_allclose(scores[1][name], mse, rtol=1e-5)
     # By hand: pixels that were observed in every frame of their sequence.
     judged = open_judged(bundle.path)
-    gap = judged.predict(frames[:, :3]) - frames[:, 3:]  # the codec leaves [0, 1] as it is
+    gap = judged.forecast(frames[:, :3]) - frames[:, 3:]  # the codec leaves [0, 1] as it is
     counted = np.broadcast_to(unseen(frames).all(axis=1)[:, None, None], gap.shape)
     mean = np.square(gap).sum(axis=(2, 3, 4), where=counted).mean(axis=0)
     np.testing.assert_allclose(scores[1][MODEL], mean, rtol=1e-5)

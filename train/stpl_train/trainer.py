@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from stpl_core.codec import Array
 from stpl_core.errors import DivergedError
+from stpl_core.reader import Mask
 from stpl_train.checkpoint import (
     Progress,
     ValidationRow,
@@ -26,7 +27,6 @@ from stpl_train.checkpoint import (
     save_weights,
 )
 from stpl_train.data import DataSplit, masked_batch, training_indices
-from stpl_train.data.sequences import Mask
 from stpl_train.interrupt import StopRequest
 from stpl_train.logs import NoScalars, Scalars, open_scalars, save_metrics
 from stpl_train.losses import sequence_loss, shard_weight

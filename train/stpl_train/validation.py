@@ -14,7 +14,7 @@ from stpl_core.codec import Array
 from stpl_core.colours import NO_DATA_ON_DARK, Picture
 from stpl_core.files import atomic_file
 from stpl_core.metrics import PerLead, mse_per_frame
-from stpl_train.data.sequences import Mask
+from stpl_core.reader import Mask
 from stpl_train.forecaster import rollout
 from stpl_train.models import ForecasterModule
 

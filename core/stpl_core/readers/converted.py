@@ -14,21 +14,21 @@ import numpy as np
 from stpl_core.budget import check_pixels
 from stpl_core.errors import FrameError
 from stpl_core.grid import Grid
-from stpl_core.reader import Piece, Quantity
+from stpl_core.reader import CREDITS, Piece, Quantity
 from stpl_core.readers.libraries import reads_with
 from stpl_core.readers.npz import open_npz
 
 if TYPE_CHECKING:
     import xarray as xr
 
-_NOTES = ("institution", "licence", "attribution", "split_rule")
+_NOTES = (*CREDITS, "split_rule")
 
 
 def pieces_of_dataset(opened: xr.Dataset, block_values: int) -> Iterator[Piece]:
     """Yield the frames of a dataset of ours in blocks of about `block_values` values."""
     frames = opened["frames"]
     facts, quantity, grid = opened.attrs, quantity_of(opened), grid_of(opened)
-    files = str(facts["files"]).split("\n")
+    files = files_of(opened)
     columns = {
         name: opened[name].values for name in ("sequence", "source", "split") if name in opened
     }
@@ -45,7 +45,7 @@ def pieces_of_dataset(opened: xr.Dataset, block_values: int) -> Iterator[Piece]:
             state=opened["state"][rows].values,
             grid=grid,
             quantity=quantity,
-            source=files[int(columns["source"][start])],
+            source=files[start],
             time=time[rows] if observed else None,
             elapsed_s=None if observed else (time[rows] - time[start]).astype(np.int64) / 1e9,
             cadence_s=facts.get("cadence_s"),
@@ -79,6 +79,12 @@ def quantity_of(opened: xr.Dataset) -> Quantity:
         zr=zr,
         accumulation_s=float(facts["accumulation_s"]) if "accumulation_s" in facts else None,
     )
+
+
+def files_of(opened: xr.Dataset) -> list[str]:
+    """The file that each frame of a dataset came from, `T` of them, as the user would name it."""
+    files = str(opened.attrs["files"]).split("\n")
+    return [files[line] for line in opened["source"].values.tolist()]
 
 
 def grid_of(opened: xr.Dataset) -> Grid:

@@ -9,12 +9,14 @@ grid is no data where less than half of its area was observed.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stpl_core.codec import Array
 from stpl_core.errors import FrameError
+from stpl_core.frames import FrameShape, wrong_size
 from stpl_core.grid import Grid
 from stpl_core.rain import MARSHALL_PALMER, dbz_from_rate, rate_from_dbz
 from stpl_core.reader import NO_DATA, NO_ECHO, VALUE, Quantity, States
@@ -22,6 +24,10 @@ from stpl_core.reader import NO_DATA, NO_ECHO, VALUE, Quantity, States
 Floats = NDArray[np.float64]
 Crop = tuple[int, int, int, int]
 """Top, left, height and width in pixels of the source; row 0 is the top."""
+
+Resize = Literal["none", "area", "crop"]
+"""For frames of another size where training says nothing: refuse them; average all of each;
+average what a centred crop of the model's proportions leaves."""
 
 _HALF = 0.5 - 1e-9
 
@@ -115,6 +121,53 @@ class Fit:
         new[seen < _HALF] = NO_DATA
         mean[:, new == NO_DATA] = np.nan
         return mean, new
+
+
+def fit_for(
+    found: FrameShape,
+    wanted: FrameShape,
+    fit: Fit | None,
+    resize: Resize,
+    where: str,
+    other_fix: str = "",
+) -> Fit:
+    """How frames of one size come to the model's.
+
+    Args:
+        found: (C, H, W) of the frames.
+        wanted: of the model.
+        fit: as in training, for frames of another size; goes before `resize`.
+        resize: what is done where training says nothing.
+        where: what to call them.
+        other_fix: what else the user may try.
+
+    Raises:
+        FrameError: they cannot, or should not.
+    """
+    if found == wanted:
+        return Fit()
+    if found[0] != wanted[0] or (fit is None and resize == "none"):
+        raise wrong_size(found, wanted, where, other_fix)
+    if fit is not None:
+        return fit
+    crop = None if resize == "area" else _centred(found[1:], wanted[1:])
+    return replace(Fit(), crop=crop, size=wanted[1:])
+
+
+def resized_note(found: FrameShape, fit: Fit) -> str:
+    """In words, what `fit` did to frames of the size `found`."""
+    text = f"area mean of {found[2]} x {found[1]} pixels"
+    if fit.crop is None:
+        return text
+    _, _, height, width = fit.crop
+    return f"area mean of the {width} x {height} in the middle of {found[2]} x {found[1]} pixels"
+
+
+def _centred(found: tuple[int, int], wanted: tuple[int, int]) -> Crop:
+    """The largest part of `found` in the middle with the proportions of `wanted`."""
+    scale = min(found[0] / wanted[0], found[1] / wanted[1])
+    height, width = (min(f, round(w * scale)) for f, w in zip(found, wanted, strict=True))
+    return (found[0] - height) // 2, (found[1] - width) // 2, height, width
 
 
 def _shares(source: int, target: int) -> Floats:

@@ -11,7 +11,8 @@ import numpy as np
 from stpl_core.errors import UsageError
 
 _STAMP = re.compile(r"(?<!\d)((?:19|20)\d{2})(\d{2})(\d{2})[-_T]?(\d{2})(\d{2})(\d{2})?(?!\d)")
-_UNFINISHED = (".tmp", ".part", ".partial", ".crdownload")
+UNFINISHED = (".tmp", ".part", ".partial", ".crdownload")
+"""Ends of names that are still being written: these are awaited, not passed over."""
 
 
 def time_in_name(name: str) -> np.datetime64 | None:
@@ -76,5 +77,5 @@ def visible_files(folder: Path) -> list[Path]:
         for path in folder.rglob("*")
         if path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and not path.name.lower().endswith(_UNFINISHED)
+        and not path.name.lower().endswith(UNFINISHED)
     ]

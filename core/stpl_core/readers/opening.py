@@ -1,4 +1,10 @@
-"""From a path to one dataset, or to its pieces one after the other."""
+"""From a path to frames, in three steps: each is made of the one before it.
+
+read_pieces     the pieces of one file, as its reader gives them: live sources
+joined_pieces   the pieces of all files of a path, checked against each other, in the order of
+their names: archives larger than memory
+open_frames     one dataset in the order of time: training, `predict`, `evaluate`
+"""
 
 from __future__ import annotations
 
@@ -49,11 +55,11 @@ def open_frames(
     choice = _newest(choose(path, reader), newest)
     opened = _as_it_lies(choice) if options.variable is None else None
     if opened is None:
-        joiner = Joiner()
-        parts = list(_joined(choice, options, joiner, units))
-        if joiner.first is None:
-            raise _no_frame(path)
-        return dataset_from_joined(parts, joiner.files)
+        parts, files = [], list[str]()
+        for part, names in _joined(path, choice, options, units):
+            parts.append(part)
+            files = names
+        return dataset_from_joined(parts, files)
     _check_units(str(path), quantity_of(opened), units)
     return opened
 
@@ -66,28 +72,32 @@ def joined_pieces(
     For archives larger than memory. Files come in the order of the times in their names, else of
     their names; errors are those of `open_frames`.
     """
-    joiner = Joiner()
-    for part in _joined(choose(path, reader), options or ReadOptions(), joiner, None):
-        yield part, joiner.files
-    if joiner.first is None:
-        raise _no_frame(path)
+    yield from _joined(path, choose(path, reader), options or ReadOptions(), None)
 
 
-def read_pieces(path: Path, word: str, options: ReadOptions, choice: Choice) -> Iterator[Piece]:
-    """Pieces of one file; what the decoder raises becomes a FrameError that names it."""
+def read_pieces(choice: Choice, path: Path, options: ReadOptions) -> Iterator[Piece]:
+    """Pieces of one file of a choice; what the decoder raises becomes a FrameError that names it.
+
+    Raises:
+        FrameError: it cannot be decoded.
+        MissingExtraError: its reader's library is not installed.
+    """
     refuse_empty(path)
-    with decoding(path, word):
+    with decoding(path, choice.word):
         yield from choice.reader.read(path, options)
 
 
 def _joined(
-    choice: Choice, options: ReadOptions, joiner: Joiner, units: str | None
-) -> Iterator[Joined]:
+    where: Path, choice: Choice, options: ReadOptions, units: str | None
+) -> Generator[tuple[Joined, list[str]], None, None]:
+    joiner = Joiner()
     for path in in_time_order(choice.paths):
-        for piece in read_pieces(path, choice.word, options, choice):
+        for piece in read_pieces(choice, path, options):
             _check_units(piece.source, piece.quantity, units)
             if len(piece.frames):
-                yield joiner.add(piece)
+                yield joiner.add(piece), joiner.files
+    if joiner.first is None:
+        raise FrameError(f"{where} holds no frame", expected="at least one", fix="check the path")
 
 
 def _check_units(source: str, found: Quantity, expected: str | None) -> None:
@@ -114,7 +124,3 @@ def _as_it_lies(choice: Choice) -> xr.Dataset | None:
     refuse_empty(path)
     with decoding(path, choice.word):
         return cf.open_own(path)
-
-
-def _no_frame(path: Path) -> FrameError:
-    return FrameError(f"{path} holds no frame", expected="at least one", fix="check the path")

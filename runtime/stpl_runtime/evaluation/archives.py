@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from stpl_core.errors import FrameError, UsageError
 from stpl_core.machine import memory_bytes
 from stpl_core.same_grid import check_same_grid
-from stpl_core.scores.images import Mask
-from stpl_runtime.evaluation.subject import Judged, Material
-
-if TYPE_CHECKING:
-    from stpl_train.recipe import ArchiveSection
+from stpl_core.windows.archive import open_archive
+from stpl_core.windows.settings import ArchiveSettings
+from stpl_runtime.evaluation.subject import Judged, Material, always_seen
 
 Part = Literal["validation", "test"]
 
@@ -57,8 +55,6 @@ def archive_material(
         FrameError: it cannot be read or used, has no window, or pixels of another size; names the
             file.
     """
-    from stpl_train.data.archive import open_archive
-
     own = dict(judged.data) if judged.data.get("source") == "archive" else {}
     if path is None and not own:
         raise UsageError(
@@ -66,8 +62,8 @@ def archive_material(
             expected='a recipe with data.source = "archive"',
             fix="--data D",
         )
-    section = _section(judged, own, path, stride)
-    archive = open_archive(section)
+    settings = _settings(judged, own, path, stride)
+    archive = open_archive(settings, keep="physical")
     remarks: list[str] = []
     if path is not None:
         for opened in archive.frames:
@@ -78,31 +74,30 @@ def archive_material(
     windows = archive.parts["test" if path is not None else part]
     if windows.count == 0:
         raise FrameError(
-            f"{section.where} has no {judged.context + judged.horizon} contiguous frames",
+            f"{settings.where} has no {judged.context + judged.horizon} contiguous frames",
             expected="at least one window" + ("" if path else f" in its {part} part"),
             fix="more frames, or another --data",
         )
     chosen = _spread(windows.count, judged)
-    frames = windows.physical(chosen)  # (N, T + K, C, H, W)
-    observed: Mask = np.asarray(windows.observed(chosen).all(axis=1))  # (N, H, W)
-    what = section.where if path is not None else f"{section.where}, {part} part"
+    frames, observed = windows.read(chosen, "physical")  # (N, T + K, C, H, W), (N, T + K, H, W)
+    what = settings.where if path is not None else f"{settings.where}, {part} part"
     some = "" if len(chosen) == windows.count else f" ({windows.count} evenly thinned)"
     return Material(
         about=what + some,
         frames=frames,
-        valid=None if observed.all() else observed,
+        valid=None if observed.all() else always_seen(observed),
         times=None if archive.cadence_s is None else windows.times(chosen),
         remarks=tuple(remarks),
     )
 
 
-def _section(
+def _settings(
     judged: Judged, own: Mapping[str, Any], path: Path | None, stride: int | None
-) -> ArchiveSection:
+) -> ArchiveSettings:
     """The `[data]` that cuts as training did; all of another archive is its test part."""
-    from stpl_train.recipe import ArchiveSection
-
-    asked = dict(own) | {
+    asked: dict[str, Any] = {
+        key: own[key] for key in ArchiveSettings.model_fields if key in own
+    } | {
         "source": "archive",
         "frame": judged.frame,
         "context": judged.context,
@@ -115,7 +110,7 @@ def _section(
         asked |= {"test_fraction": 1 - 1e-9}
         if own.get("path") != path:
             asked.pop("reader", None)
-    return ArchiveSection.model_validate(asked)
+    return ArchiveSettings.model_validate(asked)
 
 
 def _spread(count: int, judged: Judged) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

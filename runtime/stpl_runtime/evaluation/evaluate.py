@@ -171,7 +171,7 @@ def evaluate(
 
 
 def _model(judged: Judged, material: Material) -> Forecaster:
-    return lambda rows: judged.predict(material.frames[rows, : judged.context])
+    return lambda rows: judged.forecast(material.frames[rows, : judged.context])
 
 
 def _baselines(

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from stpl_core.codec import Array
 from stpl_core.errors import FrameError
-from stpl_core.reader import ReadOptions
-from stpl_core.readers.converted import grid_of, quantity_of
-from stpl_core.readers.fit import Fit
-from stpl_core.readers.observed import Observed, fit_for, given_values, observed
+from stpl_core.reader import CREDITS, ReadOptions
+from stpl_core.readers.converted import files_of, grid_of, quantity_of
+from stpl_core.readers.fit import Fit, fit_for
+from stpl_core.readers.model_input import model_input
 from stpl_core.readers.opening import open_frames
+from stpl_core.windows.settings import ArchiveSettings
+from stpl_runtime.ingest.decoding import datetime_of
 from stpl_runtime.ingest.inputs import Context
 from stpl_runtime.source import SourceSpec
 from stpl_runtime.timing import EPOCH, TOLERANCE, time_text
 
 if TYPE_CHECKING:
     import xarray as xr
-
-_NOTES = ("institution", "licence", "attribution")
 
 
 @dataclass(frozen=True)
@@ -56,20 +54,14 @@ def archive_spec(
         variable: the user's; None takes the recipe's.
         domain: (H, W) of a field that the model covers in tiles: all of it, nothing cropped.
     """
-    data = recipe.get("data", {})
-    if data.get("source") != "archive":
+    settings = ArchiveSettings.of_recipe(recipe.get("data", {}))
+    if settings is None:
         return ArchiveSpec(reader, variable)
-    if data.get("tiles"):  # whose frames were never averaged
-        return ArchiveSpec(reader, variable or data.get("variable"), every=data.get("every", 1))
-    crop = None if domain else data.get("crop")
-    zr = data.get("codec", {}).get("zr")
-    fit = Fit(
-        crop=None if crop is None else (crop[0], crop[1], crop[2], crop[3]),
-        size=domain or (data["frame"][1], data["frame"][2]),
-        bilinear=data.get("resize") == "bilinear",
-        **({} if zr is None else {"zr": (zr[0], zr[1])}),
-    )
-    return ArchiveSpec(reader, variable or data.get("variable"), fit, int(data.get("every", 1)))
+    variable = variable or settings.variable
+    if settings.tiles:  # whose frames were never averaged
+        return ArchiveSpec(reader, variable, every=settings.every)
+    fit = settings.fit if domain is None else replace(settings.fit, crop=None, size=domain)
+    return ArchiveSpec(reader, variable, fit, settings.every)
 
 
 def read_archive(path: Path, context: int, spec: SourceSpec, how: ArchiveSpec) -> Context:
@@ -100,7 +92,7 @@ def read_archive(path: Path, context: int, spec: SourceSpec, how: ArchiveSpec) -
     part, where = dataset.isel(time=rows), str(path)
     channels, height, width = part["frames"].shape[1:]
     fit = fit_for((channels, height, width), spec.shape, how.fit, "none", where)
-    fitted = observed(
+    fitted = model_input(
         part["frames"].values,
         part["state"].values,
         quantity_of(dataset),
@@ -109,28 +101,18 @@ def read_archive(path: Path, context: int, spec: SourceSpec, how: ArchiveSpec) -
         fit,
         where,
     )
-    frames, masks = _given(dataset, rows, fitted, spec)
+    files, times = files_of(dataset), [datetime_of(time) for time in part["time"].values]
+    given = [fitted.frame(n, f"{files[row]} ({time_text(times[n])})") for n, row in enumerate(rows)]
     return Context(
-        frames=frames[None],  # (1, T, C, H, W)
-        times=tuple(_time(dataset, row) for row in rows) if timed else (),
+        frames=np.stack([frame for frame, _ in given])[None],  # (1, T, C, H, W)
+        times=tuple(times) if timed else (),
         cadence_s=cadence_s,
-        source_id=Path(_file(dataset, rows[-1])).name,
+        source_id=Path(files[rows[-1]]).name,
         grid=fitted.grid,
-        observed=masks[-1],
+        observed=given[-1][1],
         standard_name=fitted.standard_name,
-        notes={key: str(dataset.attrs[key]) for key in _NOTES if key in dataset.attrs},
+        notes={key: str(dataset.attrs[key]) for key in CREDITS if key in dataset.attrs},
     )
-
-
-def _given(
-    dataset: xr.Dataset, rows: list[int], fitted: Observed, spec: SourceSpec
-) -> tuple[Array, list[NDArray[np.bool_] | None]]:
-    """The frames `(T, C, H, W)` as the model is given them, and where each was observed."""
-    given = [
-        given_values(frame, state, spec.codec, f"{_file(dataset, row)} ({_stamp(dataset, row)})")
-        for frame, state, row in zip(fitted.frames, fitted.state, rows, strict=True)
-    ]
-    return np.stack([frame for frame, _ in given]), [mask for _, mask in given]
 
 
 def _by_time(dataset: xr.Dataset, context: int, cadence_s: float | None) -> list[int]:
@@ -146,8 +128,8 @@ def _by_time(dataset: xr.Dataset, context: int, cadence_s: float | None) -> list
         if abs(int(times[row]) - wanted) > TOLERANCE * cadence_s * 1e9 or row in rows:
             due = time_text(EPOCH + timedelta(microseconds=wanted // 1000))
             raise FrameError(
-                f"no frame of {due} before {_file(dataset, len(times) - 1)} "
-                f"({time_text(_time(dataset, len(times) - 1))})",
+                f"no frame of {due} before {files_of(dataset)[-1]} "
+                f"({time_text(datetime_of(dataset['time'].values[-1]))})",
                 expected=f"{context} frames, one every {cadence_s:g} s",
                 fix="fill the hole; --cadence SECONDS if that is not it",
             )
@@ -165,7 +147,7 @@ def _enough(dataset: xr.Dataset, context: int, every: int) -> None:
     count, wanted = dataset.sizes["time"], (context - 1) * every + 1
     if count < wanted:
         raise FrameError(
-            f"{_file(dataset, count - 1)} and what comes before it: {count} frame(s)",
+            f"{files_of(dataset)[-1]} and what comes before it: {count} frame(s)",
             expected=f"at least {wanted}, which this model reads",
             fix=f"give {wanted} consecutive frames",
         )
@@ -174,21 +156,7 @@ def _enough(dataset: xr.Dataset, context: int, every: int) -> None:
 def _one_sequence(dataset: xr.Dataset, rows: list[int]) -> None:
     if len(set(dataset["sequence"].values[rows].tolist())) > 1:
         raise FrameError(
-            f"{_file(dataset, rows[-1])} ends a sequence that is too short",
+            f"{files_of(dataset)[rows[-1]]} ends a sequence that is too short",
             expected=f"{len(rows)} frames of one sequence",
             fix="give a longer sequence",
         )
-
-
-def _file(dataset: xr.Dataset, row: int) -> str:
-    files = str(dataset.attrs["files"]).split("\n")
-    return files[int(dataset["source"].values[row])]
-
-
-def _time(dataset: xr.Dataset, row: int) -> datetime:
-    stamp = dataset["time"].values[row].astype("datetime64[us]").astype(np.int64)
-    return EPOCH + timedelta(microseconds=int(stamp))
-
-
-def _stamp(dataset: xr.Dataset, row: int) -> str:
-    return time_text(_time(dataset, row))

@@ -28,22 +28,19 @@ from stpl_core.frames import (
     FrameShape,
     as_frame,
     physical_values,
-    read_array,
 )
 from stpl_core.grid import pixel_grid
-from stpl_core.reader import NO_ECHO, Piece, Quantity, ReadOptions, state_of
-from stpl_core.readers.fit import Fit
+from stpl_core.reader import CREDITS, NO_ECHO, Piece, Quantity, ReadOptions, state_of
+from stpl_core.readers.fit import Fit, Resize, fit_for, resized_note
 from stpl_core.readers.images import SUFFIXES as PICTURES
-from stpl_core.readers.images import grey_picture, open_picture
-from stpl_core.readers.libraries import decoding
-from stpl_core.readers.observed import Resize, fit_for, given_values, observed, resized_note
+from stpl_core.readers.model_input import model_input
 from stpl_core.readers.opening import read_pieces
+from stpl_core.readers.plain import read_stored
 from stpl_core.readers.registry import Choice, choose, load_reader, words
 from stpl_core.same_grid import check_same_grid
 from stpl_runtime.source import SourceSpec
 from stpl_runtime.timing import EPOCH, NameClock, time_text
 
-_NOTES = ("institution", "licence", "attribution")
 _MAGIC = (
     (b"\x93NUMPY", ".npy"),
     (b"\x89PNG", ".png"),
@@ -102,7 +99,7 @@ class Decoder:
         """
         with _named_shortly(path):
             if self._is_plain(path):
-                return self._plain_array(path)
+                return read_stored(path, self._spec.shape[0])
             return list(_within(self.pieces(self.choose(path), path), path))
 
     def fitted(
@@ -159,7 +156,7 @@ class Decoder:
         variable = self._spec.variable
         if variable is None and choice.word == "video" and self._spec.shape[0] == 3:
             variable = "rgb"
-        return read_pieces(path, choice.word, ReadOptions(variable, broken), choice)
+        return read_pieces(choice, path, ReadOptions(variable, broken))
 
     def frames(self, piece: Piece, name: str) -> Iterator[Frame]:
         """The frames of a piece, of the time EPOCH where the data has none.
@@ -170,15 +167,17 @@ class Decoder:
         codec = self._spec.codec
         size = (piece.frames.shape[1], piece.frames.shape[2], piece.frames.shape[3])
         fit = self._fit_for(size, name)
-        fitted = observed(piece.frames, piece.state, piece.quantity, piece.grid, codec, fit, name)
+        fitted = model_input(
+            piece.frames, piece.state, piece.quantity, piece.grid, codec, fit, name
+        )
         check_same_grid(fitted.grid, self._spec.grids, name)
-        notes = {key: value for key, value in piece.notes.items() if key in _NOTES}
+        notes = {key: value for key, value in piece.notes.items() if key in CREDITS}
         if self._spec.fit is None and fit.size is not None:
             notes["resized"] = resized_note(size, fit)
         for n in range(len(fitted.frames)):
             time = EPOCH if piece.time is None else datetime_of(piece.time[n])
             where = name if len(fitted.frames) == 1 else f"{name} ({time_text(time)})"
-            data, mask = given_values(fitted.frames[n], fitted.state[n], codec, where)
+            data, mask = fitted.frame(n, where)
             yield Frame(
                 time,
                 data,
@@ -199,14 +198,6 @@ class Decoder:
         suffix = path.suffix.lower()
         colour = self._spec.shape[0] != 1 and suffix in PICTURES
         return suffix in FRAME_SUFFIXES or (colour and suffix != ".pgm")
-
-    def _plain_array(self, path: Path) -> NDArray[Any]:
-        """Of a .npy or a picture, which is grey where the model's frames are."""
-        array, grey = _stored(path), self._spec.shape[0] == 1
-        if grey and array.ndim == 3 and array.shape[-1] == 3 and _is_picture(path):
-            with decoding(path, "pictures"):
-                return grey_picture(path)
-        return array
 
     def _plain(self, array: NDArray[Any], path: Path, time: datetime | None) -> Frame:
         """The frame of a .npy or a picture, in the codec's unit whatever that is."""
@@ -353,18 +344,6 @@ def _file_name(name: str, content: bytes) -> str:
         if content.startswith(magic):
             return f"{last}{suffix}"
     return last
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in PICTURES
-
-
-def _stored(path: Path) -> NDArray[Any]:
-    """Of a .npy or a picture, as stored."""
-    if path.suffix.lower() in FRAME_SUFFIXES:
-        return read_array(path)
-    with decoding(path, "pictures"), open_picture(path, path) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def _channels_first(array: NDArray[Any], channels: int) -> NDArray[Any]:

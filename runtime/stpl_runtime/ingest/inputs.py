@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from stpl_core.codec import Array
 from stpl_core.errors import FrameError, UsageError
-from stpl_core.frames import read_frame, read_sequences
+from stpl_core.frames import read_sequences
 from stpl_core.grid import Grid
 from stpl_core.readers.names import visible_files
+from stpl_core.readers.plain import read_frame
 from stpl_runtime.nowcasting.predict import newest_frames
 from stpl_runtime.source import SourceSpec
 from stpl_runtime.sources.folder import frame_files

@@ -13,8 +13,9 @@ from stpl_core.errors import FrameError, UsageError
 from stpl_core.frames import Frame
 from stpl_core.grid import pixel_grid
 from stpl_core.reader import VALUE
+from stpl_core.readers.fit import Resize, fit_for, resized_note
 from stpl_core.readers.libraries import reads_with
-from stpl_core.readers.observed import Resize, fit_for, given_values, observed, resized_note
+from stpl_core.readers.model_input import model_input
 from stpl_core.readers.units import grey_level
 from stpl_runtime.source import BadFrame, SourceSpec
 
@@ -63,10 +64,10 @@ class Pictures:
             size = (values.shape[1], values.shape[2], values.shape[3])
             fit = fit_for(size, spec.shape, spec.fit, self._resize, name)
             state = np.full((1, *size[1:]), VALUE, np.uint8)
-            fitted = observed(
+            fitted = model_input(
                 values, state, grey_level(), pixel_grid(*size[1:]), spec.codec, fit, name
             )
-            data, _ = given_values(fitted.frames[0], fitted.state[0], spec.codec, name)
+            data, _ = fitted.frame(0, name)
         except FrameError as error:
             return BadFrame(name, str(error))
         resized = spec.fit is None and fit.size is not None

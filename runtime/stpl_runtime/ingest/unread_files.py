@@ -8,12 +8,11 @@ from pathlib import PurePosixPath
 from typing import Protocol, runtime_checkable
 
 from stpl_core.errors import FrameError
+from stpl_core.readers.names import UNFINISHED
 from stpl_core.readers.registry import words
 
 _KINDS = 5
 """Kinds that are named; `others` stands for what comes after."""
-_UNFINISHED = (".tmp", ".part", ".partial", ".crdownload")
-"""Ends of names that are still being written: these are awaited, not passed over."""
 
 _RECURSIVE = "--source-option recursive=yes reads"
 
@@ -79,7 +78,7 @@ class Unread:
         files, folders = self._now.files, self._now.folders
         kinds = dict.fromkeys(self._now.kinds)
         for name, is_folder in names:
-            if name.lower().endswith(_UNFINISHED):
+            if name.lower().endswith(UNFINISHED):
                 continue
             key = hash(name)
             self._there.add(key)

@@ -20,7 +20,7 @@ from stpl_core.options import ContextMode, OnGap
 from stpl_runtime.engine import Session, StateHandle
 from stpl_runtime.ledger import Ledger
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.nowcasting.past import CarriedPast, Past, WindowPast, model_frame
+from stpl_runtime.nowcasting.past import CarriedPast, Past, WindowPast
 from stpl_runtime.nowcasting.predict import advance, finish, graphs_needed, made_by
 from stpl_runtime.nowcasting.stand_ins import StandIns, most_stand_ins
 from stpl_runtime.nowcasting.window import Entry, Verdict, Window
@@ -250,7 +250,7 @@ class Nowcaster:
         window = self.window.complete()
         assert window is not None, "the holes were filled"
         state = self.past.state_before(window)
-        return Work(window, model_frame(window[-1], self._codec), state, prewarmed, again)
+        return Work(window, window[-1].model_frame(self._codec), state, prewarmed, again)
 
     def end(self, work: Work, frames: Array, after: StateHandle | None) -> Nowcast:
         """The nowcast of what `begin` gave.
@@ -298,11 +298,11 @@ class Nowcaster:
             return None
         state = self.session.zero_state()
         for entry in window[:-1]:
-            state = advance(self.session, model_frame(entry, self._codec), state)
+            state = advance(self.session, entry.model_frame(self._codec), state)
         horizon = max(count, self.horizon)
         if horizon == self.manifest.horizon != self.horizon:
             horizon += 1  # by the step graph, which is open
-        newest = model_frame(window[-1], self._codec)
+        newest = window[-1].model_frame(self._codec)
         made = finish(self.session, self.manifest, newest, state, horizon)[0]
         return self._codec.physical_from_model(made[0])[:count]
 

@@ -11,23 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
-from stpl_core.codec import Array, FrameCodec
+from stpl_core.codec import FrameCodec
 from stpl_runtime.engine import Session, StateHandle
 from stpl_runtime.nowcasting.predict import advance
 from stpl_runtime.nowcasting.window import Entry, Window
 
 Entries = tuple[Entry, ...]
-
-
-def model_frame(entry: Entry, codec: FrameCodec) -> Array:
-    """An entry's frame `(1, C, H, W)` in model units; no data is what the codec says it is."""
-    data, mask = entry.frame.data, entry.frame.mask
-    if mask is not None:
-        data = np.where(mask, data, np.float32(codec.no_data_value))
-    return np.ascontiguousarray(codec.model_from_physical(data)[None])
 
 
 @dataclass(frozen=True)
@@ -138,7 +129,7 @@ class WindowPast:
         entry = prefix[len(self._read)]
         state = self._session.zero_state() if self._state is None else self._state
         self._state = None  # used up, also if the step fails
-        self._state = advance(self._session, model_frame(entry, self._codec), state)
+        self._state = advance(self._session, entry.model_frame(self._codec), state)
         self._read.append(entry.serial)
         return True
 
@@ -229,7 +220,7 @@ class CarriedPast:
             return False
         if self._ahead is not None and self._ahead[0] == newest.serial:
             return False
-        after = advance(self._session, model_frame(newest, self._codec), self._fork())
+        after = advance(self._session, newest.model_frame(self._codec), self._fork())
         self._ahead = (newest.serial, after)
         return True
 
@@ -283,7 +274,7 @@ class CarriedPast:
             self._state = ahead[1]
         else:
             assert self._state is not None
-            self._state = advance(self._session, model_frame(entry, self._codec), self._state)
+            self._state = advance(self._session, entry.model_frame(self._codec), self._state)
         self._slot = entry.slot
 
     def _fork(self) -> StateHandle:

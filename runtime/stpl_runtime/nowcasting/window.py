@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from stpl_core.codec import Array, FrameCodec
 from stpl_core.errors import UsageError
 from stpl_core.frames import Frame
 from stpl_runtime.ledger import Fate, Ledger
@@ -34,6 +35,19 @@ class Entry:
     """time.monotonic() when it was seen whole."""
     how: str = ""
     """"" observed; `held` or `bridged`: it stands in for one that is missing."""
+    _converted: list[Array] = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def model_frame(self, codec: FrameCodec) -> Array:
+        """The frame `(1, C, H, W)` in model units; no data is what the codec says it is.
+
+        Converted once, whatever number of windows it is in: every call takes the same codec.
+        """
+        if not self._converted:
+            data, mask = self.frame.data, self.frame.mask
+            if mask is not None:
+                data = np.where(mask, data, np.float32(codec.no_data_value))
+            self._converted.append(np.ascontiguousarray(codec.model_from_physical(data)[None]))
+        return self._converted[0]
 
 
 @dataclass(frozen=True)

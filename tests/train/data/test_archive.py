@@ -12,16 +12,16 @@ pytest.importorskip("xarray")
 
 from stpl_core.errors import FrameError, RecipeError
 from stpl_core.readers.store import convert
-from stpl_train.data import archive as archives
-from stpl_train.data import open_data
-from stpl_train.data.archive import Archive, open_archive
-from stpl_train.data.windows import (
+from stpl_core.windows import frames as archives
+from stpl_core.windows.archive import Archive, open_archive
+from stpl_core.windows.placing import (
     Layout,
     as_published,
     breaks,
     by_time,
     place,
 )
+from stpl_train.data import open_data
 from stpl_train.recipe import ArchiveSection, load_recipe
 from stpl_train.training import with_frame
 
@@ -47,12 +47,16 @@ def section(path: Path, **keys: Any) -> ArchiveSection:
     return ArchiveSection(source="archive", path=path, **settings)
 
 
+def opened(settings: ArchiveSection) -> Archive:
+    return open_archive(settings, keep="model")
+
+
 def rows(archive: Archive, part: str) -> np.ndarray:
     """The numbers of the frames in each window, `(count, T + K)`."""
     windows = archive.parts[part]
     if not windows.count:
         return np.zeros((0, 5), int)
-    return windows.physical(np.arange(windows.count))[:, :, 0, 0, 0].round().astype(int)
+    return windows.read(np.arange(windows.count), "physical")[0][:, :, 0, 0, 0].round().astype(int)
 
 
 @pytest.mark.parametrize(("every", "stride"), [(1, 1), (2, 1), (3, 2), (1, 7)])
@@ -60,7 +64,7 @@ def test_windows_are_contiguous_and_none_crosses_a_split(
     tmp_path: Path, every: int, stride: int
 ) -> None:
     path = written(tmp_path / "rain.npz", numbered(200))
-    archive = open_archive(
+    archive = opened(
         section(path, every=every, stride=stride, validation_fraction=0.2, test_fraction=0.2)
     )
     assert archive.cadence_s == 300 * every
@@ -79,7 +83,7 @@ def test_a_gap_ends_a_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> N
     minutes[20:] += 5  # one frame is missing
     minutes[40:] += 2  # off the cadence by more than a quarter
     path = written(tmp_path / "rain.npz", numbered(60), minutes)
-    archive = open_archive(section(path, test_fraction=0.0, validation_fraction=0.25))
+    archive = opened(section(path, test_fraction=0.0, validation_fraction=0.25))
     training = rows(archive, "training")
     assert training[:, 0].tolist() == [*range(16), *range(20, 36), *range(40, 41)]
     assert "2 gap(s) or uneven steps, the first before" in caplog.text
@@ -93,12 +97,12 @@ def test_a_frame_without_data_is_left_out_and_named(
     frames[10] = np.nan
     frames[30, 0, :, :2] = np.nan  # a part only: it stays
     path = written(tmp_path / "rain.npz", frames)
-    archive = open_archive(section(path))
+    archive = opened(section(path))
     training = archive.parts["training"]
-    assert 10 not in training.physical(np.arange(len(training.starts)))[:, :, 0, 0, 5]
+    assert 10 not in training.read(np.arange(training.count), "physical")[0][:, :, 0, 0, 5]
     assert f"{path} (2024-05-01T00:50:00Z) has no data all over: left out" in caplog.text
-    at = np.flatnonzero(training.starts == 28)
-    observed = training.observed(at)[0]
+    at = np.flatnonzero(training.places[:, 1] == 28)
+    observed = training.read(at, "physical")[1][0]
     assert observed.sum(axis=(1, 2)).tolist() == [24, 24, 16, 24, 24]
     model = training.batch(at)[0, 2, 0]
     assert (model[:, :2] == 0).all()  # no rain
@@ -122,9 +126,9 @@ def test_the_validation_part_keeps_its_mask(tmp_path: Path) -> None:
 def test_crop_and_area_mean(tmp_path: Path) -> None:
     frames = np.random.default_rng(0).random((60, 1, 10, 12), dtype=np.float32)
     path = written(tmp_path / "rain.npz", frames)
-    archive = open_archive(section(path, crop=(1, 2, 8, 9), frame=(1, 4, 3)))
+    archive = opened(section(path, crop=(1, 2, 8, 9), frame=(1, 4, 3)))
     block = frames[:5, :, 1:9, 2:11].reshape(5, 1, 4, 2, 3, 3).mean(axis=(3, 5))
-    found = archive.parts["training"].physical(np.array([0]))[0]
+    found = archive.parts["training"].read(np.array([0]), "physical")[0][0]
     np.testing.assert_allclose(found, block, rtol=1e-6)
     assert archive.frames[0].grid.affine == (2.0, 1.0, 3.0, 2.0)
 
@@ -134,11 +138,13 @@ def test_from_a_store_as_from_memory(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = written(tmp_path / "rain.npz", numbered(60))
     convert(path, tmp_path / "rain.zarr")
     chosen = np.array([3, 0, 7])
-    there = open_archive(section(path, crop=(0, 0, 4, 4))).parts["training"]
+    there = opened(section(path, crop=(0, 0, 4, 4))).parts["training"]
     monkeypatch.setattr(archives, "_IN_MEMORY", 0)
-    lazy = open_archive(section(tmp_path / "rain.zarr", crop=(0, 0, 4, 4))).parts["training"]
+    lazy = opened(section(tmp_path / "rain.zarr", crop=(0, 0, 4, 4))).parts["training"]
     np.testing.assert_array_equal(there.batch(chosen), lazy.batch(chosen))
-    np.testing.assert_array_equal(there.observed(chosen), lazy.observed(chosen))
+    np.testing.assert_array_equal(
+        there.read(chosen, "physical")[1], lazy.read(chosen, "physical")[1]
+    )
 
 
 def test_the_published_split() -> None:

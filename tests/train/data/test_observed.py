@@ -15,8 +15,8 @@ pytest.importorskip("xarray")
 
 from stpl_core.baselines import persistence
 from stpl_core.trust import trust_model
+from stpl_deploy.judging import open_judged
 from stpl_runtime.evaluation.evaluate import MODEL, evaluate
-from stpl_runtime.evaluation.subject import open_judged
 from stpl_train.checkpoint import load_training
 from stpl_train.losses import Loss, sequence_loss, shard_weight
 from stpl_train.recipe import parse_recipe

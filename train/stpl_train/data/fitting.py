@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from stpl_core.errors import FrameError, UsageError
+from stpl_core.errors import UsageError
 from stpl_core.readers.in_units import convertible
 from stpl_core.readers.survey import Survey
-from stpl_train.data.windows import Layout
 from stpl_train.recipe import ArchiveSection, Recipe
 
 _CADENCE_SLACK = 0.01
@@ -24,22 +22,6 @@ class Finding:
     fits: bool
     fix: str = ""
     """What to type or do where it does not fit."""
-
-
-def check_there(path: Path, section: ArchiveSection) -> None:
-    """Say what a recipe expects where nothing is at `path`.
-
-    Raises:
-        FrameError: nothing is.
-    """
-    if path.expanduser().exists():
-        return
-    words = f"stpl-deploy data fetch {section.fetch}, then " if section.fetch else ""
-    raise FrameError(
-        f"no data at {path}",
-        expected=section.expects or "a file or folder that a reader reads (docs/data.md)",
-        fix=f"{words}--set data.path=PATH, which stpl-deploy data inspect PATH looks at",
-    )
 
 
 def compare(survey: Survey, recipe: Recipe) -> list[Finding]:
@@ -138,7 +120,7 @@ def _cadence(survey: Survey, section: ArchiveSection) -> list[Finding]:
 
 
 def _count(survey: Survey, section: ArchiveSection) -> Finding:
-    span = Layout(section.context + section.horizon, section.every).span
+    span = section.layout.span
     held_out = section.validation_fraction
     rest = survey.frames * (1 - held_out - section.test_fraction)
     return Finding(

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from stpl_core.codec import Array
 from stpl_core.frames import FrameShape
+from stpl_core.windows.placing import Indices
 from stpl_train.data.digits import Bytes
-from stpl_train.data.sequences import Indices
 from stpl_train.randomness import Stream, uniforms
 
 Floats = NDArray[np.float64]

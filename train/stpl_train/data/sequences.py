@@ -6,17 +6,13 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stpl_core.codec import Array
 from stpl_core.frames import FrameShape
 from stpl_core.grid import Grid
+from stpl_core.reader import Mask
+from stpl_core.windows.placing import Indices
 from stpl_train.randomness import permutation
-
-Indices = NDArray[np.int64]
-"""(B,), numbers of sequences."""
-Mask = NDArray[np.bool_]
-"""`(N, frames, H, W)`, True where a pixel was observed."""
 
 
 class Sequences(Protocol):

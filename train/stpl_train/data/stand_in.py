@@ -10,9 +10,9 @@ import numpy as np
 from stpl_core.codec import Array
 from stpl_core.files import atomic_file
 from stpl_core.frames import FrameShape
+from stpl_core.windows.placing import Layout
 from stpl_train.data.digits import digit_images
 from stpl_train.data.moving_digits import MovingDigits
-from stpl_train.data.windows import Layout
 from stpl_train.randomness import Stream
 from stpl_train.recipe import ArchiveSection
 

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpl_core.reader import Times
-from stpl_train.data.sequences import Indices
+
+Indices = NDArray[np.int64]
+"""(B,), numbers of windows or of frames."""
 
 PARTS = ("training", "validation", "test")
 

@@ -1,0 +1,48 @@
+"""What `evaluate` was given, opened: a bundle on its engine, or a run in PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stpl_core.bundle import MANIFEST
+
+if TYPE_CHECKING:
+    from stpl_runtime.evaluation.subject import Backend, Judged
+
+
+def open_judged(
+    path: Path,
+    *,
+    backend: Backend | None = None,
+    horizon: int | None = None,
+    testing: bool = False,
+    domain: tuple[int, int] | None = None,
+) -> Judged:
+    """Open a run or a bundle.
+
+    Args:
+        path: its directory.
+        backend: what a bundle runs on; a run always runs in PyTorch on the CPU.
+        horizon: frames to predict; None: as it was trained.
+        testing: without `horizon`, the recipe's `data.test_horizon`, where it has one.
+        domain: (H, W) of larger frames, which a bundle covers in tiles, nothing cropped.
+
+    Raises:
+        UsageError: a domain or an engine for a run.
+        EnvironmentFault: this machine cannot run the engine, or another provider runs it than is
+            required.
+        RunError: neither a run nor a bundle, or a broken run.
+        BundleError: a broken bundle.
+        MissingExtraError: a run, and PyTorch is not installed.
+    """
+    from stpl_runtime.evaluation.subject import Backend, judged_bundle
+
+    backend = backend or Backend()
+    if (path / MANIFEST).is_file():
+        return judged_bundle(path, backend=backend, horizon=horizon, testing=testing, domain=domain)
+    from stpl_deploy.cli.extras import needs
+
+    with needs("train"):
+        from stpl_export.judging import judged_run
+    return judged_run(path, backend=backend, horizon=horizon, testing=testing, domain=domain)
