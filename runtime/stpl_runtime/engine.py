@@ -141,24 +141,26 @@ def open_session(
     return session
 
 
-def require(running: str, wanted: str | None) -> None:
+def require(running: str, expected: str | None) -> None:
     """Refuse a session that does not run where `--require-provider` says.
 
     Args:
         running: the session's own word on where it runs.
-        wanted: a provider or a part of its name, such as `cuda`; None for any.
+        expected: a provider or a part of its name, such as `cuda`; None for any.
 
     Raises:
         EnvironmentFault: it runs elsewhere.
     """
     place = running.partition(",")[0]
-    if wanted is None or wanted.lower() in place.lower():
+    if expected is None or expected.lower() in place.lower():
         return
     engines = {"cuda": "onnx-cuda", "rtx": "trt-rtx", "trt": "trt", "tensorrt": "trt"}
-    near = next((engine for word, engine in engines.items() if word in wanted.lower()), "onnx-cuda")
+    near = next(
+        (engine for word, engine in engines.items() if word in expected.lower()), "onnx-cuda"
+    )
     raise EnvironmentFault(
         f"the session runs on {place}",
-        expected=f"{wanted}, which --require-provider asks for",
+        expected=f"{expected}, which --require-provider asks for",
         fix=f"--engine {near}; stpl-deploy doctor says which work here",
     )
 

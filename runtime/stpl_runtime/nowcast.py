@@ -47,11 +47,11 @@ class Nowcast:
     """From the newest frame's arrival to this nowcast; None for files."""
 
     grid: Grid | None = None
-    """Where the pixels lie; None where the frames do not tell."""
+    """Where the pixels lie; None where the frames do not carry it."""
     observed: NDArray[np.bool_] | None = None
     """`(H, W)`, False where the newest frame had no data; None where it had everywhere."""
     standard_name: str = ""
-    """CF standard name of the quantity, where the frames tell."""
+    """CF standard name of the quantity, where the frames carry it."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """What goes along with the data: `institution`, `licence`, `attribution`."""
 

@@ -58,10 +58,10 @@ class Options:
         except ValueError:
             value = math.nan
         if not (math.isfinite(value) and least <= value <= most):
-            wanted = f"a number of at least {least:g}"
+            expected = f"a number of at least {least:g}"
             if math.isfinite(most):
-                wanted = f"a number from {least:g} to {most:g}"
-            raise self._wrong(name, wanted, f"{default or least:g}")
+                expected = f"a number from {least:g} to {most:g}"
+            raise self._wrong(name, expected, f"{default or least:g}")
         return value
 
     def flag(self, name: str) -> bool:
@@ -93,7 +93,7 @@ class Options:
         return cast(Resize, self.choice("resize", RESIZES, default))
 
     def time(self, name: str) -> datetime | None:
-        """A time in ISO 8601, UTC where it says nothing else; None where it is not given.
+        """A time in ISO 8601, UTC where it has no zone; None where it is not given.
 
         Raises:
             UsageError: it is not one.

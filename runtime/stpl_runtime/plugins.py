@@ -44,7 +44,7 @@ def load_word(kind: str, word: str, built_in: Mapping[str, str], group: str) -> 
 
 
 def nearest(word: str, words: Iterable[str], otherwise: str) -> str:
-    """The word that was meant, by its spelling."""
+    """The known word that is spelt most like it."""
     near = difflib.get_close_matches(word, list(words), n=1)
     return near[0] if near else otherwise
 

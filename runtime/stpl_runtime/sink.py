@@ -52,14 +52,14 @@ _EXAMPLES = {
 
 @dataclass(frozen=True)
 class SinkSpec:
-    """What every sink is told."""
+    """What every sink is given."""
 
     keep: int | None = None
     """Nowcasts that stay in a directory, the newest ones; None keeps all."""
     keep_s: float | None = None
     """Nowcasts older than this, by issue time against the one written last, go; None: none."""
     options: Mapping[str, str] = field(default_factory=dict)
-    """NAME=VALUE of the sink's word; each sink says which it has (`words.check_options`)."""
+    """NAME=VALUE of the sink's word; each sink checks which it has (`words.check_options`)."""
 
 
 class Sink(Protocol):
@@ -83,7 +83,7 @@ class Sink(Protocol):
 
 @runtime_checkable
 class KeepsFiles(Protocol):
-    """A sink that says where it puts a nowcast."""
+    """A sink that knows where it puts a nowcast."""
 
     def files(self, nowcast: Nowcast) -> list[str]:
         """The paths that `write` makes."""
@@ -99,15 +99,15 @@ class DeletesOld(Protocol):
 
 
 @runtime_checkable
-class TellsFiles(Protocol):
-    """A sink that tells where the others put a nowcast."""
+class ReportsFiles(Protocol):
+    """A sink that reports where the others put a nowcast."""
 
     beside: tuple[KeepsFiles, ...]
     """The others; set after opening."""
 
 
 def open_sinks(texts: Iterable[str], spec: SinkSpec | None = None) -> list[Sink]:
-    """Make every sink of a stream; those that tell of files know those that write them.
+    """Make every sink of a stream; those that report files know those that write them.
 
     Raises:
         UsageError: see `open_sink`; or two of them write to the same place.
@@ -121,7 +121,7 @@ def open_sinks(texts: Iterable[str], spec: SinkSpec | None = None) -> list[Sink]
                 f"--sink {name} is there twice", expected="each place once", fix="leave one out"
             )
     for sink in sinks:
-        if isinstance(sink, TellsFiles):
+        if isinstance(sink, ReportsFiles):
             sink.beside = tuple(other for other in sinks if isinstance(other, KeepsFiles))
     return sinks
 
@@ -176,7 +176,7 @@ def make_directory(path: Path) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        check_writable(path)  # told now, not when the first nowcast is due
+        check_writable(path)  # reported now, not when the first nowcast is due
     except (FileExistsError, NotADirectoryError) as error:
         raise UsageError(
             f"{path} cannot be a directory: a file is in the way",
@@ -223,16 +223,16 @@ def write_over_directory(path: Path, fill: Callable[[Path], None]) -> None:
     Raises:
         SinkError: it could not be written; the older one stays.
     """
-    newer, aside = (path.with_name(f".{path.name}.{end}") for end in ("newer", "older"))
+    newer, older = (path.with_name(f".{path.name}.{end}") for end in ("newer", "older"))
     try:
         shutil.rmtree(newer, ignore_errors=True)
         with atomic_directory(newer) as partial:
             fill(partial)
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(older, ignore_errors=True)
         if path.exists():
-            path.rename(aside)
+            path.rename(older)
         newer.rename(path)
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(older, ignore_errors=True)
     except OSError as error:
         raise sink_error(path, 0, error) from error
 

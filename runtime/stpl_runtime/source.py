@@ -29,7 +29,7 @@ from stpl_core.readers.zarr import recognises as is_zarr
 from stpl_runtime.links.health import Health
 from stpl_runtime.links.reconnect import without_credentials
 from stpl_runtime.plugins import known_words, load_word
-from stpl_runtime.sources.suggestions import meant
+from stpl_runtime.sources.suggestions import suggested
 
 GROUP = "stpl_deploy.sources"
 """The group of entry points of other packages."""
@@ -84,7 +84,7 @@ class SourceSpec:
     grids: tuple[Grid, ...] = ()
     """Of the training; frames whose pixels have another size are bad. Empty: any are taken."""
     options: Mapping[str, str] = field(default_factory=dict)
-    """`--source-option NAME=VALUE`; each source says which it has (`words.check_options`)."""
+    """`--source-option NAME=VALUE`; each source checks which it has (`words.check_options`)."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Source(Protocol):
 
 @runtime_checkable
 class Notes(Protocol):
-    """A source that may have something to tell, once, that is no failure."""
+    """A source that may have something to report, once, that is no failure."""
 
     note: str
     """Empty while there is nothing; without credentials."""
@@ -151,7 +151,7 @@ def open_source(word: str, spec: SourceSpec) -> Source:
         raise UsageError(
             f"unknown source {scheme}",
             expected=f"a path, or one of {', '.join(f'{name}:' for name in words)}",
-            fix=without_credentials(meant(scheme, rest, words, _ADDRESSES)),
+            fix=without_credentials(suggested(scheme, rest, words, _ADDRESSES)),
         )
     if scheme in _ADDRESSES and not rest.startswith("//"):
         raise UsageError(
@@ -175,4 +175,4 @@ def _scheme_of(word: str) -> tuple[str, str]:
     try:
         return ("replay" if is_zarr(path) else "folder"), word
     except PermissionError:
-        return "folder", word  # which tells it
+        return "folder", word  # which reports it

@@ -168,10 +168,10 @@ class NameClock:
 
         Args:
             path: its file.
-            known: what else tells its time, where the name has no date; goes before an index.
+            known: its time by other means, where the name has no date; goes before an index.
 
         Raises:
-            FrameError: the name tells no time.
+            FrameError: the name holds no time.
             UsageError: the name ends in an index and no cadence is known.
         """
         if self._mtime:
@@ -188,7 +188,7 @@ class NameClock:
         index = index_of(path)
         if self._indexed is False or index is None:
             raise FrameError(
-                f"the name {path.name} tells no time",
+                f"the name {path.name} holds no time",
                 expected="12 or 14 digits (YYYYmmddHHMM[SS])"
                 + (
                     " as in the first name"
@@ -222,7 +222,7 @@ class NameClock:
             with suppress(OverflowError):  # beyond the years 1 to 9999 in UTC
                 return found.replace(tzinfo=found.tzinfo or timezone.utc).astimezone(timezone.utc)
         raise FrameError(
-            f"the name {path.name} tells no time",
+            f"the name {path.name} holds no time",
             expected=f"--time-format {self._format} in it",
             fix="another --time-format, or --mtime for the file's own time",
         )

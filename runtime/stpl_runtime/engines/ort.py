@@ -108,8 +108,8 @@ class OrtSession:
 
     def rollout(self, frames: Array) -> Array:
         """T frames in, K frames out; see the protocol."""
-        wanted = (self.manifest.context, *self.manifest.frame)
-        check_shape(frames, wanted, "T, C, H, W")
+        expected = (self.manifest.context, *self.manifest.frame)
+        check_shape(frames, expected, "T, C, H, W")
         session = self._session("rollout")
         spec = self.manifest.graphs["rollout"]
         out: Array = session.run([spec.outputs[0]], {spec.inputs[0]: frames})[0]
@@ -184,21 +184,21 @@ def open_changed(
         return onnxruntime.InferenceSession(whole, options, providers=providers)
 
 
-def check_shape(array: Array, wanted: tuple[int, ...], axes: str) -> None:
+def check_shape(array: Array, expected: tuple[int, ...], axes: str) -> None:
     """Refuse frames that are not of the bundle's shape and float32.
 
     Args:
-        array: `(B, *wanted)`.
-        wanted: the shape after the batch.
+        array: `(B, *expected)`.
+        expected: the shape after the batch.
         axes: what its sides are called.
 
     Raises:
         FrameError: another shape or type.
     """
-    if array.shape[1:] != wanted or array.dtype != np.float32:
+    if array.shape[1:] != expected or array.dtype != np.float32:
         raise FrameError(
             f"frames of shape {array.shape}, {array.dtype}",
-            expected=f"(B, {axes}) = (B, {', '.join(map(str, wanted))}), float32",
+            expected=f"(B, {axes}) = (B, {', '.join(map(str, expected))}), float32",
             fix="reshape them to the bundle's grid",
         )
 

@@ -79,7 +79,7 @@ class OrtDeviceSession(OrtSession):
         super().__init__(bundle, graphs, threads)
 
     def provider_options(self, graph: GraphName) -> dict[str, str]:
-        """What the provider is told for one graph."""
+        """The options of the provider for one graph."""
         return {}
 
     def _load(self, graph: GraphName, path: Path) -> onnxruntime.InferenceSession:

@@ -1,6 +1,6 @@
 """Where ONNX Runtime really runs a graph, and the refusal to run it elsewhere in silence.
 
-ONNX Runtime puts a whole graph on the CPU where a GPU provider's library does not load, and says
+ONNX Runtime puts a whole graph on the CPU where a GPU provider's library does not load, and reports
 so on a log line only. `load_on` raises instead; what a provider leaves to others is counted.
 """
 
@@ -117,9 +117,9 @@ def load_on(
         else:
             _preload(onnxruntime, provider)
             chosen["providers"] += provider.after
-        tells = hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info")
-        if not tells and provider.name != CPU:
-            # Before 1.24 nothing tells where nodes are: then none may be on the CPU.
+        can_report = hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info")
+        if not can_report and provider.name != CPU:
+            # Before 1.24 nothing reports where nodes are: then none may be on the CPU.
             session_options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:
             session = onnxruntime.InferenceSession(
@@ -141,7 +141,7 @@ def load_on(
 
 
 def placement(session: Any) -> dict[str, Counter[str]]:
-    """Provider -> how many nodes of each kind it runs; empty where this version does not tell."""
+    """Provider -> how many nodes of each kind it runs; empty where it is not reported."""
     ask = getattr(session, "get_provider_graph_assignment_info", None)
     found: dict[str, Counter[str]] = {}
     for part in ask() if ask is not None else ():
@@ -233,7 +233,7 @@ def _preload(onnxruntime: Any, provider: Provider) -> None:
         with contextlib.suppress(ImportError, OSError):
             importlib.import_module(provider.preload)
     if hasattr(onnxruntime, "preload_dlls"):
-        # What it prints of libraries that it does not find is told later, of those that matter.
+        # What it prints of libraries that it does not find is reported later, of those that matter.
         with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(OSError):
             onnxruntime.preload_dlls()
 
@@ -281,7 +281,7 @@ def _load_fault(onnxruntime: Any, provider: Provider) -> str:
 
 @contextlib.contextmanager
 def _quiet(onnxruntime: Any) -> Iterator[None]:
-    """No lines of the library's own about what is told in ours."""
+    """No lines of the library's own about what is reported in ours."""
     onnxruntime.set_default_logger_severity(4)
     try:
         yield

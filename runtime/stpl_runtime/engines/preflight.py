@@ -211,19 +211,19 @@ def read_plan(bundle: Bundle, spec: EngineSpec) -> bytes:
 
 def _check_inputs(bundle: Bundle, spec: EngineSpec) -> None:
     manifest = bundle.manifest
-    wanted: dict[str, list[int]] = {}
+    expected: dict[str, list[int]] = {}
     if spec.graph == "rollout":
         name = manifest.graphs["rollout"].inputs[0]
-        wanted[name] = [spec.batch, manifest.context, *manifest.frame]
+        expected[name] = [spec.batch, manifest.context, *manifest.frame]
     else:
-        wanted[manifest.graphs[spec.graph].inputs[0]] = [spec.batch, *manifest.frame]
-        wanted |= {part.input: [spec.batch, *part.shape] for part in manifest.state}
+        expected[manifest.graphs[spec.graph].inputs[0]] = [spec.batch, *manifest.frame]
+        expected |= {part.input: [spec.batch, *part.shape] for part in manifest.state}
     found = {name: tensor["shape"] for name, tensor in spec.details["inputs"].items()}
-    if found != wanted:
-        name = next(n for n in sorted(wanted.keys() | found) if wanted.get(n) != found.get(n))
+    if found != expected:
+        name = next(n for n in sorted(expected.keys() | found) if expected.get(n) != found.get(n))
         raise BundleError(
             f"{spec.file} reads {name} of shape {found.get(name, 'none')}",
-            expected=f"{wanted.get(name, 'no such input')}, as the manifest says",
+            expected=f"{expected.get(name, 'no such input')}, as the manifest says",
             fix="export the run again",
         )
 

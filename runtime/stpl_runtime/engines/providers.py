@@ -110,7 +110,7 @@ def _options() -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # the failure is told in our own words
+    options.log_severity_level = 4  # the failure is reported in our own words
     options.intra_op_num_threads = 1
     return options
 

@@ -101,8 +101,8 @@ class TrtSession:
 
     def rollout(self, frames: Array) -> Array:
         """T frames in, K frames out; see the protocol."""
-        wanted = (self.manifest.context, *self.manifest.frame)
-        self._check(frames, wanted, "T, C, H, W", len(frames))
+        expected = (self.manifest.context, *self.manifest.frame)
+        self._check(frames, expected, "T, C, H, W", len(frames))
         return self._stepper(len(frames)).rollout(frames)
 
     def state_arrays(self, state: TrtState) -> Mapping[str, NDArray[Any]]:
@@ -176,11 +176,11 @@ class TrtSession:
             pool.append(address)
         return TrtState(pool.pop(), batch, pool)
 
-    def _check(self, array: Array, wanted: tuple[int, ...], axes: str, batch: int) -> None:
-        if array.shape != (batch, *wanted) or array.dtype != np.float32:
+    def _check(self, array: Array, expected: tuple[int, ...], axes: str, batch: int) -> None:
+        if array.shape != (batch, *expected) or array.dtype != np.float32:
             raise FrameError(
                 f"frames of shape {array.shape}, {array.dtype}",
-                expected=f"(B, {axes}) = {(batch, *wanted)}, float32",
+                expected=f"(B, {axes}) = {(batch, *expected)}, float32",
                 fix="reshape them to the bundle's grid",
             )
 

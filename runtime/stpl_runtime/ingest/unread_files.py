@@ -1,4 +1,4 @@
-"""Files that a source sees and does not read: told once by their kinds, then counted."""
+"""Files that a source sees and does not read: reported once by their kinds, then counted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RECURSIVE = "--source-option recursive=yes reads"
 
 
 @dataclass(frozen=True)
-class PassedOver:
+class UnreadCount:
     """What was passed over so far."""
 
     files: int = 0
@@ -44,10 +44,10 @@ def _counted(count: int, what: str) -> str:
 
 
 @runtime_checkable
-class PassesOver(Protocol):
+class HasUnreadFiles(Protocol):
     """A source that chooses by the ends of names."""
 
-    passed_over: Unread
+    unread_files: Unread
 
 
 class Unread:
@@ -60,10 +60,10 @@ class Unread:
             reads: the ends of the names that are read.
         """
         self.reads = tuple(reads)
-        self._now = PassedOver()
+        self._now = UnreadCount()
         self._there: set[int] = set()  # hashes of names: no more than the newest listing has
 
-    def now(self) -> PassedOver:
+    def now(self) -> UnreadCount:
         """What was passed over so far."""
         return self._now
 
@@ -87,10 +87,10 @@ class Unread:
             folders, files = folders + is_folder, files + (not is_folder)
             if not is_folder and len(kinds) <= _KINDS:
                 kinds.setdefault(PurePosixPath(name).suffix.lower() or "no ending")
-        self._now = PassedOver(files, tuple(kinds), folders)
+        self._now = UnreadCount(files, tuple(kinds), folders)
 
     def line(self, name: str) -> str:
-        """What to tell of the source `name`."""
+        """What to log of the source `name`."""
         text = f"{name}: passes over {self._now}; it reads {', '.join(self.reads)}"
         return f"{text}; {_RECURSIVE} subfolders too" if self._now.folders else text
 

@@ -1,4 +1,4 @@
-"""Whether a live source is there: told by its thread, read by the log, the page and the metrics."""
+"""Whether a live source is there: set by its thread, read by the log, the page and the metrics."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class BrokerError(ConnectionError):
 
 
 class RefusedError(BrokerError):
-    """The broker said no."""
+    """The broker refused."""
 
     def __init__(self, what: str, code: ReasonCode) -> None:
         """Say what it refused, and why."""
@@ -106,7 +106,7 @@ class Broker:
         """A client that the broker has let in.
 
         Raises:
-            RefusedError: it said no.
+            RefusedError: it refused.
             OSError: it is not there, or broke off (`BrokerError` is one).
             UsageError: the files for TLS cannot be read.
         """

@@ -43,12 +43,12 @@ def reconnecting(
 ) -> Iterator[T]:
     """Yield what a connection yields, and connect again whenever it fails or ends, until `stop`.
 
-    For a live source the end of iteration is a disconnect (no library tells it as an error).
+    For a live source the end of iteration is a disconnect (no library reports it as an error).
 
     Args:
         connect: connects and yields; what it holds is closed by its own `finally`.
         stop: ends everything; `connect`'s iterator must return soon after it is set.
-        health: told of every change. It is up with the first item of a connection, or earlier
+        health: given every change. It is up with the first item of a connection, or earlier
             where `connect` itself calls `health.up()`; after that, `connect` may know better.
         failures: what a broken connection raises; anything else goes through.
         backoff: None takes the usual one.

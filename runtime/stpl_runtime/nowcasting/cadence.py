@@ -12,8 +12,8 @@ ENOUGH, MOST = 3, 5
 """Distinct times from which a cadence is learned, and after which the smallest step is taken."""
 _EXACT = 0.1
 """How far from a whole number a step may be that is counted in parts of the smallest one."""
-_PART, _TOLD = 0.06, 3
-"""How near to a fraction frames between the slots must lie, and how many of them tell."""
+_PART, _AGREEING = 0.06, 3
+"""How near to a fraction frames between the slots must lie, and how many of them decide."""
 _PARTS = 4
 """A cadence is sought down to this part of the smallest step."""
 
@@ -60,10 +60,10 @@ class Between:
 
         Returns:
             In how many parts the cadence falls; 0 where it does not. Three such frames, each with
-            one in a slot before it, tell; all frames between the slots are another phase.
+            one in a slot before it, decide; all frames between the slots are another phase.
         """
         parts = next((n for n in (2, 3, 4) if abs(offset * n - round(offset * n)) <= _PART), 0)
         agrees = parts != 0 and parts == self._parts and self._fitted
         self._count = self._count + 1 if agrees else 1
         self._parts, self._fitted = parts, False
-        return parts if parts and self._count >= _TOLD else 0
+        return parts if parts and self._count >= _AGREEING else 0

@@ -33,7 +33,7 @@ class Put:
     verdict: Verdict
     reason: str = ""
     """Why it is bad; empty for all others."""
-    news: str = ""
+    notice: str = ""
     """A gap, or a new time line, in words; mostly empty."""
 
 
@@ -215,7 +215,7 @@ class Nowcaster:
             self.state.replaced = self.window.newest == done
         for entry in placed.left:
             self.past.leave(entry)
-        return Put(placed.verdict, placed.reason, placed.news)
+        return Put(placed.verdict, placed.reason, placed.notice)
 
     def issue(self) -> Nowcast | None:
         """Make the nowcast of the newest slot; None where `ready` is false.

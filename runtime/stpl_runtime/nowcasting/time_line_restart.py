@@ -19,7 +19,7 @@ class _Seen:
     arrived: float | None
 
 
-class Rivals:
+class Misfits:
     """The misfits since the last frame that fitted."""
 
     def __init__(self, reach: int) -> None:

@@ -14,7 +14,7 @@ from stpl_core.errors import UsageError
 from stpl_core.frames import Frame
 from stpl_runtime.ledger import Fate, Ledger
 from stpl_runtime.nowcasting.cadence import ENOUGH, MOST, Between, learned_cadence
-from stpl_runtime.nowcasting.time_line_restart import Rivals
+from stpl_runtime.nowcasting.time_line_restart import Misfits
 from stpl_runtime.timing import TimeGrid, time_text, utc_now
 
 _FOLLOW, _MEND = 0.4, 0.1
@@ -59,7 +59,7 @@ class Placed:
     """Entries that fell out of the window, oldest first."""
     reason: str = ""
     """Why it is bad; empty for all others."""
-    news: str = ""
+    notice: str = ""
     """A gap, or a new time line, in words; mostly empty."""
     skipped_slots: int = 0
     """Slots of the time line between the newest one before and this one."""
@@ -134,7 +134,7 @@ class Window:
         self._ledger, self._reserve, self._clock = ledger, reserve, clock
         self.stated_s = cadence_s
         """The cadence that was stated; None: it is learned."""
-        self._rivals, self._between = Rivals(context), Between()
+        self._misfits, self._between = Misfits(context), Between()
         self.state = WindowState(stated=cadence_s is not None)
         """What a state file keeps; to be replaced as a whole only."""
 
@@ -211,7 +211,7 @@ class Window:
         here = placed[id(frame)]
         skipped = sum(one.skipped_slots for one in placed.values())
         used = sum(one.verdict == "used" for one in placed.values())
-        return Placed(here.verdict, left, here.reason, here.news, skipped + max(0, used - 1))
+        return Placed(here.verdict, left, here.reason, here.notice, skipped + max(0, used - 1))
 
     def _place(self, grid: TimeGrid, frame: Frame, arrived: float | None) -> Placed:
         slot, newest = grid.slot(frame.valid_time), self.state.newest
@@ -230,8 +230,8 @@ class Window:
                 )
                 return self._misfit("bad", reason, grid, frame, arrived)
             self.state.gaps += 1
-            news = f"gap: {slot - newest - 1} slots without a frame; the window starts anew"
-            return self._fit(slot, frame, arrived, news)
+            notice = f"gap: {slot - newest - 1} slots without a frame; the window starts anew"
+            return self._fit(slot, frame, arrived, notice)
         return self._fit(slot, frame, arrived)
 
     def _misfit(
@@ -243,29 +243,29 @@ class Window:
         parts = self._between.add(grid.offset(time)) if fate == "dropped" else 0
         if parts and not self.state.stated:
             cadence_s /= parts
-            news = f"cadence {cadence_s:g} s, not {grid.cadence_s:g} s: the window starts anew"
-        elif self._rivals.add(time, arrived, cadence_s, old=time <= grid.time(newest)):
-            news = f"new time line from {time_text(time)} on: the window starts anew"
+            notice = f"cadence {cadence_s:g} s, not {grid.cadence_s:g} s: the window starts anew"
+        elif self._misfits.add(time, arrived, cadence_s, old=time <= grid.time(newest)):
+            notice = f"new time line from {time_text(time)} on: the window starts anew"
         else:
             return self._settle(fate, reason=reason)
         self.state.gaps += 1
         slot = newest + self.context + 1  # shares no window with what was
         self.state.grid = TimeGrid.through(time, slot, cadence_s)
         self._between = Between()
-        return self._fit(slot, frame, arrived, news, jumped=True)
+        return self._fit(slot, frame, arrived, notice, jumped=True)
 
     def _fit(
         self,
         slot: int,
         frame: Frame,
         arrived: float | None,
-        news: str = "",
+        notice: str = "",
         *,
         jumped: bool = False,
     ) -> Placed:
         """Put a frame into its slot."""
         state = self.state
-        self._rivals.clear()
+        self._misfits.clear()
         self._between.fits()
         there = state.entries.get(slot)
         stands_in = there is not None and bool(there.how)
@@ -282,7 +282,7 @@ class Window:
             self._follow(slot, frame.valid_time)
         assert state.newest is not None
         left = self._forget(before, state.newest)
-        return self._settle("used", left, "", news, skipped, there if stands_in else None)
+        return self._settle("used", left, "", notice, skipped, there if stands_in else None)
 
     def _follow(self, slot: int, time: datetime) -> None:
         """Let a learned grid follow the newest frame, so that small errors never add up."""
@@ -307,12 +307,12 @@ class Window:
         fate: Fate,
         left: tuple[Entry, ...] = (),
         reason: str = "",
-        news: str = "",
+        notice: str = "",
         skipped: int = 0,
         replaced: Entry | None = None,
     ) -> Placed:
         self._ledger.settle(fate)
-        return Placed(fate, left, reason, news, skipped, replaced)
+        return Placed(fate, left, reason, notice, skipped, replaced)
 
 
 def _same(one: Frame, other: Frame) -> bool:

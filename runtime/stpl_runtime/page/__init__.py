@@ -1,1 +1,1 @@
-"""The page where a nowcast is watched; `server` runs it, `hub` is told what happens."""
+"""The page where a nowcast is watched; `server` runs it, `hub` is notified of what happens."""

@@ -85,7 +85,7 @@ class _Answers:
         self._outputs = Outputs(hub.run)
         self._limiter: CapacityLimiter | None = None
 
-    async def _aside(self, make: Callable[..., T], *given: object) -> T:
+    async def _in_thread(self, make: Callable[..., T], *given: object) -> T:
         """Run what takes its time in a thread."""
         from anyio import CapacityLimiter, to_thread
 
@@ -100,8 +100,8 @@ class _Answers:
         names = self._hub.names
         if parts["run"] != self._hub.run or parts["stream"] >= len(names):
             return _text(404, "that picture was of an earlier start\n")
-        shown = self._hub.shown[names[parts["stream"]]]
-        png = await self._aside(shown.png, parts["address"])
+        view = self._hub.views[names[parts["stream"]]]
+        png = await self._in_thread(view.png, parts["address"])
         if png is None:
             return _text(404, "that picture is not kept any more\n")
         headers = {"cache-control": "private, max-age=86400, immutable"}
@@ -111,14 +111,14 @@ class _Answers:
         from starlette.responses import Response
 
         name = request.query_params.get("stream", self._hub.names[0])
-        if name not in self._hub.shown:
+        if name not in self._hub.views:
             return _text(404, self._hub.no_stream(name))
         asked = request.query_params.get("format")
         word = chosen_format(asked, request.headers.get("accept", "*/*"))
         if word is None:
             status = 406 if asked is None else 400
             return _text(status, f"format {asked}: expected one of {', '.join(FORMATS)}\n")
-        nowcast = self._hub.shown[name].latest
+        nowcast = self._hub.views[name].latest
         if nowcast is None:
             return _text(503, "no nowcast yet\n", {"retry-after": "5"})
         tag = self._outputs.tag(nowcast, word)
@@ -126,7 +126,7 @@ class _Answers:
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
         try:
-            made = await self._aside(self._outputs.file, nowcast, word)
+            made = await self._in_thread(self._outputs.file, nowcast, word)
         except MissingExtraError as error:
             return _text(501, f"{error}\n")
         headers["content-disposition"] = f'inline; filename="{made.name}"'

@@ -1,4 +1,4 @@
-"""Server-sent events: what a page is told while it is open.
+"""Server-sent events: what a page gets while it is open.
 
     hello    once: what does not change (`Hub.hello`)
     stream   what is shown of the stream, whenever that changes (`Hub.facts`)
@@ -38,7 +38,7 @@ class Events:
         limit: int = CLIENTS,
         slow_s: float = _SLOW_S,
     ) -> None:
-        """Tell of `hub`.
+        """Send what `hub` has.
 
         Args:
             hub: asked for everything.
@@ -58,7 +58,7 @@ class Events:
         self._closing.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Tell one page until it goes."""
+        """Send to one page until it goes."""
         query = parse_qs(scope["query_string"].decode("latin-1"))
         name = query.get("stream", [self._hub.names[0]])[0]
         if name not in self._hub.feeds:
@@ -75,7 +75,7 @@ class Events:
         gone = asyncio.create_task(_until_gone(receive))
         closing = asyncio.create_task(self._closing.wait())
         try:
-            await self._tell(name, send, {gone, closing})
+            await self._send_events(name, send, {gone, closing})
         except (TimeoutError, asyncio.TimeoutError):
             self.dropped += 1
             self._drop(scope)
@@ -84,7 +84,7 @@ class Events:
             gone.cancel()
             closing.cancel()
 
-    async def _tell(self, name: str, send: Send, ends: set[asyncio.Task[object]]) -> None:
+    async def _send_events(self, name: str, send: Send, ends: set[asyncio.Task[object]]) -> None:
         headers = [
             (b"content-type", b"text/event-stream; charset=utf-8"),
             (b"cache-control", b"no-store"),
@@ -92,14 +92,14 @@ class Events:
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         waiting = b"retry: 1000\n\n" + _event("hello", self._hub.hello())
-        told: tuple[int, int] | None = None
+        sent: tuple[int, int] | None = None
         clock = asyncio.get_running_loop().time
         pulse_due = 0.0
         while True:
             version = self._hub.version(name)
-            if version != told:
+            if version != sent:
                 waiting += _event("stream", self._hub.facts(name))
-                told = version
+                sent = version
             if clock() >= pulse_due:
                 pulse_due = clock() + _PULSE_S
                 waiting += _event("pulse", json.dumps(finite(self._hub.pulse())).encode())

@@ -26,7 +26,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _LONGEST_ADDRESS = 2048
 _OPEN = ("/healthz",)
-"""Asked without a token too; tells then no more than the word."""
+"""Asked without a token too; answers then with no more than the word."""
 
 HEADERS = {
     "content-security-policy": (
@@ -150,7 +150,7 @@ _REFUSED = (
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two secrets are equal, in a time that tells nothing of where they differ."""
+    """Whether two secrets are equal, in a time that gives away nothing of where they differ."""
     return hmac.compare_digest(one.encode(), other.encode())
 
 

@@ -1,4 +1,4 @@
-"""Where the stream's thread and the page's readers meet: told of everything, asked for facts."""
+"""Where the stream's thread and the page's readers meet: it gets all events, and gives facts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from stpl_core.json_numbers import finite
 from stpl_runtime.links.health import HealthNow
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.nowcasting.window import Verdict
-from stpl_runtime.page.stream_view import Look, Shown
-from stpl_runtime.page.verdict import Verdict as Judged
-from stpl_runtime.page.verdict import judge, stale_after_s, worst
+from stpl_runtime.page.stream_view import Look, StreamView
+from stpl_runtime.page.verdict import StreamVerdict, judge, stale_after_s, worst
 from stpl_runtime.streaming.publisher import SinkReport
 from stpl_runtime.streaming.report import StreamReport
 from stpl_runtime.timing import utc_now, utc_text
@@ -69,13 +68,13 @@ class Hub:
             look: of all streams: they share a bundle.
             feeds: the streams, in the order in which the page lists them.
             skill: asked for scores; its `listen` should be `verified`.
-            cadence_s: stated; None: nowcasts tell it.
+            cadence_s: stated; None: taken from the nowcasts.
             stale_s: seconds without a frame after which a stream is stale; None: 3 cadences.
             missed: events that those who watch had no time for.
         """
         self.look, self.skill = look, skill
         self.feeds = {feed.name: feed for feed in feeds}
-        self.shown = {feed.name: Shown(look) for feed in feeds}
+        self.views = {feed.name: StreamView(look) for feed in feeds}
         self.run = secrets.token_hex(4)
         """Differs for each start, so that no browser mixes up two."""
         self.started = utc_now()
@@ -96,23 +95,23 @@ class Hub:
         return list(self.feeds)
 
     def no_stream(self, name: str) -> str:
-        """What an address is told that asks for a stream that is not there."""
+        """The answer to an address that asks for a stream that is not there."""
         named = ", ".join(name for name in self.names if name)
         there = f"there are {named}" if named else "the only one has no name: leave stream= out"
         return f"no stream {name!r}; {there}\n"
 
     def frame(self, frame: Frame, verdict: Verdict, stream: str) -> None:
         """See `Watcher`."""
-        shown = self.shown.get(stream)
-        if shown is not None:
-            shown.frame(frame, verdict, utc_now())
+        view = self.views.get(stream)
+        if view is not None:
+            view.frame(frame, verdict, utc_now())
 
     def nowcast(self, nowcast: Nowcast) -> None:
         """See `Watcher`."""
-        shown = self.shown.get(nowcast.stream)
-        if shown is None:
+        view = self.views.get(nowcast.stream)
+        if view is None:
             return
-        shown.nowcast(nowcast)
+        view.nowcast(nowcast)
         name, sinks = nowcast.stream, self.feeds[nowcast.stream].report().sinks
         before = self._sinks.get(name, {})
         self._troubles[name] = tuple(
@@ -130,14 +129,14 @@ class Hub:
 
     def verified(self, verified: Verified) -> None:
         """A frame was compared with what had been forecast of it."""
-        shown = self.shown.get(verified.stream)
-        if shown is not None:
-            shown.verified(verified)
+        view = self.views.get(verified.stream)
+        if view is not None:
+            view.verified(verified)
 
-    def judged(self, name: str) -> Judged:
+    def verdict(self, name: str) -> StreamVerdict:
         """How a stream is."""
-        shown, alarm = self.shown[name], self.skill.alarms.get(name)
-        latest = shown.latest
+        view, alarm = self.views[name], self.skill.alarms.get(name)
+        latest = view.latest
         return judge(
             self.health(name),
             arrival_age_s=self.arrival_age_s(name),
@@ -154,17 +153,17 @@ class Hub:
 
     def cadence_s(self, name: str) -> float | None:
         """Seconds between a stream's frames; None where it is not known yet."""
-        latest = self.shown[name].latest
+        latest = self.views[name].latest
         return self._cadence_s if latest is None else latest.cadence_s
 
     def arrival_age_s(self, name: str) -> float | None:
         """Seconds since a stream's newest frame came; None: none did."""
-        arrived = self.shown[name].arrived
+        arrived = self.views[name].arrived
         return None if arrived is None else monotonic() - arrived.seen
 
     def version(self, name: str) -> tuple[int, int]:
         """Changes whenever `facts` do."""
-        return self.shown[name].version, self._version
+        return self.views[name].version, self._version
 
     def hello(self) -> bytes:
         """What does not change, as JSON."""
@@ -194,7 +193,7 @@ class Hub:
         made = _json(
             {
                 "stream": name,
-                **self.shown[name].facts(root),
+                **self.views[name].facts(root),
                 "skill": None if skill is None else skill.as_json(),
                 "problems": [{"time": at, "line": line} for at, line in reversed(problems)],
             }
@@ -208,17 +207,17 @@ class Hub:
             "now": utc_text(utc_now()),
             "run": self.run,
             "ended": self.ended,
-            "status": worst([self.judged(name) for name in self.feeds]),
+            "status": worst([self.verdict(name) for name in self.feeds]),
             "streams": {name: self._pulse(name) for name in self.feeds},
         }
 
     def _pulse(self, name: str) -> dict[str, Any]:
-        health, judged = self.health(name), self.judged(name)
-        arrived, report = self.shown[name].arrived, self.feeds[name].report()
+        health, verdict = self.health(name), self.verdict(name)
+        arrived, report = self.views[name].arrived, self.feeds[name].report()
         counts = report.counts
         return {
-            "status": judged.word,
-            "reasons": judged.reasons,
+            "status": verdict.word,
+            "reasons": verdict.reasons,
             "source": {
                 "state": health.state,
                 "since": utc_text(health.since),

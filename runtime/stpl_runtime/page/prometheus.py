@@ -1,4 +1,4 @@
-"""What Prometheus is told: worked out from the hub at each scrape, nothing global."""
+"""What Prometheus gets: worked out from the hub at each scrape, nothing global."""
 
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ def _nowcasts(hub: Hub) -> Iterator[Metric]:
     family = HistogramMetricFamily(
         "stpl_nowcast_latency_seconds", "From a frame's arrival to its nowcast", labels=_STREAM
     )
-    for name, shown in hub.shown.items():
-        counts, total_s = list(shown.latency.counts), shown.latency.total_s
+    for name, view in hub.views.items():
+        counts, total_s = list(view.latency.counts), view.latency.total_s
         buckets, so_far = [], 0
         for limit, count in zip((*map(str, BUCKETS_S), "+Inf"), counts, strict=True):
             so_far += count
@@ -147,14 +147,14 @@ def _source(hub: Hub) -> Iterator[Metric]:
         _STREAM,
         [([name], feed.report().gaps) for name, feed in hub.feeds.items()],
     )
-    words = {name: hub.judged(name).word for name in hub.feeds}
+    words = {name: hub.verdict(name).word for name in hub.feeds}
     yield _gauge(
         "stpl_status",
         "1 for the state that the stream is in",
         ["stream", "status"],
         [([name, word], float(word == now)) for name, now in words.items() for word in WORDS],
     )
-    arrived = {n: s.arrived for n, s in hub.shown.items() if s.arrived is not None}
+    arrived = {n: s.arrived for n, s in hub.views.items() if s.arrived is not None}
     now = datetime.now(timezone.utc)
     yield _gauge(
         "stpl_frame_age_seconds",

@@ -72,7 +72,7 @@ class Arrived:
 
     valid_time: datetime
     seen: float
-    """time.monotonic() when the stream told of it."""
+    """time.monotonic() when the stream reported it."""
     lag_s: float
     """Seconds from its valid time to that moment."""
 
@@ -92,8 +92,8 @@ class Latency:
         self.newest_ms.append(latency_ms)
 
 
-class Shown:
-    """One stream. Told by one thread, asked by others."""
+class StreamView:
+    """One stream. One thread adds to it, others ask."""
 
     def __init__(self, look: Look) -> None:
         """Start with nothing."""
@@ -101,7 +101,7 @@ class Shown:
         self.latency = Latency()
         self.arrived: Arrived | None = None
         self.version = 0
-        """Rises with everything that is told."""
+        """Rises with everything that is added."""
         self._lock = threading.Lock()
         self._serial = 0
         self._observed: OrderedDict[datetime, tuple[str, Frame]] = OrderedDict()
@@ -210,7 +210,7 @@ class Shown:
         return f"{time_text(time)}-{self._serial}"
 
     def _keep(self) -> None:
-        """Keep what pages are told of, and no more than a few of them."""
+        """Keep what pages know of, and no more than a few of them."""
         if self._latest is not None:
             key, nowcast = self._latest
             self._kept[key] = nowcast

@@ -1,4 +1,4 @@
-"""How a stream is, in one word: what `/healthz` says, and the page's mark."""
+"""How a stream is, in one word: what `/healthz` answers, and the page's mark."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LEAST_STALE_S = 5.0
 
 
 @dataclass(frozen=True)
-class Verdict:
+class StreamVerdict:
     """One stream's state, and why."""
 
     word: Word
@@ -28,7 +28,7 @@ class Verdict:
 
 
 def stale_after_s(stated: float | None, cadence_s: float | None) -> float | None:
-    """Seconds without a frame after which a stream is stale; None where nothing tells yet."""
+    """Seconds without a frame after which a stream is stale; None where it is not known yet."""
     if stated is not None:
         return stated
     return None if cadence_s is None else max(_LEAST_STALE_S, STALE_CADENCES * cadence_s)
@@ -42,7 +42,7 @@ def judge(
     alarm: bool,
     filled_frames: int,
     troubles: tuple[str, ...],
-) -> Verdict:
+) -> StreamVerdict:
     """One stream's state.
 
     Args:
@@ -54,17 +54,17 @@ def judge(
         troubles: of its sinks with the newest nowcasts.
     """
     if health.state == "down":
-        return Verdict("down", (f"source down: {health.reason}",))
+        return StreamVerdict("down", (f"source down: {health.reason}",))
     stale = _stale(health, arrival_age_s, stale_s)
     if stale:
-        return Verdict("stale", (stale,))
+        return StreamVerdict("stale", (stale,))
     reasons = list(troubles)
     if alarm:
         reasons.insert(0, "forecasts are worse than persistence")
     if filled_frames:
         frames = "a frame that was" if filled_frames == 1 else f"{filled_frames} frames that were"
         reasons.append(f"the newest nowcast stands on {frames} not observed")
-    return Verdict("degraded" if reasons else "ok", tuple(reasons))
+    return StreamVerdict("degraded" if reasons else "ok", tuple(reasons))
 
 
 def _stale(health: HealthNow, arrival_age_s: float | None, stale_s: float | None) -> str:
@@ -77,7 +77,7 @@ def _stale(health: HealthNow, arrival_age_s: float | None, stale_s: float | None
     return ""
 
 
-def worst(verdicts: list[Verdict]) -> Word:
+def worst(verdicts: list[StreamVerdict]) -> Word:
     """The worst of several streams; `down` where there is none."""
     places = [WORDS.index(verdict.word) for verdict in verdicts]
     return WORDS[max(places)] if places else "down"

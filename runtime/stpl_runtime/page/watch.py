@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stpl_runtime.watching.background import Aside
+from stpl_runtime.watching.background import Background
 from stpl_runtime.watching.skill import WINDOW, LiveSkill, Verified
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class Watch:
             StplError: no such host, a port in use, a bad token, or the extra `page` is missing.
         """
         self.options = options
-        self.aside = Aside(waits=options.waits)
-        self.watchers = [self.aside] if options.skill or options.page else []
+        self.background = Background(waits=options.waits)
+        self.watchers = [self.background] if options.skill or options.page else []
         self.skill: LiveSkill | None = None
         self.hub: Hub | None = None
         self.server: PageServer | None = None
@@ -96,11 +96,11 @@ class Watch:
             self.options.thresholds,
             window=self.options.window,
             alarm=self.options.alarm,
-            tell=streams[0].tell,
+            log=streams[0].log,
             listen=verified,
         )
         if self._socket is None:
-            self.aside.watchers = [self.skill]
+            self.background.watchers = [self.skill]
             return
         from stpl_runtime.page.feeds import feeds_of
         from stpl_runtime.page.hub import Hub
@@ -124,16 +124,16 @@ class Watch:
             self.skill,
             cadence_s=cadence_s,
             stale_s=self.options.stale_s,
-            missed=lambda: self.aside.missed,
+            missed=lambda: self.background.missed,
         )
-        self.aside.watchers = [self.hub, self.skill]
+        self.background.watchers = [self.hub, self.skill]
         self.server = PageServer(self.hub, self._socket, self._access)
         self.notes.append(self._where(self.server.url))
 
     def __enter__(self) -> Watch:
         """Start watching, and the page."""
         if self.watchers:
-            self.aside.start()
+            self.background.start()
         if self.server is not None:
             self.server.start()
         return self
@@ -143,7 +143,7 @@ class Watch:
         if self.server is not None:
             self.server.stop()
         if self.watchers:
-            self.aside.close(_PATIENCE_S)
+            self.background.close(_PATIENCE_S)
 
     def close(self) -> None:
         """Give the port back, where watching never began."""
@@ -153,7 +153,7 @@ class Watch:
     def ended(self, why: str) -> None:
         """The stream came to its end by itself: wait for the scores; the page may go on."""
         if self.watchers:
-            self.aside.drain(_LONGEST_DRAIN_S)
+            self.background.drain(_LONGEST_DRAIN_S)
         if self.hub is not None:
             self.hub.ended = why
 

@@ -52,7 +52,7 @@ def verify_bundle(
         threads: compute threads; None takes what this process may use.
         forecast: and
         require_provider: see `open_session`.
-        progress: told what runs now.
+        progress: given what runs now.
     """
     reference = load_reference(bundle)
     graphs: tuple[GraphName, ...] = tuple(bundle.manifest.graphs)
@@ -67,10 +67,10 @@ def verify_bundle(
     try:
         precision = bundle.manifest.precision
         batches = _batches(bundle, engine, len(reference.context))
-        told = progress or (lambda _: None)
-        checks = tuple(_checks(session, graphs, reference, precision, batches, told))
+        report = progress or (lambda _: None)
+        checks = tuple(_checks(session, graphs, reference, precision, batches, report))
         for what, fact in session.facts().items() if isinstance(session, Telling) else ():
-            told(f"{what}: {fact}")
+            report(f"{what}: {fact}")
     finally:
         session.close()
     return AccuracyReport(data=reference.data, sequences=len(reference.context), checks=checks)

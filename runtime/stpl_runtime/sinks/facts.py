@@ -1,4 +1,4 @@
-"""What every georeferenced output says of itself: how it was made, and from what."""
+"""What every georeferenced output carries of itself: how it was made, and from what."""
 
 from __future__ import annotations
 

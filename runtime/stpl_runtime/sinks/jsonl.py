@@ -139,7 +139,7 @@ def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
 
 
 def _issue_time(line: bytes) -> datetime | None:
-    """Of a line; None where it tells none, or is somebody else's."""
+    """Of a line; None where it has none, or is somebody else's."""
     try:
         return time_from_text(json.loads(line)["issue_time"])
     except (ValueError, LookupError, TypeError, AttributeError):

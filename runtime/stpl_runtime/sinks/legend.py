@@ -32,7 +32,7 @@ _NARROWEST = 480
 
 
 def legend(nowcast: Nowcast, widest: int) -> Image | None:
-    """The legend as a picture, as wide as it must be; None where there is nothing to say.
+    """The legend as a picture, as wide as it must be; None where there is nothing to explain.
 
     Args:
         nowcast: whose frames are shown.

@@ -73,7 +73,7 @@ class WebhookSink:
                 expected="http:// or https://",
                 fix="--sink webhook:https://HOST/PATH",
             )
-        # Such URLs carry tokens anywhere: shown are host and port, and a mark to tell two apart.
+        # Such URLs carry tokens anywhere: the name has host, port and a mark by which two differ.
         mark = hashlib.sha256(url.encode()).hexdigest()[:6]
         self.name = f"webhook:{parts.scheme}://{parts.netloc.decode()}/({mark})"
         self.beside: tuple[KeepsFiles, ...] = ()

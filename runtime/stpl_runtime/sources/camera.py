@@ -1,6 +1,6 @@
 """A camera at this machine, such as `camera:0` or `camera:/dev/video2`, by FFmpeg's devices.
 
-One that is not there at the start is told at once; one that is unplugged later is waited for.
+One that is not there at the start is reported at once; one that is unplugged later is waited for.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _check_device(name: str, path: Path) -> None:
 
 
 def _check_opens(name: str, device: str) -> None:
-    """Open it once, so that what is no camera, or is in use, is told at once."""
+    """Open it once, so that what is no camera, or is in use, is reported at once."""
     import av
 
     try:

@@ -149,7 +149,7 @@ class FolderSource:
         self._polls = force_polling
         chosen = load_reader(spec.reader).SUFFIXES if spec.reader else ()
         self._suffixes = chosen or file_suffixes()
-        self.passed_over = Unread(self._suffixes)
+        self.unread_files = Unread(self._suffixes)
         self._order_clock = NameClock(spec.time_format, spec.cadence_s, mtime=spec.mtime)
         self._known: set[int] = set()  # hashes of (name, signature): seen, and done with
         self._unripe: dict[Path, tuple[_Signature, float]] = {}  # undecodable since when
@@ -205,7 +205,7 @@ class FolderSource:
                     took = time.monotonic() - began
                     next_scan = time.monotonic() + max(self._rescan_s, 20.0 * took)
         except (OSError, RuntimeError) as error:  # no watch to be had: its limit, or no folder
-            self._inode()  # says so where the folder is gone
+            self._inode()  # raises where the folder is gone
             if self._polls:
                 raise _GoneError(f"{self.path} cannot be watched: {error}") from error
             self._polls = True
@@ -230,9 +230,9 @@ class FolderSource:
             raise _GoneError(error.found) from error
         files = [Path(item.path) for item in items if _is_read(item, self._suffixes)]
         others = [item for item in items if not _is_read(item, self._suffixes)]
-        if files:  # subfolders beside frames are meant to be there: a sink's, for one
+        if files:  # subfolders beside frames belong there: a sink's, for one
             others = [item for item in others if not item.is_dir()]
-        self.passed_over.listed((item.path, item.is_dir()) for item in others)
+        self.unread_files.listed((item.path, item.is_dir()) for item in others)
         current: set[int] = set()
         new = []
         for path in files:
@@ -262,7 +262,7 @@ class FolderSource:
     def _order(self, path: Path) -> tuple[datetime, str]:
         try:
             return self._order_clock.time(path), path.name
-        except (UsageError, OSError):  # told when it is decoded, where its content says nothing
+        except (UsageError, OSError):  # reported when it is decoded, where its content has no time
             return EPOCH, path.name
 
     def _decode(self, path: Path, signature: _Signature) -> list[Frame] | list[BadFrame]:

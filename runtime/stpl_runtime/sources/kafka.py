@@ -243,18 +243,18 @@ class KafkaSource:
 
         Up where every partition that we read has a leader that is, or, while none has one, any.
         """
-        told = json.loads(statistics)
-        brokers = told.get("brokers", {}).values()
+        found = json.loads(statistics)
+        brokers = found.get("brokers", {}).values()
         up = {broker["nodeid"] for broker in brokers if broker["state"] == "UP"}
-        topics = told.get("topics", {}).values()
+        topics = found.get("topics", {}).values()
         parts = [part for topic in topics for part in topic["partitions"].values()]
-        # -1 is no leader, and a broker that has not told its number yet.
+        # -1 is no leader, and a broker that has not given its number yet.
         leaders = {part["leader"] for part in parts if part["desired"]}
         silent = set() if leaders == {-1} else leaders - (up - {-1})
         if up and not silent:
             self.health.up()
             self._refused = self._trouble = ""
-        elif leaders and self.health.now().state == "up":  # none: told before we were there
+        elif leaders and self.health.now().state == "up":  # none: sent before we were there
             numbers = ", ".join(str(number) for number in sorted(silent) if number >= 0)
             lost = "a partition has no leader" if -1 in silent else "no broker answers"
             self.health.down(
@@ -272,7 +272,7 @@ class KafkaSource:
 
 
 def _passing() -> tuple[int, ...]:
-    """Errors that end by themselves, or that `error_cb` tells."""
+    """Errors that end by themselves, or that `error_cb` reports."""
     from confluent_kafka import KafkaError
 
     return (

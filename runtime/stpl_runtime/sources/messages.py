@@ -1,17 +1,17 @@
 """What the message queues share: from one message to frames.
 
 A message's content is what a file holds: .npy, .png, ODIM HDF5 and whatever else a reader reads.
-Its kind is told by the end of its name, or by its first bytes. Along with it may come, as MQTT 5
+Its kind is known by the end of its name, or by its first bytes. Along with it may come, as MQTT 5
 user properties, Kafka headers, or the JSON part of a ZeroMQ message:
 
-    name          a file name: tells the kind by its end, and the time where it has 12 or 14 digits
+    name          a file name: gives the kind by its end, and the time where it has 12 or 14 digits
     valid_time    when the frame was observed, ISO 8601; UTC where it says nothing else
     dtype, shape  the content is a bare array: `float32` and `[16, 16]`, row by row
 
 Without a name, a Kafka record's key stands for it, else the topic. The time is that in the data,
 else that in the name (a topic only where it has such digits, or by --time-format), else
-`valid_time`; else, only where the option says so, `time=sent` (the queue's own stamp) or
-`time=arrival`. A message that tells none is bad.
+`valid_time`; else, only where the option asks for it, `time=sent` (the queue's own stamp) or
+`time=arrival`. A message that has none is bad.
 
 Options of all three: `time`, `suffix` (the end of names that have none, `.grib2`), `max_mb` (larger
 messages are bad), `resize`, and `fetch=yes`: a message is a notification, and the frame lies behind
@@ -102,11 +102,11 @@ class Messages:
 
     def _name(self, message: Message) -> str:
         name = message.facts.get("name", "")
-        tells_time = self._by_format or _DIGITS.search(message.topic)
+        has_time = self._by_format or _DIGITS.search(message.topic)
         if not name:
             topic = message.topic.lower()
             suffix = next((end for end in file_suffixes() if topic.endswith(end)), "")
-            name = message.topic if tells_time else f"message{suffix}"
+            name = message.topic if has_time else f"message{suffix}"
         last = _UNSAFE.sub("_", PurePosixPath(name).name)[-150:].lstrip(".") or "message"
         return last if last.lower().endswith(self._suffix.lower()) else f"{last}{self._suffix}"
 
@@ -157,9 +157,9 @@ def _npy(message: Message) -> bytes:
 
 
 def _reason(error: UsageError) -> str:
-    if "tells no time" not in error.found:
+    if "holds no time" not in error.found:
         return str(error)
     return (
-        "a message that tells no time; expected a name with 12 or 14 digits, or valid_time; "
+        "a message that holds no time; expected a name with 12 or 14 digits, or valid_time; "
         "try: send it along, or --source-option time=arrival"
     )

@@ -29,7 +29,7 @@ _RELATIONS = ("canonical", "update", "enclosure", "item", "data")
 
 
 class Fetcher:
-    """Gets what notifications speak of."""
+    """Gets what notifications are about."""
 
     def __init__(self, most_bytes: int, timeout_s: float) -> None:
         """Prepare.
@@ -114,7 +114,7 @@ class Fetcher:
 def _unreachable(url: str, reason: str) -> FrameError:
     return FrameError(
         f"{without_credentials(url)} cannot be fetched: {without_credentials(reason)}",
-        expected="the file that the message tells of",
+        expected="the file that the message is about",
         fix="check the network, and that the file is still there",
     )
 

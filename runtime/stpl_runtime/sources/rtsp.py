@@ -16,7 +16,7 @@ OPTIONS = ("timeout", "transport", "resize")
 _TIMEOUT_S = 5.0
 _TRANSPORTS = ("tcp", "udp", "udp_multicast", "http")
 _QUICK = {"flags": "low_delay", "analyzeduration": "500000"}
-"""FFmpeg looks at a stream for five seconds before the first picture unless told otherwise."""
+"""FFmpeg looks at a stream for five seconds before the first picture unless set otherwise."""
 
 
 _RTSP = "rtsp,rtsps,rtp,srtp,udp,tcp,tls,crypto"

@@ -141,7 +141,7 @@ class BucketSource:
         self._most_bytes = options.number("max_mb", _MAX_MB) * 1e6
         suffix = options.text("suffix").lower()
         self._suffixes = (suffix,) if suffix else file_suffixes()
-        self.passed_over = Unread(self._suffixes)
+        self.unread_files = Unread(self._suffixes)
         self._decoder = Decoder(spec, options.resize("none"))
         self._order = NameClock(spec.time_format)
         self._known: set[tuple[str, str]] | None = None
@@ -229,11 +229,11 @@ class BucketSource:
             folder, _, rest = prefix.rpartition("/")
             found = self._files.find(folder or prefix, detail=True, prefix=rest if folder else "")
             for key, facts in found.items():
-                if self._wanted(key):
+                if self._reads(key):
                     objects.append(_object(key, facts))
                 elif not key.endswith("/") and not _is_hidden(key):
                     others.append((key, False))
-        self.passed_over.listed(others)
+        self.unread_files.listed(others)
         return sorted(objects, key=self._place)
 
     def _prefixes(self, now: datetime) -> list[str]:
@@ -243,7 +243,7 @@ class BucketSource:
         step = timedelta(hours=1) if re.search("%[HIM]", self._path) else timedelta(days=1)
         return list(dict.fromkeys(at.strftime(self._path) for at in (now - step, now)))
 
-    def _wanted(self, key: str) -> bool:
+    def _reads(self, key: str) -> bool:
         return key.lower().endswith(self._suffixes) and not _is_hidden(key)
 
     def _place(self, found: _Object) -> tuple[datetime, str]:

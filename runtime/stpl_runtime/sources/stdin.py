@@ -156,7 +156,7 @@ class StdinSource:
         return self._start + timedelta(seconds=clock.seconds(picture))
 
     def _counted(self, count: int) -> datetime:
-        """The time of frame `count` where the stream tells none."""
+        """The time of frame `count` where the stream carries none."""
         if self._spec.cadence_s is None:
             return datetime.now(timezone.utc)
         self._start = self._start or datetime.now(timezone.utc)

@@ -1,4 +1,4 @@
-"""What was meant by a source's word that is not known: the fix of its message."""
+"""What to type in the place of a source's word that is not known: the fix of its message."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _FFMPEG = ("srt", "rtp", "rtmps", "rtmpt", "mms", "mmsh", "hls", "rist")
 """Schemes that FFmpeg takes, and no source does: a pipe does."""
 
 
-def meant(scheme: str, rest: str, words: Iterable[str], addresses: Container[str]) -> str:
+def suggested(scheme: str, rest: str, words: Iterable[str], addresses: Container[str]) -> str:
     """What to type in place of `SCHEME:REST`.
 
     Args:

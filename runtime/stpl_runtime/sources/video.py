@@ -41,7 +41,7 @@ class VideoSource:
     waits = True
 
     def __init__(self, path: Path, spec: SourceSpec) -> None:
-        """Open and close the file once, so that a wrong one is told at once; see `open_source`."""
+        """Open and close the file once: a wrong one is reported at once; see `open_source`."""
         self.path, self.name, self.health = path, f"video:{path}", Health()
         options = Options("video", spec.options, OPTIONS)
         self._pictures = Pictures(spec, options.resize("area"), path.name)
@@ -67,7 +67,7 @@ class VideoSource:
             clock = FilmClock(stream)
             try:
                 for pictures in decoded(container, stream, damaged):
-                    yield from _told(damaged, self.path.name)
+                    yield from _damaged_frames(damaged, self.path.name)
                     for picture in pictures:
                         if stop.is_set():
                             return
@@ -76,7 +76,7 @@ class VideoSource:
             except av.error.FFmpegError as error:
                 damaged.append(f"it ends early: {error}")
             yield from self._paced(sampler.rest(), pacer, stop)
-        yield from _told(damaged, self.path.name)
+        yield from _damaged_frames(damaged, self.path.name)
         self.health.ended()
 
     def _paced(
@@ -118,6 +118,6 @@ class FilmClock:
         return seconds
 
 
-def _told(damaged: list[str], name: str) -> Iterator[Arrival]:
+def _damaged_frames(damaged: list[str], name: str) -> Iterator[Arrival]:
     while damaged:
         yield Arrival.now(BadFrame(name, damaged.pop(0)))

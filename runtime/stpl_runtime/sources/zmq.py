@@ -116,7 +116,7 @@ class ZmqSource:
         socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 2 * _HEARTBEAT_MS)
         socket.setsockopt(zmq.IPV6, 1)
-        # Somewhat larger ones are told as bad; from this size on the peer is hung up on.
+        # Somewhat larger ones are reported as bad; from this size on the peer is hung up on.
         socket.setsockopt(zmq.MAXMSGSIZE, 4 * self._messages.most_bytes)
         if not self._pulls:
             socket.setsockopt(zmq.SUBSCRIBE, self._topic)

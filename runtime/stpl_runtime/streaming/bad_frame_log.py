@@ -1,4 +1,4 @@
-"""Bad frames of one kind are told once, then counted: a source gone wrong must not fill a log."""
+"""Bad frames of one kind are logged once, then counted: a source gone wrong must not fill a log."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Faults:
             reason: what is wrong; two that differ in names and numbers only are of one kind.
 
         Returns:
-            The line to tell; None where one of this kind was told before.
+            The line to log; None where one of this kind was logged before.
         """
         kind = _NUMBER.sub("#", reason.replace(source_id, "") if source_id else reason)
         if kind not in self._kinds and len(self._kinds) >= _KINDS:

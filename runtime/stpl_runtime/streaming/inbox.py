@@ -31,7 +31,7 @@ class Inbox:
             source: read in a thread.
             ledger: arrivals are counted there as received.
             limit: most arrivals that wait here.
-            waits: whether the source waits while the queue is full; None: as it says itself.
+            waits: whether the source waits while the queue is full; None: as its `waits`.
             wake: set when something arrived or the source ended.
         """
         self._source, self._ledger, self._limit = source, ledger, limit
@@ -86,7 +86,7 @@ class Inbox:
             for arrival in self._source.arrivals(self._stop):
                 if not self._put(arrival):
                     break
-        except BaseException as error:  # told to the main thread, which raises it
+        except BaseException as error:  # the main thread raises it
             self.error = error
         with self._changed:
             self._ended = True

@@ -56,7 +56,7 @@ class Publisher:
     def __init__(
         self,
         sink: Sink,
-        tell: Callable[[str], None],
+        log: Callable[[str], None],
         *,
         waits: bool = False,
         limit: int = LIMIT,
@@ -68,15 +68,15 @@ class Publisher:
 
         Args:
             sink: written to in the thread only.
-            tell: given a line when the sink begins to fail and when it is well again.
+            log: given a line when the sink begins to fail and when it is well again.
             waits: `offer` waits for room.
             limit: nowcasts that may wait.
             after: of the same streams; each nowcast waits until these are done with it, because
-                `sink` tells of their files.
+                `sink` reports their files.
             done: called in the thread after each nowcast, however it went.
             stopped: whether the stream is to end; then `offer` waits no longer.
         """
-        self.sink, self._tell, self._waits, self._limit, self._done = sink, tell, waits, limit, done
+        self.sink, self._log, self._waits, self._limit, self._done = sink, log, waits, limit, done
         self._after, self._stopped = tuple(after), stopped
         self._queue: deque[_Item] = deque()
         self._changed = threading.Condition()
@@ -130,7 +130,7 @@ class Publisher:
             self._queue.clear()
             for item in lost:
                 self._report(item.nowcast.stream).dropped += 1
-        self._tell(
+        self._log(
             f"{self.sink.name}: still busy after {flush_s:g} s; {len(lost)} nowcasts given up"
         )
 
@@ -188,7 +188,7 @@ class Publisher:
             return item
 
     def _write(self, nowcast: Nowcast, offered: float) -> None:
-        """A sink that fails is told once, and again when it is well."""
+        """A sink that fails is reported once, and again when it is well."""
         try:
             self.sink.write(nowcast)
         except (SinkError, OSError, MemoryError) as error:  # the last two: a machine without room
@@ -197,7 +197,7 @@ class Publisher:
             if not self._failing:
                 self._failing = True
                 reason = str(error) or type(error).__name__
-                self._tell(f"{self.sink.name}: {reason}; the stream goes on")
+                self._log(f"{self.sink.name}: {reason}; the stream goes on")
             return
         with self._changed:
             self._report(nowcast.stream).written += not self._abandoned
@@ -209,16 +209,16 @@ class Publisher:
                 lags.append((utc_now() - nowcast.issue_time).total_seconds())
         if self._failing:
             self._failing = False
-            self._tell(f"{self.sink.name}: writes again")
+            self._log(f"{self.sink.name}: writes again")
         self._look_at_old_ones(nowcast.stream)
 
     def _look_at_old_ones(self, stream: str) -> None:
-        """Files that cannot be deleted are told once; the nowcast was written all the same."""
+        """Files that cannot be deleted are reported once; the nowcast was written all the same."""
         trouble = self.sink.not_deleted if isinstance(self.sink, DeletesOld) else None
         with self._changed:
             self._report(stream).not_deleted += trouble is not None
         if trouble is not None and not self._filling:
-            self._tell(f"{self.sink.name}: {trouble}; nowcasts are written")
+            self._log(f"{self.sink.name}: {trouble}; nowcasts are written")
         elif trouble is None and self._filling:
-            self._tell(f"{self.sink.name}: deletes again")
+            self._log(f"{self.sink.name}: deletes again")
         self._filling = trouble is not None

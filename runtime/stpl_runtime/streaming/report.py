@@ -17,7 +17,7 @@ class StreamReport:
     """What a stream did."""
 
     ended: str
-    """Why it ended, in words; `error` where an error says it."""
+    """Why it ended, in words; `error` where an error gives the reason."""
     counts: Counts
     bad_frames: tuple[Fault, ...]
     """The bad ones of `counts`, by what is wrong with them."""
@@ -44,7 +44,7 @@ class StreamReport:
     """Times that the window started anew: after a long gap, or on a new time line."""
     reconnects: int = 0
     """Times that the source came back."""
-    passed_over: int = 0
+    unread_files: int = 0
     """Files (and folders) of the source that it saw and did not read."""
     sinks: dict[str, SinkReport] = field(default_factory=dict)
     """Sink -> what became of the nowcasts."""
@@ -52,7 +52,7 @@ class StreamReport:
     """From a frame's arrival until its nowcast was written."""
     age_p99_ms: float | None = None
     lag_median_s: float | None = None
-    """From the newest frame's own time until its nowcast was written: how old the news are."""
+    """From the newest frame's own time until its nowcast was written."""
 
     @property
     def exit_code(self) -> int:
@@ -68,6 +68,7 @@ class StreamReport:
         """For `--json`."""
         document = asdict(self)
         document["stand_ins"] = document.pop("standing_in")
+        document["passed_over"] = document.pop("unread_files")
         for what, other in (("latency", "p95"), ("age", "p99")):
             names = f"{what}_median_ms", f"{what}_{other}_ms"
             document[f"{what}_ms"] = dict(

@@ -11,7 +11,7 @@ from typing import Protocol
 
 
 class Stoppable(Protocol):
-    """What runs until it is told to stop."""
+    """What runs until it is stopped."""
 
     def stop(self) -> None:
         """End soon; may be called from a signal handler."""

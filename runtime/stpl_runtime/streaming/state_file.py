@@ -127,13 +127,13 @@ class StateFile:
                 )
 
     def _set_aside(self, error: Exception) -> str:
-        aside = self.path.with_name(f"{self.path.name}.damaged")
+        kept = self.path.with_name(f"{self.path.name}.damaged")
         try:
-            self.path.replace(aside)
+            self.path.replace(kept)
         except OSError:
-            aside = self.path
+            kept = self.path
         reason = " ".join(str(error).split()) or type(error).__name__
-        return f"{self.path} is damaged ({reason}); kept as {aside}: the window starts empty"
+        return f"{self.path} is damaged ({reason}); kept as {kept}: the window starts empty"
 
     def _facts(self, arrays: Arrays, published: bool) -> dict[str, Any]:
         nowcaster = self._nowcaster

@@ -20,12 +20,12 @@ _EVERY_S = 1.0
 
 
 class Status:
-    """Tells of nowcasts and problems; used as a context manager."""
+    """Shows nowcasts and problems; used as a context manager."""
 
     def __init__(self) -> None:
         """Write to stderr."""
         self._live: Live | None = None
-        self._told = float("-inf")
+        self._last_s = float("-inf")
 
     def __enter__(self) -> Status:
         """Open the live line where stderr is a terminal."""
@@ -49,7 +49,7 @@ class Status:
         if self._live is not None:
             self._live.stop()
 
-    def say(self, line: str) -> None:
+    def line(self, line: str) -> None:
         """A line that stays: a problem, or how it goes."""
         if self._live is not None:
             from rich.text import Text
@@ -63,9 +63,9 @@ class Status:
     def nowcast(self, nowcast: Nowcast, counts: Counts, skipped: int) -> None:
         """A nowcast was made."""
         now = time.monotonic()
-        if self._live is None and now - self._told < _EVERY_S:
+        if self._live is None and now - self._last_s < _EVERY_S:
             return
-        self._told = now
+        self._last_s = now
         issued = "" if nowcast.issue_time is None else f" {time_text(nowcast.issue_time)}"
         latency = "" if nowcast.latency_ms is None else f" in {duration_text(nowcast.latency_ms)}"
         of = f"{nowcast.stream}: " if nowcast.stream else ""
@@ -73,7 +73,7 @@ class Status:
         if skipped:
             text += f"; {skipped} nowcasts skipped"
         if self._live is None:
-            self.say(text)
+            self.line(text)
         else:
             from rich.text import Text
 

@@ -13,17 +13,17 @@ from stpl_core.errors import AccuracyError, FrameError, SourceLostError, StplErr
 from stpl_core.frames import FrameShape
 from stpl_core.options import Policy
 from stpl_runtime.engine import StateHandle
-from stpl_runtime.ingest.unread_files import PassesOver
+from stpl_runtime.ingest.unread_files import HasUnreadFiles
 from stpl_runtime.ledger import Ledger
 from stpl_runtime.nowcasting.nowcaster import Nowcaster, Work
 from stpl_runtime.sink import Sink
 from stpl_runtime.source import Arrival, BadFrame, Notes, Source
 from stpl_runtime.streaming.inbox import Inbox
-from stpl_runtime.streaming.notices import Teller
 from stpl_runtime.streaming.publisher import Publisher
 from stpl_runtime.streaming.report import StreamReport
 from stpl_runtime.streaming.state_file import StateFile
 from stpl_runtime.streaming.status import Status
+from stpl_runtime.streaming.stream_log import StreamLog
 from stpl_runtime.watching.watcher import Watcher
 
 QUEUE_LIMIT = 64
@@ -57,8 +57,8 @@ class Stream:
             source: its thread starts with `start`.
             sinks: each nowcast goes to all of them, each in a thread of its own.
             ledger: counts the frames.
-            status: told of nowcasts and problems; None writes to stderr.
-            watchers: told of frames, nowcasts and problems too.
+            status: shows nowcasts and problems; None writes to stderr.
+            watchers: notified of frames, nowcasts and problems too.
             queue_limit: frames that may wait for the nowcaster; None: 64, of small ones more.
             policy: see `Policy`.
             state_file: of the same nowcaster, restored by the caller; None keeps no state.
@@ -68,7 +68,7 @@ class Stream:
         self.name = nowcaster.stream
         """Among several; empty where there is one."""
         self.status = status or Status()
-        self._teller = Teller(self.name, self.status, watchers)
+        self._log = StreamLog(self.name, self.status, watchers)
         self.published = 0
         """Nowcasts that were made in this run."""
         self.ended = "not started"
@@ -93,7 +93,7 @@ class Stream:
         return StreamReport(
             ended=self.ended,
             counts=self.ledger.snapshot(),
-            bad_frames=self._teller.faults,
+            bad_frames=self._log.faults,
             nowcasts=tally.issued + tally.again,
             skipped=tally.skipped,
             incomplete=tally.incomplete + self.nowcaster.waiting,
@@ -106,7 +106,7 @@ class Stream:
             again=tally.again,
             gaps=self.nowcaster.window.gaps,
             reconnects=self.source.health.now().reconnects,
-            passed_over=self._passed_over(),
+            unread_files=self._unread_count(),
             sinks=sinks,
             age_median_ms=age[0],
             age_p99_ms=age[1],
@@ -169,8 +169,12 @@ class Stream:
             since = f"{health.since:%Y-%m-%d %H:%M:%S} UTC"
             lost = f"{source.name} went away, and is not back since {since}: {reason}"
             self._fault = SourceLostError(lost, expected=expected, fix=fix)
-        elif isinstance(source, PassesOver) and not self._came and source.passed_over.now().files:
-            self._fault = source.passed_over.nothing_else(source.name)
+        elif (
+            isinstance(source, HasUnreadFiles)
+            and not self._came
+            and source.unread_files.now().files
+        ):
+            self._fault = source.unread_files.nothing_else(source.name)
 
     def publish(self, work: Work, frames: Array, after: StateHandle | None) -> None:
         """Hand a nowcast on; see `Nowcaster.end`."""
@@ -183,26 +187,26 @@ class Stream:
         self.published += 1
         self._unsaved = self._unpublished = True
         self.status.nowcast(nowcast, self.ledger.snapshot(), self.nowcaster.skipped)
-        self._teller.watched(lambda watcher: watcher.nowcast(nowcast))
+        self._log.notify(lambda watcher: watcher.nowcast(nowcast))
 
     def failed(self, error: AccuracyError) -> None:
         """Count a nowcast that is not finite."""
         self.nowcaster.past.reset()
         self._not_finite += 1
         self._unsaved = True
-        self._teller.once("not finite", f"nowcast not published: {error}")
+        self._log.once("not finite", f"nowcast not published: {error}")
 
     def attend(self) -> None:
-        """Tell what the source met, and save the state where it changed."""
+        """Report what the source met, and save the state where it changed."""
         before, self._health = self._health, self.source.health.now()
-        self._teller.health(self.source.name, before, self._health)
-        if isinstance(self.source, PassesOver) and self._passed_over():
-            self._teller.once("passed over", self.source.passed_over.line(self.source.name))
+        self._log.health(self.source.name, before, self._health)
+        if isinstance(self.source, HasUnreadFiles) and self._unread_count():
+            self._log.once("passed over", self.source.unread_files.line(self.source.name))
         if isinstance(self.source, Notes) and self.source.note and not self._noted:
             self._noted = True
-            self._teller.tell(self.source.note)
+            self._log.line(self.source.note)
         if self.name and self.over and self.error is not None:
-            self._teller.once("source", f"{self.error}; the other streams go on")
+            self._log.once("source", f"{self.error}; the other streams go on")
         if self._state_file is None:
             return
         idle = all(publisher.idle(self.name) for publisher in self._publishers)
@@ -221,9 +225,9 @@ class Stream:
             return self._fault
         return self._inbox.error
 
-    def tell(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """A line for the person and the watchers, of no stream alone."""
-        self._teller.say(line)
+        self._log.shared_line(line)
 
     def close(self) -> None:
         """Stop the source."""
@@ -236,9 +240,9 @@ class Stream:
         self._unsaved = True
         self.attend()
 
-    def _passed_over(self) -> int:
+    def _unread_count(self) -> int:
         source = self.source
-        return source.passed_over.now().count if isinstance(source, PassesOver) else 0
+        return source.unread_files.now().count if isinstance(source, HasUnreadFiles) else 0
 
     def _save(self, state_file: StateFile, published: bool) -> None:
         self._unsaved, self._unpublished = False, not published
@@ -246,15 +250,15 @@ class Stream:
             state_file.save(published=published)
         except OSError as error:
             line = f"{state_file.path} cannot be written: {error.strerror or error}"
-            self._teller.once("state file", f"{line}; the stream goes on")
+            self._log.once("state file", f"{line}; the stream goes on")
 
     def _put(self, arrival: Arrival) -> None:
         item = arrival.item
         if isinstance(item, BadFrame):
             self.ledger.settle("bad")
-            self._teller.bad(item.source_id, item.reason)
+            self._log.bad(item.source_id, item.reason)
             return
-        self._teller.put(item, self.nowcaster.put(item, arrival.arrived), self.nowcaster)
+        self._log.put(item, self.nowcaster.put(item, arrival.arrived), self.nowcaster)
 
 
 def _queue_limit(shape: FrameShape) -> int:

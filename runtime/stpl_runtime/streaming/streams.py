@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from stpl_core.errors import AccuracyError
-from stpl_runtime.sink import TellsFiles
+from stpl_runtime.sink import ReportsFiles
 from stpl_runtime.streaming.batching import Batcher
 from stpl_runtime.streaming.publisher import LIMIT, Publisher
 from stpl_runtime.streaming.report import StreamsReport
@@ -80,7 +80,7 @@ class Streams:
                         stream.close()
                     for publisher in publishers.values():
                         publisher.close()
-                    self._tell_of_sinks()
+                    self._log_sinks()
                     for stream in self.streams:
                         stream.finish(ended)
         finally:
@@ -100,8 +100,8 @@ class Streams:
         """A thread for each sink, by its id; streams may share sinks."""
         every = {id(sink): sink for stream in self.streams for sink in stream.sinks}
         made: dict[int, Publisher] = {}
-        for key, sink in sorted(every.items(), key=lambda item: isinstance(item[1], TellsFiles)):
-            first = set(map(id, sink.beside)) if isinstance(sink, TellsFiles) else set()
+        for key, sink in sorted(every.items(), key=lambda item: isinstance(item[1], ReportsFiles)):
+            first = set(map(id, sink.beside)) if isinstance(sink, ReportsFiles) else set()
             made[key] = Publisher(
                 sink,
                 self._lines.append,
@@ -114,9 +114,9 @@ class Streams:
         self._publishers = tuple(made.values())
         return made
 
-    def _tell_of_sinks(self) -> None:
+    def _log_sinks(self) -> None:
         while self._lines:
-            self.streams[0].tell(self._lines.popleft())
+            self.streams[0].log(self._lines.popleft())
         for publisher in self._publishers:
             if publisher.error is not None:
                 raise publisher.error
@@ -134,7 +134,7 @@ class Streams:
             self._wake.clear()
             arrived = [stream.take_in() for stream in self.streams]
             made = self._issue()
-            self._tell_of_sinks()
+            self._log_sinks()
             for stream in self.streams:
                 stream.attend()
             made_so_far = sum(stream.published for stream in self.streams)

@@ -18,10 +18,10 @@ _LIMIT_BYTES = 128 * 2**20
 """Their frames together."""
 
 Event = tuple[int, Callable[[Watcher], None]]
-"""Bytes that it holds, and how a watcher is told of it."""
+"""Bytes that it holds, and how a watcher is notified of it."""
 
 
-class Aside:
+class Background:
     """Passes on what happens, in the order in which it does, without making the stream wait.
 
     Where the watchers cannot keep up, events are left out and counted, or the stream waits where
@@ -32,7 +32,7 @@ class Aside:
         """Prepare; `start` begins. Until then, `watchers` may be changed.
 
         Args:
-            watchers: told of everything, in this order.
+            watchers: notified of everything, in this order.
             waits: the stream waits for them, as in a replay; no event is left out then.
         """
         self.watchers: Sequence[Watcher] = watchers
@@ -81,7 +81,7 @@ class Aside:
         """See `Watcher`."""
         self._put(len(line), lambda watcher: watcher.problem(line))
 
-    def _put(self, size: int, tell: Callable[[Watcher], None]) -> None:
+    def _put(self, size: int, event: Callable[[Watcher], None]) -> None:
         with self._changed:
             while self._is_full(size):
                 own = threading.current_thread() is self._thread  # which alone makes room
@@ -89,7 +89,7 @@ class Aside:
                     self.missed += 1
                     return
                 self._changed.wait(1.0)
-            self._waiting.append((size, tell))
+            self._waiting.append((size, event))
             self._bytes += size
             self._changed.notify_all()
 
@@ -106,17 +106,17 @@ class Aside:
                 self._changed.wait_for(lambda: self._waiting or self._closing)
                 if not self._waiting:
                     return
-                size, tell = self._waiting.popleft()
+                size, event = self._waiting.popleft()
                 self._bytes -= size
                 self._busy = True
                 self._changed.notify_all()
             for watcher in self.watchers:
-                self._tell(watcher, tell)
+                self._pass_on(watcher, event)
 
-    def _tell(self, watcher: Watcher, tell: Callable[[Watcher], None]) -> None:
-        """A fault of one who watches is a bug; it is shown once, and the stream goes on."""
+    def _pass_on(self, watcher: Watcher, event: Callable[[Watcher], None]) -> None:
+        """A fault of one who watches is a bug; it is printed once, and the stream goes on."""
         try:
-            tell(watcher)
+            event(watcher)
         except Exception:
             self.missed += 1
             if not self._failed:

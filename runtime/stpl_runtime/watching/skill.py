@@ -135,7 +135,7 @@ class LiveSkill:
         *,
         window: int = WINDOW,
         alarm: int | None = None,
-        tell: Callable[[str], None] = lambda line: None,
+        log: Callable[[str], None] = lambda line: None,
         listen: Callable[[Verified], None] = lambda verified: None,
         budget_bytes: int = BUDGET_BYTES,
     ) -> None:
@@ -146,8 +146,8 @@ class LiveSkill:
             thresholds: of CSI, physical units; None takes those of the unit.
             window: pairs of each lead time in the rolling scores.
             alarm: frames in a row worse than persistence that raise the alarm; None: no alarm.
-            tell: told in one line when the alarm is raised and when it is cleared.
-            listen: told of each frame that something had been forecast of.
+            log: given a line when the alarm is raised and when it is cleared.
+            listen: given each frame that something had been forecast of.
             budget_bytes: most memory for a stream's nowcasts that wait for their truth.
         """
         self.codec = codec
@@ -155,7 +155,7 @@ class LiveSkill:
             default_thresholds(codec.units) if thresholds is None else tuple(thresholds)
         )
         self.window = window
-        self._alarm_after, self._tell, self._listen = alarm, tell, listen
+        self._alarm_after, self._log, self._listen = alarm, log, listen
         self._budget = budget_bytes
         self._streams: dict[str, _OneStream] = {}
         self._lock = threading.Lock()
@@ -223,7 +223,7 @@ class LiveSkill:
             assert one.alarm is not None, "an alarm turned"
             name = f"{stream}: " if stream else ""
             since = one.alarm.now
-            self._tell(
+            self._log(
                 f"{name}alarm: {since.after} frames in a row were forecast worse than by "
                 f"persistence, the last one {time_text(frame.valid_time)}; the stream goes on"
                 if turn == "raised"

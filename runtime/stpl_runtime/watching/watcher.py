@@ -10,7 +10,7 @@ from stpl_runtime.nowcasting.window import Verdict
 
 
 class Watcher(Protocol):
-    """Is told what happens, in the thread that makes nowcasts: what it does must be quick."""
+    """Gets what happens, in the thread that makes nowcasts: what it does must be quick."""
 
     def frame(self, frame: Frame, verdict: Verdict, stream: str) -> None:
         """A frame was put into the window of `stream`, or why not."""

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from stpl_runtime.watching.skill import SkillNow
 
 _LIVE_S = 86400.0
-"""Frames older than a day are an archive's: how old its news are says nothing."""
+"""Frames older than a day are an archive's: how long ago that was means nothing."""
 
 
 def summarise(report: StreamsReport, watch: Watch, json: bool) -> None:
@@ -67,8 +67,8 @@ def _print_one(report: StreamReport) -> None:
         print(f"stand-ins: {report.standing_in} nowcasts depend on a frame that was missing{again}")
     if report.gaps:
         print(f"gaps: the window started anew {report.gaps} times")
-    if report.passed_over:
-        print(f"passed over: {report.passed_over:,} files or folders that are not read")
+    if report.unread_files:
+        print(f"passed over: {report.unread_files:,} files or folders that are not read")
     if report.reconnects:
         print(f"source: came back {report.reconnects} times")
     median, p95 = report.latency_median_ms, report.latency_p95_ms

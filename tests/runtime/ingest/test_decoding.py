@@ -58,7 +58,7 @@ def test_whose_time_counts(tmp_path: Path) -> None:
     stated = SourceSpec((1, 16, 16), FrameCodec(), time_format="%d.%m.%Y")
     (frame,) = Decoder(stated).from_bytes(content, f"01.02.2026_{name}", KNOWN)
     assert frame.valid_time == datetime(2026, 2, 1, tzinfo=timezone.utc)
-    with pytest.raises(FrameError, match="tells no time"):
+    with pytest.raises(FrameError, match="holds no time"):
         Decoder(stated).from_bytes(content, name, KNOWN)
 
 

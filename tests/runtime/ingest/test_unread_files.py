@@ -92,7 +92,7 @@ def test_each_is_counted_once_while_it_stays(tmp_path: Path) -> None:
         for slot in range(3):
             save(tmp_path, slot)
             reader.wait_for(slot + 1)
-    assert source.passed_over.now().files == 1
+    assert source.unread_files.now().files == 1
 
 
 def test_what_goes_is_forgotten_and_kinds_are_bounded() -> None:

@@ -225,7 +225,7 @@ def test_the_time_comes_along_in_version_5(tmp_path: Path, bundle: Bundle, made:
         same_frames(frames, [5, 6])
         assert bad == BadFrame(
             "radar/site42",
-            "a message that tells no time; expected a name with 12 or 14 digits, or valid_time; "
+            "a message that holds no time; expected a name with 12 or 14 digits, or valid_time; "
             "try: send it along, or --source-option time=arrival",
         )
 

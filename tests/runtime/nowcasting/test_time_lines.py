@@ -75,7 +75,7 @@ def test_a_source_whose_clock_jumps_ahead_for_good_is_followed() -> None:
     fed.put_all(range(6))
     placed = [fed.put(slot) for slot in range(1000, 1008)]
     assert [one.verdict for one in placed] == ["bad"] * 2 + ["used"] * 6
-    assert [one.news.split(" from")[0] for one in placed if one.news] == ["new time line"]
+    assert [one.notice.split(" from")[0] for one in placed if one.notice] == ["new time line"]
     assert fed.times() == [1004, 1005, 1006, 1007]
     assert fed.window.gaps == 1
 
@@ -93,7 +93,7 @@ def test_a_gap_in_the_past_is_told_and_goes_on_at_once() -> None:
     fed.put_all(range(6))
     placed = fed.put(100)
     assert placed.verdict == "used"
-    assert placed.news == "gap: 94 slots without a frame; the window starts anew"
+    assert placed.notice == "gap: 94 slots without a frame; the window starts anew"
     assert fed.times() is None
     assert fed.put_all([99, 101, 102]) == ["used"] * 3  # late inside the allowance, as ever
     assert fed.times() == [99, 100, 101, 102]
@@ -105,7 +105,7 @@ def test_a_clock_that_is_set_back_is_followed(phase: float) -> None:
     fed.put_all(range(100, 120))
     placed = [fed.put(slot + phase) for slot in range(10)]
     assert [one.verdict == "used" for one in placed] == [False] * 2 + [True] * 8
-    assert sum(bool(one.news) for one in placed) == 1
+    assert sum(bool(one.notice) for one in placed) == 1
     times = fed.times()
     assert times is not None
     assert np.allclose(times, np.arange(6, 10) + phase)

@@ -70,7 +70,7 @@ def test_every_frame_is_accounted_for(
         ledger.receive()
         placed = window.put(frame_at(offset, value))
         assert ledger.snapshot().add_up
-        if placed.news.startswith("new time line"):  # three in a row agreed
+        if placed.notice.startswith("new time line"):  # three in a row agreed
             assert expected in ("late", "dropped")
             break
         assert placed.verdict == expected

@@ -78,7 +78,7 @@ class Served:
         """Until so many nowcasts were made and shown."""
         with self.events(self.streams[stream].name) as told:
             told.until("pulse", lambda p: _made(p, self.streams[stream].name) >= nowcasts)
-        assert self.watch.aside.drain()
+        assert self.watch.background.drain()
 
     def get(
         self, path: str, headers: Headers | None = None, method: str = "GET", body: Any = None

@@ -101,7 +101,7 @@ def watched(browser: Browser, served: Served) -> Iterator[Watched]:
 
 
 def test_the_slider_moves_the_forecast(watched: Watched, served: Served) -> None:
-    nowcast = served.hub.shown["north"].latest
+    nowcast = served.hub.views["north"].latest
     assert nowcast is not None
     grey = colour_map("1", 0.0, 1.0)
     watched.says("#tag", "observed now")

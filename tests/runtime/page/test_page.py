@@ -74,7 +74,7 @@ def test_events_and_the_pictures_they_name(served: Served) -> None:
         pulse = told.until("pulse")
     assert hello["look"]["units"] == "1"
     assert hello["thresholds"] == ["0.5"]
-    nowcast = served.hub.shown[""].latest
+    nowcast = served.hub.views[""].latest
     assert nowcast is not None
     shown = facts["nowcast"]
     assert [len(shown["past"]), len(shown["ahead"])] == [T, K]
@@ -118,7 +118,7 @@ def test_the_check_shows_forecast_minus_observed(
 
 
 def test_the_newest_nowcast_as_a_file(served: Served) -> None:
-    nowcast = served.hub.shown[""].latest
+    nowcast = served.hub.views[""].latest
     assert nowcast is not None
     status, headers, body = served.get("/nowcast/latest?format=npz")
     assert status == 200
@@ -149,7 +149,7 @@ def test_the_newest_nowcast_as_netcdf(served: Served, tmp_path: Path) -> None:
     status, headers, body = served.get("/nowcast/latest?format=netcdf")
     assert (status, headers["content-type"]) == (200, "application/netcdf")
     (tmp_path / "n.nc").write_bytes(body)
-    nowcast = served.hub.shown[""].latest
+    nowcast = served.hub.views[""].latest
     assert nowcast is not None
     with xr.open_dataset(tmp_path / "n.nc") as found:
         np.testing.assert_array_equal(found["nowcast"].values, nowcast.frames[:, 0])

@@ -20,7 +20,7 @@ pytest.importorskip("prometheus_client")
 from stpl_core.bundle import Bundle
 from stpl_core.colours import colour_map
 from stpl_runtime.engine import Session
-from stpl_runtime.page.stream_view import Look, Shown
+from stpl_runtime.page.stream_view import Look, StreamView
 from tests.runtime.conftest import make_frame, picture, slot_time
 from tests.runtime.page.serving import Served, pixels, serve
 from tests.runtime.watching.test_skill import made_at
@@ -123,7 +123,7 @@ def test_a_stream_may_have_any_name(bundle: Bundle, session: Session) -> None:
     with serve(bundle, session, ("a-雨",)) as page:
         page.give(0, 4)
         assert page.watch.skill is not None
-        while page.hub.shown["a-雨"].latest is None:
+        while page.hub.views["a-雨"].latest is None:
             time.sleep(0.01)
         status, headers, body = page.get(f"/nowcast/latest?stream={quote('a-雨')}")
         assert (status, json.loads(body)["stream"]) == (200, "a-雨")
@@ -134,18 +134,18 @@ def test_a_stream_may_have_any_name(bundle: Bundle, session: Session) -> None:
 
 def test_a_clock_that_is_set_back_is_followed() -> None:
     look = Look("m", "grey", "1", 0.0, 1.0, context=4, horizon=3, shape=(1, 16, 16))
-    shown = Shown(look)
+    view = StreamView(look)
     now = slot_time(2000)
     for slot in range(1000, 1006):
-        shown.frame(make_frame(slot), "used", now)
-    shown.nowcast(made_at(1005))
-    shown.frame(make_frame(1003), "used", now)  # a late one
-    assert shown.arrived is not None
-    assert shown.arrived.valid_time == slot_time(1005)
+        view.frame(make_frame(slot), "used", now)
+    view.nowcast(made_at(1005))
+    view.frame(make_frame(1003), "used", now)  # a late one
+    assert view.arrived is not None
+    assert view.arrived.valid_time == slot_time(1005)
     for slot in range(3):
-        shown.frame(make_frame(slot), "used", now)
-    assert shown.arrived.valid_time == slot_time(2)
-    observed = shown.facts("")["observed"]
+        view.frame(make_frame(slot), "used", now)
+    assert view.arrived.valid_time == slot_time(2)
+    observed = view.facts("")["observed"]
     wanted = [slot_time(slot).isoformat().replace("+00:00", "Z") for slot in range(3)]
     assert [one["time"] for one in observed] == wanted
 
@@ -166,7 +166,7 @@ def test_stand_ins_are_shown_as_what_they_are(bundle: Bundle, session: Session) 
         page.settle(2)
         page.give(6, 6)
         page.settle(3)
-        nowcast = page.hub.shown[""].latest
+        nowcast = page.hub.views[""].latest
         assert nowcast is not None
         with page.events() as told:
             facts = told.until("stream", lambda f: len(f["slots"]) == 7)
@@ -212,7 +212,7 @@ def test_memory_under_a_page_that_is_watched(bundle: Bundle, session: Session) -
             resident[first + 1000] = psutil.Process().memory_info().rss
         done.set()
         watcher.join(30)
-        assert page.watch.aside.missed == 0
+        assert page.watch.background.missed == 0
     grown = (resident[22_000] - resident[2_000]) / 2**20
     sys.stderr.write(f"20,000 frames with a page: resident memory grew by {grown:.2f} MiB\n")
     assert grown < 2.0

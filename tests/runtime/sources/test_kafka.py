@@ -266,7 +266,7 @@ def test_time_by_header_by_stamp_and_none(
         *frames, untimed, broken, large = source.wait_for(5)
     same_frames(frames, [3, 4])
     assert isinstance(untimed, BadFrame)
-    assert "tells no time" in untimed.reason
+    assert "holds no time" in untimed.reason
     assert isinstance(broken, BadFrame)
     assert "30,000 bytes; expected at most 20,000" in large.reason
     with reading(open_source(word, spec_of(bundle, time="sent", **options))) as source:

@@ -133,7 +133,7 @@ def test_bare_arrays_with_dtype_and_shape(pushed: tuple[Sender, Reading]) -> Non
         ((b"t", b"{}", b"", npy(0)), "4 parts"),
         ((b"t", b'{"valid_time": "noon"}', npy(0)), "valid_time is 'noon'"),
         ((b"t", b'{"valid_time": 12}', npy(0)), "valid_time is '12'"),
-        ((npy(0),), "a message that tells no time"),
+        ((npy(0),), "a message that holds no time"),
         ((b"t", facts(0), bytes(20_000)), "20,000 bytes; expected at most 10,000"),
         ((b"t", b'{"dtype": "f4", "shape": [3, 3]}', bytes(16)), "16 bytes are no f4 array"),
         ((b"t", b'{"dtype": "O", "shape": [2]}', bytes(16)), "16 bytes are no O array"),

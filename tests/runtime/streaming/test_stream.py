@@ -194,7 +194,7 @@ def test_bad_late_and_dropped_frames_are_told(
     lines = capsys.readouterr().err.splitlines()
     assert sum("is late" in line for line in lines) == 1  # of two
     assert sum("--cadence SECONDS" in line for line in lines) == 1
-    assert "bad frame bad.npy: broken (told once; see the counts)" in lines
+    assert "bad frame bad.npy: broken (reported once; see the counts)" in lines
     assert any("has frames of shape (1, 2, 2)" in line for line in lines)
 
 

@@ -15,7 +15,7 @@ from stpl_core.frames import Frame
 from stpl_core.scores.accumulator import Accumulator
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.watching.alarm import Alarm
-from stpl_runtime.watching.background import Aside
+from stpl_runtime.watching.background import Background
 from stpl_runtime.watching.skill import LiveSkill, Verified
 from stpl_runtime.watching.skill_sums import default_thresholds
 from tests.runtime.conftest import CADENCE_S, slot_time
@@ -199,7 +199,7 @@ def test_large_nowcasts_are_thinned_out_and_counted() -> None:
 
 def test_the_alarm_is_told_once_and_cleared() -> None:
     lines: list[str] = []
-    skill = LiveSkill(RAIN, alarm=3, tell=lines.append)
+    skill = LiveSkill(RAIN, alarm=3, log=lines.append)
     worst = np.full((K, *SHAPE), 20.0, np.float32)
     for slot in range(12):
         skill.frame(truth(slot), "used", "")
@@ -266,43 +266,43 @@ class Slow:
 
 def test_those_who_watch_aside_hold_nothing_up(capsys: pytest.CaptureFixture[str]) -> None:
     slow = Slow()
-    aside = Aside([slow])
-    aside.start()
+    background = Background([slow])
+    background.start()
     for n in range(1000):
-        aside.frame(truth(n % 9), "used", "")
-    assert 700 < aside.missed < 1000
+        background.frame(truth(n % 9), "used", "")
+    assert 700 < background.missed < 1000
     slow.go.set()
-    assert aside.drain()
-    assert len(slow.seen) == 1000 - aside.missed
-    aside.nowcast(made_at(2))
-    aside.nowcast(made_at(3))
-    aside.problem("last")
-    aside.close()
+    assert background.drain()
+    assert len(slow.seen) == 1000 - background.missed
+    background.nowcast(made_at(2))
+    background.nowcast(made_at(3))
+    background.problem("last")
+    background.close()
     assert slow.seen[-1] == "last"  # a fault of a watcher ends nothing
     assert capsys.readouterr().err.count("RuntimeError: a bug") == 1
 
 
 def test_a_replay_waits_for_those_who_watch() -> None:
     slow = Slow()
-    aside = Aside([slow], waits=True)
-    aside.start()
+    background = Background([slow], waits=True)
+    background.start()
     threading.Timer(0.05, slow.go.set).start()
     for n in range(1000):
-        aside.frame(truth(n % 9), "used", "")
-    aside.close()
-    assert (len(slow.seen), aside.missed) == (1000, 0)
+        background.frame(truth(n % 9), "used", "")
+    background.close()
+    assert (len(slow.seen), background.missed) == (1000, 0)
 
 
 def test_an_end_in_a_hurry_leaves_the_rest_out() -> None:
     slow = Slow()
-    aside = Aside([slow])
-    aside.start()
+    background = Background([slow])
+    background.start()
     for n in range(20):
-        aside.frame(truth(n), "used", "")
+        background.frame(truth(n), "used", "")
     threading.Timer(0.2, slow.go.set).start()
-    aside.close(patience_s=0.01)
+    background.close(patience_s=0.01)
     assert len(slow.seen) == 1
-    assert aside.missed == 19
+    assert background.missed == 19
 
 
 def test_a_gap_longer_than_the_horizon_leaves_nothing_waiting() -> None:

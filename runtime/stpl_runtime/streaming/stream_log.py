@@ -1,4 +1,4 @@
-"""What a stream tells of itself: to the person at the terminal, and to those that watch it."""
+"""What a stream reports: to the person at the terminal, and to those that watch it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from stpl_runtime.streaming.status import Status
 from stpl_runtime.timing import time_text
 from stpl_runtime.watching.watcher import Watcher
 
-_ONCE = "(told once; see the counts)"
+_ONCE = "(reported once; see the counts)"
 
 
-class Teller:
-    """One stream's voice; what may come often is told once, and then in the counts."""
+class StreamLog:
+    """The log of one stream; what may come often is there once, and then in the counts."""
 
     def __init__(self, name: str, status: Status, watchers: Sequence[Watcher]) -> None:
         """Prepare.
@@ -25,10 +25,10 @@ class Teller:
         Args:
             name: of the stream among several; empty where there is one.
             status: shows lines to the person.
-            watchers: told of frames, nowcasts and problems.
+            watchers: notified of frames, nowcasts and problems.
         """
         self._name, self._status, self._watchers = name, status, tuple(watchers)
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._faults = Faults()
 
     @property
@@ -36,32 +36,32 @@ class Teller:
         """The bad frames, by what is wrong with them."""
         return self._faults.seen()
 
-    def tell(self, line: str) -> None:
+    def line(self, line: str) -> None:
         """A line of this stream."""
-        self.say(f"{self._name}: {line}" if self._name else line)
+        self.shared_line(f"{self._name}: {line}" if self._name else line)
 
-    def say(self, line: str) -> None:
+    def shared_line(self, line: str) -> None:
         """A line that is of no stream alone."""
-        self._status.say(line)
-        self.watched(lambda watcher: watcher.problem(line))
+        self._status.line(line)
+        self.notify(lambda watcher: watcher.problem(line))
 
     def once(self, kind: str, line: str) -> None:
         """The first of its kind; the others are in the counts."""
-        if kind not in self._told:
-            self._told.add(kind)
-            self.tell(f"{line} {_ONCE}")
+        if kind not in self._logged:
+            self._logged.add(kind)
+            self.line(f"{line} {_ONCE}")
 
     def bad(self, source_id: str, reason: str) -> None:
-        """A bad frame; the first of its kind is told."""
+        """A bad frame; the first of its kind is logged."""
         line = self._faults.add(source_id, reason)
         if line is not None:
-            self.tell(f"{line} {_ONCE}")
+            self.line(f"{line} {_ONCE}")
 
     def put(self, frame: Frame, put: Put, nowcaster: Nowcaster) -> None:
         """A frame was put into the window, or not."""
-        self.watched(lambda watcher: watcher.frame(frame, put.verdict, self._name))
-        if put.news:
-            self.tell(put.news)
+        self.notify(lambda watcher: watcher.frame(frame, put.verdict, self._name))
+        if put.notice:
+            self.line(put.notice)
         named = f"frame {frame.source_id} of {time_text(frame.valid_time)}"
         if put.verdict == "bad":
             self.bad(frame.source_id, put.reason)
@@ -74,22 +74,22 @@ class Teller:
     def health(self, source: str, before: HealthNow, now: HealthNow) -> None:
         """The source's state, where it changed since `before`."""
         if now.state == "down" and before.state != "down":
-            self.tell(f"{source} is down: {now.reason}; it is tried again")
+            self.line(f"{source} is down: {now.reason}; it is tried again")
         elif now.state == "up" and now.reconnects > before.reconnects:
-            self.tell(f"{source} is up again")
+            self.line(f"{source} is up again")
 
-    def watched(self, tell: Callable[[Watcher], None]) -> None:
-        """Tell everyone who watches."""
+    def notify(self, event: Callable[[Watcher], None]) -> None:
+        """Pass an event on to everyone who watches."""
         for watcher in self._watchers:
-            self._tell_one(watcher, tell)
+            self._notify_one(watcher, event)
 
-    def _tell_one(self, watcher: Watcher, tell: Callable[[Watcher], None]) -> None:
-        """A fault of one who watches is a bug; it is shown once, and the stream goes on."""
+    def _notify_one(self, watcher: Watcher, event: Callable[[Watcher], None]) -> None:
+        """A fault of one who watches is a bug; it is printed once, and the stream goes on."""
         try:
-            tell(watcher)
+            event(watcher)
         except Exception:
-            if "watcher" not in self._told:
-                self._told.add("watcher")
+            if "watcher" not in self._logged:
+                self._logged.add("watcher")
                 traceback.print_exc()
 
 
