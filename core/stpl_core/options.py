@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from stpl_core.errors import UsageError
 from stpl_core.option import Option
+from stpl_core.reader import ReadOptions
+from stpl_core.readers.time_format import time_format
 
 ContextMode = Literal["window", "carry"]
 """What a nowcast depends on.
@@ -57,25 +60,81 @@ class EngineOptions:
 
 
 @dataclass(frozen=True)
-class FrameOptions:
+class ReadingOptions:
+    """What a person may say about how files are read."""
+
+    reader: Annotated[
+        str | None,
+        Option("Word of a reader, such as odim or video.", default="by what the files are"),
+    ] = None
+    variable: Annotated[
+        str | None,
+        Option(
+            "Variable or quantity, where a file holds several.",
+            default="the one there is, or as in training",
+        ),
+    ] = None
+    time_format: Annotated[
+        str | None,
+        Option(
+            "strptime pattern of the time in the names; * is anything.", default="what is found"
+        ),
+    ] = None
+    units: Annotated[
+        str | None,
+        Option("Unit of the values: mm/h, mm/5min, dBZ.", default="what the files state"),
+    ] = None
+    nan: Annotated[
+        Literal["no-data", "no-echo"],
+        Option("What missing values are: not observed, or nothing there."),
+    ] = "no-data"
+    select: Annotated[
+        Sequence[str],
+        Option("Which level, member or other dimension to read; repeatable.", metavar="NAME=VALUE"),
+    ] = ()
+    bad_pixels: Annotated[
+        float,
+        Option(
+            "Share of a file's pixels that may be impossible; they become no data.",
+            least=0,
+            most=1,
+        ),
+    ] = 0.01
+
+    def for_readers(self) -> ReadOptions:
+        """As readers take them.
+
+        Raises:
+            UsageError: a pattern or a choice that does not hold.
+        """
+        if self.time_format is not None:
+            time_format(self.time_format)
+        chosen = []
+        for text in self.select:
+            name, _, value = text.partition("=")
+            if not name or not value:
+                raise UsageError(
+                    f"--select {text}", expected="NAME=VALUE", fix="--select level=850"
+                )
+            chosen.append((name, value))
+        return ReadOptions(
+            variable=self.variable,
+            time_format=self.time_format,
+            units=self.units,
+            nan=self.nan,
+            select=tuple(chosen),
+            bad_pixels=self.bad_pixels,
+        )
+
+
+@dataclass(frozen=True)
+class FrameOptions(ReadingOptions):
     """How frames are read, and how their times are found."""
 
     cadence: Annotated[
         float | None, Option("Seconds between frames.", default="the bundle's, or learned")
     ] = None
-    time_format: Annotated[
-        str | None,
-        Option("strptime pattern of the time in the names.", default="12 or 14 digits"),
-    ] = None
     mtime: Annotated[bool, Option("Take the files' modification times.", flag="--mtime")] = False
-    reader: Annotated[
-        str | None,
-        Option("Reader of the files, as in `data inspect`.", default="by what they are"),
-    ] = None
-    variable: Annotated[
-        str | None,
-        Option("Variable to read, where a file holds several.", default="as in training"),
-    ] = None
 
 
 @dataclass(frozen=True)

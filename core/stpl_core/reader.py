@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +91,8 @@ class Piece:
     """0 train, 1 validation, 2 test, where a split was published with the data."""
     notes: dict[str, str] = field(default_factory=dict)
     """What else is worth keeping: `institution`, `licence`, `attribution`, `split_rule`, ..."""
+    bad: int = 0
+    """Pixels whose value was impossible and that are no data for it."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,18 @@ class ReadOptions:
     broken: Callable[[FrameError], None] | None = None
     """Called for each broken file of a folder, which is then skipped; None: the error is raised.
     Only for a folder that is one piece of data with a file for each frame."""
+    time_format: str | None = None
+    """Pattern of the time in the files' names (`stpl_core.readers.time_format`); goes before the
+    time that a file of one frame states itself."""
+    units: str | None = None
+    """Unit of the values, where the file states none or a wrong one."""
+    nan: Literal["no-data", "no-echo"] = "no-data"
+    """What a missing value (NaN, fill value) is: not observed, or observed and nothing there."""
+    select: tuple[tuple[str, str], ...] = ()
+    """Dimension and the label, or labels with commas between, to read along it."""
+    bad_pixels: float = 0.01
+    """Share of the pixels of a file whose value may be impossible (infinite, or beyond what the
+    quantity can have): they become no data; more is refused."""
 
 
 class Reader(Protocol):

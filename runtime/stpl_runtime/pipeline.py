@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from stpl_core.bundle import Bundle, Manifest
 from stpl_core.errors import UsageError
 from stpl_core.options import DomainOptions, EngineOptions, FrameOptions, StreamOptions
+from stpl_core.reader import ReadOptions
 from stpl_core.same_grid import check_same_grid
 from stpl_runtime.engine import Session, open_session
 from stpl_runtime.engines.tiled import Size, domain_size, on_domain
@@ -86,8 +87,10 @@ def read_newest(
     check_cadence(reading.cadence)
     size = wanted_size(domain)
     spec = source_spec(manifest, reading, domain)
-    if reading.reader or reading.variable or needs_reader(path):
-        how = archive_spec(manifest.recipe, reading.reader, reading.variable, size)
+    stated = reading.for_readers()
+    plain = replace(stated, time_format=None) == ReadOptions()
+    if reading.reader or not plain or needs_reader(path):
+        how = archive_spec(manifest.recipe, reading.reader, reading.variable, size, stated)
         context = read_archive(path, manifest.context, spec, how)
     else:
         context = read_context(path, manifest.context, spec)
@@ -288,7 +291,9 @@ def source_spec(
         given: `--source-option`.
     """
     size = wanted_size(domain)
-    how = archive_spec(manifest.recipe, reading.reader, reading.variable, size)
+    how = archive_spec(
+        manifest.recipe, reading.reader, reading.variable, size, reading.for_readers()
+    )
     return SourceSpec(
         shape=(manifest.frame[0], *(size or manifest.domain)),
         codec=manifest.codec,
@@ -297,6 +302,7 @@ def source_spec(
         mtime=reading.mtime,
         reader=how.reader,
         variable=how.variable,
+        reading=how.reading,
         fit=how.fit,
         grids=() if domain.any_grid else manifest.grids,
         options=given or {},

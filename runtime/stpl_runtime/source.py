@@ -23,6 +23,7 @@ from stpl_core.codec import FrameCodec
 from stpl_core.errors import UsageError
 from stpl_core.frames import Frame, FrameShape
 from stpl_core.grid import Grid
+from stpl_core.reader import ReadOptions
 from stpl_core.readers.fit import Fit
 from stpl_core.readers.video import SUFFIXES as FILMS
 from stpl_core.readers.zarr import recognises as is_zarr
@@ -71,7 +72,8 @@ class SourceSpec:
     shape: FrameShape
     codec: FrameCodec
     time_format: str | None = None
-    """strptime pattern found in the name; None: 14 or 12 digits, else index times cadence."""
+    """Pattern of the time in the name; None: what `stpl_core.readers.stamps` finds, else index
+    times cadence."""
     cadence_s: float | None = None
     mtime: bool = False
     """Take a file's modification time; only when asked for."""
@@ -79,6 +81,8 @@ class SourceSpec:
     """Word of the reader of files and payloads (`stpl_core.readers`); None finds it."""
     variable: str | None = None
     """Which one, where a file holds several."""
+    reading: ReadOptions = field(default_factory=ReadOptions)
+    """What else the user says about reading: units, missing values, levels."""
     fit: Fit | None = None
     """How frames of another size come to the model's grid, as in training; None refuses them."""
     grids: tuple[Grid, ...] = ()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from stpl_core.errors import FrameError, UsageError
+from stpl_core.readers.stamps import EPOCH as EPOCH
+from stpl_core.readers.stamps import one_stamp
+from stpl_core.readers.time_format import TimeFormat
 
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 TOLERANCE = 0.25
 """How far from its slot a frame may lie, as a fraction of the cadence."""
 
@@ -85,47 +86,6 @@ def time_from_text(text: str) -> datetime:
 
 
 _FRACTION = re.compile(r"\.(\d+)")
-_DIRECTIVES = {
-    "Y": r"\d{4}",
-    "y": r"\d{2}",
-    "m": r"\d{2}",
-    "d": r"\d{2}",
-    "H": r"\d{2}",
-    "I": r"\d{2}",
-    "M": r"\d{2}",
-    "S": r"\d{2}",
-    "f": r"\d{1,6}",
-    "j": r"\d{3}",
-    "b": r"[A-Za-z]{3}",
-    "B": r"[A-Za-z]+",
-    "p": r"[AaPp][Mm]",
-    "z": r"(?:Z|[+-]\d{2}:?\d{2})",
-    "%": "%",
-}
-
-
-def pattern_from_time_format(time_format: str) -> re.Pattern[str]:
-    """The regular expression that finds what a strptime pattern reads.
-
-    Raises:
-        UsageError: a directive that is not known, or none at all.
-    """
-    parts = re.split(r"(%.?)", time_format)
-    found = [part[1:] for part in parts[1::2]]
-    unknown = [letter for letter in found if letter not in _DIRECTIVES]
-    if unknown or not set(found) - {"%"}:
-        raise UsageError(
-            f"--time-format {time_format!r} has "
-            + (f"the directive %{unknown[0]}" if unknown else "no directive"),
-            expected="a strptime pattern of " + " ".join(f"%{letter}" for letter in _DIRECTIVES),
-            fix="--time-format %Y%m%d%H%M%S",
-        )
-    pieces = [_DIRECTIVES[part[1:]] if n % 2 else re.escape(part) for n, part in enumerate(parts)]
-    return re.compile("".join(pieces))
-
-
-# A run of 14 or 12 digits, or the same with one mark between date and time.
-_DIGITS = re.compile(r"(?<!\d)(\d{8})[T_-]?(\d{4}(?:\d{2})?)(?!\d)")
 _INDEX = re.compile(r"(\d+)$")
 
 
@@ -145,12 +105,12 @@ class NameClock:
         """Choose how.
 
         Args:
-            time_format: strptime pattern that is searched in the name without its suffix.
+            time_format: strptime pattern that is searched in the name; see `TimeFormat`.
             cadence_s: seconds between frames, for names that end in an index.
             mtime: take the modification time and leave the name alone.
         """
-        self._format, self._cadence_s, self._mtime = time_format, cadence_s, mtime
-        self._pattern = pattern_from_time_format(time_format) if time_format else None
+        self._cadence_s, self._mtime = cadence_s, mtime
+        self._format = TimeFormat(time_format) if time_format else None
         self._indexed: bool | None = None
 
     @property
@@ -161,7 +121,7 @@ class NameClock:
     @property
     def stated(self) -> bool:
         """Whether the user said how: by a pattern, or by the modification time."""
-        return self._mtime or self._pattern is not None
+        return self._mtime or self._format is not None
 
     def time(self, path: Path, known: datetime | None = None) -> datetime:
         """When the frame in `path` was observed, UTC.
@@ -171,25 +131,25 @@ class NameClock:
             known: its time by other means, where the name has no date; goes before an index.
 
         Raises:
-            FrameError: the name holds no time.
+            FrameError: the name holds no time, or several.
             UsageError: the name ends in an index and no cadence is known.
         """
         if self._mtime:
             return _modified(path)
-        if self._pattern is not None:
-            return self._by_format(path, self._pattern)
+        if self._format is not None:
+            return self._format.time(path)
         if self._indexed is not True:
-            found = _time_from_digits(path.stem)
+            found = one_stamp(path.name)
             if found is not None:
                 self._indexed = False
-                return found
+                return found.time
         if known is not None:
             return known
         index = index_of(path)
         if self._indexed is False or index is None:
             raise FrameError(
                 f"the name {path.name} holds no time",
-                expected="12 or 14 digits (YYYYmmddHHMM[SS])"
+                expected="a date and a time (YYYYmmddHHMM[SS], ISO 8601, ...)"
                 + (
                     " as in the first name"
                     if self._indexed is False
@@ -213,20 +173,6 @@ class NameClock:
                 fix="--time-format PATTERN",
             ) from error
 
-    def _by_format(self, path: Path, pattern: re.Pattern[str]) -> datetime:
-        for match in pattern.finditer(path.stem):
-            try:
-                found = datetime.strptime(match.group(), self._format or "")
-            except ValueError:
-                continue
-            with suppress(OverflowError):  # beyond the years 1 to 9999 in UTC
-                return found.replace(tzinfo=found.tzinfo or timezone.utc).astimezone(timezone.utc)
-        raise FrameError(
-            f"the name {path.name} holds no time",
-            expected=f"--time-format {self._format} in it",
-            fix="another --time-format, or --mtime for the file's own time",
-        )
-
 
 def _modified(path: Path) -> datetime:
     seconds = path.stat().st_mtime
@@ -244,14 +190,3 @@ def index_of(path: Path) -> int | None:
     """The number at the end of a file's name, before the suffix."""
     match = _INDEX.search(path.stem)
     return int(match.group(1)) if match else None
-
-
-def _time_from_digits(stem: str) -> datetime | None:
-    for match in _DIGITS.finditer(stem):
-        digits = match.group(1) + match.group(2)
-        pattern = "%Y%m%d%H%M%S" if len(digits) == 14 else "%Y%m%d%H%M"
-        try:
-            return datetime.strptime(digits, pattern).replace(tzinfo=timezone.utc)
-        except ValueError:
-            continue
-    return None

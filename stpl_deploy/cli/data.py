@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stpl_core.errors import UsageError
+from stpl_core.option import Option
+from stpl_core.options import ReadingOptions
+from stpl_deploy.cli.options.common import Json
+from stpl_deploy.cli.options.signature import verb
 
 if TYPE_CHECKING:
     from stpl_core.fetch.checked import Fetched
@@ -19,15 +24,6 @@ data = typer.Typer(
     rich_markup_mode=None,
 )
 
-_Reader = Annotated[
-    str | None,
-    typer.Option("--reader", help="Word of a reader, such as odim or video; found if not given."),
-]
-_Variable = Annotated[
-    str | None,
-    typer.Option("--variable", help="Variable or quantity, where a file holds several."),
-]
-
 
 @data.callback(invoke_without_command=True)
 def _help_alone(context: typer.Context) -> None:
@@ -35,38 +31,41 @@ def _help_alone(context: typer.Context) -> None:
         print(context.get_help())
 
 
-@data.command(short_help="Say what a file or folder holds.")
-def inspect(
-    path: Annotated[Path, typer.Argument(help="File or folder of frames.")],
-    reader: _Reader = None,
-    variable: _Variable = None,
-    picture: Annotated[
-        Path | None, typer.Option("--picture", help="Write first and last frame as a picture.")
-    ] = None,
+@dataclass(frozen=True)
+class InspectCommand:
+    """The options of `data inspect`."""
+
+    path: Annotated[Path, Option("File or folder of frames.", argument=True)]
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
+    picture: Annotated[Path | None, Option("Write first and last frame as a picture.")] = None
     recipe: Annotated[
-        str | None,
-        typer.Option("--recipe", help="Say what is missing for this recipe; exit 2 if anything."),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-) -> None:
+        str | None, Option("Say what is missing for this recipe; exit 2 if anything.")
+    ] = None
+    json: Json = False
+
+
+@data.command(short_help="Say what a file or folder holds.")
+@verb
+def inspect(options: InspectCommand) -> None:
     """Say what a file or folder holds: times, gaps, range, units, masks, grid."""
-    from stpl_core.reader import ReadOptions
     from stpl_core.readers.names import check_no_model
     from stpl_core.readers.opening import joined_pieces
     from stpl_core.readers.survey import Surveyor
     from stpl_deploy.cli.for_recipe import Expected
     from stpl_deploy.cli.output import print_json
 
+    path, json = options.path, options.json
     check_no_model(path)
-    expected = None if recipe is None else Expected(recipe, path)
+    expected = None if options.recipe is None else Expected(options.recipe, path)
+    reading = options.reading
     surveyor = Surveyor()
-    for part, files in joined_pieces(path, reader, ReadOptions(variable=variable)):
+    for part, files in joined_pieces(path, reading.reader, reading.for_readers()):
         surveyor.add(part, files)
     survey = surveyor.survey()
-    if picture is not None:
+    if options.picture is not None:
         from stpl_core.readers.preview import save_sights
 
-        save_sights(picture, survey, surveyor.sights)
+        save_sights(options.picture, survey, surveyor.sights)
     if json:
         extra = {} if expected is None else {"recipe": expected.document(survey)}
         print_json(survey.document() | extra)
@@ -76,21 +75,26 @@ def inspect(
         expected.report(survey, quiet=json)
 
 
+@dataclass(frozen=True)
+class ConvertCommand:
+    """The options of `data convert`."""
+
+    path: Annotated[Path, Option("File or folder of frames.", argument=True)]
+    out: Annotated[Path, Option("X.zarr (for training), X.nc or X.npz.")]
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
+
+
 @data.command(short_help="Read an archive once and write it as one dataset.")
-def convert(
-    path: Annotated[Path, typer.Argument(help="File or folder of frames.")],
-    out: Annotated[Path, typer.Option("--out", help="X.zarr (for training), X.nc or X.npz.")],
-    reader: _Reader = None,
-    variable: _Variable = None,
-) -> None:
+@verb
+def convert(options: ConvertCommand) -> None:
     """Read an archive once and write it as one dataset, a chunk for each frame."""
-    from stpl_core.reader import ReadOptions
     from stpl_core.readers.store import convert as convert_frames
     from stpl_deploy.cli.output import progress_bar
 
+    path, out, reading = options.path, options.out, options.reading
     with progress_bar("frames") as told:
         survey = convert_frames(
-            path, out, reader, ReadOptions(variable=variable), lambda done: told(done, 0)
+            path, out, reading.reader, reading.for_readers(), lambda done: told(done, 0)
         )
     _print(out, survey)
     print(f"next: stpl-deploy data inspect {out} --recipe NAME")
@@ -191,6 +195,9 @@ def _print(path: Path, survey: Survey) -> None:
         ),
         "grid": _grid(survey),
     }
+    if survey.bad:
+        share = survey.bad / max(1, survey.frames * height * width)
+        pairs["impossible"] = f"{survey.bad} pixels ({share:.2%}) are no data for their values"
     if survey.empty:
         shown = ", ".join(survey.empty[:3]) + (" ..." if len(survey.empty) > 3 else "")
         pairs["empty"] = f"{len(survey.empty)} frames are no data all over: {shown}"

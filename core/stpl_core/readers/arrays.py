@@ -20,13 +20,15 @@ from stpl_core.frames import read_array
 from stpl_core.grid import pixel_grid
 from stpl_core.reader import Piece, Quantity, ReadOptions, Times, state_of
 from stpl_core.readers.converted import dataset_of_npz, pieces_of_dataset
-from stpl_core.readers.names import time_in_name
+from stpl_core.readers.names import file_time
 from stpl_core.readers.npz import open_npz
 from stpl_core.readers.units import cf_units
 
 SUFFIXES = (".npy", ".npz")
 ABOUT = ".npy and .npz: (T, H, W), (T, C, H, W), (N, T, C, H, W)"
 _BLOCK_VALUES = 2**23
+_LAST_SECOND = 9e9
+"""Seconds after 1970 that 64 bits of nanoseconds hold: to the year 2255."""
 
 
 def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
@@ -43,7 +45,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
         stored = read_array(path, lazy=True)
     many = _as_sequences(stored, path)  # (N, T, C, H, W)
     count, length = many.shape[:2]
-    times = _times(beside.get("time"), many.shape, path)
+    times = _times(beside.get("time"), many.shape, path, options)
     units = cf_units(str(beside["units"])) if "units" in beside else "1"
     block = max(1, _BLOCK_VALUES // max(1, int(np.prod(many.shape[2:]))))
     for n in range(count):
@@ -98,9 +100,11 @@ def _values(stored: NDArray[Any]) -> NDArray[np.float32]:
     return np.where(np.isfinite(frames), frames, np.float32(np.nan))
 
 
-def _times(stored: NDArray[Any] | None, shape: tuple[int, ...], path: Path) -> Times | None:
+def _times(
+    stored: NDArray[Any] | None, shape: tuple[int, ...], path: Path, options: ReadOptions
+) -> Times | None:
     if stored is None:
-        stamp = time_in_name(path.name) if shape[:2] == (1, 1) else None
+        stamp = file_time(path, options) if shape[:2] == (1, 1) else None
         return None if stamp is None else np.array([stamp])
     if stored.shape != (shape[1],) or shape[0] != 1 or stored.dtype.kind not in "Miuf":
         raise FrameError(
@@ -110,7 +114,14 @@ def _times(stored: NDArray[Any] | None, shape: tuple[int, ...], path: Path) -> T
         )
     if stored.dtype.kind == "M":
         return stored.astype("datetime64[ns]")
-    return np.round(stored.astype(np.float64) * 1e9).astype("int64").astype("datetime64[ns]")
+    seconds = stored.astype(np.float64)
+    if not (np.abs(seconds) < _LAST_SECOND).all():
+        raise FrameError(
+            f"{path} has the time {stored.ravel()[0]}",
+            expected="datetime64, or seconds since 1970",
+            fix="save it as datetime64 (milliseconds: divide by 1000)",
+        )
+    return np.round(seconds * 1e9).astype("int64").astype("datetime64[ns]")
 
 
 def _quantity(units: str, channels: int) -> Quantity:

@@ -16,8 +16,9 @@ from stpl_core.budget import check_pixels, open_unpacked, read_within
 from stpl_core.errors import FrameError
 from stpl_core.grid import Grid
 from stpl_core.reader import NO_DATA, NO_ECHO, VALUE, Piece, ReadOptions
-from stpl_core.readers.names import time_in_name
+from stpl_core.readers.names import file_time
 from stpl_core.readers.projections import project, wkt_of
+from stpl_core.readers.stamps import time_in_name
 from stpl_core.readers.units import reflectivity
 
 SUFFIXES = (".pgm", ".pgm.gz")
@@ -50,9 +51,14 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
     state[stored == missing] = NO_DATA
     frame = stored.astype(np.float32) * np.float32(_GAIN) + np.float32(_OFFSET)
     frame[state == NO_DATA] = np.nan
-    stamp = time_in_name(header.get("obstime", "")) or time_in_name(path.name)
+    written = header.get("obstime")
+    stamp = file_time(path, options) if written is None else time_in_name(written)
     if stamp is None:
-        raise FrameError(f"{path} says no time", expected="# obstime", fix="repair the file")
+        raise FrameError(
+            f"{path} has the obstime {written!r}" if written else f"{path} says no time",
+            expected="# obstime YYYYMMDDHHMM",
+            fix="repair the file, or --time-format PATTERN for the time in its name",
+        )
     yield Piece(
         frames=frame[None, None],  # (1, 1, H, W)
         state=state[None],
@@ -83,6 +89,12 @@ def _parse(content: bytes, path: Path) -> tuple[dict[str, str], NDArray[np.uint8
         else:
             numbers += [int(word) for word in line.split()]
     width, height, most = numbers
+    if not 0 < most < 256:
+        raise FrameError(
+            f"{path} has the greatest value {most}",
+            expected="FMI's 8 bits (255)",
+            fix="--reader pictures if it is a plain picture",
+        )
     check_pixels(path, width, height)
     if len(content) - place < width * height:
         raise EOFError(f"{width * height - len(content) + place} bytes of the picture are missing")

@@ -19,8 +19,9 @@ from stpl_core.errors import FrameError
 from stpl_core.grid import Grid
 from stpl_core.reader import NO_DATA, NO_ECHO, VALUE, Piece, Quantity, ReadOptions
 from stpl_core.readers.libraries import reads_with
-from stpl_core.readers.names import time_in_name
+from stpl_core.readers.names import file_time
 from stpl_core.readers.projections import crs_of
+from stpl_core.readers.stamps import time_in_name
 from stpl_core.readers.units import cf_units, rain_rate, reflectivity
 
 SUFFIXES = (".tif", ".tiff")
@@ -46,7 +47,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
             stored = file.read()  # (C, H, W)
             grid = _grid(file, path)
             facts = _facts(file, items)
-            stamp = _time(file, items, path)
+            stamp = _time(file, items, path, options)
             bands = tuple(text or "" for text in file.descriptions)
     if len(bands) > 1 and not all(bands):
         bands = tuple(f"band{n + 1}" for n in range(len(bands)))
@@ -119,15 +120,17 @@ def _quantity(items: Any, units: str, bands: tuple[str, ...]) -> Quantity:
     return Quantity(name, units, channels=bands)
 
 
-def _time(file: Any, items: Any, path: Path) -> np.datetime64:
+def _time(file: Any, items: Any, path: Path, options: ReadOptions) -> np.datetime64:
     """The item "Observation time", the TIFF's own date, or the time in the name."""
     written = items.get("observation time", ("", {}))[0]
     tag = file.tags().get("TIFFTAG_DATETIME", "")
     in_tag = "".join(re.findall(r"\d+", tag))
-    for text in (written, path.name, in_tag):
-        stamp = time_in_name(text)
-        if stamp is not None:
-            return stamp
+    if options.time_format is None and (stamp := time_in_name(written)) is not None:
+        return stamp
+    if (stamp := file_time(path, options)) is not None:
+        return stamp
+    if (stamp := time_in_name(in_tag)) is not None:
+        return stamp
     raise FrameError(
         f"{path} says no time",
         expected="the item Observation time, or YYYYMMDDHHMM in the name",

@@ -9,7 +9,7 @@ import numpy as np
 
 from stpl_core.readers.hdf5_checks import open_hdf5
 
-SUFFIXES: tuple[str, ...] = (".h5", ".hdf5", ".hdf", ".he5")
+SUFFIXES: tuple[str, ...] = (".h5", ".hdf5", ".hdf", ".he5", ".hd5", "-hd5")
 
 
 def plain(value: Any) -> Any:

@@ -1,7 +1,8 @@
 """KNMI's HDF5 radar products (rain amounts and reflectivity), by h5py.
 
 Values by the formula `GEO=a*PV+b`; the earth's radius and the pixels are in km (kept here in
-metres); missing and out of the image are both no data.
+metres). Missing and out of the image are both no data; but a 0 is no echo where only "missing" is
+0, as in the reflectivity composites, whose unseen pixels are out of the image (pysteps agrees).
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ from stpl_core.readers.units import rain_amount, reflectivity
 __all__ = ["ABOUT", "SUFFIXES", "read", "recognises"]
 
 ABOUT = "KNMI HDF5 radar: rain amount, reflectivity"
-_FORMULA = re.compile(r"GEO\s*=\s*([-+\d.eE]+)\s*\*\s*PV\s*([-+]\s*[\d.eE]+)?")
+_NUMBER = r"\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?"
+_FORMULA = re.compile(
+    rf"GEO\s*=\s*(?P<gain>[-+]?\s*(?:{_NUMBER}))\s*\*\s*PV"
+    rf"(?:\s*(?P<sign>[-+])\s*(?P<offset>[-+]?\s*(?:{_NUMBER})))?"
+)
 _KM = 1000.0
 _ZR = (200.0, 1.6)
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
@@ -52,10 +57,14 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
         grid = _grid(file["geographic"], stored.shape, path)
     gain, offset = _formula(str(calibration["calibration_formulas"]), path)
     state = np.full(stored.shape, VALUE, np.uint8)
-    state[stored == 0] = NO_ECHO
-    for key in ("calibration_missing_data", "calibration_out_of_image"):
-        if key in calibration:
-            state[stored == calibration[key]] = NO_DATA
+    unseen = {
+        int(calibration[key])
+        for key in ("calibration_missing_data", "calibration_out_of_image")
+        if key in calibration
+    }
+    for number in unseen - {0} or unseen:
+        state[stored == number] = NO_DATA
+    state[(stored == 0) & (state != NO_DATA)] = NO_ECHO
     assert quantity.no_echo is not None
     frame = (stored * gain + offset).astype(np.float32)
     frame[state == NO_ECHO] = quantity.no_echo
@@ -88,15 +97,15 @@ def _quantity(parameter: str, span_s: float, path: Path) -> Quantity:
 
 
 def _formula(text: str, path: Path) -> tuple[float, float]:
-    match = _FORMULA.search(text)
+    match = _FORMULA.fullmatch(text.strip())
     if match is None:
         raise FrameError(
             f"{path} has the calibration {text!r}",
             expected="GEO=a*PV+b",
             fix="choose another product",
         )
-    gain, offset = match.groups()
-    return float(gain), float((offset or "0").replace(" ", ""))
+    gain, offset = (float((match[key] or "0").replace(" ", "")) for key in ("gain", "offset"))
+    return gain, -offset if match["sign"] == "-" else offset
 
 
 def _time(text: Any, path: Path) -> np.datetime64:

@@ -8,27 +8,24 @@ from pathlib import Path
 
 import numpy as np
 
-from stpl_core.errors import UsageError
+from stpl_core.errors import FrameError, UsageError
+from stpl_core.reader import ReadOptions
+from stpl_core.readers.stamps import as_datetime64, time_in_name
+from stpl_core.readers.time_format import time_format
 
-_STAMP = re.compile(r"(?<!\d)((?:19|20)\d{2})(\d{2})(\d{2})[-_T]?(\d{2})(\d{2})(\d{2})?(?!\d)")
 UNFINISHED = (".tmp", ".part", ".partial", ".crdownload")
 """Ends of names that are still being written: these are awaited, not passed over."""
 
 
-def time_in_name(name: str) -> np.datetime64 | None:
-    """The last time in a name: 14 or 12 digits, the date set off or not (`20190610-000200`).
+def file_time(path: Path, options: ReadOptions) -> np.datetime64 | None:
+    """The time in a file's name, by the user's pattern where there is one; None: there is none.
 
-    Returns:
-        UTC to the nanosecond; None where there is none.
+    Raises:
+        FrameError: the pattern does not fit the name, or without one the name has several times.
     """
-    for match in reversed(list(_STAMP.finditer(name))):
-        year, month, day, hour, minute, second = (part or "00" for part in match.groups())
-        try:
-            stamp = np.datetime64(f"{year}-{month}-{day}T{hour}:{minute}:{second}", "ns")
-        except ValueError:
-            continue  # digits that are no date
-        return stamp
-    return None
+    if options.time_format is not None:
+        return as_datetime64(time_format(options.time_format).time(path))
+    return time_in_name(path.name)
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -43,12 +40,26 @@ def last_number(name: str) -> int | None:
     return int(found[-1]) if found else None
 
 
-def in_time_order(paths: Sequence[Path]) -> list[Path]:
+def in_time_order(paths: Sequence[Path], options: ReadOptions) -> list[Path]:
     """Sort by the times in the names where all have one, else by name with numbers as numbers."""
-    stamps = {path: time_in_name(path.name) for path in paths}
-    if all(stamp is not None for stamp in stamps.values()):
+    stamps = times_of(paths, options)
+    if stamps is not None:
         return sorted(paths, key=lambda path: (str(stamps[path]), path.name))
     return sorted(paths, key=lambda path: natural_key(str(path)))
+
+
+def times_of(paths: Sequence[Path], options: ReadOptions) -> dict[Path, np.datetime64] | None:
+    """The times in the names; None where one has none, or several that it may mean."""
+    found = {}
+    for path in paths:
+        try:
+            stamp = file_time(path, options)
+        except FrameError:
+            return None
+        if stamp is None:
+            return None
+        found[path] = stamp
+    return found
 
 
 def check_no_model(path: Path) -> None:

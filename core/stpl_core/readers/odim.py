@@ -1,8 +1,8 @@
 """ODIM HDF5 composites (OPERA and the national services), by h5py.
 
-`what` stands at the data, the dataset or the file and each level completes the one below; strings
-are bytes or str, numbers may be arrays of one. nodata and undetect are two states. The nominal time
-of the file counts, not the window of the scans.
+`what` and `how` stand at the data, the dataset or the file and each level completes the one below;
+strings are bytes or str, numbers may be arrays of one. nodata and undetect are two states. The
+nominal time of the file counts, not the window of the scans.
 """
 
 from __future__ import annotations
@@ -19,13 +19,28 @@ from stpl_core.grid import Grid
 from stpl_core.reader import NO_DATA, NO_ECHO, VALUE, Piece, Quantity, ReadOptions, agreed_step
 from stpl_core.readers.hdf5 import SUFFIXES, has, plain
 from stpl_core.readers.hdf5_checks import open_hdf5, whole
+from stpl_core.readers.names import file_time
 from stpl_core.readers.projections import is_geographic, project, wkt_of
 from stpl_core.readers.units import rain_amount, rain_rate, reflectivity
 
 __all__ = ["ABOUT", "SUFFIXES", "read", "recognises"]
 
-ABOUT = "ODIM HDF5 composites: RATE, ACRR, DBZH, TH"
+ABOUT = "ODIM HDF5 composites: RATE, ACRR, DBZH, TH and their like"
 _PREFERRED = ("RATE", "DBZH", "ACRR", "TH")
+_REFLECTIVITY = re.compile(r"(?:T|DBZ)[HV]?C?")
+"""Total, corrected and attenuation-corrected reflectivity, of either polarisation."""
+_OTHERS = {
+    "VIL": "kg m-2",
+    "HGHT": "km",
+    "VRADH": "m s-1",
+    "VRADV": "m s-1",
+    "ZDR": "dB",
+    "RHOHV": "1",
+    "QIND": "1",
+    "PROB": "1",
+    "KDP": "degree km-1",
+}
+"""Units of ODIM 2.4, table 16, for what a user may ask for."""
 
 _Levels = dict[str, Any]
 
@@ -39,29 +54,31 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
     """Yield the one frame of a composite."""
     with open_hdf5(path) as file:
         _refuse_polar(file, path)
-        what = _attributes(file, "what")
-        name, data, levels = _pick(file, what, options.variable, path)
+        name, data, levels, how = _pick(file, options.variable, path)
         stored = whole(data, path)
-        nodata, undetect = levels.get("nodata"), levels.get("undetect")
-        gain, offset = float(levels.get("gain", 1.0)), float(levels.get("offset", 0.0))
-        quantity = _quantity(name, levels, _attributes(file, "how"), path)
-        assert quantity.no_echo is not None
+        gain, offset = (_number(levels, key, path) for key in ("gain", "offset"))
+        quantity = _quantity(name, levels, how, path)
         state = np.full(stored.shape, VALUE, np.uint8)
-        if undetect is not None:
-            state[stored == undetect] = NO_ECHO
-        if nodata is not None:
-            state[stored == nodata] = NO_DATA
+        for key, meaning in (("undetect", NO_ECHO), ("nodata", NO_DATA)):
+            if key in levels:
+                state[stored == _number(levels, key, path)] = meaning
         state[np.isnan(stored)] = NO_DATA
-        frame = (stored * gain + offset).astype(np.float32)
-        frame[state == NO_ECHO] = quantity.no_echo
+        frame = (
+            stored * (1.0 if gain is None else gain) + (0.0 if offset is None else offset)
+        ).astype(np.float32)
+        if quantity.no_echo is None:
+            state[state == NO_ECHO] = NO_DATA
+        else:
+            frame[state == NO_ECHO] = quantity.no_echo
         frame[state == NO_DATA] = np.nan
+        what = _attributes(file, "what")
         yield Piece(
             frames=frame[None, None],  # (1, 1, H, W)
             state=state[None],
             grid=_grid(file, stored.shape, path),
             quantity=quantity,
             source=str(path),
-            time=np.array([_time(what, path)]),
+            time=np.array([_time(what, path, options)]),
             notes={"institution": str(what["source"])} if "source" in what else {},
         )
 
@@ -82,56 +99,100 @@ def _refuse_polar(file: Any, path: Path) -> None:
         )
 
 
-def _pick(file: Any, what: _Levels, wanted: str | None, path: Path) -> tuple[str, Any, _Levels]:
-    """The quantity's name, its data and its `what` with those above it."""
-    found: dict[str, tuple[Any, _Levels]] = {}
+def _pick(file: Any, wanted: str | None, path: Path) -> tuple[str, Any, _Levels, _Levels]:
+    """The quantity's name, its data, and its `what` and `how` with those above them."""
+    found: dict[str, tuple[Any, _Levels, _Levels]] = {}
     for dataset in sorted(key for key in file if re.fullmatch(r"dataset\d+", key)):
-        above = {**what, **_attributes(file[dataset], "what")}
         for part in sorted(key for key in file[dataset] if re.fullmatch(r"data\d+", key)):
-            levels = {**above, **_attributes(file[dataset][part], "what")}
-            found.setdefault(str(levels.get("quantity")), (file[dataset][part]["data"], levels))
-    candidates = [wanted] if wanted else [*_PREFERRED, *found]
-    for name in candidates:
-        if name in found and (wanted or name in _PREFERRED):
-            return name, *found[name]
+            groups = (file, file[dataset], file[dataset][part])
+            what, how = (
+                {key: value for group in groups for key, value in _attributes(group, kind).items()}
+                for kind in ("what", "how")
+            )
+            quantity = str(what.get("quantity"))
+            found.setdefault(quantity, (file[dataset][part]["data"], what, how))
+    known = [name for name in (*_PREFERRED, *found) if name in found and _is_rain(name)]
+    name = wanted or next(iter(known), None)
+    if name is not None and name in found:
+        return (name, *found[name])
     raise FrameError(
         f"{path} holds the quantities {', '.join(found) or 'none'}",
-        expected=wanted or f"one of {', '.join(_PREFERRED)}",
-        fix=f"--variable {next(iter(found), 'RATE')}",
+        expected=wanted or "rain (RATE, ACRR) or reflectivity (DBZH, TH, ...)",
+        fix=f"--variable {(known or list(found))[0]}" if found else "another file",
     )
 
 
+def _is_rain(name: str) -> bool:
+    return name in _PREFERRED or _REFLECTIVITY.fullmatch(name) is not None
+
+
+def _number(levels: _Levels, key: str, path: Path) -> float | None:
+    """An attribute as a number; None where there is none.
+
+    Raises:
+        FrameError: it is there and no number.
+    """
+    if key not in levels:
+        return None
+    try:
+        return float(levels[key])
+    except (TypeError, ValueError) as error:
+        raise FrameError(
+            f"{path} has {key} {levels[key]!r}", expected="a number", fix="repair the file"
+        ) from error
+
+
 def _quantity(name: str, levels: _Levels, how: _Levels, path: Path) -> Quantity:
-    zr = (float(how["zr_a"]), float(how["zr_b"])) if {"zr_a", "zr_b"} <= how.keys() else None
+    zr = None
+    if {"zr_a", "zr_b"} <= how.keys():
+        a, b = (_number(how, key, path) or 0.0 for key in ("zr_a", "zr_b"))
+        if not (a > 0 and b > 0):
+            raise FrameError(
+                f"{path} has zr_a {how['zr_a']} and zr_b {how['zr_b']}",
+                expected="numbers above 0",
+                fix="repair the file",
+            )
+        zr = (a, b)
     if name == "RATE":
         return rain_rate(zr)
-    if name in ("DBZH", "DBZV", "TH", "TV"):
-        return reflectivity(zr)
     if name == "ACRR":
-        start, end = (_stamp(levels, f"{edge}date", f"{edge}time") for edge in ("start", "end"))
+        start, end = (_stamp(levels, edge, path) for edge in ("start", "end"))
         span = (
             None if start is None or end is None else float((end - start) / np.timedelta64(1, "s"))
         )
         return rain_amount(span, zr)
-    raise FrameError(
-        f"{path} holds {name}",
-        expected="RATE, ACRR, DBZH, DBZV, TH or TV",
-        fix="--variable RATE",
-    )
+    if _REFLECTIVITY.fullmatch(name):
+        return reflectivity(zr)
+    return Quantity(name, _OTHERS.get(name, "unknown"))
 
 
-def _stamp(levels: _Levels, date: str, time: str) -> np.datetime64 | None:
-    if date not in levels or time not in levels:
+def _stamp(levels: _Levels, edge: str, path: Path) -> np.datetime64 | None:
+    """The date and time of `startdate` and its like; None where they are not there."""
+    if f"{edge}date" not in levels or f"{edge}time" not in levels:
         return None
-    d, t = str(levels[date]), str(levels[time]).ljust(6, "0")
-    return np.datetime64(f"{d[:4]}-{d[4:6]}-{d[6:8]}T{t[:2]}:{t[2:4]}:{t[4:6]}", "ns")
+    date, clock = str(levels[f"{edge}date"]), str(levels[f"{edge}time"])
+    try:
+        if not (re.fullmatch(r"\d{8}", date) and re.fullmatch(r"\d{4}(\d\d)?", clock)):
+            raise ValueError("not of 8 and of 4 or 6 digits")
+        d, t = date, clock.ljust(6, "0")
+        return np.datetime64(f"{d[:4]}-{d[4:6]}-{d[6:]}T{t[:2]}:{t[2:4]}:{t[4:]}", "ns")
+    except ValueError as error:
+        raise FrameError(
+            f"{path} has the {edge}date {date!r} and {edge}time {clock!r}",
+            expected="YYYYMMDD and HHMMSS",
+            fix="repair the file, or --time-format PATTERN for the time in its name",
+        ) from error
 
 
-def _time(what: _Levels, path: Path) -> np.datetime64:
-    stamp = _stamp(what, "date", "time")
+def _time(what: _Levels, path: Path, options: ReadOptions) -> np.datetime64:
+    """The nominal time, or where the user states a pattern that of the name."""
+    stamp = None if options.time_format else _stamp(what, "", path)
+    stamp = stamp or file_time(path, options)
     if stamp is None:
         raise FrameError(
-            f"{path} says no time", expected="/what with date and time", fix="repair the file"
+            f"{path} says no time",
+            expected="/what with date and time",
+            fix="repair the file, or --time-format PATTERN for the time in its name",
         )
     return stamp
 

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 
 from stpl_core.errors import FrameError
 from stpl_core.reader import Piece, Quantity, ReadOptions
+from stpl_core.readers.checked import checked
 from stpl_core.readers.converted import quantity_of
 from stpl_core.readers.dataset import dataset_from_joined
 from stpl_core.readers.in_units import convertible
 from stpl_core.readers.join import Joined, Joiner
 from stpl_core.readers.libraries import decoding, refuse_empty
-from stpl_core.readers.names import in_time_order, time_in_name
+from stpl_core.readers.names import in_time_order, times_of
 from stpl_core.readers.registry import Choice, choose
 from stpl_core.readers.units import cf_units
 
@@ -52,7 +53,7 @@ def open_frames(
         UsageError: no such reader.
     """
     options = options or ReadOptions()
-    choice = _newest(choose(path, reader), newest)
+    choice = _newest(choose(path, reader), options, newest)
     opened = _as_it_lies(choice) if options.variable is None else None
     if opened is None:
         parts, files = [], list[str]()
@@ -84,14 +85,14 @@ def read_pieces(choice: Choice, path: Path, options: ReadOptions) -> Iterator[Pi
     """
     refuse_empty(path)
     with decoding(path, choice.word):
-        yield from choice.reader.read(path, options)
+        yield from checked(choice.reader.read(path, options), path, choice.word, options)
 
 
 def _joined(
     where: Path, choice: Choice, options: ReadOptions, units: str | None
 ) -> Generator[tuple[Joined, list[str]], None, None]:
     joiner = Joiner()
-    for path in in_time_order(choice.paths):
+    for path in in_time_order(choice.paths, options):
         for piece in read_pieces(choice, path, options):
             _check_units(piece.source, piece.quantity, units)
             if len(piece.frames):
@@ -105,14 +106,15 @@ def _check_units(source: str, found: Quantity, expected: str | None) -> None:
         raise FrameError(
             f"{source} is in {found.units}",
             expected=cf_units(expected),
-            fix="convert it first, or use a recipe for these units",
+            fix=f"--units UNIT if it is {cf_units(expected)} or can be converted to it, or a model "
+            "for what it is",
         )
 
 
-def _newest(choice: Choice, count: int | None) -> Choice:
-    if count is None or any(time_in_name(path.name) is None for path in choice.paths):
+def _newest(choice: Choice, options: ReadOptions, count: int | None) -> Choice:
+    if count is None or times_of(choice.paths, options) is None:
         return choice
-    return replace(choice, paths=in_time_order(choice.paths)[-count:])
+    return replace(choice, paths=in_time_order(choice.paths, options)[-count:])
 
 
 def _as_it_lies(choice: Choice) -> xr.Dataset | None:

@@ -1,7 +1,7 @@
 """Folders of plain grey pictures, such as those of the Typhoon set.
 
-A time in every name (12 or 14 digits) is when it was taken; otherwise the last number in the name
-orders the pictures and a number left out ends a sequence. Each subfolder is a sequence.
+A time in every name is when it was taken; otherwise the last number in the name orders the pictures
+and a number left out ends a sequence. Each subfolder is a sequence.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 
 from stpl_core.errors import FrameError
 from stpl_core.grid import pixel_grid
-from stpl_core.reader import Piece, ReadOptions, Times, state_of
+from stpl_core.reader import Piece, ReadOptions, state_of
 from stpl_core.readers import fmi_pgm
 from stpl_core.readers.images import SUFFIXES, grey_picture, is_picture
 from stpl_core.readers.libraries import decoding, refuse_empty
-from stpl_core.readers.names import last_number, natural_key, time_in_name, visible_files
+from stpl_core.readers.names import file_time, last_number, natural_key, visible_files
 from stpl_core.readers.units import grey_level
 
 __all__ = ["ABOUT", "SUFFIXES", "read", "recognises"]
@@ -40,21 +40,21 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
     """Yield one frame for each picture, folder by folder."""
     files = [path] if path.is_file() else [f for f in visible_files(path) if is_picture(f)]
     files.sort(key=lambda file: natural_key(str(file)))
-    dated = all(time_in_name(file.name) is not None for file in files)
+    times = _times(files, options)
     for _, group in groupby(files, key=lambda file: file.parent):
         before: int | None = None
         ordered = sorted(group, key=lambda file: (last_number(file.name) or 0, file.name))
         for file in ordered:
             number = last_number(file.name)
-            if number is not None and number == before and not dated:
+            if number is not None and number == before and not times:
                 raise FrameError(
-                    f"{file} has the number {number} of another picture in its folder",
-                    expected="every number once",
-                    fix="one folder for each sequence",
+                    f"{file} ends in the number {number}, as another picture of its folder does",
+                    expected="a time in the name that is understood, or every number once",
+                    fix="--time-format PATTERN, or one folder for each sequence",
                 )
             goes_on = number is not None and before is not None and number == before + 1
             try:
-                piece = _piece(file, begins=not (dated or goes_on), dated=dated)
+                piece = _piece(file, begins=not (times or goes_on), time=times.get(file))
             except FrameError as error:
                 if options.broken is None:
                     raise
@@ -65,17 +65,37 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
             before = number
 
 
-def _piece(file: Path, *, begins: bool, dated: bool) -> Piece:
+def _times(files: list[Path], options: ReadOptions) -> dict[Path, np.datetime64]:
+    """The time in every name; empty where names have none, or all the same beside a number.
+
+    Raises:
+        FrameError: some names have a time and others have none, or several.
+    """
+    times = {file: file_time(file, options) for file in files}
+    found = {file: time for file, time in times.items() if time is not None}
+    same = len(set(found.values())) == 1 and len(files) > 1
+    if not found or (same and len({last_number(file.name) for file in files}) == len(files)):
+        return {}
+    if len(found) < len(files):
+        without = next(file for file in files if times[file] is None)
+        raise FrameError(
+            f"{without} has no time in its name",
+            expected=f"one, as in {next(iter(found)).name}",
+            fix="--time-format PATTERN, or move it away",
+        )
+    return found
+
+
+def _piece(file: Path, *, begins: bool, time: np.datetime64 | None) -> Piece:
     refuse_empty(file)
     with decoding(file, "pictures"):
         frames = grey_picture(file)[None, None]  # (1, 1, H, W)
-    stamp: Times | None = np.array([time_in_name(file.name)]) if dated else None
     return Piece(
         frames=frames,
         state=state_of(frames),
         grid=pixel_grid(*frames.shape[2:]),
         quantity=grey_level(),
         source=str(file),
-        time=stamp,
+        time=None if time is None else np.array([time]),
         begins=np.array([begins]),
     )

@@ -73,6 +73,8 @@ class Survey:
     empty: list[str]
     """Files, with the time, of frames that are no data all over."""
     notes: dict[str, str] = field(default_factory=dict)
+    bad: int = 0
+    """Pixels that are no data because their value was impossible."""
 
     def document(self) -> dict[str, Any]:
         """For `--json`."""
@@ -90,6 +92,7 @@ class Surveyor:
         self._counts = np.zeros(3, np.int64)
         self._low, self._high = np.inf, -np.inf
         self._empty: list[str] = []
+        self._bad = 0
         self._piece: Any = None
         self._files: list[str] = []
         self.sights: list[Sight] = []
@@ -104,6 +107,7 @@ class Surveyor:
         self.sights[1:] = [_sight(part, -1)]
         self._files = files
         self._parts.append((part.time, part.sequence, [piece.source] * len(part.time)))
+        self._bad += piece.bad
         self._counts += np.bincount(piece.state.ravel(), minlength=3)[:3]
         valued = np.broadcast_to((piece.state == VALUE)[:, None], piece.frames.shape)
         if valued.any():
@@ -150,6 +154,7 @@ class Surveyor:
             },
             empty=self._empty,
             notes=dict(piece.notes),
+            bad=self._bad,
         )
 
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from stpl_core.codec import FrameCodec
 from stpl_core.errors import FrameError, RecipeError
 from stpl_core.frames import FrameShape
-from stpl_core.reader import ReadOptions
 from stpl_core.readers.converted import files_of, quantity_of
 from stpl_core.readers.in_units import convertible
 from stpl_core.readers.opening import open_frames
@@ -95,7 +94,7 @@ def check_there(path: Path, settings: ArchiveSettings) -> None:
 def _open_one(path: Path, settings: ArchiveSettings, keep: Values) -> ArchiveFrames:
     where, codec, wanted = str(path), settings.codec, settings.frame
     check_there(path, settings)
-    options = ReadOptions(variable=settings.variable)
+    options = settings.reading
     dataset = open_frames(Path(where).expanduser(), settings.reader, options)
     _check_units(dataset, codec)
     frames = ArchiveFrames(dataset, settings.fit, codec, where, keep)

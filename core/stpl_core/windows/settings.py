@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from stpl_core.codec import FrameCodec
+from stpl_core.reader import ReadOptions
 from stpl_core.readers.fit import Fit
 from stpl_core.windows.placing import Layout
 
@@ -36,6 +37,16 @@ class ArchiveSettings(BaseModel):
     """Word of the reader; None finds it."""
     variable: str | None = None
     """Which one, where a file holds several."""
+    units: str | None = None
+    """Unit of the values, where the files state none or a wrong one."""
+    nan: Literal["no-data", "no-echo"] = "no-data"
+    """What a missing value is: not observed, or observed and nothing there."""
+    select: dict[str, str] = {}
+    """Dimension and the label (or several, with commas) to read along it: `{level = "850"}`."""
+    time_format: str | None = None
+    """Pattern of the time in the files' names."""
+    bad_pixels: Share = 0.01
+    """Share of a file's pixels whose value may be impossible; they become no data."""
     frame: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     """(C, H, W); smaller than the data's after the crop: area means. None takes the data's."""
     tiles: bool = False
@@ -98,6 +109,18 @@ class ArchiveSettings(BaseModel):
     def where(self) -> str:
         """The archives in words."""
         return " and ".join(map(str, self.paths))
+
+    @property
+    def reading(self) -> ReadOptions:
+        """How files are read."""
+        return ReadOptions(
+            variable=self.variable,
+            time_format=self.time_format,
+            units=self.units,
+            nan=self.nan,
+            select=tuple(self.select.items()),
+            bad_pixels=self.bad_pixels,
+        )
 
     @property
     def layout(self) -> Layout:

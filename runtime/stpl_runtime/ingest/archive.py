@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,8 @@ class ArchiveSpec:
     """Word of the reader; None finds it."""
     variable: str | None = None
     """Which one, where a file holds several."""
+    reading: ReadOptions = field(default_factory=ReadOptions)
+    """What else is said about reading: units, missing values, levels, times in names."""
     fit: Fit | None = None
     """For frames of another size than the model's; None refuses them."""
     every: int = 1
@@ -45,6 +47,7 @@ def archive_spec(
     reader: str | None,
     variable: str | None,
     domain: tuple[int, int] | None = None,
+    reading: ReadOptions | None = None,
 ) -> ArchiveSpec:
     """How the recipe in a manifest read its archive; what the user says comes first.
 
@@ -53,15 +56,28 @@ def archive_spec(
         reader: the user's word; None finds one.
         variable: the user's; None takes the recipe's.
         domain: (H, W) of a field that the model covers in tiles: all of it, nothing cropped.
+        reading: the user's; what it leaves open is the recipe's.
     """
+    reading = reading or ReadOptions()
     settings = ArchiveSettings.of_recipe(recipe.get("data", {}))
     if settings is None:
-        return ArchiveSpec(reader, variable)
-    variable = variable or settings.variable
+        return ArchiveSpec(reader, variable, reading)
+    variable, reading = variable or settings.variable, _completed(reading, settings.reading)
     if settings.tiles:  # whose frames were never averaged
-        return ArchiveSpec(reader, variable, every=settings.every)
+        return ArchiveSpec(reader, variable, reading, every=settings.every)
     fit = settings.fit if domain is None else replace(settings.fit, crop=None, size=domain)
-    return ArchiveSpec(reader, variable, fit, settings.every)
+    return ArchiveSpec(reader, variable, reading, fit, settings.every)
+
+
+def _completed(stated: ReadOptions, trained: ReadOptions) -> ReadOptions:
+    """What the user says about reading, and for the rest what the recipe does."""
+    default = ReadOptions()
+    left_open = {
+        key: getattr(trained, key)
+        for key in ("units", "nan", "select", "time_format", "bad_pixels")
+        if getattr(stated, key) == getattr(default, key)
+    }
+    return replace(stated, **left_open)
 
 
 def read_archive(path: Path, context: int, spec: SourceSpec, how: ArchiveSpec) -> Context:
@@ -79,7 +95,9 @@ def read_archive(path: Path, context: int, spec: SourceSpec, how: ArchiveSpec) -
         MissingExtraError: the reader's library is not installed.
         UsageError: no such reader.
     """
-    options = ReadOptions(variable=how.variable)
+    options = replace(how.reading, variable=how.variable)
+    if spec.time_format is not None:
+        options = replace(options, time_format=spec.time_format)
     reach = (context - 1) * how.every + 1
     dataset = open_frames(path, how.reader, options, units=spec.codec.units, newest=reach)
     timed = dataset.attrs["time_is"] == "observed"

@@ -136,6 +136,11 @@ class Decoder:
         with _laid_down(content, _file_name(name, content), time) as path:
             return self.from_file(path, time)
 
+    @property
+    def options(self) -> ReadOptions:
+        """What the user says about reading."""
+        return replace(self._spec.reading, time_format=self._spec.time_format)
+
     def choose(self, path: Path) -> Choice:
         """Which reader reads `path`; see `stpl_core.readers.registry.choose`."""
         return choose(path, self._spec.reader)
@@ -156,7 +161,8 @@ class Decoder:
         variable = self._spec.variable
         if variable is None and choice.word == "video" and self._spec.shape[0] == 3:
             variable = "rgb"
-        return read_pieces(choice, path, ReadOptions(variable, broken))
+        options = replace(self.options, variable=variable, broken=broken)
+        return read_pieces(choice, path, options)
 
     def frames(self, piece: Piece, name: str) -> Iterator[Frame]:
         """The frames of a piece, of the time EPOCH where the data has none.

@@ -79,7 +79,7 @@ class ReplaySource:
 
     def _items(self) -> Iterator[Frame | BadFrame]:
         joiner = Joiner()  # gives times to frames that have none
-        for path in in_time_order(self._choice.paths):
+        for path in in_time_order(self._choice.paths, self._decoder.options):
             yield from self._file(path, joiner)
 
     def _file(self, path: Path, joiner: Joiner) -> Iterator[Frame | BadFrame]:

@@ -1,0 +1,146 @@
+"""What every piece goes through, whoever read it.
+
+The user's word on units, times and missing values is heeded, and impossible values are looked for:
+an infinite one, or one beyond what the quantity can have, is a bad pixel, becomes no data and is
+counted. More of them than `ReadOptions.bad_pixels` are refused, since then it is the file that is
+not understood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from stpl_core.errors import FrameError, UsageError
+from stpl_core.reader import NO_DATA, NO_ECHO, Piece, Quantity, ReadOptions
+from stpl_core.readers.names import file_time
+from stpl_core.readers.units import rain_or_echo, understood
+
+_POSSIBLE = {
+    "mm h-1": (-1e-3, 2500.0),
+    "mm": (-1e-3, 2500.0),
+    "dBZ": (-100.0, 100.0),
+    "K": (50.0, 400.0),
+    "degC": (-150.0, 130.0),
+}
+"""Least and greatest value of a quantity by its unit. Rain: 2280 mm/h fell in a minute (Unionville
+1956); a thousandth below 0 is rounding. Reflectivity: the 8 bits
+of radars end below 96 dBZ."""
+_STATED = ("odim", "knmi", "fmi_pgm", "mrms")
+"""Readers whose files always state unit, no echo and no data."""
+_UNITS_THEMSELVES = ("netcdf", "zarr")
+"""Readers that heed `ReadOptions.units` and `nan` where they decode."""
+
+
+def checked(
+    pieces: Iterable[Piece], path: Path, word: str, options: ReadOptions
+) -> Iterator[Piece]:
+    """Pieces of one file as the user states them, impossible values taken out.
+
+    Raises:
+        FrameError: more impossible values than may be.
+        UsageError: an option that makes no sense for this format.
+    """
+    if word in _STATED:
+        _refuse_idle(path, word, options)
+    for piece in pieces:
+        if options.time_format is not None and _one_frame(piece, path):
+            piece = replace(piece, time=np.array([file_time(path, options)]))
+        if options.units is not None and word not in (*_UNITS_THEMSELVES, *_STATED):
+            piece = in_stated_units(piece, options.units)
+        if options.nan == "no-echo" and word not in _UNITS_THEMSELVES:
+            piece = nan_as_no_echo(piece)
+        yield possible(piece, options.bad_pixels)
+
+
+def _one_frame(piece: Piece, path: Path) -> bool:
+    """Whether a piece is the one frame of a file with a name: not one of many, nor of a folder."""
+    return (
+        path.is_file() and len(piece.frames) == 1 and (piece.begins is None or piece.time is None)
+    )
+
+
+def _refuse_idle(path: Path, word: str, options: ReadOptions) -> None:
+    for name, given in (("units", options.units), ("nan", options.nan != "no-data")):
+        if given:
+            raise UsageError(
+                f"--{name} for {path}",
+                expected=f"a format that leaves it open: {word} states units and no echo itself",
+                fix=f"leave --{name} out",
+            )
+
+
+def in_stated_units(piece: Piece, text: str) -> Piece:
+    """A piece whose numbers are in the unit that the user states."""
+    unit = understood(text, about="rain")
+    quantity = rain_or_echo(unit.name, piece.quantity.zr, piece.quantity.accumulation_s)
+    if quantity is None or len(piece.quantity.channels) > 1:
+        return replace(piece, quantity=replace(piece.quantity, units=unit.name))
+    frames = (piece.frames * np.float64(unit.factor)).astype(np.float32)
+    state = piece.state.copy()
+    if quantity.no_echo == 0.0:
+        state[(frames == 0).all(axis=1) & (state != NO_DATA)] = NO_ECHO
+    return replace(piece, frames=frames, state=state, quantity=quantity)
+
+
+def nan_as_no_echo(piece: Piece) -> Piece:
+    """A piece whose missing values are observed, with nothing there.
+
+    Raises:
+        UsageError: of this quantity there is no "no echo".
+    """
+    nothing = no_echo_of(piece.quantity, piece.source)
+    frames, state = piece.frames.copy(), piece.state.copy()
+    missing = state == NO_DATA
+    state[missing] = NO_ECHO
+    frames[np.broadcast_to(missing[:, None], frames.shape)] = nothing
+    return replace(piece, frames=frames, state=state)
+
+
+def no_echo_of(quantity: Quantity, source: str) -> float:
+    """The value of no echo.
+
+    Raises:
+        UsageError: of this quantity there is none.
+    """
+    if quantity.no_echo is None:
+        raise UsageError(
+            f"--nan no-echo, and {source} is in {quantity.units}",
+            expected="rain or reflectivity (mm h-1, mm, dBZ)",
+            fix="--units UNIT states what it is, or leave --nan out",
+        )
+    return quantity.no_echo
+
+
+def possible(piece: Piece, most: float) -> Piece:
+    """A piece without impossible values; `Piece.bad` counts those that it had.
+
+    Raises:
+        FrameError: their share of the pixels is above `most`.
+    """
+    low, high = _POSSIBLE.get(piece.quantity.units, (-np.inf, np.inf))
+    seen = (piece.state != NO_DATA)[:, None]
+    with np.errstate(invalid="ignore"):
+        wrong = seen & ~(np.isfinite(piece.frames) & (piece.frames >= low) & (piece.frames <= high))
+    bad = wrong.any(axis=1)  # (n, H, W)
+    count = int(bad.sum())
+    if not count:
+        return piece
+    values = piece.frames[np.broadcast_to(wrong, piece.frames.shape)]
+    if count > most * bad.size:
+        bounds = f" in [{low:g}, {high:g}]" if np.isfinite(high) else ""
+        raise FrameError(
+            f"{piece.source} has {count} of {bad.size} pixels ({count / bad.size:.1%}) with values "
+            f"from {values.min():g} to {values.max():g} {piece.quantity.units}",
+            expected=f"finite values{bounds}, and at most {most:.2%} others",
+            fix="--units UNIT if that is wrong, --variable NAME for another field, or "
+            f"--bad-pixels {min(1.0, np.ceil(100 * count / bad.size) / 100):g} to take them as "
+            "no data",
+        )
+    frames, state = piece.frames.copy(), piece.state.copy()
+    state[bad] = NO_DATA
+    frames[np.broadcast_to(bad[:, None], frames.shape)] = np.nan
+    return replace(piece, frames=frames, state=state, bad=count)
