@@ -101,7 +101,7 @@ def convert(options: ConvertCommand) -> None:
     print(f"      stpl-deploy train NAME --set data.path={out} --out RUN")
 
 
-@data.command(short_help="Fetch a public data set, checked; it goes on where it stopped.")
+@data.command(short_help="Fetch a public data set, checked; an interrupted download resumes.")
 def fetch(
     name: Annotated[
         str | None, typer.Argument(help="Which data set; without it they are listed.")
@@ -112,7 +112,7 @@ def fetch(
     listed: Annotated[bool, typer.Option("--list", help="List what there is.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
-    """Fetch a public data set, checked; what was interrupted goes on where it stopped."""
+    """Fetch a public data set, checked; an interrupted download resumes where it stopped."""
     from stpl_core.fetch.sets import fetch_set, public_set, public_sets
     from stpl_deploy.cli.output import download_bar, print_json, say
 
@@ -134,13 +134,13 @@ def fetch(
     say(f"{name}: {one.about}")
     say(f"  from {one.origin}; licence: {one.licence}")
     if not one.checked:
-        say("  its owner publishes no checksum: what came is told, and cannot be checked")
+        say("  its owner publishes no checksum: the one found is printed, and cannot be checked")
     try:
         with download_bar() as begun:
             done = fetch_set(one, folder, begun)
     except KeyboardInterrupt:
         again = f"stpl-deploy data fetch {name}" + (f" --out {out}" if out else "")
-        say(f"what came is kept; to go on: {again}")
+        say(f"the bytes received so far are kept; to resume: {again}")
         raise
     use = one.use.format(folder=folder)
     if json:
@@ -167,7 +167,7 @@ def _print_fetched(folder: Path, done: list[Fetched], use: str) -> None:
     new = [file for file in done if file.url]
     there = len(done) - len(new)
     parts = [f"{len(new)} fetched"] if new else []
-    parts += [f"{there} there already"] if there else []
+    parts += [f"{there} already there"] if there else []
     checked = ", checksums right" if all(file.promised for file in done) else ""
     print(f"{folder}: {', '.join(parts)}{checked}")
     for file in done:

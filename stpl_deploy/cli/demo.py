@@ -95,8 +95,8 @@ def _make_room(out: Path) -> None:
         shutil.rmtree(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(
-            f"{out} is there already and no demo made it",
-            expected="a path that is free",
+            f"{out} already exists and is not a demo",
+            expected="a path that does not exist yet",
             fix="stpl-deploy demo --out my-demo",
         )
     out.mkdir(parents=True, exist_ok=True)

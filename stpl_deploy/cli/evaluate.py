@@ -182,8 +182,8 @@ def _check_out(out: Path, overwrite: bool) -> None:
     elif not (out.exists() or out.is_symlink()):
         return
     raise UsageError(
-        f"{out} is there already",
-        expected="a path that is free, or an empty directory",
+        f"{out} already exists",
+        expected="a path that does not exist yet, or an empty directory",
         fix="another --out, or --overwrite" if out.is_dir() else "another --out",
     )
 

@@ -78,8 +78,8 @@ def _check_out(out: Path, overwrite: bool) -> None:
         )
     if out.is_dir() or (out.exists() and not overwrite):
         raise UsageError(
-            f"{out} is there already",
-            expected="a path that is free",
+            f"{out} already exists",
+            expected="a path that does not exist yet",
             fix="another --out" if out.is_dir() else "another --out, or --overwrite",
         )
 

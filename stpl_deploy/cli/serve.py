@@ -26,7 +26,7 @@ class ServeCommand:
 def serve(options: ServeCommand) -> None:
     """Stream as `stpl-deploy stream` does, and show it on a page; Ctrl-C ends both.
 
-    When the source ends, the page goes on.
+    When the source ends, the page stays up.
     """
     from stpl_deploy.cli.live.run import Live, run_live
 

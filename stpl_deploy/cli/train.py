@@ -45,7 +45,7 @@ def train(
         bool, typer.Option("--show", help="Print the whole recipe as TOML, and train nothing.")
     ] = False,
 ) -> None:
-    """Train a recipe; Ctrl-C saves, --resume goes on from there."""
+    """Train a recipe; Ctrl-C saves, --resume continues."""
     from stpl_deploy.cli.extras import import_from_here, needs
     from stpl_deploy.cli.output import print_json, say
 
@@ -68,7 +68,7 @@ def train(
     if recipe is not None:
         loaded = load_recipe(recipe, settings or (), model, rest=f" --out {target}")
         if resume and not quiet and not target.exists():
-            say(f"{target} is not there: starting it")
+            say(f"{target} does not exist yet: starting it")
     result = run_training(
         loaded,
         target,

@@ -10,7 +10,7 @@ import typer
 VERBS = {
     "demo": "Train a small model, export, verify and stream it: all in one.",
     "data": "Look at frames of any format, convert them, or fetch some.",
-    "train": "Train a recipe; Ctrl-C saves, --resume goes on from there.",
+    "train": "Train a recipe; Ctrl-C saves, --resume continues.",
     "import": "Turn a checkpoint of the authors' own code into a run.",
     "export": "Export a run to a bundle, and check it against PyTorch.",
     "verify": "Check a bundle's bytes and accuracy on this machine.",

@@ -48,7 +48,7 @@ def verify(
     else:
         print_accuracy(report)
         if report.passed:
-            print(f"{bundle}: as exact as promised, with the bytes that were written")
+            print(f"{bundle}: checksums match, accuracy within tolerance")
             print(f"next: stpl-deploy stream {bundle} SOURCE --sink png:out")
     breach = first_breach(report)
     if breach is not None:

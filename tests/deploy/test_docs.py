@@ -1,7 +1,8 @@
-"""Every command line in the documents is one that the program takes."""
+"""What the documents claim and can be checked: command lines, links, anchors, Python, citations."""
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -77,6 +78,113 @@ def test_links_to_files_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
         if "://" not in target and not target.startswith("mailto:"):
             assert (document.parent / target).exists(), target
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+?)\s*$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def lost_anchors(document: Path, text: str) -> list[str]:
+    """Links of `text` to anchors that the linked document, or this one, does not have."""
+    lost = []
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", text):
+        linked = document.parent / target if target else document
+        if not linked.is_file() or anchor not in anchors(linked):
+            lost.append(f"{target}#{anchor}")
+    return lost
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_anchors_exist(document: Path) -> None:
+    assert lost_anchors(document, document.read_text()) == []
+
+
+def test_the_check_of_anchors_sees_mistakes() -> None:
+    here = ROOT / "docs" / "design.md"
+    good = "[a](streaming.md#missing-frames---on-gap) [b](#the-tower) [c](data.md) [d](https://x#y)"
+    assert lost_anchors(here, good) == []
+    assert lost_anchors(here, "[a](streaming.md#none)") == ["streaming.md#none"]
+    assert lost_anchors(here, "[a](#none) [b](none.md#the-tower)") == ["#none", "none.md#the-tower"]
+
+
+def test_cited_entries_of_the_bibliography_exist() -> None:
+    text = (ROOT / "docs" / "bibliography.md").read_text()
+    entries = set(re.findall(r"^(?:## |\| |- \*\*)(\d(?:\.\d)?)[ *]", text, re.MULTILINE))
+    cited = {
+        (source.name, number)
+        for folder in ("core", "train", "export", "benchmarks", "tests")
+        for source in (ROOT / folder).rglob("*.py")
+        for number in re.findall(
+            r"bibliography\.md,? (?:section )?(\d(?:\.\d)?)", source.read_text()
+        )
+    }
+    assert len(cited) > 20
+    assert [(name, number) for name, number in sorted(cited) if number not in entries] == []
+
+
+Block = tuple[str, str]
+"""(document, Python of a fenced block)"""
+
+FRAGMENT = "# Fragment:"
+"""Starts a block that cannot run on its own, with the reason; its imports must still work."""
+
+
+def python_blocks() -> list[Block]:
+    return [
+        (document.name, block)
+        for document in DOCUMENTS
+        for block in re.findall(
+            r"^```python\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE
+        )
+    ]
+
+
+def run_block(block: str) -> None:
+    """Run a block, or the imports of a fragment; skip where an optional library is missing."""
+    code = ast.parse(block)
+    if block.startswith(FRAGMENT):
+        code.body = [node for node in code.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names: dict[str, Any] = {"frames": np.zeros((2, 4, 1, 16, 16), np.float32)}
+    try:
+        exec(compile(code, "block", "exec"), names)
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("stpl_"):
+            raise
+        pytest.skip(f"needs {error.name}")
+    finally:
+        if "session" in names:
+            names["session"].close()
+
+
+@pytest.mark.parametrize(("document", "block"), python_blocks())
+def test_python_blocks_run(
+    document: str, block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = ROOT / "tests" / "data" / "convlstm-tiny.bundle"
+    (tmp_path / "digits.bundle").symlink_to(bundle)
+    monkeypatch.chdir(tmp_path)
+    run_block(block)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "from stpl_core.reader import pixel_grid",
+        "# Fragment: why.\nfrom stpl_core.reader import pixel_grid\n",
+        "import stpl_core.nothing",
+        "undefined",
+    ],
+)
+def test_a_broken_block_fails(block: str) -> None:
+    with pytest.raises((ImportError, NameError)):
+        run_block(block)
+
+
+def test_a_fragment_does_not_run() -> None:
+    run_block("# Fragment: `paths` are yours.\nimport json\njson.loads(paths)")
 
 
 def test_the_readmes_python_runs() -> None:

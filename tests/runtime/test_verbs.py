@@ -305,7 +305,7 @@ def test_several_sources_over_one_session(
     }
     code, stdout, err = cli(*words, "--idle-timeout", 2)
     assert code == 0
-    assert err.count("going on from") == 2
+    assert err.count("resuming from") == 2
     assert "all: received 22 = 11 used" in stdout  # the same files again: late, or duplicates
 
 

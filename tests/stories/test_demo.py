@@ -38,6 +38,6 @@ def test_the_whole_story_leaves_its_film_and_table(
 
 def test_only_an_earlier_demo_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(UsageError, match="no demo made it"):
+    with pytest.raises(UsageError, match="is not a demo"):
         demo.demo(tmp_path, SHORT)
     assert (tmp_path / "mine.txt").read_text() == "keep"

@@ -79,7 +79,7 @@ def test_a_run_is_never_told_to_be_removed(tmp_path: Path) -> None:
 
 
 def test_resume_says_where_it_starts_afresh(tmp_path: Path) -> None:
-    line = f"{tmp_path / 'new'} is not there: starting it"
+    line = f"{tmp_path / 'new'} does not exist yet: starting it"
     arguments = ["modernn-mini", "--out", str(tmp_path / "new"), "--resume", "--device=cpu", *TINY]
     for starts in (True, False):
         code, _, stderr = command(*arguments)

@@ -63,7 +63,7 @@ class Fit:
             raise FrameError(
                 f"{where} has {height}x{width} pixels",
                 expected=f"at least the model's {rows}x{columns}",
-                fix="a model for smaller frames: frames are not made finer",
+                fix="a model for smaller frames: frames are never enlarged",
             )
         x, y, step_x, step_y = grid.affine
         affine = (

@@ -101,7 +101,7 @@ def _nowcasts(hub: Hub) -> Iterator[Metric]:
     reports = {name: feed.report() for name, feed in hub.feeds.items()}
     for field, text in (
         ("nowcasts", "Nowcasts that were made"),
-        ("skipped", "Nowcasts not made, a newer frame was there already"),
+        ("skipped", "Nowcasts not made, a newer frame had already arrived"),
         ("incomplete", "Nowcasts not made, a frame of the window was missing"),
         ("not_finite", "Nowcasts with NaN or infinity, not published"),
         ("prewarmed", "Nowcasts whose past had been run ahead"),

@@ -197,7 +197,7 @@ class Publisher:
             if not self._failing:
                 self._failing = True
                 reason = str(error) or type(error).__name__
-                self._log(f"{self.sink.name}: {reason}; the stream goes on")
+                self._log(f"{self.sink.name}: {reason}; the stream continues")
             return
         with self._changed:
             self._report(nowcast.stream).written += not self._abandoned

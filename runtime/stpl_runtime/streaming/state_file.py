@@ -91,7 +91,7 @@ class StateFile:
         nowcaster.ledger.restore(found.counts)
         if found.past is not None:
             nowcaster.past.restore(found.past)
-        return f"going on from {self.path}: {len(found.window.entries)} frames in the window"
+        return f"resuming from {self.path}: {len(found.window.entries)} frames in the window"
 
     def save(self, *, published: bool) -> None:
         """Write the state.

@@ -250,7 +250,7 @@ class Stream:
             state_file.save(published=published)
         except OSError as error:
             line = f"{state_file.path} cannot be written: {error.strerror or error}"
-            self._log.once("state file", f"{line}; the stream goes on")
+            self._log.once("state file", f"{line}; the stream continues")
 
     def _put(self, arrival: Arrival) -> None:
         item = arrival.item

@@ -225,7 +225,7 @@ class LiveSkill:
             since = one.alarm.now
             self._log(
                 f"{name}alarm: {since.after} frames in a row were forecast worse than by "
-                f"persistence, the last one {time_text(frame.valid_time)}; the stream goes on"
+                f"persistence, the last one {time_text(frame.valid_time)}; the stream continues"
                 if turn == "raised"
                 else f"{name}alarm over: {since.after} frames in a row were forecast no worse "
                 f"than by persistence"

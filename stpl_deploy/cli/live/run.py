@@ -31,7 +31,7 @@ class Live:
     """None: there is no page."""
     json: bool = False
     stays: bool = False
-    """Whether the page goes on when the source has ended."""
+    """Whether the page stays up when the source has ended."""
 
 
 def run_live(live: Live) -> None:
@@ -84,7 +84,7 @@ def _run(live: Live, watch: Watch, opened: OpenStream) -> None:
     if running.ended != "stopped":
         watch.ended(running.ended)
     if live.stays and running.ended == "the source ended":
-        say("the source ended; the page goes on: Ctrl-C ends it")
+        say("the source ended; the page stays up: Ctrl-C ends it")
         running.wait_for_stop()
 
 

@@ -359,7 +359,7 @@ def test_interrupted_it_says_how_to_go_on(
 
     monkeypatch.setattr(transfer, "_copy", interrupted)
     assert run(["data", "fetch", "test", "--out", "here"]) == 130
-    assert "to go on: stpl-deploy data fetch test --out here" in capsys.readouterr().err
+    assert "to resume: stpl-deploy data fetch test --out here" in capsys.readouterr().err
     kept = (tmp_path / "here" / ".f.bin.part").stat().st_size
     assert kept > 0
     monkeypatch.setattr(transfer, "_copy", copy)

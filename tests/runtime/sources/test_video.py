@@ -147,7 +147,7 @@ def test_files_that_are_no_video(tmp_path: Path) -> None:
     with SourceReader(open_source(str(whole), spec(None, (1, 128, 128)))) as reader:
         items = reader.wait_for_end()
     assert all(isinstance(item, BadFrame) for item in items)
-    assert "not made finer" in items[0].reason  # type: ignore[union-attr]
+    assert "never enlarged" in items[0].reason  # type: ignore[union-attr]
 
 
 # -- time ----------------------------------------------------------------------------------------

@@ -212,7 +212,7 @@ def test_kill_9_and_restart(cli: Cli, bundle: Bundle, tmp_path: Path) -> None:
             time.sleep(0.01 * round_number)  # another moment each time
         process.send_signal(signal.SIGKILL)
         _, stderr = process.communicate(timeout=30)
-        assert ("going on from" in stderr) == bool(round_number), stderr
+        assert ("resuming from" in stderr) == bool(round_number), stderr
         written = {path.name: path.stat().st_mtime_ns for path in out.glob("*.npz")}
         changed = [name for name, when in last.items() if written[name] != when]
         assert len(changed) <= 1  # at most the one whose writing was not known of
@@ -286,7 +286,7 @@ def test_tiles_go_on_and_another_grid_is_refused(
         nowcaster.issue()
     state_file.save(published=True)
     again, restored = on((24, 40), 4)
-    assert restored.restore().startswith("going on")
+    assert restored.restore().startswith("resuming")
     for one in (nowcaster, again):
         one.put(make_frame(6, (1, 24, 40)))
     assert_same(again.issue(), nowcaster.issue())

@@ -177,7 +177,7 @@ def test_a_sink_that_fails_is_told_once_per_incident(
     source = ListSource(frames, pause=paced(other, 3))
     report = run_alone(make_stream(bundle, session, source, failing, other))
     lines = [line for line in capsys.readouterr().err.splitlines() if "npz:full" in line]
-    assert [line.endswith("the stream goes on") for line in lines] == [True, False, True, False]
+    assert [line.endswith("the stream continues") for line in lines] == [True, False, True, False]
     assert len(failing.kept) == 5
     assert len(other.kept) == 9
     assert report.sink_failures == {"npz:full": 4, "kept": 0}
@@ -435,7 +435,7 @@ def test_a_machine_without_room_ends_no_stream(
     assert report.exit_code == 4
     assert sum(report.sink_failures.values()) == 1
     err = capsys.readouterr().err
-    assert err.count("; the stream goes on") == 1
+    assert err.count("; the stream continues") == 1
     assert (str(error) or "MemoryError") in err
 
 

@@ -82,7 +82,7 @@ def test_the_page_goes_on_after_the_end_and_ctrl_c_ends_it(bundle: Bundle, folde
     with running(bundle.path, f"replay:{folder}", *FAST) as (process, url):
         port = int(url.rsplit(":", 1)[1].rstrip("/"))
         assert process.stderr is not None
-        while "the page goes on" not in (line := process.stderr.readline()):
+        while "the page stays up" not in (line := process.stderr.readline()):
             assert line, "it ended"
         status, _, body = fetch(port, "/healthz")
         document = json.loads(body)
