@@ -30,6 +30,8 @@ from stpl_core.codec import FrameCodec
 from stpl_core.errors import BundleError, ChecksumError
 from stpl_core.files import atomic_directory, atomic_file, sha256_of
 from stpl_core.grid import Grid
+from stpl_core.manifest_checks import problems
+from stpl_core.printable import printable
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -249,6 +251,23 @@ class Bundle:
         """Path of one of the bundle's files."""
         return self.path / name
 
+    def content(self, name: str) -> bytes:
+        """One of the bundle's files, read once: what was checked is what is used.
+
+        Raises:
+            ChecksumError: it is missing, a link, or has other bytes than the manifest states.
+        """
+        spec, file = self.manifest.files.get(name), self.path / name
+        if spec is None or file.is_symlink() or not file.is_file():
+            raise ChecksumError(f"{file}: no file", expected="a file of the bundle", fix=_AGAIN)
+        content = file.read_bytes() if file.stat().st_size == spec.bytes else b""
+        found = hashlib.sha256(content).hexdigest()
+        if found != spec.sha256:
+            raise ChecksumError(
+                f"{file} has SHA-256 {found[:12]}…", expected=f"{spec.sha256[:12]}…", fix=_AGAIN
+            )
+        return content
+
     def graph(self, name: GraphName) -> Path:
         """Path of a graph.
 
@@ -328,6 +347,12 @@ def open_bundle(path: Path, *, checksums: bool = True) -> Bundle:
     _check_names(path, manifest)
     for name, spec in manifest.files.items():
         file = path / name
+        if _has_link(path, name):
+            raise BundleError(
+                f"{file} is a link, or lies behind one",
+                expected="a file of its own",
+                fix=f"cp -rL {path} COPY makes files of links, if you know where they lead",
+            )
         if not file.is_file() or file.stat().st_size != spec.bytes:
             size = f"{file.stat().st_size} bytes" if file.is_file() else "no file"
             raise ChecksumError(f"{file}: {size}", expected=f"{spec.bytes} bytes", fix=_AGAIN)
@@ -338,8 +363,20 @@ def open_bundle(path: Path, *, checksums: bool = True) -> Bundle:
     return Bundle(path, manifest)
 
 
+def _has_link(path: Path, name: str) -> bool:
+    """Whether a file of a bundle, or a folder in it on the way, is a link."""
+    inside = [PurePosixPath(name), *PurePosixPath(name).parents][:-1]
+    return any((path / part).is_symlink() for part in inside)
+
+
 def _check_names(path: Path, manifest: Manifest) -> None:
     """Every graph and engine must be among the checksummed files, and those inside the bundle."""
+    for problem in problems(manifest):
+        raise BundleError(
+            f"{path / MANIFEST}: {printable(problem)}",
+            expected="what an export writes",
+            fix="do not use it, if it was not damaged on the way: no export wrote this",
+        )
     graphs = [graph.file for graph in manifest.graphs.values()]
     for name in (*manifest.files, *graphs, *(engine.file for engine in manifest.engines)):
         inside = not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
@@ -352,6 +389,18 @@ def _check_names(path: Path, manifest: Manifest) -> None:
 
 
 _AGAIN = "copy the bundle again, or export the run again"
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys stand there once: of two, programs take different ones."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands there twice")
+    return found
 
 
 def _read_manifest(path: Path) -> Manifest:
@@ -367,10 +416,10 @@ def _read_manifest(path: Path) -> Manifest:
         )
     try:
         content = file.read_bytes()
-        document = json.loads(content)
+        document = json.loads(content, parse_constant=_no_number, object_pairs_hook=_once)
         version = document["schema_version"]
         document.pop("manifest_sha256", None)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ChecksumError(
             f"{file} is damaged: {error}", expected="complete JSON", fix=_AGAIN
         ) from error
@@ -390,5 +439,7 @@ def _read_manifest(path: Path) -> Manifest:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
         raise BundleError(
-            f"{file}: {key}: {first['msg']}", expected="a manifest", fix=_AGAIN
+            f"{file}: {printable(key)}: {printable(first['msg'])}",
+            expected="a manifest",
+            fix=_AGAIN,
         ) from error

@@ -130,6 +130,10 @@ def open_session(
             expected=f"one of {', '.join(ENGINES)}",
             fix=f"--engine {near[0] if near else 'onnx'}",
         )
+    if engine != "onnx":  # which judges each graph as it reads it
+        from stpl_runtime.engines.checked_graphs import check_graphs
+
+        check_graphs(bundle, [graph for graph in graphs if graph in bundle.manifest.graphs])
     module_name, _, class_name = ENGINES[engine].partition(":")
     cls = getattr(importlib.import_module(module_name), class_name)
     session = cast("Session", cls(bundle, tuple(graphs), threads, **_how(engine, forecast)))

@@ -27,9 +27,10 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from stpl_core.codec import Array
-from stpl_core.errors import RunError
+from stpl_core.errors import RunError, StplError
 from stpl_core.files import atomic_file
 from stpl_core.grid import Grid
+from stpl_core.readers.npz import open_npz
 from stpl_train.forecaster import FrameShape
 from stpl_train.models import ForecasterModule, build_model
 from stpl_train.pretrained import run_path
@@ -103,9 +104,13 @@ class Run:
         """
         path = self.path / VALIDATION
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                return np.asarray(archive["frames"], dtype=np.float32)
-        except (OSError, KeyError, ValueError, EOFError) as error:
+            with open_npz(path) as archive:
+                frames = np.asarray(archive["frames"], dtype=np.float32)
+            _check_sequences(frames, self.recipe)
+            return frames
+        except StplError:
+            raise
+        except Exception as error:  # what a parser meets in damaged bytes has no common base
             raise RunError(
                 f"{path} cannot be read: {error}",
                 expected="the run's own sequences",
@@ -135,6 +140,15 @@ def save_grids(path: Path, grids: tuple[Grid, ...]) -> None:
     if grids:
         with atomic_file(path / GRIDS) as file:
             file.write(_GRIDS.dump_json(grids, indent=1))
+
+
+def _check_sequences(frames: Array, recipe: Recipe) -> None:
+    """Raise ValueError where sequences are not such as the recipe's."""
+    data = recipe.data
+    if frames.ndim != 5 or len(frames) == 0 or frames.shape[1] != data.context + data.horizon:
+        raise ValueError(f"it has the shape {frames.shape}")
+    if data.frame is not None and frames.shape[2:] != data.frame:
+        raise ValueError(f"it has frames of {frames.shape[2:]}, not {data.frame}")
 
 
 def load_weights(model: ForecasterModule, tensors: dict[str, Tensor], where: str) -> None:
@@ -212,6 +226,6 @@ def open_run(path: Path) -> Run:
         )
     try:
         document: dict[str, Any] = tomllib.loads(file.read_text())
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise RunError(f"{file} is broken: {error}", expected="TOML", fix="train again") from error
     return Run(path, parse_recipe(document))

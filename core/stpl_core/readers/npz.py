@@ -10,9 +10,9 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -33,7 +33,7 @@ _DAMAGED = (
 
 
 @contextmanager
-def open_npz(path: Path) -> Iterator[Any]:
+def open_npz(path: Path | BinaryIO) -> Iterator[Any]:
     """Give the `NpzFile`; never unpickles.
 
     Raises:
@@ -41,10 +41,10 @@ def open_npz(path: Path) -> Iterator[Any]:
         ValueError, OSError, EOFError: it is a .npy under a wrong name, or damaged, also where that
             shows later, as an array is read.
     """
-    with path.open("rb") as file:
+    with path.open("rb") if isinstance(path, Path) else nullcontext(path) as file:
         try:
             if zipfile.is_zipfile(file):
-                _check_claims(file, path)
+                _check_claims(file, getattr(path, "name", "it"))
             file.seek(0)
             archive = np.load(file, allow_pickle=False)
             if isinstance(archive, np.ndarray):
@@ -56,7 +56,7 @@ def open_npz(path: Path) -> Iterator[Any]:
             raise ValueError(f"it is damaged: {reason}") from error
 
 
-def _check_claims(file: IO[bytes], path: Path) -> None:
+def _check_claims(file: IO[bytes], path: str) -> None:
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         if len(members) > _MOST_MEMBERS or len({m.filename for m in members}) < len(members):

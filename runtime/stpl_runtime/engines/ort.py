@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from stpl_core.bundle import Bundle, GraphName
 from stpl_core.codec import Array
 from stpl_core.errors import BundleError, EnvironmentFault, FrameError, MissingExtraError
 from stpl_core.machine import usable_cpus
+from stpl_runtime.engines.checked_graphs import CheckedGraphs
 from stpl_runtime.engines.exact_norms import norms_lose_digits, with_exact_norms
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class OrtSession:
         self._ort = onnxruntime
         self.manifest = bundle.manifest
         self._threads = threads or usable_cpus()
+        self._checked = CheckedGraphs(bundle)
         self._sessions: dict[str, onnxruntime.InferenceSession] = {
             graph: self._load(graph, bundle.graph(graph)) for graph in graphs
         }
@@ -70,8 +71,13 @@ class OrtSession:
         Raises:
             EnvironmentFault: onnxruntime refuses it.
         """
+        model, described = self._checked.graph(graph)
+        if _NORM in model and norms_lose_digits():
+            model = with_exact_norms(model)
+        options = self._options()
+        self._checked.lend_weights(described, options)
         try:
-            return self._open(path)
+            return self._ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own errors share no public base
             if self.manifest.precision == "bf16":
                 raise EnvironmentFault(
@@ -84,13 +90,6 @@ class OrtSession:
                 expected="a version that runs this graph",
                 fix="pip install --upgrade onnxruntime",
             ) from error
-
-    def _open(self, path: Path) -> onnxruntime.InferenceSession:
-        options, providers = self._options(), ["CPUExecutionProvider"]
-        model = path.read_bytes()
-        if _NORM not in model or not norms_lose_digits():
-            return self._ort.InferenceSession(path, options, providers=providers)
-        return open_changed(with_exact_norms(model), path.parent, options)
 
     def zero_state(self, batch: int = 1) -> OrtState:
         """The start of a sequence."""
@@ -148,6 +147,7 @@ class OrtSession:
     def close(self) -> None:
         """Drop the loaded graphs."""
         self._sessions.clear()
+        self._checked.close()
 
     def _session(self, graph: GraphName) -> onnxruntime.InferenceSession:
         if graph not in self._sessions:
@@ -157,31 +157,6 @@ class OrtSession:
                 fix=f"ask for {graph} when the session is opened",
             )
         return self._sessions[graph]
-
-
-def open_changed(
-    model: bytes, directory: Path, options: onnxruntime.SessionOptions
-) -> onnxruntime.InferenceSession:
-    """Open a model on the CPU that is not on disk as it is.
-
-    Args:
-        model: ONNX, serialised.
-        directory: where the files of weights lie that it points into.
-        options: of the session.
-    """
-    import onnxruntime
-
-    providers = ["CPUExecutionProvider"]
-    folder = "session.model_external_initializers_file_folder_path"
-    if onnxruntime.__version__.split(".")[:2] != ["1", "20"]:
-        options.add_session_config_entry(folder, str(directory))
-        return onnxruntime.InferenceSession(model, options, providers=providers)
-    with tempfile.TemporaryDirectory(prefix="stpl-graph-") as name:  # 1.20 takes weights beside it
-        for file in directory.resolve().glob("*.safetensors"):
-            (Path(name) / file.name).symlink_to(file)
-        whole = Path(name) / "graph.onnx"
-        whole.write_bytes(model)
-        return onnxruntime.InferenceSession(whole, options, providers=providers)
 
 
 def check_shape(array: Array, expected: tuple[int, ...], axes: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,9 @@ from numpy.typing import NDArray
 
 from stpl_core.bundle import REFERENCE, Bundle
 from stpl_core.codec import Array
-from stpl_core.errors import BundleError
+from stpl_core.errors import BundleError, StplError
+from stpl_core.printable import printable
+from stpl_core.readers.npz import open_npz
 
 Double = NDArray[np.float64]
 Places = NDArray[np.int32]
@@ -106,7 +109,7 @@ def load_reference(bundle: Bundle) -> Reference:
     """
     path = bundle.file(REFERENCE)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open_npz(io.BytesIO(bundle.content(REFERENCE))) as archive:
 
             def some(name: str) -> NDArray[Any] | None:
                 return archive[name] if name in archive.files else None
@@ -137,9 +140,11 @@ def load_reference(bundle: Bundle) -> Reference:
                 if bundle.manifest.precision == "int8"
                 else None,
             )
-    except (OSError, KeyError, ValueError, EOFError) as error:
+    except StplError:
+        raise
+    except Exception as error:  # what a parser meets in damaged bytes has no common base
         raise BundleError(
-            f"{path} cannot be read: {error}",
+            f"{path} cannot be read: {printable(error)}",
             expected="the sequences that export wrote",
             fix="export the run again",
         ) from error
