@@ -32,6 +32,7 @@ from stpl_core.files import atomic_directory, atomic_file, sha256_of
 from stpl_core.grid import Grid
 from stpl_core.manifest_checks import problems
 from stpl_core.printable import printable
+from stpl_core.signing import SIGNATURE, TrustedKeys, check_files, check_signature
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -322,7 +323,7 @@ def seal(directory: Path, manifest: Manifest) -> Bundle:
             bytes=path.stat().st_size, sha256=sha256_of(path)
         )
         for path in sorted(directory.rglob("*"))
-        if path.is_file() and path != directory / MANIFEST
+        if path.is_file() and path not in (directory / MANIFEST, directory / SIGNATURE)
     }
     sealed = manifest.model_copy(update={"files": files})
     with atomic_file(directory / MANIFEST) as file:
@@ -330,7 +331,9 @@ def seal(directory: Path, manifest: Manifest) -> Bundle:
     return Bundle(directory, sealed)
 
 
-def open_bundle(path: Path, *, checksums: bool = True) -> Bundle:
+def open_bundle(
+    path: Path, *, checksums: bool = True, trusted: TrustedKeys | None = None
+) -> Bundle:
     """Open a bundle and check that its bytes are those that were written.
 
     Files that the manifest does not name are ignored (a backend may leave its cache there).
@@ -338,12 +341,19 @@ def open_bundle(path: Path, *, checksums: bool = True) -> Bundle:
     Args:
         path: the bundle's directory.
         checksums: False skips reading every file; sizes are checked all the same.
+        trusted: open it only where one of these keys signed it; None: signed or not.
 
     Raises:
         BundleError: missing, not a bundle, or of a newer schema.
         ChecksumError: a file is missing, has another size or other bytes.
+        SignatureError: none of the trusted keys signed it as it is.
     """
-    manifest = _read_manifest(path)
+    content = _manifest_bytes(path)
+    if trusted is not None:
+        check_signature(path, content, trusted)
+    manifest = _parsed(path / MANIFEST, content)
+    if trusted is not None:
+        check_files(path, manifest.files)
     _check_names(path, manifest)
     for name, spec in manifest.files.items():
         file = path / name
@@ -403,7 +413,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _read_manifest(path: Path) -> Manifest:
+def _manifest_bytes(path: Path) -> bytes:
     file = path / MANIFEST
     if not file.is_file():
         what = "a run directory" if (path / "recipe.toml").is_file() else "not a bundle"
@@ -414,8 +424,11 @@ def _read_manifest(path: Path) -> Manifest:
             if what == "a run directory"
             else "stpl-deploy export RUN --out BUNDLE",
         )
+    return file.read_bytes()
+
+
+def _parsed(file: Path, content: bytes) -> Manifest:
     try:
-        content = file.read_bytes()
         document = json.loads(content, parse_constant=_no_number, object_pairs_hook=_once)
         version = document["schema_version"]
         document.pop("manifest_sha256", None)
