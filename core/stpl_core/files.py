@@ -59,7 +59,7 @@ def _sync_directory(path: Path) -> None:
 
 
 @contextmanager
-def atomic_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, sync: bool = True, private: bool = False) -> Iterator[BinaryIO]:
     """Write a file under a hidden temporary name beside `path`; rename it when the block ends well.
 
     On an error nothing of the new file is left and an older `path` is untouched.
@@ -67,13 +67,15 @@ def atomic_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     Args:
         path: the file.
         sync: survive a power cut, too; False is for what is written often and checks itself.
+        private: readable by its owner alone.
 
     Raises:
         UsageError: a parent of `path` is a file.
     """
     temporary = _beside(path, "tmp")
     try:
-        with temporary.open("xb") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(temporary, flags, 0o600 if private else 0o666), "wb") as file:
             yield file
             file.flush()
             if sync:

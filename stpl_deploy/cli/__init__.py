@@ -14,10 +14,12 @@ import typer
 import typer.core
 
 from stpl_core.errors import EnvironmentFault, StplError
+from stpl_core.printable import printable
 from stpl_deploy import __version__
 
 INTERRUPTED = 130
 """128 + SIGINT, as shells count."""
+_LONGEST_LINE = 4000
 PIPE_CLOSED = 141
 """128 + SIGPIPE."""
 
@@ -117,7 +119,8 @@ def _told(error: Exception, arguments: Sequence[str]) -> int:
         return _fail(f"error: {_usage(error, arguments)}", 2)
     known = error if isinstance(error, StplError) else as_fault(error)
     if known is not None:
-        return _fail(f"error: {' '.join(str(known).split())}", known.exit_code)
+        text = printable(" ".join(str(known).split()), _LONGEST_LINE)
+        return _fail(f"error: {text}", known.exit_code)
     traceback.print_exception(error)
     return _fail(
         f"This is a bug in stpl-deploy {__version__}. Please report it with the lines above and "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stpl_core.errors import UsageError
+from stpl_core.printable import printable
 
 if TYPE_CHECKING:
     from stpl_core.bundle import Int8Facts, Manifest
@@ -169,6 +170,6 @@ def _int8_lines(facts: Int8Facts | None) -> dict[str, str]:
 
 
 def _pairs(title: str, pairs: dict[str, Any]) -> None:
-    print(title)
+    print(printable(title))
     for key, value in pairs.items():
-        print(f"  {key:<11}{value}")
+        print(f"  {key:<11}{printable(value, 4000)}")

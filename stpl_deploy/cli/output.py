@@ -10,11 +10,14 @@ from typing import Any
 
 from stpl_core.bundle import AccuracyReport
 from stpl_core.json_numbers import finite
+from stpl_core.printable import printable
+
+_LONGEST_LINE = 4000
 
 
 def say(line: str) -> None:
     """Tell the person what runs now, on stderr."""
-    sys.stderr.write(f"{line}\n")
+    sys.stderr.write(f"{printable(line, _LONGEST_LINE)}\n")
     sys.stderr.flush()
 
 
@@ -90,7 +93,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for n, column in enumerate(columns):
         table.add_column(column, justify="left" if n == 0 else "right")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     Console(soft_wrap=False).print(table)
 
 

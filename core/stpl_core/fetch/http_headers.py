@@ -6,12 +6,16 @@ import math
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
+_YEARS = range(1970, 2262)
+"""Of a date that is believed; nanoseconds count no further."""
+
 
 def http_date(text: str | None) -> datetime | None:
     """The time in a header such as Date or Last-Modified, UTC; None where it holds none."""
     try:
         found = parsedate_to_datetime(text or "")
-        return found.replace(tzinfo=found.tzinfo or timezone.utc).astimezone(timezone.utc)
+        found = found.replace(tzinfo=found.tzinfo or timezone.utc).astimezone(timezone.utc)
+        return found if found.year in _YEARS else None
     except (TypeError, ValueError, OverflowError):
         return None
 

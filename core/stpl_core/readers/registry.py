@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import os
@@ -99,7 +100,7 @@ def choose(path: Path, word: str | None = None) -> Choice:
     if word is not None:
         reader = load_reader(word)
         return Choice(word, reader, _paths(path, reader, word))
-    readers = {name: load_reader(name) for name in words()}
+    readers = all_readers()
     if path.is_dir():
         for name, reader in readers.items():
             if _claims(reader, path):
@@ -110,6 +111,15 @@ def choose(path: Path, word: str | None = None) -> Choice:
     known = {name: r for name, r in readers.items() if any(_fits(f, r.SUFFIXES) for f in files)}
     name = _by_content(path, files, known)
     return Choice(name, readers[name], [f for f in files if _fits(f, readers[name].SUFFIXES)])
+
+
+def all_readers() -> dict[str, Reader]:
+    """Every reader there is, but for another package's that does not load: the rest still read."""
+    readers: dict[str, Reader] = {}
+    for word in words():
+        with contextlib.suppress(UsageError):
+            readers[word] = load_reader(word)
+    return readers
 
 
 def _paths(path: Path, reader: Reader, word: str) -> list[Path]:

@@ -36,7 +36,7 @@ from stpl_core.readers.images import SUFFIXES as PICTURES
 from stpl_core.readers.model_input import model_input
 from stpl_core.readers.opening import read_pieces
 from stpl_core.readers.plain import read_stored
-from stpl_core.readers.registry import Choice, choose, load_reader, words
+from stpl_core.readers.registry import Choice, all_readers, choose, load_reader
 from stpl_core.same_grid import check_same_grid
 from stpl_runtime.source import SourceSpec
 from stpl_runtime.timing import EPOCH, NameClock, time_text
@@ -258,7 +258,7 @@ class Decoder:
 @lru_cache(maxsize=1)
 def file_suffixes() -> tuple[str, ...]:
     """The ends of the names of all files that may hold frames, lower case."""
-    known = (suffix for word in words() for suffix in load_reader(word).SUFFIXES)
+    known = (suffix for reader in all_readers().values() for suffix in reader.SUFFIXES)
     return tuple(dict.fromkeys([*FRAME_SUFFIXES, *known]))
 
 

@@ -72,10 +72,13 @@ def reconnecting(
         backoff.wait(stop)
 
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s]+@")  # up to the last @: passwords have them too
+# Up to the last @: passwords have @ and / in them too.
+_CREDENTIALS = re.compile(r"(?<=://)(?:[^/\s@:]*:\S*|[^/\s]+)@")
+_STREAM_KEY = re.compile(r"(?i)(\brtmp[a-z]*://[^/\s]+/[^/\s]+/)[^\s?]+")
+"""Who knows the last part of an RTMP address may publish there."""
 _SECRETS = re.compile(
     r"(?i)\b([\w.-]*(?:token|key|secret|pass|password|passwd|pwd|signature|sig|auth|credential"
-    r"|appid)s?)=[^&\s]+"
+    r"|appid|jwt|psw|sas|session|sessionid|bearer)s?|code|pin|pw|sid)=[^&\s]+"
 )
 
 
@@ -87,4 +90,4 @@ def reason_of(error: BaseException) -> str:
 
 def without_credentials(text: str) -> str:
     """`text` with `user:password@` of its URLs, and secrets in their queries, left out."""
-    return _SECRETS.sub(r"\1=***", _CREDENTIALS.sub("***@", text))
+    return _SECRETS.sub(r"\1=***", _STREAM_KEY.sub(r"\1***", _CREDENTIALS.sub("***@", text)))

@@ -125,6 +125,10 @@ class Guard:
                 "This page is for this machine alone: open it as localhost or 127.0.0.1, or start "
                 "it with --host for a page with a token.\n"
             )
+        # A link that leads here from elsewhere opens the page; another page's code gets nothing.
+        followed = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest"))
+        if headers.get("sec-fetch-site") == "cross-site" and followed != ("navigate", "document"):
+            return 403, "not for the page of another site\n"
         return None
 
     def _trusted(self, headers: dict[str, str], query: list[tuple[str, str]]) -> bool:

@@ -18,6 +18,7 @@ import re
 import ssl
 import threading
 import time
+import zlib
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -32,6 +33,7 @@ from stpl_core.readers.libraries import reads_with
 from stpl_runtime.ingest.decoding import Decoder
 from stpl_runtime.links.health import Health
 from stpl_runtime.links.reconnect import Backoff, reason_of, without_credentials
+from stpl_runtime.links.web import Redirects, decoded_body, no_cookies
 from stpl_runtime.options import Options
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec
 from stpl_runtime.timing import EPOCH
@@ -57,6 +59,10 @@ _DOUBT_S = 2.0
 """What cannot be decoded may still be growing on the server: asked for again after so long."""
 _PATIENCE_S = 3600.0
 """A Retry-After longer than this is cut."""
+_LEAST_WAIT_S = 0.5
+"""A Retry-After shorter than this is made so long: `0` would be asked for hundreds of times a
+second."""
+_LONGEST_VALIDATOR = 1024
 _DIRECTIVE = re.compile(r"%([YymdHMSjbB])")
 
 
@@ -194,6 +200,8 @@ class HttpSource:
             timeout=self._timeout_s,
             follow_redirects=True,
             verify=self._verify,
+            cookies=no_cookies(),
+            event_hooks={"request": [Redirects(self.url)]},
         )
 
     def _pause_s(self) -> float:
@@ -247,6 +255,7 @@ class HttpSource:
                 return None
             if status >= 300:
                 wait_s = retry_after_s(headers.get("Retry-After"), _PATIENCE_S)
+                wait_s = None if wait_s is None else max(wait_s, _LEAST_WAIT_S)
                 if status in _OF_ALL or wait_s is not None:
                     raise _RefusedError(reason, wait_s)
                 raise _RefusedHereError(reason, status)
@@ -258,14 +267,27 @@ class HttpSource:
             # A .gz is wanted as it lies, also where the server calls that an encoding.
             packed = response.url.path.lower().endswith(".gz")
             until = time.monotonic() + _WHOLE_S
-            for chunk in response.iter_raw() if packed else response.iter_bytes():
+            for chunk in response.iter_raw():  # unpacked within the limit, when it is all there
                 content += chunk
                 if time.monotonic() > until:
                     raise _RefusedHereError(f"the body took more than {_WHOLE_S:g} s")
                 if len(content) > self._most_bytes:
                     raise _TooLargeError(self._limit_text("more bytes"), validators)
+        body = bytes(content) if packed else self._unpacked(bytes(content), headers, validators)
         sent = http_date(headers.get("Last-Modified")) or http_date(headers.get("Date"))
-        return _Answer(bytes(content), sent or datetime.now(timezone.utc), validators)
+        return _Answer(body, sent or datetime.now(timezone.utc), validators)
+
+    def _unpacked(
+        self, content: bytes, headers: httpx.Headers, validators: dict[str, str]
+    ) -> bytes:
+        """A body that the server packed, though it was asked not to."""
+        encoding = headers.get("Content-Encoding", "").strip().lower()
+        try:
+            return decoded_body(content, encoding, self._most_bytes)
+        except FrameError:
+            raise _TooLargeError(self._limit_text("more bytes"), validators) from None
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            raise _RefusedHereError(f"a body in the encoding {encoding[:40]!r}: {error}") from error
 
     def _limit_text(self, found: str) -> str:
         most = self._most_bytes / 1e6
@@ -404,11 +426,16 @@ def _trusted(ca: str) -> ssl.SSLContext | bool:
 
 
 def _validators(headers: httpx.Headers) -> dict[str, str]:
+    """What to ask with the next time; nothing that no header of a request can carry."""
     asked = {
-        "If-None-Match": headers.get("ETag"),
-        "If-Modified-Since": headers.get("Last-Modified"),
+        "If-None-Match": headers.get("ETag", ""),
+        "If-Modified-Since": headers.get("Last-Modified", ""),
     }
-    return {name: value for name, value in asked.items() if value}
+    return {
+        name: value
+        for name, value in asked.items()
+        if value and value.isascii() and value.isprintable() and len(value) <= _LONGEST_VALIDATOR
+    }
 
 
 def _name(url: str) -> str:

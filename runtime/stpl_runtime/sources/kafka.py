@@ -75,7 +75,7 @@ class KafkaSource:
         self.name, self.health = f"kafka://{address.hosts}/{self._topic}", Health()
         if not self._topic:
             raise UsageError(f"{self.name} names no topic", expected=_EXAMPLE, fix=_EXAMPLE)
-        self._messages = Messages(spec, options)
+        self._messages = Messages(spec, options, address.host_and_port(9092)[0])
         self._group = options.text("group")
         self._start = options.text("start", "latest")
         if not re.fullmatch(r"latest|earliest|-\d{1,9}", self._start):

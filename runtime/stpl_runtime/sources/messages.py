@@ -50,8 +50,13 @@ _UNSAFE = re.compile(r"[^\w.+-]")
 class Messages:
     """Decodes the messages of one source."""
 
-    def __init__(self, spec: SourceSpec, options: Options) -> None:
+    def __init__(self, spec: SourceSpec, options: Options, near: str = "") -> None:
         """Read the options that all queues have.
+
+        Args:
+            spec: the frames that are expected.
+            options: of the source.
+            near: the host that the messages come from.
 
         Raises:
             UsageError: one that does not hold, or a wrong time format.
@@ -63,7 +68,7 @@ class Messages:
         self.most_bytes = int(options.number("max_mb", MAX_MB, least=0.001, most=2000.0) * 1e6)
         """Of one message."""
         timeout_s = options.number("timeout", 10.0, least=0.1)
-        self._fetcher = Fetcher(self.most_bytes, timeout_s) if options.flag("fetch") else None
+        self._fetcher = Fetcher(self.most_bytes, timeout_s, near) if options.flag("fetch") else None
 
     def arrivals(self, message: Message) -> Iterator[Arrival]:
         """The frames of a message, or what is wrong with it; never nothing."""

@@ -23,7 +23,7 @@ from stpl_runtime.links import mqtt
 from stpl_runtime.links.health import Health
 from stpl_runtime.links.reconnect import reconnecting
 from stpl_runtime.options import Options
-from stpl_runtime.source import Arrival, SourceSpec
+from stpl_runtime.source import Arrival, BadFrame, SourceSpec
 from stpl_runtime.sources import messages
 from stpl_runtime.sources.messages import Messages
 from stpl_runtime.sources.queue_message import Message
@@ -65,7 +65,7 @@ class MqttSource:
         options = Options(scheme, spec.options, OPTIONS)
         self._broker = mqtt.Broker(scheme, rest, options)
         self.name, self.health = self._broker.name, Health()
-        self._messages = Messages(spec, options)
+        self._messages = Messages(spec, options, self._broker.host)
         self._qos = int(options.choice("qos", ("0", "1", "2"), "1"))
         self._retained = options.flag("retained")
         client_id = options.text("client_id")
@@ -104,7 +104,7 @@ class MqttSource:
                 while received:
                     message = received.popleft()
                     if self._retained or not message.retain:
-                        yield from self._messages.arrivals(_message(message))
+                        yield from self._arrivals(message)
                     client.ack(message.mid, message.qos)
         except mqtt.RefusedError as error:
             if self._was_up or not error.for_good:
@@ -117,6 +117,14 @@ class MqttSource:
         finally:
             if client is not None:
                 mqtt.close(client)
+
+    def _arrivals(self, received: MQTTMessage) -> Iterator[Arrival]:
+        try:
+            message = _message(received)
+        except UnicodeDecodeError:  # paho reads the topic as it is asked for
+            yield Arrival.now(BadFrame(self.name, "a message whose topic is not UTF-8"))
+            return
+        yield from self._messages.arrivals(message)
 
     def _subscribe(self, client: Client, stop: threading.Event) -> None:
         from paho.mqtt.subscribeoptions import SubscribeOptions

@@ -8,17 +8,19 @@ WIS 2 (and EUMETNET's Open Radar Data beside it) sends GeoJSON: `links` with the
 from __future__ import annotations
 
 import base64
-import gzip
 import json
 import time
+import zlib
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from stpl_core.budget import gunzipped
 from stpl_core.errors import FrameError
 from stpl_core.readers.libraries import reads_with
 from stpl_runtime.links.reconnect import reason_of, without_credentials
+from stpl_runtime.links.web import NoInnerAddress, decoded_body, no_cookies
 from stpl_runtime.sources.queue_message import Message
 
 _RETRIES = 2
@@ -31,12 +33,14 @@ _RELATIONS = ("canonical", "update", "enclosure", "item", "data")
 class Fetcher:
     """Gets what notifications are about."""
 
-    def __init__(self, most_bytes: int, timeout_s: float) -> None:
+    def __init__(self, most_bytes: int, timeout_s: float, near: str = "") -> None:
         """Prepare.
 
         Args:
             most_bytes: of one file.
             timeout_s: for each answer.
+            near: the host that the messages come from: where that lies in a private network, what
+                they name may lie there too.
 
         Raises:
             MissingExtraError: httpx is not installed.
@@ -47,6 +51,9 @@ class Fetcher:
         self._client = httpx.Client(
             timeout=timeout_s,
             follow_redirects=True,
+            headers={"Accept-Encoding": "identity"},
+            cookies=no_cookies(),
+            event_hooks={"request": [NoInnerAddress(near)]},
             transport=httpx.HTTPTransport(retries=_RETRIES),
         )
 
@@ -63,9 +70,9 @@ class Fetcher:
             valid_time = document.get("valid_time") or properties.get("datetime")
             if valid_time:
                 facts["valid_time"] = str(valid_time)
-            content = _inline(properties.get("content"))
+            content = _inline(properties.get("content"), self._most_bytes)
             url = _url(document)
-        except (ValueError, AttributeError, TypeError, OSError) as error:
+        except (ValueError, AttributeError, TypeError, OSError, EOFError, RecursionError) as error:
             raise FrameError(
                 f"a message that is no notification: {error or type(error).__name__}",
                 expected="JSON with url, or with links",
@@ -98,7 +105,7 @@ class Fetcher:
         with self._client.stream("GET", url) as response:
             response.raise_for_status()
             content, until = bytearray(), time.monotonic() + _WHOLE_S
-            for part in response.iter_bytes():
+            for part in response.iter_raw():
                 content += part
                 if time.monotonic() > until:
                     raise _unreachable(url, f"it took more than {_WHOLE_S:g} s")
@@ -108,7 +115,13 @@ class Fetcher:
                         expected="a frame",
                         fix="--source-option max_mb=MEGABYTES",
                     )
-        return bytes(content)
+            encoding = response.headers.get("Content-Encoding", "").strip().lower()
+        if urlsplit(url).path.lower().endswith(".gz"):
+            return bytes(content)
+        try:
+            return decoded_body(bytes(content), encoding, self._most_bytes)
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            raise _unreachable(url, f"the encoding {encoding[:40]!r}: {error}") from error
 
 
 def _unreachable(url: str, reason: str) -> FrameError:
@@ -130,7 +143,7 @@ def _url(document: dict[str, Any]) -> str:
     return str(min(links, key=lambda link: order.get(link.get("rel"), len(order)))["href"])
 
 
-def _inline(content: dict[str, Any] | None) -> bytes | None:
+def _inline(content: dict[str, Any] | None, most_bytes: int) -> bytes | None:
     """What `properties.content` of WIS 2 holds; None where there is none."""
     if not content or "value" not in content:
         return None
@@ -138,5 +151,5 @@ def _inline(content: dict[str, Any] | None) -> bytes | None:
     if encoding == "base64":
         return base64.b64decode(content["value"], validate=True)
     if encoding == "gzip":
-        return gzip.decompress(base64.b64decode(content["value"], validate=True))
+        return gunzipped(base64.b64decode(content["value"], validate=True), "a message", most_bytes)
     return str(content["value"]).encode()

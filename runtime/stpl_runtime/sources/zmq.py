@@ -76,7 +76,8 @@ class ZmqSource:
         self._pulls = options.choice("type", ("sub", "pull"), "sub") == "pull"
         self._binds = options.flag("bind")
         self._hwm = int(options.number("hwm", 16, least=1, most=1_000_000))
-        self._messages = Messages(spec, options)
+        near = address.rpartition(":")[0] if scheme == "zmq" else "localhost"
+        self._messages = Messages(spec, options, near)
         self._peers = 0
 
     def arrivals(self, stop: threading.Event) -> Iterator[Arrival]:

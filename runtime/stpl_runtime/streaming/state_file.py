@@ -25,6 +25,7 @@ from stpl_core.errors import EnvironmentFault, UsageError
 from stpl_core.files import atomic_file, check_writable
 from stpl_core.frames import Frame
 from stpl_core.grid import Grid
+from stpl_core.readers.npz import open_npz
 from stpl_runtime.engines.tiled import TiledSession
 from stpl_runtime.ledger import Counts
 from stpl_runtime.nowcasting.nowcaster import Nowcaster, NowcasterState, Tally
@@ -112,7 +113,7 @@ class StateFile:
         np.savez(buffer, **arrays)  # type: ignore[arg-type]  # names are ours
         now = time.monotonic()
         sync = now - self._synced >= _SYNC_S
-        with atomic_file(self.path, sync=sync) as file:
+        with atomic_file(self.path, sync=sync, private=True) as file:
             file.write(buffer.getbuffer())
         self._synced = now if sync else self._synced
 
@@ -226,7 +227,7 @@ def _map(value: Any, make: Callable[[Any], Any]) -> Any:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Arrays]:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+    with open_npz(path) as archive:
         arrays = {name: archive[name] for name in archive.files}  # the checksums are checked here
     return json.loads(bytes(arrays.pop("meta"))), arrays
 

@@ -1,0 +1,119 @@
+"""What a client of the web is careful about: redirects, cookies, packed bodies."""
+
+from __future__ import annotations
+
+import http.cookiejar
+import ipaddress
+import socket
+import zlib
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from stpl_core.budget import check_bytes, gunzipped
+
+if TYPE_CHECKING:
+    import httpx
+
+_PLAIN = ("", "identity")
+_GZIP = ("gzip", "x-gzip")
+
+
+def no_cookies() -> http.cookiejar.CookieJar:
+    """A jar that keeps nothing: a cookie that no header can carry would end every later request."""
+    return http.cookiejar.CookieJar(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+
+
+def decoded_body(content: bytes, encoding: str, most_bytes: int) -> bytes:
+    """A body that a server packed once, unpacked within a limit.
+
+    Args:
+        content: as it came.
+        encoding: the header Content-Encoding, lower case.
+        most_bytes: of the body when it is unpacked.
+
+    Raises:
+        FrameError: it is larger.
+        ValueError: packed otherwise, or several times.
+        OSError, EOFError, zlib.error: damaged.
+    """
+    if encoding in _PLAIN:
+        return content
+    if encoding in _GZIP:
+        return gunzipped(content, "the body", most_bytes)
+    if encoding == "deflate":
+        unpacker = zlib.decompressobj()
+        unpacked = unpacker.decompress(content, most_bytes + 1)
+        check_bytes("the body", len(unpacked), most_bytes)
+        if not unpacker.eof:
+            raise EOFError("it is cut off")
+        return unpacked
+    raise ValueError("expected gzip, deflate or none")
+
+
+class NoInnerAddress:
+    """Refuses requests to this machine, its neighbours and private networks, by name or number.
+
+    A hook of `httpx` before each request, so that redirects are looked at too. What answers on the
+    link itself, such as the credentials that a cloud keeps for a machine, is never asked.
+    """
+
+    def __init__(self, near: str) -> None:
+        """Prepare.
+
+        Args:
+            near: the host that leads to the addresses; where that is an inner one, they may be.
+        """
+        self._inner_too = bool(near) and any(map(is_inner, addresses_of(near)))
+
+    def __call__(self, request: httpx.Request) -> None:
+        """Look at one request.
+
+        Raises:
+            httpx.UnsupportedProtocol: it leads where it may not.
+        """
+        import httpx
+
+        for address in addresses_of(request.url.host):
+            if address.is_link_local or (is_inner(address) and not self._inner_too):
+                raise httpx.UnsupportedProtocol(
+                    f"{request.url.host} lies in this machine's own network ({address})",
+                    request=request,
+                )
+
+
+class Redirects(NoInnerAddress):
+    """The same for where a server sends us on to; the address that the user gave is theirs."""
+
+    def __init__(self, url: str) -> None:
+        """Prepare.
+
+        Args:
+            url: what the user gave.
+        """
+        self._own = urlsplit(url).hostname or ""
+        self._looked = False
+
+    def __call__(self, request: httpx.Request) -> None:
+        """Look at one request; see `NoInnerAddress`."""
+        if request.url.host == self._own:
+            return
+        if not self._looked:
+            super().__init__(self._own)
+            self._looked = True
+        super().__call__(request)
+
+
+def is_inner(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether it lies in this machine or a private network."""
+    inside = getattr(address, "ipv4_mapped", None) or address
+    return bool(inside.is_private or inside.is_loopback or inside.is_unspecified)
+
+
+def addresses_of(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """Every address of a host; none where it has none that is known here."""
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+    return [getattr(address, "ipv4_mapped", None) or address for address in addresses]
