@@ -147,8 +147,8 @@ def _check_sequences(frames: Array, recipe: Recipe) -> None:
     data = recipe.data
     if frames.ndim != 5 or len(frames) == 0 or frames.shape[1] != data.context + data.horizon:
         raise ValueError(f"it has the shape {frames.shape}")
-    if data.frame is not None and frames.shape[2:] != data.frame:
-        raise ValueError(f"it has frames of {frames.shape[2:]}, not {data.frame}")
+    if data.frame is not None and frames.shape[2] != data.frame[0]:
+        raise ValueError(f"it has {frames.shape[2]} channels, not {data.frame[0]}")
 
 
 def load_weights(model: ForecasterModule, tensors: dict[str, Tensor], where: str) -> None:
