@@ -10,6 +10,7 @@ import numpy as np
 
 from stpl_core.errors import FrameError, UsageError
 from stpl_core.machine import memory_bytes
+from stpl_core.readers.npz import open_npz
 from stpl_core.same_grid import check_same_grid
 from stpl_core.windows.archive import open_archive
 from stpl_core.windows.settings import ArchiveSettings
@@ -27,7 +28,7 @@ def is_archive(path: Path) -> bool:
     if path.suffix.lower() != ".npz" or not path.is_file():
         return path.is_dir() or path.suffix.lower() not in (".npy", ".npz")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open_npz(path) as file:
             return "state" in file.files
     except (OSError, ValueError, EOFError):
         return False  # told by whoever reads it

@@ -14,12 +14,8 @@ from stpl_runtime.streaming.status import Status
 from stpl_runtime.timing import time_text
 from stpl_runtime.watching.watcher import Watcher
 
-<<<<<<< HEAD:runtime/stpl_runtime/streaming/stream_log.py
-_ONCE = "(reported once; see the counts)"
-=======
 _LONGEST_LINE = 2000
-_ONCE = "(told once; see the counts)"
->>>>>>> d6f4bc5 (Harden what asks the network and what prints strangers' names):runtime/stpl_runtime/streaming/notices.py
+_ONCE = "(reported once; see the counts)"
 
 
 class StreamLog:
@@ -48,14 +44,9 @@ class StreamLog:
 
     def shared_line(self, line: str) -> None:
         """A line that is of no stream alone."""
-<<<<<<< HEAD:runtime/stpl_runtime/streaming/stream_log.py
+        line = printable(line, _LONGEST_LINE)
         self._status.line(line)
         self.notify(lambda watcher: watcher.problem(line))
-=======
-        line = printable(line, _LONGEST_LINE)
-        self._status.say(line)
-        self.watched(lambda watcher: watcher.problem(line))
->>>>>>> d6f4bc5 (Harden what asks the network and what prints strangers' names):runtime/stpl_runtime/streaming/notices.py
 
     def once(self, kind: str, line: str) -> None:
         """The first of its kind; the others are in the counts."""
