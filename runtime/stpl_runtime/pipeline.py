@@ -175,9 +175,9 @@ def open_stream(
     Args:
         bundle: an opened bundle.
         options: what is asked for.
-        watchers: told of every frame, nowcast and problem.
+        watchers: notified of every frame, nowcast and problem.
         sinks: of the program's own, beside those of the options.
-        status: told of nowcasts and problems; None writes to stderr.
+        status: shows nowcasts and problems; None writes to stderr.
 
     Raises:
         UsageError: an option that does not hold; names it.
@@ -239,7 +239,7 @@ def _put_together(
 def _one(
     options: StreamOptions, name: str, parts: _Parts, source: Source
 ) -> tuple[Stream, list[str]]:
-    """One stream, and what its state file said."""
+    """One stream, and what its state file reported."""
     ledger = Ledger()
     nowcaster = Nowcaster(
         parts.bundle,

@@ -363,7 +363,7 @@ def test_stream_says_that_an_index_needs_a_cadence(
     assert code == 2
     assert "--cadence SECONDS" in err
     assert "ended: error\n" in stdout
-    assert "--cadence" not in stdout  # the error is told once
+    assert "--cadence" not in stdout  # the error is reported once
     code, stdout, _ = cli("stream", bundle.path, tmp_path, "--cadence", 60, "--idle-timeout", 1)
     assert code == 0
     assert "received 5 = 5 used" in stdout
@@ -418,9 +418,9 @@ def test_stream_goes_on_when_the_disk_is_full(bundle: Bundle, folder: Path, tmp_
     report = json.loads(done.stdout)
     assert report["counts"]["used"] == 6
     assert sum(report["sink_failures"].values()) == report["nowcasts"] > 0
-    told = [line for line in done.stderr.splitlines() if "cannot write" in line]
-    assert len(told) == 1
-    assert "bytes free" in told[0]
+    lines = [line for line in done.stderr.splitlines() if "cannot write" in line]
+    assert len(lines) == 1
+    assert "bytes free" in lines[0]
     assert left(out) == []
 
 

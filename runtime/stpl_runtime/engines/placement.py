@@ -130,7 +130,7 @@ def load_on(
                 raise _does_not_load(onnxruntime, provider) from error
             raise EnvironmentFault(
                 f"{provider.name} of onnxruntime {onnxruntime.__version__} refuses the graph: "
-                f"{_reason(str(error))}",
+                f"{refusal_reason(str(error))}",
                 expected="a version that runs it",
                 fix="pip install --upgrade onnxruntime-gpu, or --engine onnx to run on the CPU",
             ) from error
@@ -180,7 +180,8 @@ def _check_placement(provider: Provider, placed: Mapping[str, Counter[str]]) -> 
     )
 
 
-def _reason(message: str) -> str:
+def refusal_reason(message: str) -> str:
+    """Why ONNX Runtime refuses a session, in one line of 300 letters at most."""
     if "fallback to CPU EP has been explicitly disabled" in message:
         return "it leaves nodes to the CPU"
     return " ".join(message.split())[:300]

@@ -22,6 +22,7 @@ from stpl_runtime.engines.placement import (
     TENSORRT,
     Provider,
     load_on,
+    refusal_reason,
 )
 from stpl_runtime.engines.protobuf import number, part
 
@@ -92,7 +93,7 @@ def _try(provider: str) -> ProviderTrial:
             return ProviderTrial(provider, False, note, engine)
         return _judged(provider, session, engine)
     except Exception as error:  # onnxruntime's own errors share no public base
-        return ProviderTrial(provider, False, _reason(str(error)), engine)
+        return ProviderTrial(provider, False, refusal_reason(str(error)), engine)
 
 
 def _judged(provider: str, session: Any, engine: str) -> ProviderTrial:
@@ -101,7 +102,7 @@ def _judged(provider: str, session: Any, engine: str) -> ProviderTrial:
     try:
         doubled = session.run(None, {"x": frame})[0]
     except Exception as error:  # as above
-        return ProviderTrial(provider, False, _reason(str(error)), engine)
+        return ProviderTrial(provider, False, refusal_reason(str(error)), engine)
     right = bool(np.array_equal(doubled, 2 * frame))
     return ProviderTrial(provider, right, "" if right else "computes wrong values", engine)
 
@@ -113,12 +114,6 @@ def _options() -> Any:
     options.log_severity_level = 4  # the failure is reported in our own words
     options.intra_op_num_threads = 1
     return options
-
-
-def _reason(message: str) -> str:
-    if "fallback to CPU EP has been explicitly disabled" in message:
-        return "listed, but leaves the work to the CPU"
-    return " ".join(message.split())[:200]
 
 
 def tiny_model() -> bytes:

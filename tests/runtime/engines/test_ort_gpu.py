@@ -37,7 +37,7 @@ from stpl_runtime.proof.reference import load_reference
 onnxruntime = pytest.importorskip("onnxruntime")
 TINY = Path(__file__).parents[2] / "data" / "convlstm-tiny.bundle"
 GPU_ENGINES = [word for word in ENGINES if word.startswith("onnx-")]
-tells = pytest.mark.skipif(
+reports_placement = pytest.mark.skipif(
     not hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info"),
     reason="this version of onnxruntime does not say where nodes run",
 )
@@ -183,12 +183,12 @@ def test_the_required_provider_is_checked(bundle: Bundle) -> None:
     with pytest.raises(EnvironmentFault, match="expected cpu"):
         require("CUDAExecutionProvider, 3 of 40 nodes on CPUExecutionProvider", "cpu")
     require("TensorRT-RTX 1.7.1, compute capability 8.6", "tensorrt")
-    for typed, meant in (("onnx-cud", "onnx-cuda"), ("cuda", "onnx-cuda"), ("tensorrt", "trt")):
-        with pytest.raises(UsageError, match=f"--engine {meant}$"):
+    for typed, fixed in (("onnx-cud", "onnx-cuda"), ("cuda", "onnx-cuda"), ("tensorrt", "trt")):
+        with pytest.raises(UsageError, match=f"--engine {fixed}$"):
             open_session(bundle, ["step"], engine=typed)
 
 
-@tells
+@reports_placement
 def test_placement_is_what_onnxruntime_says(bundle: Bundle) -> None:
     session = load_on(ON_CPU, tiny_model(), onnxruntime.SessionOptions())
     assert placement(session) == {ON_CPU.name: Counter({"Conv": 1})}

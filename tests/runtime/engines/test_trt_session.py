@@ -255,8 +255,8 @@ def test_the_faster_way_is_measured_and_taken() -> None:
         assert (choice.way, choice.reason) == (way, "measured")
         assert choice.replays_ms == pytest.approx(horizon)
         assert choice.unrolled_ms == pytest.approx(unrolled_ms)
-        (told,) = session.facts().values()
-        assert f"{horizon:.3f} ms by replays, {unrolled_ms:.3f} ms unrolled" in told
+        (reported,) = session.facts().values()
+        assert f"{horizon:.3f} ms by replays, {unrolled_ms:.3f} ms unrolled" in reported
         assert session.facts().keys() == {"forecast, batch 2"}
         session.close()
 

@@ -258,14 +258,14 @@ def test_another_size_is_told_alike_of_every_kind(
         coords={"time": [np.datetime64("2026-01-01", "ns")]},
     ).to_netcdf(tmp_path / "in.nc")
     Image.fromarray(array.astype(np.uint8)).save(tmp_path / "in.png")
-    np.save(tmp_path / "in.npy", array + 7)  # out of range too: the size is told
-    told = set()
+    np.save(tmp_path / "in.npy", array + 7)  # out of range too: the size is reported
+    reported = set()
     for suffix in (".nc", ".png", ".npy"):
         with pytest.raises(FrameError) as caught:
             Decoder(GREY).from_file(tmp_path / f"in{suffix}", KNOWN)
-        told.add(str(caught.value).replace(f"in{suffix}", "FILE"))
-    assert len(told) == 1, told
-    (line,) = told
+        reported.add(str(caught.value).replace(f"in{suffix}", "FILE"))
+    assert len(reported) == 1, reported
+    (line,) = reported
     assert line.startswith(f"FILE has frames of shape (1, {size[0]}, {size[1]}); expected (1, ")
     assert f"try: {fix}" in line
 

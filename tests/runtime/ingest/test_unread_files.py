@@ -1,4 +1,4 @@
-"""Files that a source does not read are told, once; a source of nothing else is an error."""
+"""Files that a source does not read are reported, once; a source of nothing else is an error."""
 
 from __future__ import annotations
 

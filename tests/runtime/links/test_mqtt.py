@@ -252,7 +252,7 @@ def test_larger_messages_are_bad_or_never_sent(broker: Process, bundle: Bundle) 
         wait_until(lambda: any(isinstance(arrival.item, Frame) for arrival in source.got))
         *bad, frame = [arrival.item for arrival in source.got]
         same_frames([frame], [1])
-        if bad:  # in version 5 the broker is told not to send it
+        if bad:  # in version 5 the broker is asked not to send it
             assert len(bad) == 1
             assert "30,000 bytes; expected at most 20,000" in bad[0].reason
 

@@ -23,7 +23,7 @@ Maker = Callable[..., Nowcaster]
 
 
 class CountingSession:
-    """A real session that counts its calls, and spoils its frames where it is told to."""
+    """A real session that counts its calls, and spoils its frames where it is asked to."""
 
     def __init__(self, session: Session) -> None:
         self.inner, self.engine, self.provider = session, session.engine, session.provider

@@ -203,7 +203,7 @@ def test_any_order_any_loss(
     on_gap: OnGap,
     mode: ContextMode,
 ) -> None:
-    """A nowcast is the offline one of the context that it tells; counts are of real frames."""
+    """A nowcast is the offline one of the context that it names; counts are of real frames."""
     order = [n for n in sorted(range(20), key=lambda n: n + keys[n] * 0.8) if n not in missing]
     mask = np.eye(16, dtype=bool)
     nowcaster = nowcaster_of(bundle, session, on_gap=on_gap, mode=mode)
@@ -263,6 +263,6 @@ def test_bridge_beats_hold_on_moving_digits() -> None:
     data = load_recipe(str(bundle.path.with_name("predrnn-digits.toml"))).data
     streams = [unseen_sequence(data, 50, n) for n in range(12)]  # (50, 1, 32, 32) each
     with contextlib.closing(open_session(bundle, ("step", "forecast"), threads=1)) as session:
-        told = gaps.compare(gaps.measure(bundle, session, streams, loss=0.1))["all nowcasts"]
-    assert told["nowcasts"] > 400
-    assert told["bridge_over_hold"] < 0.9
+        reported = gaps.compare(gaps.measure(bundle, session, streams, loss=0.1))["all nowcasts"]
+    assert reported["nowcasts"] > 400
+    assert reported["bridge_over_hold"] < 0.9

@@ -134,7 +134,7 @@ def test_a_cadence_learned_across_a_hole_is_mended() -> None:
     assert fed.window.grid is not None
     assert fed.window.grid.cadence_s == pytest.approx(CADENCE_S)
     assert fed.times() == [16, 17, 18, 19]
-    assert verdicts.count("dropped") == 2  # 5 and 7; 9 told
+    assert verdicts.count("dropped") == 2  # 5 and 7; 9 decided
     assert fed.window.gaps == 1
 
 

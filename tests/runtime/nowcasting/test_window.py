@@ -35,7 +35,7 @@ ARRIVALS = st.lists(
     st.tuples(
         st.integers(-6, 14),  # slot
         st.sampled_from([0.0, 0.0, 0.0, 0.2, -0.25, 0.3, 0.5]),  # away from it, in cadences
-        st.integers(0, 1),  # value: tells a correction from a repeat
+        st.integers(0, 1),  # value: a correction differs from a repeat
     ),
     max_size=40,
 )

@@ -76,8 +76,8 @@ class Served:
 
     def settle(self, nowcasts: int, stream: int = 0) -> None:
         """Until so many nowcasts were made and shown."""
-        with self.events(self.streams[stream].name) as told:
-            told.until("pulse", lambda p: _made(p, self.streams[stream].name) >= nowcasts)
+        with self.events(self.streams[stream].name) as sent:
+            sent.until("pulse", lambda p: _made(p, self.streams[stream].name) >= nowcasts)
         assert self.watch.background.drain()
 
     def get(
@@ -88,16 +88,16 @@ class Served:
 
     def events(
         self, stream: str = "", headers: Headers | None = None
-    ) -> AbstractContextManager[Told]:
+    ) -> AbstractContextManager[Events]:
         """Listen as a page does."""
-        return Told.listen(self.port, stream, headers)
+        return Events.listen(self.port, stream, headers)
 
 
 def _made(pulse: Any, name: str) -> int:
     return int(pulse["streams"][name]["nowcasts"]["made"])
 
 
-class Told:
+class Events:
     """Reads server-sent events."""
 
     def __init__(self, response: http.client.HTTPResponse) -> None:
@@ -105,7 +105,9 @@ class Told:
 
     @classmethod
     @contextmanager
-    def listen(cls, port: int, stream: str = "", headers: Headers | None = None) -> Iterator[Told]:
+    def listen(
+        cls, port: int, stream: str = "", headers: Headers | None = None
+    ) -> Iterator[Events]:
         """Ask for the events of a stream."""
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         query = f"?stream={stream}" if stream else ""

@@ -180,7 +180,7 @@ def test_another_stream(watched: Watched) -> None:
     watched.says("#counts", "4 frames received")
     watched.says("#slots-says", "Newest 4 slots")
     watched.tab.reload()
-    watched.says("#counts", "4 frames received")  # the address tells which one
+    watched.says("#counts", "4 frames received")  # the address names it
     assert watched.said == []
 
 

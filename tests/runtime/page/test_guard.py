@@ -143,9 +143,9 @@ def test_a_page_that_takes_nothing_is_dropped(
         with connection:
             connection.connect(("127.0.0.1", page.port))
             connection.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            with page.events() as told:  # one that reads is not held up
+            with page.events() as sent:  # one that reads is not held up
                 while not page.server.events.dropped:
-                    told.next()
+                    sent.next()
             with contextlib.suppress(ConnectionResetError):
                 while connection.recv(2**16):  # to the end, which there is now
                     pass
@@ -183,10 +183,10 @@ def test_connections_that_stop_within_a_later_request_are_cut(
 
 
 def test_stopping_lets_every_page_go(bundle: Bundle, session: Session) -> None:
-    with serve(bundle, session) as page, page.events() as told:
-        told.until("pulse")
+    with serve(bundle, session) as page, page.events() as sent:
+        sent.until("pulse")
         page.server.stop()
-        while told.response.readline():
+        while sent.response.readline():
             pass
         assert not page.server._thread.is_alive()
 

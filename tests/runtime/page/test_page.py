@@ -67,11 +67,11 @@ def test_nothing_else_is_served(served: Served, path: str) -> None:
 
 
 def test_events_and_the_pictures_they_name(served: Served) -> None:
-    with served.events() as told:
-        assert told.response.getheader("content-type", "").startswith("text/event-stream")
-        hello = told.until("hello")
-        facts = told.until("stream", lambda f: len(f["slots"]) == 10 and f["check"])
-        pulse = told.until("pulse")
+    with served.events() as sent:
+        assert sent.response.getheader("content-type", "").startswith("text/event-stream")
+        hello = sent.until("hello")
+        facts = sent.until("stream", lambda f: len(f["slots"]) == 10 and f["check"])
+        pulse = sent.until("pulse")
     assert hello["look"]["units"] == "1"
     assert hello["thresholds"] == ["0.5"]
     nowcast = served.hub.views[""].latest
@@ -98,8 +98,8 @@ def test_events_and_the_pictures_they_name(served: Served) -> None:
 def test_the_check_shows_forecast_minus_observed(
     served: Served, bundle: Bundle, session: Session
 ) -> None:
-    with served.events() as told:
-        check = told.until("stream", lambda f: f["check"] and len(f["check"]["leads"]) == K)[
+    with served.events() as sent:
+        check = sent.until("stream", lambda f: f["check"] and len(f["check"]["leads"]) == K)[
             "check"
         ]
     grey, both = colour_map("1", 0.0, 1.0), difference_map("1", 0.0, 1.0)

@@ -56,9 +56,9 @@ def test_every_time_ends_in_z(bundle: Bundle, session: Session) -> None:
         page.give(0, 5)
         page.settle(3)
         page.hub.problem("one to show")
-        with page.events() as told:
-            events = [told.until("hello"), told.until("stream", lambda f: f["problems"])]
-            events.append(told.until("pulse"))
+        with page.events() as sent:
+            events = [sent.until("hello"), sent.until("stream", lambda f: f["problems"])]
+            events.append(sent.until("pulse"))
         texts = [json.dumps(event) for event in events]
         texts += [page.get(path)[2].decode() for path in ("/healthz", "/nowcast/latest")]
     for text in texts:
@@ -79,8 +79,8 @@ def test_an_alarm_degrades(
         status, _, body = page.get("/healthz")
         assert (status, json.loads(body)["status"]) == (200, "degraded")
         assert b'stpl_alarm{stream=""} 1.0' in page.get("/metrics")[2]
-        with page.events() as told:
-            facts = told.until("stream", lambda f: f["problems"])
+        with page.events() as sent:
+            facts = sent.until("stream", lambda f: f["problems"])
         assert "worse than by persistence" in facts["problems"][0]["line"]
     assert capsys.readouterr().err.count("alarm: 3 frames in a row") == 1
 
@@ -99,9 +99,9 @@ def test_several_streams(bundle: Bundle, session: Session) -> None:
         page.give(100, 104, tap=1)
         page.settle(4, 0)
         page.settle(2, 1)
-        with page.events("south") as told:
-            hello = told.until("hello")
-            facts = told.until("stream", lambda f: f["nowcast"])
+        with page.events("south") as sent:
+            hello = sent.until("hello")
+            facts = sent.until("stream", lambda f: f["nowcast"])
         assert [stream["name"] for stream in hello["streams"]] == ["north", "south"]
         wanted = slot_time(104).isoformat().replace("+00:00", "Z")
         assert facts["nowcast"]["issue_time"] == wanted
@@ -113,8 +113,8 @@ def test_several_streams(bundle: Bundle, session: Session) -> None:
         document = json.loads(page.get("/healthz")[2])
         assert document["status"] == "down"  # the worst of them
         assert document["streams"]["north"]["status"] == "ok"
-        with page.events("west") as told:
-            assert told.status == 404
+        with page.events("west") as sent:
+            assert sent.status == 404
         body = page.get("/nowcast/latest?stream=west")[2]
         assert body == b"no stream 'west'; there are north, south\n"
 
@@ -155,8 +155,8 @@ def test_gaps_and_stand_ins_are_shown(bundle: Bundle, session: Session) -> None:
         page.give(0, 4)
         page.give(7, 11)
         page.settle(4)
-        with page.events() as told:
-            slots = told.until("stream", lambda f: len(f["slots"]) == 12)["slots"]
+        with page.events() as sent:
+            slots = sent.until("stream", lambda f: len(f["slots"]) == 12)["slots"]
         assert [n for n, slot in enumerate(slots) if slot["fate"] == "missing"] == [5, 6]
 
 
@@ -168,8 +168,8 @@ def test_stand_ins_are_shown_as_what_they_are(bundle: Bundle, session: Session) 
         page.settle(3)
         nowcast = page.hub.views[""].latest
         assert nowcast is not None
-        with page.events() as told:
-            facts = told.until("stream", lambda f: len(f["slots"]) == 7)
+        with page.events() as sent:
+            facts = sent.until("stream", lambda f: len(f["slots"]) == 7)
         past = facts["nowcast"]["past"]
         assert [one["stand_in"] for one in past] == ["", "", "bridged", ""]
         png = page.get(f"/{past[2]['url']}")[2]
@@ -193,9 +193,9 @@ def test_memory_under_a_page_that_is_watched(bundle: Bundle, session: Session) -
     resident: dict[int, int] = {}
 
     def watch(page: Served) -> None:
-        with page.events() as told:
+        with page.events() as sent:
             while not done.is_set():
-                name, data = told.next()
+                name, data = sent.next()
                 if name == "stream" and data["nowcast"]:
                     for frame in data["nowcast"]["ahead"]:
                         page.get(f"/{frame['url']}")

@@ -136,7 +136,7 @@ def test_gif_shows_past_and_forecast(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "told"),
+    ("word", "message"),
     [
         ("pgn:x", "unknown sink pgn; .*try: --sink png:x"),
         ("npy", "unknown sink npy; .*try: --sink npz:DIRECTORY"),
@@ -157,8 +157,8 @@ def test_gif_shows_past_and_forecast(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_to_type_where_a_sinks_word_is_wrong(word: str, told: str) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_what_to_type_where_a_sinks_word_is_wrong(word: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         open_sink(word)
 
 

@@ -1,4 +1,4 @@
-"""The webhook against a server that answers as it is told."""
+"""The webhook against a server that answers as it is set."""
 
 from __future__ import annotations
 

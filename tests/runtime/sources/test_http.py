@@ -155,21 +155,21 @@ def test_only_what_is_new_arrives_and_only_that_is_sent(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "cadence_s", "told"),
+    ("path", "cadence_s", "note"),
     [
         ("/latset.npy", None, "latset.npy is not there yet: HTTP 404 Not Found; it is asked"),
         ("/%Y%m%d%H%M.npy", 60.0, "none of the newest 32 slots is there yet, up to 20"),
     ],
 )
 def test_a_url_that_is_never_there_is_told(
-    server: Server, path: str, cadence_s: float | None, told: str
+    server: Server, path: str, cadence_s: float | None, note: str
 ) -> None:
     """No failure, and yet a misspelt one must not be waited for in silence."""
     source = open_source(f"http://me:hush@{server.root}{path}", spec(cadence_s))
     assert isinstance(source, Notes)
     with SourceReader(source):
         server.wait_for(404, 65 if cadence_s else 2)
-        assert told in source.note
+        assert note in source.note
         assert "hush" not in source.note
 
 
@@ -244,9 +244,9 @@ def test_credentials_are_sent_and_never_told(
         assert base64.b64decode(sent.split()[1]) == b"olga:geheim7"
         server.close()
         now = reader.wait_for_state("down")
-    told = f"{source.name} {now.reason} {reader.items[0].source_id}"
+    text = f"{source.name} {now.reason} {reader.items[0].source_id}"
     for secret in ("geheim7", "olga", "abc123"):
-        assert secret not in told
+        assert secret not in text
     monkeypatch.setenv("RADAR_TOKEN", "t0ken")
     other = Server()
     other.put("/a.npy", npy(0))

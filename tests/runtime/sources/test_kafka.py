@@ -193,7 +193,7 @@ def test_one_broker_of_two_is_down(
         assert len(source.wait_for(5)) == 5
 
 
-def _told(brokers: dict[int, str], *leaders: int, desired: bool = True) -> str:
+def _statistics(brokers: dict[int, str], *leaders: int, desired: bool = True) -> str:
     parts = [
         {"partition": n, "leader": leader, "desired": desired} for n, leader in enumerate(leaders)
     ]
@@ -211,20 +211,23 @@ def test_what_statistics_say(bundle: Bundle) -> None:
     source = open_source("kafka://127.0.0.1:1/radar", spec_of(bundle))
     assert isinstance(source, KafkaSource)
 
-    def after(told: str) -> tuple[str, str]:
-        source._note_state(told)
+    def after(statistics: str) -> tuple[str, str]:
+        source._note_state(statistics)
         return source.health.now().state, source.health.now().reason
 
     source.health.up()
-    begun = _told({1: "INIT", -1: "UP"}, 1, desired=False)
+    begun = _statistics({1: "INIT", -1: "UP"}, 1, desired=False)
     assert after(begun) == ("up", "")
-    assert after(_told({1: "INIT"}, 1, desired=False)) == ("up", "")  # told before we asked for any
-    assert after(_told({1: "UP", 2: "UP"}, 1, 2)) == ("up", "")
-    assert after(_told({1: "UP", -1: "UP"}, 1, -1)) == ("down", "a partition has no leader")
-    assert after(_told({-1: "UP", 1: "INIT"}, -1, -1)) == ("up", "")
-    assert after(_told({1: "UP", 2: "DOWN"}, 1, 2)) == ("down", "no answer from broker 2")
-    assert after(_told({1: "UP", 2: "UP"}, 1, 2)) == ("up", "")
-    assert after(_told({1: "DOWN"}, -1)) == ("down", "no broker answers")
+    assert after(_statistics({1: "INIT"}, 1, desired=False)) == (
+        "up",
+        "",
+    )  # too early
+    assert after(_statistics({1: "UP", 2: "UP"}, 1, 2)) == ("up", "")
+    assert after(_statistics({1: "UP", -1: "UP"}, 1, -1)) == ("down", "a partition has no leader")
+    assert after(_statistics({-1: "UP", 1: "INIT"}, -1, -1)) == ("up", "")
+    assert after(_statistics({1: "UP", 2: "DOWN"}, 1, 2)) == ("down", "no answer from broker 2")
+    assert after(_statistics({1: "UP", 2: "UP"}, 1, 2)) == ("up", "")
+    assert after(_statistics({1: "DOWN"}, -1)) == ("down", "no broker answers")
 
 
 def test_every_partition_is_read_and_the_place_is_kept(

@@ -1,4 +1,4 @@
-"""What others send never ends a stream, and what is secret is never told."""
+"""What others send never ends a stream, and what is secret is never shown."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def assert_bad(bundle: Bundle, message: Message, **given: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "told"),
+    ("query", "left"),
     [
         ("access_token=s3cret", "access_token=***"),
         ("api_key=s3cret&level=1", "api_key=***&level=1"),
@@ -71,8 +71,8 @@ def assert_bad(bundle: Bundle, message: Message, **given: str) -> None:
         ("level=1&design=2", "level=1&design=2"),
     ],
 )
-def test_secrets_of_a_query_are_left_out(query: str, told: str) -> None:
-    assert without_credentials(f"http://host/x?{query}") == f"http://host/x?{told}"
+def test_secrets_of_a_query_are_left_out(query: str, left: str) -> None:
+    assert without_credentials(f"http://host/x?{query}") == f"http://host/x?{left}"
 
 
 def test_names_of_streams_hold_no_password() -> None:

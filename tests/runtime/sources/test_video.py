@@ -354,7 +354,7 @@ def test_an_rtsp_server_that_is_killed_and_restarted(capfd: pytest.CaptureFixtur
             took = reader.arrivals[count].arrived - back
             reconnects = source.health.now().reconnects
     frames = reader.frames
-    told = " ".join([source.name, *reasons, *capfd.readouterr()])
+    text = " ".join([source.name, *reasons, *capfd.readouterr()])
     sys.stderr.write(f"rtsp: up {seen:.2f} s after its return, a frame {took:.2f} s after\n")
     assert took < 15.0  # 2 s on a quiet machine
     assert reconnects == 2
@@ -370,8 +370,8 @@ def test_an_rtsp_server_that_is_killed_and_restarted(capfd: pytest.CaptureFixtur
     assert np.median(off) <= 3, off
     assert "Connection refused" in reasons[0]
     assert reasons[1]
-    assert "s3cret" not in told
-    assert "eva" not in told
+    assert "s3cret" not in text
+    assert "eva" not in text
 
 
 def test_a_peer_that_accepts_and_never_answers() -> None:

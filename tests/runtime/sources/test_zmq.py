@@ -73,7 +73,7 @@ def test_a_publisher_through_an_outage(bundle: Bundle) -> None:
             for slot in range(3):
                 sender.send(b"radar/a", facts(slot), npy(slot))
             sender.send(b"camera", facts(7), npy(7))  # another topic
-            sender.send(f"radar/{name(3)}".encode(), npy(3))  # its name tells the time
+            sender.send(f"radar/{name(3)}".encode(), npy(3))  # its name has the time
             same_frames(source.wait_for(4), [0, 1, 2, 3])
         source.wait_state("down")
         with Sender(f"tcp://127.0.0.1:{port}", zmq.XPUB) as sender:
@@ -120,8 +120,8 @@ def test_times_as_they_are_sent(text: str) -> None:
 def test_bare_arrays_with_dtype_and_shape(pushed: tuple[Sender, Reading]) -> None:
     sender, source = pushed
     array = picture(5)
-    told = {"dtype": array.dtype.str, "shape": list(array.shape), "valid_time": "2026-02-01T00:15"}
-    sender.send(b"cam", json.dumps(told).encode(), array.tobytes())
+    facts = {"dtype": array.dtype.str, "shape": list(array.shape), "valid_time": "2026-02-01T00:15"}
+    sender.send(b"cam", json.dumps(facts).encode(), array.tobytes())
     same_frames(source.wait_for(1), [5])
 
 

@@ -99,5 +99,5 @@ def test_two_thousand_frames_of_chaos(
     err = capsys.readouterr().err
     assert err.count("No space left on device") == 1
     assert err.count("writes again") == 1
-    assert err.count("chaos is down: connection refused") <= 3  # each is told if it is seen
+    assert err.count("chaos is down: connection refused") <= 3  # each is logged if it is seen
     assert err.count("gap: ") == report.gaps

@@ -57,7 +57,7 @@ def resident_mib() -> float:
     return float(psutil.Process().memory_info().rss) / 2**20
 
 
-def told(what: str, grown: float) -> float:
+def reported(what: str, grown: float) -> float:
     """`grown`, after telling it."""
     sys.stderr.write(f"{what}: resident memory grew by {grown:.2f} MiB\n")
     return grown
@@ -65,7 +65,7 @@ def told(what: str, grown: float) -> float:
 
 @pytest.mark.parametrize(("mode", "on_gap"), MODES)
 def test_chaos(mode: ContextMode, on_gap: OnGap) -> None:
-    assert told(f"chaos, {mode}, {on_gap}", in_a_process(over_chaos, mode, on_gap)) < CHAOS
+    assert reported(f"chaos, {mode}, {on_gap}", in_a_process(over_chaos, mode, on_gap)) < CHAOS
 
 
 def over_chaos(mode: ContextMode, on_gap: OnGap) -> float:
@@ -84,7 +84,7 @@ def test_frames_and_files_written(mode: str, tmp_path: Path) -> None:
     place = shared if os.access(shared, os.W_OK) else tmp_path
     with tempfile.TemporaryDirectory(dir=place) as directory:
         grown = in_a_process(over_frames, mode, directory)
-    assert told(f"2,000 frames, {mode}", grown) < FRAMES
+    assert reported(f"2,000 frames, {mode}", grown) < FRAMES
 
 
 def over_frames(mode: str, directory: str) -> float:
@@ -118,7 +118,7 @@ def over_frames(mode: str, directory: str) -> float:
 def test_files_of_a_folder(tmp_path: Path) -> None:
     for n in range(2500):
         np.save(tmp_path / f"r{slot_time(n):%Y%m%d%H%M}.npy", picture(n))
-    assert told("2,000 files", in_a_process(over_files, tmp_path)) < FILES
+    assert reported("2,000 files", in_a_process(over_files, tmp_path)) < FILES
 
 
 def over_files(folder: Path) -> float:

@@ -32,7 +32,7 @@ from tests.runtime.nowcasting.test_nowcaster import CountingSession
 
 
 class KeptSink:
-    """Keeps what it is given; fails where it is told to."""
+    """Keeps what it is given; fails where it is asked to."""
 
     name = "kept"
 
@@ -224,8 +224,8 @@ def test_each_kind_of_bad_frame_is_told_once(
 def test_reasons_without_end_do_not_fill_the_log() -> None:
     faults = Faults()
     words = [a + b for a in "abcdefgh" for b in "abcdefgh"]
-    told = [faults.add(f"f{n}", f"f{n} is {word}") for n, word in enumerate(words)]
-    assert sum(line is not None for line in told) == len(faults.seen()) == 17
+    logged = [faults.add(f"f{n}", f"f{n} is {word}") for n, word in enumerate(words)]
+    assert sum(line is not None for line in logged) == len(faults.seen()) == 17
     assert sum(1 + fault.more for fault in faults.seen()) == 64
 
 
@@ -270,7 +270,7 @@ def test_a_source_that_ends_in_an_error(
     assert caught.value.exit_code == code
     assert stream.report().counts.used == 5  # what was there is counted first
     assert stream.report().nowcasts >= 1
-    assert stream.report().ended == "error"  # which is told once, by whoever catches it
+    assert stream.report().ended == "error"  # which is reported once, by whoever catches it
 
 
 def test_max_nowcasts_and_idle_timeout(bundle: Bundle, session: Session) -> None:

@@ -285,19 +285,19 @@ def nowcast_of(n: int, stream: str = "") -> Nowcast:
 
 
 def test_the_end_waits_for_a_sink_but_not_for_ever() -> None:
-    told: list[str] = []
+    lines: list[str] = []
     stuck = Kept("stuck", threading.Event())
-    publisher = Publisher(stuck, told.append)
+    publisher = Publisher(stuck, lines.append)
     for n in range(5):
         publisher.offer(nowcast_of(n))
     stuck.entered.wait(60)
     publisher.close(flush_s=0.05)
-    assert told == ["stuck: still busy after 0.05 s; 5 nowcasts given up"]
+    assert lines == ["stuck: still busy after 0.05 s; 5 nowcasts given up"]
     assert publisher.report("").dropped == 5
     assert stuck.gate is not None
     stuck.gate.set()
     done = Kept("done")
-    publisher = Publisher(done, told.append)
+    publisher = Publisher(done, lines.append)
     for n in range(5):
         publisher.offer(nowcast_of(n))
     publisher.close()
@@ -347,19 +347,19 @@ def test_a_sink_that_tells_of_files_comes_after_those_that_write_them() -> None:
             order.append((self.name, nowcast.issue_time))
 
     files = Publisher(Ordered("files", gate), order.append)
-    tells = Publisher(Ordered("tells"), order.append, after=[files])
+    reports = Publisher(Ordered("reports"), order.append, after=[files])
     for n in range(3):
         files.offer(nowcast_of(n))
-        tells.offer(nowcast_of(n))
+        reports.offer(nowcast_of(n))
     gate.set()
     files.close()
-    tells.close()
+    reports.close()
     for n in range(3):
-        assert order.index(("files", slot_time(n))) < order.index(("tells", slot_time(n)))
+        assert order.index(("files", slot_time(n))) < order.index(("reports", slot_time(n)))
 
 
 def wait_until(true: Callable[[], bool]) -> None:
-    """For what another thread does and nothing tells."""
+    """For what another thread does and nothing reports."""
     deadline = time.monotonic() + 60
     while not true():
         assert time.monotonic() < deadline

@@ -77,7 +77,7 @@ def running(*words: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
 def test_the_page_goes_on_after_the_end_and_ctrl_c_ends_it(bundle: Bundle, folder: Path) -> None:
     pytest.importorskip("fastapi")
     pytest.importorskip("prometheus_client")
-    from tests.runtime.page.serving import Told, fetch
+    from tests.runtime.page.serving import Events, fetch
 
     with running(bundle.path, f"replay:{folder}", *FAST) as (process, url):
         port = int(url.rsplit(":", 1)[1].rstrip("/"))
@@ -88,8 +88,8 @@ def test_the_page_goes_on_after_the_end_and_ctrl_c_ends_it(bundle: Bundle, folde
         document = json.loads(body)
         assert (status, document["status"]) == (503, "stale")
         assert document["streams"][""]["reasons"] == ["the source ended"]
-        with Told.listen(port) as told:  # the counts may be those of a moment ago
-            told.until("pulse", lambda p: p["streams"][""]["nowcasts"]["made"] == 7)
+        with Events.listen(port) as sent:  # the counts may be those of a moment ago
+            sent.until("pulse", lambda p: p["streams"][""]["nowcasts"]["made"] == 7)
         assert fetch(port, "/nowcast/latest?format=png")[0] == 200
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
