@@ -3,11 +3,11 @@
     python benchmarks/flow_beside_pysteps.py --fmi FOLDER --knmi FOLDER
 
 CSI on 5-minute radar at 5, 15, 30 and 60 minutes and 0.1, 1 and 5 mm/h, counted over many origins.
-pysteps tracks corners (Lucas-Kanade) in decibels and carries the last rain rates along; twice: with
-its own settings, and with smaller windows, more corners and finer declustering, by which its motion
-follows single cells as a dense flow does. Everything is counted on observed pixels; `csi` on those
-of them of which both settings of pysteps know something, `csi_everywhere` on all, where what
-pysteps does not know is dry.
+pysteps tracks corners (Lucas-Kanade) in decibels and moves the last rain rates along. It runs
+twice: with its own settings, and with smaller windows, more corners and finer declustering, so
+that its motion follows single cells as a dense flow does. Everything is counted on observed
+pixels: `csi` on those for which both settings of pysteps give a value, `csi_everywhere` on all,
+where pixels without a value from pysteps count as dry.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@
 
 Streams of moving digits that the model has not seen go through the nowcaster three times: with
 frames missing at random and `hold`, the same ones with `bridge`, and with none missing. The mean
-squared error of the nowcasts against the true frames is told for all nowcasts that all three
-streams made, and for those that depend on a stand-in; by lead time and by how many frames before
-the newest one the missing frame was. RECIPE (or the run's folder) says how the digits move. The
+squared error of the nowcasts against the true frames is reported for the nowcasts that all three
+streams made, and for those that depend on a stand-in; by lead time, and by how many frames before
+the newest one the missing frame was. RECIPE (or the run's folder) defines how the digits move. The
 committed figures are those of tests/data/predrnn-digits.
 """
 

@@ -4,18 +4,18 @@
 
 A recipe is exported with untrained weights first (needs the extra [export]); time does not depend
 on them, accuracy does: give a bundle of a trained run for that. All ways run in one process, every
-round each of them once. What cannot run here is left out, with the reason in the file:
+round runs each of them once. What cannot run here is left out, and the reason is in the file:
 benchmarks/results/gpu-<name>.json, beside the machine's description.
 
     eager-fp32, eager-fp16      PyTorch; fp32 without TF32
     compiled-fp32, -fp16        torch.compile of the step, mode reduce-overhead (CUDA graphs)
     graph-fp32, -fp16           the whole rollout recorded as one CUDA graph
     stepper-fp32                the TensorRT session's own buffers, order and recording on CUDA,
-                                with PyTorch's kernels in the place of a plan
+                                with PyTorch's kernels instead of a plan
     onnx-cuda, onnx-cuda-graph, onnx-trt, onnx-trt-rtx, trt, trt-rtx    engines of stpl-deploy
 
-PyTorch's rows are timed by events on the device, from frames there to frames there. Engines take
-and give arrays of the host; their clock is the host's and holds the copies (`clock` says which).
+PyTorch's rows are timed by events on the device, where its frames begin and end. Engines take
+and give arrays of the host; they are timed on the host, copies included (`clock` names which).
 """
 
 from __future__ import annotations
@@ -250,10 +250,10 @@ def measure(bundle: Bundle, device: str, rounds: int, only: set[str]) -> dict[st
             rows[name] = bench.accuracy(way.frames()) | way.facts
             ways[name] = way
         except Exception as error:  # any library's own; the reason is the result
-            told = (
+            reason = (
                 error.found if isinstance(error, StplError) else f"{type(error).__name__}: {error}"
             )
-            skipped[name] = " ".join(told.split())[:300]
+            skipped[name] = " ".join(reason.split())[:300]
             sys.stderr.write(f"{name}: {skipped[name]}\n")
     times: dict[str, list[float]] = {name: [] for name in ways}
     order, shuffle = list(ways), random.Random(0)

@@ -2,8 +2,8 @@
 
     python benchmarks/keep_pretrained.py RUN NAME --attribution "whose data, and their licence"
 
-Writes train/stpl_train/pretrained/NAME, and says what the half precision costs. Only for data
-whose licence allows it: the sequences are parts of it.
+Writes train/stpl_train/pretrained/NAME, and prints what the half precision costs. Only for data
+whose licence allows it: the sequences are part of that data.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ a second, with two missing; or on what is given:
     python benchmarks/page_shots.py --name page-radar --bundle radar.bundle \
         --source replay:ARCHIVE --source-option speed=100
 
-What it does not know itself is passed on to `serve`.
+Options that it does not know are passed on to `serve`.
 
 Writes docs/pictures/NAME-WIDTH-SCHEME.png. Needs the training side, playwright and Chromium.
 """

@@ -9,8 +9,8 @@ patches of 4, four layers of 64, ten frames in and ten out, batch 1, one plan fo
 capabilities 8.0, 8.6, 8.9 and 12.0. The cache is not used.
 
 Rows are added to what an earlier run wrote. A row whose graph and builder have not changed is not
-built again, so the whole can be run in slices: `--seconds` starts no build that would, going by the
-others, end after so many seconds. The last line says what is left; exit code 3 while anything is.
+built again, so the benchmark can be run in slices: `--seconds` starts no build that, judging by the
+others, would end later than that. The last line lists what is left; exit code 3 while anything is.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ def step_of(
     return step, state
 
 
-def graphs_of(name: str, precision: str, wanted: list[str]) -> Iterator[tuple[str, Any]]:
-    """The wanted graphs of a model, batch 1, as `export` gives them to the builder."""
+def graphs_of(name: str, precision: str, names: list[str]) -> Iterator[tuple[str, Any]]:
+    """The named graphs of a model, batch 1, as `export` gives them to the builder."""
     step, state = step_of(name, precision, MODELS[name])
-    for graph in wanted:
+    for graph in names:
         model = step
         if graph == "forecast":
             model = forecast_onnx(step, state, FRAME, LENGTH)

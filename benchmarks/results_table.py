@@ -3,7 +3,7 @@
     python benchmarks/results_table.py            print them
     python benchmarks/results_table.py --write    put them into docs/results.md
 
-A recipe without a result has not been run, and the table says so. A test compares the page.
+A recipe without a result is "not run" in the table. A test compares the page.
 """
 
 from __future__ import annotations
@@ -116,15 +116,15 @@ def _per_lead(evaluation: dict[str, Any]) -> Iterator[str]:
     ways = [way for way in _WAYS if way in evaluation["scores"]]
     csi = [key for key in evaluation["scores"]["model"]["per_lead"] if key.startswith("csi_")]
     units = evaluation["units"]
-    shown = ["mse", *(csi or ["rmse", "ssim"])]
-    titles = [_title(score, units) for score in shown]
+    chosen = ["mse", *(csi or ["rmse", "ssim"])]
+    titles = [_title(score, units) for score in chosen]
     yield f"Each cell: {', '.join(ways)}; the best of them is bold."
     yield ""
     rows = []
     for k in range(evaluation["horizon"]):
         cells = [
             _cell(score, [evaluation["scores"][way]["per_lead"][score][k] for way in ways])
-            for score in shown
+            for score in chosen
         ]
         rows.append([_lead(k + 1, evaluation["cadence_s"]), *cells])
     yield from _table(["lead", *titles], rows)

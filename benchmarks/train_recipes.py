@@ -1,10 +1,10 @@
-"""Train a recipe on data at hand and judge it on its test part; writes benchmarks/results/.
+"""Train a recipe on given data and judge it on its test part; writes benchmarks/results/.
 
     python benchmarks/train_recipes.py radar-nowcast --data FMI_FOLDER KNMI_FOLDER --domain 256
     python benchmarks/train_recipes.py camera --data VIDEO.mp4
     python benchmarks/train_recipes.py era5-t2m --data ERA5.grib
 
-The run lies under --work and is gone on with where it was begun; training stops after --minutes.
+The run lies under --work and is resumed if it was begun before; training stops after --minutes.
 Windows of the test part start every --stride frames. --domain judges a model of tiles on larger
 ones (models without a norm over the grid take any), where less comes in over the edge.
 """
@@ -139,13 +139,13 @@ def main() -> None:
     with atomic_file(RESULTS / f"recipe-{arguments.recipe}.json") as file:
         file.write(document_text(made).encode())
     for name, evaluation in results.items():
-        say(name, evaluation)
+        print_scores(name, evaluation)
 
 
-def say(name: str, evaluation: Evaluation) -> None:
+def print_scores(name: str, evaluation: Evaluation) -> None:
     """Print MSE and CSI per lead time."""
-    shown = ["mse", *(score for score in evaluation.names if score.startswith("csi"))]
-    for score in shown:
+    chosen = ["mse", *(score for score in evaluation.names if score.startswith("csi"))]
+    for score in chosen:
         for way, scores in evaluation.scores.items():
             leads = " ".join(f"{value:9.4g}" for value in scores.per_lead[score])
             sys.stdout.write(f"{name} {score:8} {way:12} {leads}\n")

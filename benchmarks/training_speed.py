@@ -5,7 +5,7 @@
 Frames are 1x64x64 in patches of 4, two layers of 32 (E3D-LSTM and those with one width: 32), five
 frames in and five out, four sequences a batch. An iteration is forward, backward and one step of
 AdamW. All ways of a model take turns in one process; a ratio is the median over rounds of plain
-time over the way's time. Compiling itself is not counted, and is told apart. Run it on a machine
+time over the way's time. Compiling is not counted, but reported separately. Run it on a machine
 that does nothing else.
 """
 

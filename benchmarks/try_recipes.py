@@ -1,10 +1,10 @@
-"""Every shipped recipe once, whole: resolve, train, evaluate, export, verify; writes a JSON.
+"""Every shipped recipe once: resolve, train, evaluate, export, verify; writes JSON.
 
     python benchmarks/try_recipes.py [--iterations 20] [RECIPE ...]
 
 Frames, lengths, patches, losses and sampling are the recipe's own, and so is the source where it
-makes its frames itself. Moving digits in the recipe's units stand in for other data, and layers are
-narrow, so that all of them take minutes on a laptop. Some alone: their rows are made anew.
+makes its frames itself. Moving digits in the recipe's units replace other data, and layers are
+narrow, so that all of them take minutes on a laptop. Named recipes replace only their own rows.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def with_stand_in(section: Any, path: Path) -> Any:
 
 
 def try_recipe(name: str, iterations: int, folder: Path) -> dict[str, Any]:
-    """Train, evaluate, export and verify; says what came out."""
+    """Train, evaluate, export and verify; return the results."""
     begun = time.monotonic()
     recipe = narrow(name, iterations, folder)
     result = train(recipe, folder / name, device="cpu")
