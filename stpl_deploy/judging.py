@@ -41,7 +41,7 @@ def open_judged(
     backend = backend or Backend()
     if (path / MANIFEST).is_file():
         return judged_bundle(path, backend=backend, horizon=horizon, testing=testing, domain=domain)
-    from stpl_deploy.cli.extras import needs
+    from stpl_deploy.extras import needs
 
     with needs("train"):
         from stpl_export.judging import judged_run

@@ -2,64 +2,79 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import typer
+from stpl_core.option import Option
+from stpl_core.options import BundlePath, EngineOptions
+from stpl_deploy.cli.options.common import Json, TrustModel, trust
+from stpl_deploy.cli.options.signature import verb
 
-from stpl_deploy.cli.engines import Engine, Forecast, RequireProvider
-from stpl_deploy.cli.trust import TrustModel, trust
+if TYPE_CHECKING:
+    from stpl_export.bench import BenchReport
 
 
-def bench(
-    bundle: Annotated[Path, typer.Argument(help="Bundle directory.")],
-    rounds: Annotated[int, typer.Option(min=3, help="Timed rounds.")] = 30,
-    engine: Engine = "onnx",
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="Compute threads; default: all that this process may use."),
-    ] = None,
-    forecast: Forecast = "auto",
-    require_provider: RequireProvider = None,
+@dataclass(frozen=True)
+class BenchCommand:
+    """The options of `bench`."""
+
+    bundle: BundlePath
+    rounds: Annotated[int, Option("Timed rounds.", least=3)] = 30
+    backend: EngineOptions = field(default_factory=EngineOptions)
     compiled: Annotated[
-        bool, typer.Option("--compile", help="Measure torch.compile too; it compiles first.")
-    ] = False,
+        bool, Option("Measure torch.compile too; it compiles first.", flag="--compile")
+    ] = False
     out: Annotated[
-        Path | None,
-        typer.Option(help="Directory for bench.json and bench.svg; default: BUNDLE-bench."),
-    ] = None,
-    trust_model: TrustModel = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-) -> None:
+        Path | None, Option("Directory for bench.json and bench.svg; default: BUNDLE-bench.")
+    ] = None
+    trust_model: TrustModel = ()
+    json: Json = False
+
+
+@verb
+def bench(options: BenchCommand) -> None:
     """Time PyTorch on the CPU and an engine's ways to a nowcast side by side in one process."""
     from stpl_core.bundle import open_bundle
-    from stpl_core.files import atomic_file
-    from stpl_deploy.cli.output import document_text, print_json, print_table, progress_bar, say
-    from stpl_export.bench import bench_bundle, save_chart
+    from stpl_deploy.cli.output import print_json, progress_bar
+    from stpl_export.bench import bench_bundle
 
-    trust(trust_model)
-    opened = open_bundle(bundle)
+    trust(options.trust_model)
+    opened = open_bundle(options.bundle)
     with progress_bar("rounds") as progress:
         report = bench_bundle(
             opened,
-            rounds=rounds,
-            engine=engine,
-            threads=threads,
-            forecast=forecast,
-            require_provider=require_provider,
-            compiled=compiled,
+            rounds=options.rounds,
+            **vars(options.backend),
+            compiled=options.compiled,
             progress=progress,
         )
-    folder = out or _beside(bundle)
+    folder = options.out or _beside(options.bundle)
+    _save(report, folder)
+    if options.json:
+        print_json(report.document())
+        return
+    _print(report)
+    print(f"{folder}: bench.json, bench.svg")
+    print(f"next: stpl-deploy serve {options.bundle} SOURCE")
+
+
+def _save(report: BenchReport, folder: Path) -> None:
+    from stpl_core.files import atomic_file
+    from stpl_deploy.cli.output import document_text, say
+    from stpl_export.bench import save_chart
+
     with atomic_file(folder / "bench.json") as file:
         file.write(document_text(report.document()).encode())
     try:
         save_chart(report, folder / "bench.svg")
     except ModuleNotFoundError:
         say("no chart: matplotlib is not installed; pip install 'stpl-deploy[export]'")
-    if json:
-        print_json(report.document())
-        return
+
+
+def _print(report: BenchReport) -> None:
+    from stpl_deploy.cli.output import print_table
+
     print_table(
         f"{report.model}: {report.context} in, {report.horizon} out, {report.threads} threads",
         ["arrival to nowcast", "median ms", "p95 ms", "min ms"],
@@ -75,8 +90,6 @@ def bench(
         fast, _, slow = ratio.name.partition("_vs_")
         spread = f"single rounds {ratio.p05:.2f} to {ratio.p95:.2f}"
         print(f"  {fast} is {ratio.times:.2f} times as fast as {slow} ({spread})")
-    print(f"{folder}: bench.json, bench.svg")
-    print(f"next: stpl-deploy serve {bundle} SOURCE")
 
 
 def _beside(bundle: Path) -> Path:

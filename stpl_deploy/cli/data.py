@@ -51,8 +51,8 @@ def inspect(options: InspectCommand) -> None:
     from stpl_core.readers.names import check_no_model
     from stpl_core.readers.opening import joined_pieces
     from stpl_core.readers.survey import Surveyor
-    from stpl_deploy.cli.for_recipe import Expected
     from stpl_deploy.cli.output import print_json
+    from stpl_deploy.cli.reports.recipe import Expected
 
     path, json = options.path, options.json
     check_no_model(path)

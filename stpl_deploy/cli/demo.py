@@ -5,11 +5,15 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stpl_core.errors import AccuracyError, UsageError
+
+if TYPE_CHECKING:
+    from stpl_deploy.demo.skill import Skill
+    from stpl_runtime.streaming.report import StreamReport
 
 MARK = ".stpl-deploy-demo"
 """Lies in a directory that an earlier demo made, which the next one may therefore replace."""
@@ -27,9 +31,9 @@ def demo(
     json: Annotated[bool, typer.Option("--json", help="Print the skill as JSON.")] = False,
 ) -> None:
     """Train a small model, export and verify it, then stream live nowcasts from a folder."""
-    from stpl_deploy.cli.extras import needs
-    from stpl_deploy.cli.output import print_accuracy, print_json, print_table, say
-    from stpl_deploy.demo.skill import COLUMNS, save_skill, score
+    from stpl_deploy.cli.output import print_accuracy, print_json, say
+    from stpl_deploy.demo.skill import save_skill, score
+    from stpl_deploy.extras import needs
 
     with needs("export"):
         from stpl_deploy.demo.film import save_film
@@ -61,32 +65,40 @@ def demo(
     skill = score([row[2] for row in rows], [row[0] for row in rows], [row[1] for row in rows])
     save_skill(out / "skill.csv", skill)
     save_film(out / "demo.gif", rows[:: max(1, len(rows) // 3)][:3])
+    seconds = time.monotonic() - begin
     if json:
-        columns = ("lead_time", "mse_nowcast", "mse_persistence")
-        values = zip(
-            range(1, 1 + len(skill.nowcast)), skill.nowcast, skill.persistence, strict=True
-        )
-        print_json(
-            {
-                "skill": [dict(zip(columns, map(float, row), strict=True)) for row in values],
-                "beats_persistence": skill.beats_persistence,
-                "seconds": round(time.monotonic() - begin, 1),
-                "stream": report.as_json(),
-            }
-        )
+        print_json(_document(skill, report, seconds))
     else:
-        print_table(f"{skill.nowcasts} live nowcasts against what came", COLUMNS, skill.rows())
-        if report.latency_median_ms is not None:
-            print(f"frame -> nowcast: median {report.latency_median_ms:.1f} ms")
-        print(f"{time.monotonic() - begin:.0f} s in all. Look at {out / 'demo.gif'}")
-        print(f"next: stpl-deploy bench {out / 'bundle'}")
-        print(f"      stpl-deploy stream {out / 'bundle'} FOLDER --sink png:nowcasts")
+        _print(out, skill, report, seconds)
     if not skill.beats_persistence:
         raise AccuracyError(
             "the nowcast did not beat persistence at every lead time",
             expected="a lower MSE at each",
             fix="stpl-deploy demo --set training.iterations=600",
         )
+
+
+def _document(skill: Skill, report: StreamReport, seconds: float) -> dict[str, Any]:
+    columns = ("lead_time", "mse_nowcast", "mse_persistence")
+    values = zip(range(1, 1 + len(skill.nowcast)), skill.nowcast, skill.persistence, strict=True)
+    return {
+        "skill": [dict(zip(columns, map(float, row), strict=True)) for row in values],
+        "beats_persistence": skill.beats_persistence,
+        "seconds": round(seconds, 1),
+        "stream": report.as_json(),
+    }
+
+
+def _print(out: Path, skill: Skill, report: StreamReport, seconds: float) -> None:
+    from stpl_deploy.cli.output import print_table
+    from stpl_deploy.demo.skill import COLUMNS
+
+    print_table(f"{skill.nowcasts} live nowcasts against what came", COLUMNS, skill.rows())
+    if report.latency_median_ms is not None:
+        print(f"frame -> nowcast: median {report.latency_median_ms:.1f} ms")
+    print(f"{seconds:.0f} s in all. Look at {out / 'demo.gif'}")
+    print(f"next: stpl-deploy bench {out / 'bundle'}")
+    print(f"      stpl-deploy stream {out / 'bundle'} FOLDER --sink png:nowcasts")
 
 
 def _make_room(out: Path) -> None:

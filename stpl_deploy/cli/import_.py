@@ -3,73 +3,77 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from stpl_core.errors import UsageError
+from stpl_core.option import Option
+from stpl_deploy.cli.options.common import Json
+from stpl_deploy.cli.options.signature import verb
 
 
-def import_(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint file, as its project saved it.")],
+@dataclass(frozen=True)
+class ImportCommand:
+    """The options of `import`."""
+
+    checkpoint: Annotated[Path, Option("Checkpoint file, as its project saved it.", argument=True)]
     source: Annotated[
         str,
-        typer.Option(
-            "--from", help="Its project: modernn, cms-lstm, predrnn, openstl or sa-convlstm."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="Run directory to make.")],
+        Option("Its project: modernn, cms-lstm, predrnn, openstl or sa-convlstm.", flag="--from"),
+    ]
+    out: Annotated[Path, Option("Run directory to make.")]
     method: Annotated[
         str | None,
-        typer.Option(
-            help="OpenSTL only, where the file does not say it: convlstm, predrnn, predrnnpp, "
+        Option(
+            "OpenSTL only, where the file does not say it: convlstm, predrnn, predrnnpp, "
             "predrnnv2 or mim."
         ),
-    ] = None,
-    frame: Annotated[
-        str | None, typer.Option(help="C,H,W, where the weights do not tell it.")
-    ] = None,
+    ] = None
+    frame: Annotated[str | None, Option("C,H,W, where the weights do not tell it.")] = None
     context: Annotated[
-        int | None, typer.Option(min=1, help="Frames read; default: the checkpoint's own, else 10.")
-    ] = None,
+        int | None, Option("Frames read; default: the checkpoint's own, else 10.", least=1)
+    ] = None
     horizon: Annotated[
-        int | None,
-        typer.Option(min=1, help="Frames predicted; default: the checkpoint's own, else 10."),
-    ] = None,
+        int | None, Option("Frames predicted; default: the checkpoint's own, else 10.", least=1)
+    ] = None
     data: Annotated[
         Path | None,
-        typer.Option(help="Sequences for the export's check, .npy or .npz; default: synthetic."),
-    ] = None,
+        Option("Sequences for the export's check, .npy or .npz; default: synthetic."),
+    ] = None
     settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
+        Sequence[str],
+        Option(
+            "A key of model or data, over what is inferred.",
+            flag="--set",
             metavar="SECTION.KEY=VALUE",
-            help="A key of model or data, over what is inferred.",
         ),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-) -> None:
+    ] = ()
+    json: Json = False
+
+
+@verb
+def import_(options: ImportCommand) -> None:
     """Turn a checkpoint of the authors' own code into a run, without running anything in it."""
-    from stpl_deploy.cli.extras import needs
     from stpl_deploy.cli.output import print_json
+    from stpl_deploy.extras import needs
 
     with needs("train"):
         from stpl_train.importers.run_from_checkpoint import ImportRequest, run_from_checkpoint
 
     request = ImportRequest(
-        checkpoint=checkpoint,
-        project=source,
-        method=method,
-        frame=None if frame is None else frame_shape(frame),
-        context=context,
-        horizon=horizon,
-        data=data,
-        settings=tuple(settings or ()),
+        checkpoint=options.checkpoint,
+        project=options.source,
+        method=options.method,
+        frame=None if options.frame is None else frame_shape(options.frame),
+        context=options.context,
+        horizon=options.horizon,
+        data=options.data,
+        settings=tuple(options.settings),
     )
-    report = dataclasses.asdict(run_from_checkpoint(request, out))
-    if json:
+    report = dataclasses.asdict(run_from_checkpoint(request, options.out))
+    if options.json:
         print_json(report)
         return
     _print(report)

@@ -26,7 +26,7 @@ def inspect(
     if (path / "manifest.json").is_file():
         _bundle(path, json)
     elif (path / "recipe.toml").is_file() or str(path).startswith("pretrained:"):
-        from stpl_deploy.cli.extras import needs
+        from stpl_deploy.extras import needs
 
         with needs("train"):
             from stpl_train.describe import describe_run

@@ -16,8 +16,8 @@ def models(
     ] = False,
 ) -> None:
     """List the models: parameters and GMAC per step as counted, state, source."""
-    from stpl_deploy.cli.extras import needs
     from stpl_deploy.cli.output import print_json, print_table
+    from stpl_deploy.extras import needs
 
     with needs("train"):
         from stpl_train import catalogue

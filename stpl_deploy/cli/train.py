@@ -2,82 +2,61 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stpl_core.errors import UsageError
-from stpl_deploy.cli.trust import TrustModel, trust
+from stpl_core.option import Option
+from stpl_deploy.cli.options.common import Json, TrustModel, trust
+from stpl_deploy.cli.options.signature import verb
+from stpl_deploy.library.training import TrainOptions
 
 if TYPE_CHECKING:
     from stpl_train.training import TrainingResult
 
-_DEVICES = ("auto", "cpu", "cuda")
 
+@dataclass(frozen=True)
+class TrainCommand:
+    """The options of `train`."""
 
-def train(
-    recipe: Annotated[
-        str | None,
-        typer.Argument(help="A .toml file, or the name of a shipped recipe (see --list)."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Run directory to make.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a key of the recipe."),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="Another model, also your own: package.module:Class."),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last saved state of --out.")
-    ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    devices: Annotated[int, typer.Option(min=1, help="Processes that share the batch.")] = 1,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
-    trust_model: TrustModel = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    train: TrainOptions = field(default_factory=TrainOptions)
+    quiet: Annotated[bool, Option("No progress on stderr.", flag="--quiet")] = False
+    trust_model: TrustModel = ()
+    json: Json = False
     recipes: Annotated[
-        bool, typer.Option("--list", help="List the shipped recipes, and train nothing.")
-    ] = False,
+        bool, Option("List the shipped recipes, and train nothing.", flag="--list")
+    ] = False
     show: Annotated[
-        bool, typer.Option("--show", help="Print the whole recipe as TOML, and train nothing.")
-    ] = False,
-) -> None:
+        bool, Option("Print the whole recipe as TOML, and train nothing.", flag="--show")
+    ] = False
+
+
+@verb
+def train(options: TrainCommand) -> None:
     """Train a recipe; Ctrl-C saves, --resume continues."""
-    from stpl_deploy.cli.extras import import_from_here, needs
+    if options.recipes:
+        _print_recipes(options.json)
+        return
+    if options.show:
+        _show(options.train, options.json)
+        return
+    from stpl_deploy.cli.extras import import_from_here
     from stpl_deploy.cli.output import print_json, say
+    from stpl_deploy.library.training import checked, run_training
 
-    if recipes:
-        _print_recipes(json)
-        return
-    if show:
-        _show(recipe, settings, model, json)
-        return
-    target = _checked(recipe, out, settings, model, resume, device)
-    trust(trust_model)
-    if recipe is not None and (model or settings):
+    asked, quiet = options.train, options.quiet
+    checked(asked)
+    trust(options.trust_model)
+    if asked.recipe is not None and (asked.model or asked.settings):
         import_from_here()  # --model may be a class of the user's own
-    with needs("train"):
-        from stpl_train.progress import make_reporter
-        from stpl_train.recipe import load_recipe
-        from stpl_train.training import train as run_training
-
-    loaded = None
-    if recipe is not None:
-        loaded = load_recipe(recipe, settings or (), model, rest=f" --out {target}")
-        if resume and not quiet and not target.exists():
-            say(f"{target} does not exist yet: starting it")
     result = run_training(
-        loaded,
-        target,
-        resume=resume,
-        device=device,  # type: ignore[arg-type]  # checked above
-        devices=devices,
-        reporter=make_reporter(quiet),
+        asked,
+        quiet=quiet,
+        starting=None if quiet else lambda run: say(f"{run} does not exist yet: starting it"),
     )
-    if json:
+    if options.json:
         print_json(_document(result))
     else:
         _print_result(result)
@@ -85,47 +64,9 @@ def train(
         raise typer.Exit(128 + result.stopped_by)
 
 
-def _checked(
-    recipe: str | None,
-    out: Path | None,
-    settings: list[str] | None,
-    model: str | None,
-    resume: bool,
-    device: str,
-) -> Path:
-    if recipe is None and not resume:
-        raise UsageError(
-            "no RECIPE",
-            expected="a .toml file or a shipped name",
-            fix=f"stpl-deploy train modernn-mini --out {out or 'runs/first'}, or "
-            "stpl-deploy train --list",
-        )
-    if out is None:
-        if recipe is None:
-            fix = "stpl-deploy train --resume --out RUN"
-        elif (Path(recipe) / "recipe.toml").is_file():
-            fix = f"stpl-deploy train --resume --out {recipe}"
-        else:
-            fix = f"stpl-deploy train {recipe} --out runs/first"
-        raise UsageError("no --out", expected="a run directory", fix=fix)
-    if recipe is None and (settings or model):
-        raise UsageError(
-            "--set or --model without RECIPE",
-            expected="a run resumed as it was started",
-            fix=f"stpl-deploy train --resume --out {out}",
-        )
-    if device not in _DEVICES:
-        raise UsageError(
-            f"--device {device}",
-            expected=f"one of {', '.join(_DEVICES)}",
-            fix=f"--device {'cuda' if device.startswith(('cuda', 'gpu')) else 'auto'}",
-        )
-    return out
-
-
 def _print_recipes(json: bool) -> None:
-    from stpl_deploy.cli.extras import needs
     from stpl_deploy.cli.output import print_json
+    from stpl_deploy.extras import needs
 
     with needs("train"):
         from stpl_train.recipe import recipe_title, shipped_recipes
@@ -139,11 +80,11 @@ def _print_recipes(json: bool) -> None:
         print(f"{name:{width}}  {title}")
 
 
-def _show(recipe: str | None, settings: list[str] | None, model: str | None, json: bool) -> None:
-    from stpl_deploy.cli.extras import needs
+def _show(asked: TrainOptions, json: bool) -> None:
     from stpl_deploy.cli.output import print_json
+    from stpl_deploy.extras import needs
 
-    if recipe is None:
+    if asked.recipe is None:
         raise UsageError(
             "--show without RECIPE", expected="a recipe", fix="stpl-deploy train --list"
         )
@@ -152,7 +93,8 @@ def _show(recipe: str | None, settings: list[str] | None, model: str | None, jso
 
         from stpl_train.recipe import load_recipe
 
-    document = load_recipe(recipe, settings or (), model).model_dump(mode="json", exclude_none=True)
+    recipe = load_recipe(asked.recipe, asked.settings, asked.model)
+    document = recipe.model_dump(mode="json", exclude_none=True)
     if json:
         print_json(document)
     else:

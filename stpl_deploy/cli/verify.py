@@ -2,48 +2,46 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from stpl_core.errors import AccuracyError
-from stpl_deploy.cli.engines import Engine, Forecast, RequireProvider
+from stpl_core.option import Option
+from stpl_core.options import BundlePath, EngineOptions
+from stpl_deploy.cli.options.common import Json
+from stpl_deploy.cli.options.signature import verb
 
 if TYPE_CHECKING:
     from stpl_core.bundle import Bundle
 
 
-def verify(
-    bundle: Annotated[Path, typer.Argument(help="Bundle directory.")],
-    engine: Engine = "onnx",
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="Compute threads; default: all that this process may use."),
-    ] = None,
-    forecast: Forecast = "auto",
-    require_provider: RequireProvider = None,
+@dataclass(frozen=True)
+class VerifyCommand:
+    """The options of `verify`."""
+
+    bundle: BundlePath
+    backend: EngineOptions = field(default_factory=EngineOptions)
     bisect: Annotated[
         bool,
-        typer.Option(help="On a breach in half precision: search the operation (needs [export])."),
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-) -> None:
+        Option(
+            "On a breach in half precision: search the operation (needs [export]).",
+            flag="--bisect/--no-bisect",
+        ),
+    ] = False
+    json: Json = False
+
+
+@verb
+def verify(options: VerifyCommand) -> None:
     """Check a bundle's bytes and its closed-loop accuracy on this machine, without PyTorch."""
     from stpl_core.bundle import open_bundle
     from stpl_deploy.cli.output import print_accuracy, print_json, say
     from stpl_runtime.proof.verify import first_breach, verify_bundle
 
+    bundle = options.bundle
     opened = open_bundle(bundle)
-    report = verify_bundle(
-        opened,
-        engine=engine,
-        threads=threads,
-        forecast=forecast,
-        require_provider=require_provider,
-        progress=say,
-    )
-    if json:
+    report = verify_bundle(opened, **vars(options.backend), progress=say)
+    if options.json:
         print_json({"passed": report.passed, **report.model_dump(mode="json")})
     else:
         print_accuracy(report)
@@ -56,7 +54,7 @@ def verify(
             breach,
             expected="PyTorch's results within the tolerance",
             fix=_culprits(opened)
-            if bisect
+            if options.bisect
             else "do not use this bundle on this machine; stpl-deploy doctor",
         )
 
@@ -68,8 +66,8 @@ def _culprits(bundle: Bundle) -> str:
         return (
             f"leave --bisect out: it searches what half precision breaks, and this is {precision}"
         )
-    from stpl_deploy.cli.extras import needs
     from stpl_deploy.cli.output import say
+    from stpl_deploy.extras import needs
 
     with needs("export"):
         from stpl_export.precision.bisect import bisect_bundle

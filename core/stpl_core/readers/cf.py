@@ -98,10 +98,17 @@ def _read(path: Path, options: ReadOptions) -> Generator[Piece, None, None]:
             yield from pieces_of_dataset(own, _BLOCK_VALUES)
         return
     with open_dataset(path) as opened:
-        yield from _foreign(opened, options.variable, path)
+        yield from pieces_of_foreign(opened, options.variable, path)
 
 
-def _foreign(opened: xr.Dataset, wanted: str | None, path: Path) -> Iterator[Piece]:
+def pieces_of_foreign(opened: xr.Dataset, wanted: str | None, path: Path) -> Iterator[Piece]:
+    """Yield the frames of somebody else's dataset in blocks.
+
+    Args:
+        opened: with coordinates as CF has them.
+        wanted: the variable; None takes the only one.
+        path: where it came from, for messages.
+    """
     values = opened[_variable(opened, wanted, path)]
     y, x = horizontal_dims(opened, values)
     times, values = _times(opened, values, (y, x), path)

@@ -65,6 +65,30 @@ def open_frames(
     return opened
 
 
+def as_frames(
+    dataset: xr.Dataset, variable: str | None = None, units: str | None = None, where: str = ""
+) -> xr.Dataset:
+    """A dataset in memory as `open_frames` gives it.
+
+    Args:
+        dataset: one that `open_frames` gave, a part of it, or one with coordinates as CF has them.
+        variable: which one, where it holds several.
+        units: see `open_frames`.
+        where: what it is, for messages.
+
+    Raises:
+        FrameError: it cannot be used.
+    """
+    from stpl_core.readers import cf
+
+    if not ({"frames", "state"} <= set(dataset.data_vars) and "stpl_frames" in dataset.attrs):
+        joiner = Joiner()
+        pieces = cf.pieces_of_foreign(dataset, variable, Path(where))
+        dataset = dataset_from_joined([joiner.add(piece) for piece in pieces], joiner.files)
+    _check_units(where, quantity_of(dataset), units)
+    return dataset
+
+
 def joined_pieces(
     path: Path, reader: str | None = None, options: ReadOptions | None = None
 ) -> Generator[tuple[Joined, list[str]], None, None]:

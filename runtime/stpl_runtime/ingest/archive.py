@@ -100,6 +100,21 @@ def read_archive(path: Path, context: int, spec: SourceSpec, how: ArchiveSpec) -
         options = replace(options, time_format=spec.time_format)
     reach = (context - 1) * how.every + 1
     dataset = open_frames(path, how.reader, options, units=spec.codec.units, newest=reach)
+    return context_of(dataset, context, spec, how, str(path))
+
+
+def context_of(
+    dataset: xr.Dataset, context: int, spec: SourceSpec, how: ArchiveSpec, where: str
+) -> Context:
+    """The newest `context` frames of a dataset of ours; see `read_archive`.
+
+    Args:
+        dataset: see `stpl_core.readers.dataset`; in the unit of `spec`, or one it converts from.
+        context: T.
+        spec: the frames that are expected.
+        how: how they come to the model's grid.
+        where: what has them, for messages.
+    """
     timed = dataset.attrs["time_is"] == "observed"
     found = dataset.attrs.get("cadence_s")
     cadence_s = spec.cadence_s
@@ -107,7 +122,7 @@ def read_archive(path: Path, context: int, spec: SourceSpec, how: ArchiveSpec) -
         cadence_s = float(found) * how.every
     rows = _by_time(dataset, context, cadence_s) if timed else _counted(dataset, context, how)
     _one_sequence(dataset, rows)
-    part, where = dataset.isel(time=rows), str(path)
+    part = dataset.isel(time=rows)
     channels, height, width = part["frames"].shape[1:]
     fit = fit_for((channels, height, width), spec.shape, how.fit, "none", where)
     fitted = model_input(

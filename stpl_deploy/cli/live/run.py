@@ -12,7 +12,7 @@ import typer
 from stpl_core.errors import AccuracyError, StplError, UsageError
 from stpl_core.options import RunLimits, StreamOptions
 from stpl_deploy.cli.live.options import PageOptions, SkillOptions
-from stpl_deploy.cli.numbers import finite_numbers
+from stpl_deploy.library.numbers import finite_numbers
 
 if TYPE_CHECKING:
     from stpl_runtime.page.watch import Watch, WatchOptions

@@ -23,7 +23,7 @@ class Expected:
             RecipeError: there is none of this name.
             FrameError: nothing is at `path`; says what the recipe expects there.
         """
-        from stpl_deploy.cli.extras import needs
+        from stpl_deploy.extras import needs
 
         with needs("train"):
             from stpl_core.windows.archive import check_there

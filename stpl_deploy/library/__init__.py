@@ -1,0 +1,1 @@
+"""What `import stpl_deploy` gives: models, forecasts, streams, training, in Python."""
