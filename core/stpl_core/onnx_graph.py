@@ -138,7 +138,7 @@ def _check_nodes(nodes: list[bytes], known: set[str]) -> frozenset[str]:
         _check_inputs(kind, inputs, known)
         for name in outputs:
             if name in known or not name:
-                raise ValueError(f"a {kind} makes {name[:60]!r}, which is there already")
+                raise ValueError(f"a {kind} makes {name[:60]!r}, which already exists")
             known.add(name)
         if not outputs:
             raise ValueError(f"a {kind} makes nothing")

@@ -89,7 +89,9 @@ def new_key(path: Path) -> Path:
     public = path.with_name(f"{path.name}.pub")
     for file in (path, public):
         if file.exists() or file.is_symlink():
-            raise UsageError(f"{file} is there already", expected="a free path", fix="another")
+            raise UsageError(
+                f"{file} already exists", expected="a path that is free", fix="another path"
+            )
     key = ed25519.Ed25519PrivateKey.generate()
     pem = serialization.Encoding.PEM
     private = key.private_bytes(

@@ -85,11 +85,11 @@ def judged_run(
 
 def _check_torch(run: Path, backend: Backend) -> None:
     """Refuse what only a bundle can have."""
-    wanted = backend.require_provider
-    if wanted is not None and wanted.lower() not in "pytorch on the cpu":
+    required = backend.require_provider
+    if required is not None and required.lower() not in "pytorch on the cpu":
         raise EnvironmentFault(
             f"the run {run} runs in PyTorch on the CPU",
-            expected=f"{wanted}, which --require-provider asks for",
+            expected=f"{required}, which --require-provider asks for",
             fix=f"stpl-deploy export {run} --out BUNDLE, then evaluate that",
         )
     for option, value, usual in (

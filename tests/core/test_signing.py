@@ -198,7 +198,7 @@ def test_every_flipped_bit_of_a_signature_is_refused(scene: Scene) -> None:
 
 def test_a_private_key_is_its_owners(scene: Scene) -> None:
     assert stat.S_IMODE(os.stat(scene.key).st_mode) == 0o600
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists"):
         new_key(scene.key)
 
 

@@ -1,6 +1,6 @@
 """CMS-LSTM (Chai et al., ICME 2022), after the released code where paper and code differ.
 
-bibliography.md 1.5 lists the differences, and its section 2 says why the code is followed. Each
+bibliography.md 1.5 lists the differences, and its section 2 explains why the code is followed. Each
 cell embeds context (CE), runs a layer-normed ConvLSTM, then lets its new states attend to one
 another at several scales (SE). The ablations are keys: `context = false` leaves CE out,
 `scales = []` leaves SE out.

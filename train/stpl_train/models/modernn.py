@@ -1,6 +1,6 @@
 """MoDeRNN (Chai et al., ICASSP 2022), after the released code where paper and code differ.
 
-bibliography.md 1.4 lists the differences, and its section 2 says why the code is followed.
+bibliography.md 1.4 lists the differences, and its section 2 explains why the code is followed.
 Each cell first lets input and hidden state look at one another (the Detail Context Block, five
 half-steps with shared weights), then runs a layer-normed ConvLSTM; the normalised cell is carried.
 """
