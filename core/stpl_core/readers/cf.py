@@ -18,7 +18,7 @@ from stpl_core.budget import check_pixels
 from stpl_core.codec import Array
 from stpl_core.errors import FrameError
 from stpl_core.reader import Piece, Quantity, ReadOptions, no_echo_at_zero, state_of
-from stpl_core.readers.cf_grid import grid_and_flips, horizontal_dims
+from stpl_core.readers.cf_grid import grid_and_flips, horizontal_dims, is_place
 from stpl_core.readers.completeness import refuse_cut_netcdf
 from stpl_core.readers.converted import check_zarr_whole, pieces_of_dataset
 from stpl_core.readers.hdf5_checks import check_netcdf
@@ -141,7 +141,11 @@ def _ancillary(values: xr.DataArray) -> list[str]:
 
 
 def _variable(opened: xr.Dataset, wanted: str | None, path: Path) -> str:
-    fields = [str(name) for name, v in opened.data_vars.items() if horizontal_dims(opened, v)[0]]
+    fields = [
+        str(name)
+        for name, v in opened.data_vars.items()
+        if horizontal_dims(opened, v)[0] and not is_place(str(name), v)
+    ]
     if wanted is not None and wanted in fields:
         return wanted
     # What speaks of another variable, such as its quality, is not what one came for.

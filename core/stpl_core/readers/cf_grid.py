@@ -9,16 +9,28 @@ from numpy.typing import NDArray
 
 from stpl_core.errors import FrameError
 from stpl_core.grid import Grid, pixel_grid
-from stpl_core.readers.projections import crs_of, lon_lat_wkt
+from stpl_core.readers.cf_crs import mapping_crs
+from stpl_core.readers.coordinate_units import in_metres_or_degrees, says_degrees
+from stpl_core.readers.placing import in_plain_units, placed
+from stpl_core.readers.projections import crs_of
 
 if TYPE_CHECKING:
     import xarray as xr
 
-_KM = ("km", "kilometer", "kilometers", "kilometre", "kilometres")
 _Y = ("y", "yc", "lat", "latitude", "rlat", "south_north", "height", "row")
 _X = ("x", "xc", "lon", "longitude", "rlon", "west_east", "width", "column", "col")
+_ENDS = {
+    "Y": ("latitude", "_y_coordinate", "_y_angular_coordinate"),
+    "X": ("longitude", "_x_coordinate", "_x_angular_coordinate"),
+}
+_PLACES = {
+    "latitude": ("lat", "latitude", "xlat", "nav_lat", "lats"),
+    "longitude": ("lon", "longitude", "xlong", "nav_lon", "lons", "long"),
+}
 _MOST_UNEVEN = 0.05
 """Pixels by which a coordinate may leave an even grid: 32-bit coordinates are rounded."""
+
+Doubles = NDArray[np.float64]
 
 
 def horizontal_dims(opened: xr.Dataset, values: xr.DataArray) -> tuple[str, str]:
@@ -34,9 +46,13 @@ def _is_axis(opened: xr.Dataset, dim: Any, axis: str, names: tuple[str, ...]) ->
         return str(attributes["axis"]).upper() == axis
     standard = str(attributes.get("standard_name", ""))
     if standard:
-        ends = {"Y": ("latitude", "_y_coordinate"), "X": ("longitude", "_x_coordinate")}[axis]
-        return standard.endswith(ends)
+        return standard.endswith(_ENDS[axis])
     return str(dim).lower() in names
+
+
+def is_place(name: str, variable: xr.DataArray) -> bool:
+    """Whether a variable is the latitude or longitude of every pixel."""
+    return any(_is_called(name, variable, which) for which in _PLACES)
 
 
 def grid_and_flips(
@@ -45,77 +61,115 @@ def grid_and_flips(
     """The grid with row 0 in the north and column 0 in the west, and the slices that make it so.
 
     Raises:
-        FrameError: coordinates that are not evenly spaced, or a projection nobody knows.
+        FrameError: coordinates that are not evenly spaced or of no known unit, or a projection
+            nobody knows.
     """
     height, width = values.sizes[y], values.sizes[x]
-    forward, back = slice(None), slice(None, None, -1)
-    if y not in opened.coords or x not in opened.coords:
-        return pixel_grid(height, width), forward, forward
-    ys, xs = (_metres(opened[dim]) for dim in (y, x))
-    rows = back if height > 1 and ys[-1] > ys[0] else forward
-    columns = back if width > 1 and xs[-1] < xs[0] else forward
-    ys, xs = ys[rows], xs[columns]
-    crs = _crs(opened, values, where)
-    degrees = crs.is_geographic if crs else _in_degrees(opened[y]) and _in_degrees(opened[x])
-    wkt = crs.to_wkt() if crs else lon_lat_wkt() if degrees else ""
+    lines = None if y not in opened.coords or x not in opened.coords else (opened[y], opened[x])
+    crs = mapping_crs(opened, values, (y, x), where)
+    if lines is not None and crs is None and all(map(says_degrees, lines)):
+        crs = crs_of("OGC:CRS84", where)
+    if lines is None or crs is None or all(_says_nothing(line) for line in lines):
+        everywhere = _everywhere(opened, values, y, x)
+        if everywhere is not None:
+            grid, (rows, columns) = _from_every_place(*everywhere, crs)
+            return grid, rows, columns
+    if lines is None:
+        return pixel_grid(height, width), slice(None), slice(None)
+    if crs is not None:
+        crs = _of_the_lines(crs, lines)
+    ys, xs = (in_metres_or_degrees(line, crs, where) for line in lines)
+    if crs is not None and crs.is_geographic:
+        xs = np.unwrap(xs, period=360.0)
     step_y, step_x = _step(ys, y, where), _step(xs, x, where)
     affine = (float(xs[0]) - step_x / 2, float(ys[0]) - step_y / 2, step_x, step_y)
-    return Grid(affine, height, width, wkt, degrees), rows, columns
+    # The coordinates are in metres or degrees by now, whatever the unit of the mapping is.
+    plain = None if crs is None else in_plain_units(crs)[0]
+    grid, (rows, columns) = placed(affine, height, width, plain)
+    return grid, rows, columns
 
 
-def _metres(coordinate: xr.DataArray) -> NDArray[np.float64]:
-    values = coordinate.values.astype(np.float64)
-    units = str(coordinate.attrs.get("units", "")).lower()
-    return values * 1000.0 if units in _KM else values
+def _says_nothing(line: xr.DataArray) -> bool:
+    return not line.attrs.get("units") and not line.attrs.get("standard_name")
 
 
-def _in_degrees(coordinate: xr.DataArray) -> bool:
-    units = str(coordinate.attrs.get("units", "")).lower()
-    return units.startswith("degree") or str(coordinate.name).lower() in (
-        *("lat", "latitude"),
-        *("lon", "longitude"),
-    )
+def _of_the_lines(crs: Any, lines: tuple[xr.DataArray, xr.DataArray]) -> Any:
+    """Latitudes and longitudes are no coordinates of a projection, but of what it is made from."""
+    named = {str(line.attrs.get("standard_name", "")) for line in lines}
+    return crs.geodetic_crs if named == {"latitude", "longitude"} else crs
 
 
-def _step(values: NDArray[np.float64], name: str, where: str) -> float:
+def _everywhere(
+    opened: xr.Dataset, values: xr.DataArray, y: str, x: str
+) -> tuple[Doubles, Doubles] | None:
+    """Latitude and longitude of every pixel, `(H, W)`, where the file has them."""
+    found: list[Doubles] = []
+    for which in _PLACES:
+        for name, variable in opened.variables.items():
+            if set(variable.dims[-2:]) != {y, x} or not _is_called(str(name), opened[name], which):
+                continue
+            plane = opened[name].isel(dict.fromkeys(variable.dims[:-2], 0))
+            found.append(plane.transpose(y, x).values.astype(np.float64))
+            break
+    if len(found) != 2 or not all(np.isfinite(plane).all() for plane in found):
+        return None
+    return found[0], np.unwrap(np.unwrap(found[1], period=360.0, axis=1), period=360.0, axis=0)
+
+
+def _is_called(name: str, variable: xr.DataArray, which: str) -> bool:
+    units = str(variable.attrs.get("units", "")).lower().replace("degrees", "degree")
+    if variable.attrs.get("standard_name"):
+        return str(variable.attrs["standard_name"]) == which
+    end = {"latitude": ("degree_north", "degree_n"), "longitude": ("degree_east", "degree_e")}
+    return units in end[which] or (name.lower() in _PLACES[which] and variable.ndim >= 2)
+
+
+def _from_every_place(lat: Doubles, lon: Doubles, crs: Any) -> tuple[Grid, tuple[slice, slice]]:
+    """A grid of the projection, or of degrees, if the places lie on one; else pixels, north up."""
+    height, width = lat.shape
+    planes = [(crs_of("OGC:CRS84", ""), lon, lat)]
+    if crs is not None and not crs.is_geographic:
+        from pyproj import Transformer
+
+        flat, _ = in_plain_units(crs)
+        onto = Transformer.from_crs(flat.geodetic_crs, flat, always_xy=True)
+        planes.insert(0, (flat, *onto.transform(lon, lat)))
+    for plane, x, y in planes:
+        affine = _even_plane(np.asarray(x), np.asarray(y))
+        if affine is not None:
+            return placed(affine, height, width, plane)
+    back, forth = slice(None, None, -1), slice(None)
+    rows = back if lat[-1].mean() > lat[0].mean() else forth
+    columns = back if lon[:, -1].mean() < lon[:, 0].mean() else forth
+    return pixel_grid(height, width), (rows, columns)
+
+
+def _even_plane(x: Doubles, y: Doubles) -> tuple[float, float, float, float] | None:
+    """The affine of pixels of one size along the axes; None where they are not."""
+    height, width = x.shape
+    if min(height, width) < 2:
+        return None
+    step_x = float((x[:, -1] - x[:, 0]).mean()) / (width - 1)
+    step_y = float((y[-1] - y[0]).mean()) / (height - 1)
+    left, top = float(x[:, 0].mean()), float(y[0].mean())
+    if not (step_x and step_y):
+        return None
+    off_x = np.abs(x - left - step_x * np.arange(width)).max() / abs(step_x)
+    off_y = np.abs(y - top - step_y * np.arange(height)[:, None]).max() / abs(step_y)
+    if not max(off_x, off_y) < _MOST_UNEVEN:
+        return None
+    return left - step_x / 2, top - step_y / 2, step_x, step_y
+
+
+def _step(values: Doubles, name: str, where: str) -> float:
     if len(values) == 1:
         return 1.0
     step = float(values[-1] - values[0]) / (len(values) - 1)
     ideal = values[0] + step * np.arange(len(values))
-    if step == 0 or np.abs(values - ideal).max() > _MOST_UNEVEN * abs(step):
+    if not np.abs(values - ideal).max() <= _MOST_UNEVEN * abs(step) or step == 0:
         raise FrameError(
             f"{where} has an uneven coordinate {name}",
             expected="pixels of one size",
             fix="interpolate it to an even grid first",
         )
     return step
-
-
-def _crs(opened: xr.Dataset, values: xr.DataArray, where: str) -> Any:
-    """The projection of the grid mapping, in metres or degrees; None where there is none."""
-    name = values.attrs.get("grid_mapping") or values.encoding.get("grid_mapping")
-    name = str(name).split(":")[0].split()[0] if name else None
-    if name is None or name not in opened.variables:
-        return None
-    attributes = dict(opened[name].attrs)
-    for key in ("crs_wkt", "spatial_ref", "proj4", "proj4_params"):
-        if attributes.get(key):
-            crs = crs_of(attributes[key], where)
-            break
-    else:
-        crs = crs_of(attributes, where)
-    scale = crs.axis_info[0].unit_conversion_factor if crs.axis_info else 1.0
-    if not crs.is_geographic and scale != 1.0:  # coordinates were made metres above
-        return _metric(crs, where)
-    return crs
-
-
-def _metric(crs: Any, where: str) -> Any:
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # "lose information": only the unit changes
-        parameters = crs.to_dict()
-    parameters.update(units="m")
-    parameters.pop("to_meter", None)
-    return crs_of(" ".join(f"+{k}={v}" for k, v in parameters.items()) + " +type=crs", where)

@@ -15,6 +15,7 @@ from stpl_core.budget import check_pixels
 from stpl_core.errors import FrameError
 from stpl_core.grid import Grid
 from stpl_core.reader import CREDITS, Piece, Quantity
+from stpl_core.readers.dataset import METRES_WKT
 from stpl_core.readers.libraries import reads_with
 from stpl_core.readers.npz import open_npz
 
@@ -36,10 +37,12 @@ def pieces_of_dataset(opened: xr.Dataset, block_values: int) -> Iterator[Piece]:
     observed = facts["time_is"] == "observed"
     check_pixels("the dataset", *frames.shape[1:])
     block = max(1, block_values // max(1, int(np.prod(frames.shape[1:]))))
+    began = 0  # where the sequence did
     for start, stop in _runs(columns, len(time), block):
         rows = slice(start, stop)
         begins = np.zeros(stop - start, bool)
         begins[0] = start == 0 or columns["sequence"][start] != columns["sequence"][start - 1]
+        began = start if begins[0] else began
         yield Piece(
             frames=frames[rows].values,
             state=opened["state"][rows].values,
@@ -47,7 +50,7 @@ def pieces_of_dataset(opened: xr.Dataset, block_values: int) -> Iterator[Piece]:
             quantity=quantity,
             source=files[start],
             time=time[rows] if observed else None,
-            elapsed_s=None if observed else (time[rows] - time[start]).astype(np.int64) / 1e9,
+            elapsed_s=None if observed else (time[rows] - time[began]).astype(np.int64) / 1e9,
             cadence_s=facts.get("cadence_s"),
             begins=begins,
             split=int(columns["split"][start]) if "split" in columns else None,
@@ -90,8 +93,9 @@ def files_of(opened: xr.Dataset) -> list[str]:
 def grid_of(opened: xr.Dataset) -> Grid:
     """Where the pixels of a dataset lie."""
     left, top, width, height = (float(value) for value in opened.attrs["affine"])
-    wkt = str(opened["crs"].attrs["crs_wkt"]) if "crs" in opened.variables else ""
-    geographic = opened["x"].attrs.get("standard_name") == "longitude"
+    mapping = opened["crs"].attrs if "crs" in opened.variables else {}
+    wkt = str(mapping.get("crs_wkt", mapping.get(METRES_WKT, "")))
+    geographic = opened["x"].attrs.get("standard_name") in ("longitude", "grid_longitude")
     rows, columns = opened["frames"].shape[-2:]
     return Grid((left, top, width, height), rows, columns, wkt, geographic)
 

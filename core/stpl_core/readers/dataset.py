@@ -22,6 +22,7 @@ accumulation_s, institution, licence, attribution, split_rule.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +36,10 @@ from stpl_core.readers.libraries import reads_with
 if TYPE_CHECKING:
     import xarray as xr
 
+CONVENTIONS = "CF-1.11"
+"""Unsigned bytes and 64-bit integers came with 1.9."""
+METRES_WKT = "crs_wkt_in_metres"
+"""Attribute with the WKT of a grid mapping whose coordinates are angles."""
 SPLITS = ("train", "validation", "test")
 TIME_UNITS = "microseconds since 1970-01-01T00:00:00"
 """How files store time: exact for every source, and `int64` so that appending never rounds."""
@@ -93,31 +98,69 @@ def dataset_from_joined(parts: list[Joined], files: Sequence[str]) -> xr.Dataset
 
 def grid_coordinates(grid: Grid) -> dict[str, Any]:
     """`y`, `x` and, where the grid is on the Earth, `crs`."""
-    if grid.geographic:
-        x_is = {"standard_name": "longitude", "units": "degrees_east", "axis": "X"}
-        y_is = {"standard_name": "latitude", "units": "degrees_north", "axis": "Y"}
-    elif grid.crs_wkt:
-        x_is = {"standard_name": "projection_x_coordinate", "units": "m", "axis": "X"}
-        y_is = {"standard_name": "projection_y_coordinate", "units": "m", "axis": "Y"}
+    if not grid.crs_wkt:
+        return _axes(grid, ("long_name", "row", "column"), ("1", "1"))
+    known, height_m = _mapping(grid.crs_wkt)
+    mapping = {"long_name": "coordinate reference system", **known}
+    if height_m is not None:
+        # CF wants the angles of the scan, which no WKT has; GDAL makes metres of them where there
+        # is none, and would take them for metres where there is one.
+        mapping[METRES_WKT] = mapping.pop("crs_wkt")
+        called = ("projection_y_angular_coordinate", "projection_x_angular_coordinate")
+        found = _axes(grid, ("standard_name", *called), ("rad", "rad"), 1.0 / height_m)
+        return {**found, "crs": ((), np.int32(0), mapping)}
+    if grid.geographic and known.get("grid_mapping_name") == "rotated_latitude_longitude":
+        called, units = ("grid_latitude", "grid_longitude"), ("degrees", "degrees")
+        places = true_places(grid)
+    elif grid.geographic:
+        called, units, places = ("latitude", "longitude"), ("degrees_north", "degrees_east"), {}
     else:
-        x_is = {"long_name": "column", "units": "1", "axis": "X"}
-        y_is = {"long_name": "row", "units": "1", "axis": "Y"}
-    coordinates: dict[str, Any] = {"y": ("y", grid.y, y_is), "x": ("x", grid.x, x_is)}
-    if grid.crs_wkt:
-        coordinates["crs"] = ((), np.int32(0), _grid_mapping(grid))
-    return coordinates
+        called, units = ("projection_y_coordinate", "projection_x_coordinate"), ("m", "m")
+        places = {}
+    left, top, width, height = grid.affine
+    mapping["spatial_ref"] = grid.crs_wkt
+    mapping["GeoTransform"] = f"{left!r} {width!r} 0 {top!r} 0 {height!r}"
+    found = _axes(grid, ("standard_name", *called), units)
+    return {**found, **places, "crs": ((), np.int32(0), mapping)}
 
 
-def _grid_mapping(grid: Grid) -> dict[str, Any]:
+def true_places(grid: Grid) -> dict[str, Any]:
+    """Coordinates `lat` and `lon` of every pixel, `(H, W)`, of a grid of a projection."""
+    from pyproj import Transformer
+
     from stpl_core.readers.projections import crs_of
 
-    left, top, width, height = grid.affine
-    attributes = {
-        key: value for key, value in crs_of(grid.crs_wkt, "").to_cf().items() if value is not None
+    crs = crs_of(grid.crs_wkt, "")
+    onto = Transformer.from_crs(crs, crs.geodetic_crs, always_xy=True)
+    lon, lat = onto.transform(*np.meshgrid(grid.x, grid.y))
+    return {
+        name: (("y", "x"), values, {"standard_name": standard, "units": f"degrees_{way}"})
+        for name, values, standard, way in (
+            ("lat", lat, "latitude", "north"),
+            ("lon", lon, "longitude", "east"),
+        )
     }
-    attributes["spatial_ref"] = grid.crs_wkt
-    attributes["GeoTransform"] = f"{left!r} {width!r} 0 {top!r} 0 {height!r}"
-    return attributes
+
+
+@lru_cache(maxsize=32)
+def _mapping(wkt: str) -> tuple[dict[str, Any], float | None]:
+    """CF attributes, and the height of a geostationary satellite."""
+    from stpl_core.readers.cf_mapping import cf_grid_mapping, geostationary_height
+    from stpl_core.readers.projections import crs_of
+
+    crs = crs_of(wkt, "")
+    return cf_grid_mapping(crs), geostationary_height(crs)
+
+
+def _axes(
+    grid: Grid, names: tuple[str, str, str], units: tuple[str, str], scale: float = 1.0
+) -> dict[str, Any]:
+    """`y` and `x`; the first of `names` is the attribute that the others are written to."""
+    key, *called = names
+    return {
+        dim: (dim, values * scale, {key: name, "units": unit, "axis": dim.upper()})
+        for dim, values, name, unit in zip(("y", "x"), (grid.y, grid.x), called, units, strict=True)
+    }
 
 
 def frame_attributes(piece: Piece) -> dict[str, Any]:
@@ -163,7 +206,7 @@ def dataset_attributes(
     quantity = piece.quantity
     cadence_s = cadence_s if cadence_s is not None else piece.cadence_s
     attributes: dict[str, Any] = {
-        "Conventions": "CF-1.8",
+        "Conventions": CONVENTIONS,
         "stpl_frames": 1,
         "time_is": "counted" if piece.time is None else "observed",
         "channels": "\n".join(quantity.channels),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,21 +16,24 @@ from xml.etree import ElementTree
 import numpy as np
 
 from stpl_core.budget import check_pixels
+from stpl_core.codec import Array
 from stpl_core.errors import FrameError
-from stpl_core.grid import Grid
-from stpl_core.reader import NO_DATA, NO_ECHO, VALUE, Piece, Quantity, ReadOptions
+from stpl_core.grid import Grid, pixel_grid
+from stpl_core.reader import NO_DATA, NO_ECHO, VALUE, Piece, Quantity, ReadOptions, Times
 from stpl_core.readers.libraries import reads_with
 from stpl_core.readers.names import file_time
+from stpl_core.readers.placing import Flips, placed
 from stpl_core.readers.projections import crs_of
 from stpl_core.readers.stamps import time_in_name
 from stpl_core.readers.units import cf_units, rain_rate, reflectivity
 
 SUFFIXES = (".tif", ".tiff")
 ABOUT = "GeoTIFF and COG, bands as channels"
+_ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.0+)?(Z|\+00:?00)?")
 
 
 def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
-    """Yield the one frame of a file, `(1, bands, H, W)`."""
+    """Yield the frame of a file, `(1, bands, H, W)`, or one for each band that has its own time."""
     with reads_with("geotiff"):
         import rasterio
         from rasterio.errors import NotGeoreferencedWarning
@@ -43,38 +47,109 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
             rasterio.open(path.absolute(), driver="GTiff") as file,
         ):
             check_pixels(path, file.count, file.height, file.width)
-            items = _items(file.tags().get("GDAL_METADATA", ""), path)
-            stored = file.read()  # (C, H, W)
-            grid = _grid(file, path)
-            facts = _facts(file, items)
-            stamp = _time(file, items, path, options)
-            bands = tuple(text or "" for text in file.descriptions)
-    if len(bands) > 1 and not all(bands):
-        bands = tuple(f"band{n + 1}" for n in range(len(bands)))
-    quantity = _quantity(items, facts["units"], bands)
-    gain, offset = (np.asarray(facts[key], np.float64)[:, None, None] for key in ("gain", "offset"))
-    if np.all(gain == 1) and np.all(offset == 0):
-        frame = stored.astype(np.float32)
+            piece, (rows, columns) = _piece(file, path, options)
+    yield replace(
+        piece,
+        frames=np.ascontiguousarray(piece.frames[..., rows, columns]),
+        state=np.ascontiguousarray(piece.state[..., rows, columns]),
+    )
+
+
+def _piece(file: Any, path: Path, options: ReadOptions) -> tuple[Piece, Flips]:
+    """The frames as they are stored, and what turns them north up."""
+    items = _items(file.tags().get("GDAL_METADATA", ""), path)
+    facts = _facts(file, items)
+    bands = _bands(file)
+    stored = file.read(list(bands))  # (C, H, W)
+    masked = _masked(file, bands, stored, facts["nodata"])  # (C, H, W)
+    frame = _physical(stored, bands, facts)
+    times = _band_times(file, bands)
+    names = ("",) if times is not None else _band_names(file, bands)
+    quantity = _quantity(items, facts["units"], names)
+    if times is None:
+        times = np.array([_time(file, items, path, options)])
+        frames, lost = frame[None], masked.any(axis=0)[None]  # (1, C, H, W), (1, H, W)
+        nothing = (stored == facts["undetect"]).all(axis=0)[None]
     else:
-        frame = (stored * gain.astype(np.float32) + offset.astype(np.float32)).astype(np.float32)
-    state = np.full(stored.shape[1:], VALUE, np.uint8)
-    if facts["undetect"] is not None:
-        state[(stored == facts["undetect"]).all(axis=0)] = NO_ECHO
-    if facts["nodata"] is not None:
-        state[(stored == facts["nodata"]).any(axis=0)] = NO_DATA
-    if stored.dtype.kind == "f":
-        state[np.isnan(stored).any(axis=0)] = NO_DATA
+        frames, lost = frame[:, None], masked  # (n, 1, H, W), (n, H, W)
+        nothing = stored == facts["undetect"]
+    state = np.full(lost.shape, VALUE, np.uint8)
+    state[nothing] = NO_ECHO
+    state[lost] = NO_DATA
     if quantity.no_echo is not None:
-        frame[:, state == NO_ECHO] = quantity.no_echo
-    frame[:, state == NO_DATA] = np.nan
-    yield Piece(
-        frames=frame[None],  # (1, C, H, W)
-        state=state[None],
+        frames = np.where((state == NO_ECHO)[:, None], np.float32(quantity.no_echo), frames)
+    frames = np.where((state == NO_DATA)[:, None], np.float32(np.nan), frames)
+    grid, flips = _grid(file, path)
+    order = np.argsort(times, kind="stable")
+    return Piece(
+        frames=frames[order],
+        state=state[order],
         grid=grid,
         quantity=quantity,
         source=str(path),
-        time=np.array([stamp]),
+        time=times[order],
+    ), flips
+
+
+def _bands(file: Any) -> tuple[int, ...]:
+    """Numbers, from 1 on, of the bands that are data: all but the opacity."""
+    from rasterio.enums import ColorInterp
+
+    kinds = enumerate(file.colorinterp, 1)
+    return tuple(n for n, kind in kinds if kind != ColorInterp.alpha) or (1,)
+
+
+def _masked(file: Any, bands: tuple[int, ...], stored: Any, nodata: float | None) -> Any:
+    """`(C, H, W)`, True where a band has no data: GDAL's masks, and what is no number.
+
+    GDAL's mask is of the file's mask or opacity, or of the bands' no-data value; it takes a value
+    for that which differs from the text in the last digits. Colours are masked together: one of
+    three may well have the number that stands for no data in all three.
+    """
+    from rasterio.enums import ColorInterp
+
+    if file.colorinterp[0] == ColorInterp.red:
+        masked = np.broadcast_to(file.dataset_mask() == 0, stored.shape).copy()
+    else:
+        masked = file.read_masks(list(bands)) == 0
+    if nodata is not None:  # of FMI's items, which GDAL does not know
+        masked |= stored == nodata
+    if stored.dtype.kind == "f":
+        masked |= np.isnan(stored)
+    return masked
+
+
+def _physical(stored: Any, bands: tuple[int, ...], facts: dict[str, Any]) -> Array:
+    gain, offset = (
+        np.array([facts[key][band - 1] for band in bands])[:, None, None]
+        for key in ("gain", "offset")
     )
+    if np.all(gain == 1) and np.all(offset == 0):
+        return np.asarray(stored, np.float32)
+    return np.asarray(stored * gain + offset, np.float32)
+
+
+def _band_times(file: Any, bands: tuple[int, ...]) -> Times | None:
+    """Times of the bands, where each is described by its own, such as those that we write."""
+    stamps = [_band_time(file, band) for band in bands]
+    if None in stamps or len(set(stamps)) < len(stamps):
+        return None
+    return np.array(stamps, "datetime64[ns]")
+
+
+def _band_time(file: Any, band: int) -> np.datetime64 | None:
+    tags = file.tags(band)
+    for text in (tags.get("valid_time", ""), file.descriptions[band - 1] or ""):
+        if _ISO.fullmatch(text.strip()):
+            return time_in_name(re.sub(r"[^\dT]", "", text).replace("T", ""))
+    return None
+
+
+def _band_names(file: Any, bands: tuple[int, ...]) -> tuple[str, ...]:
+    if len(bands) == 1:
+        return (file.descriptions[bands[0] - 1] or "",)
+    names = tuple(file.descriptions[band - 1] or "" for band in bands)
+    return names if all(names) else tuple(f"band{n}" for n in range(1, len(bands) + 1))
 
 
 def _items(xml: str, path: Path) -> dict[str, tuple[str, dict[str, str]]]:
@@ -103,11 +178,10 @@ def _facts(file: Any, items: dict[str, tuple[str, dict[str, str]]]) -> dict[str,
 
     gain, offset = number("gain"), number("offset")
     units = items["quantity"][1].get("unit") if "quantity" in items else None
-    nodata = number("nodata")
     return {
         "gain": file.scales if gain is None else (gain,) * file.count,
         "offset": file.offsets if offset is None else (offset,) * file.count,
-        "nodata": file.nodata if nodata is None else nodata,
+        "nodata": number("nodata"),
         "undetect": number("undetect"),
         "units": cf_units(units or file.units[0] or file.tags().get("units")),
     }
@@ -138,19 +212,22 @@ def _time(file: Any, items: Any, path: Path, options: ReadOptions) -> np.datetim
     )
 
 
-def _grid(file: Any, path: Path) -> Grid:
+def _grid(file: Any, path: Path) -> tuple[Grid, Flips]:
     transform = file.transform
-    if transform.b or transform.d or transform.a <= 0:
+    if transform.b or transform.d:
         raise FrameError(
-            f"{path} is rotated or mirrored",
+            f"{path} is rotated",
             expected="rows and columns along the axes",
             fix=f"gdalwarp {path.name} straight.tif",
         )
+    if transform.is_identity:  # no place, and rows as a picture has them
+        if file.gcps[0]:
+            raise FrameError(
+                f"{path} is placed by {len(file.gcps[0])} control points",
+                expected="pixels of one size along the axes",
+                fix=f"gdalwarp {path.name} straight.tif",
+            )
+        return pixel_grid(file.height, file.width), (slice(None), slice(None))
     crs = crs_of(file.crs.to_wkt(), str(path)) if file.crs else None
-    return Grid(
-        (transform.c, transform.f, transform.a, transform.e),
-        file.height,
-        file.width,
-        "" if crs is None else crs.to_wkt(),
-        crs is not None and crs.is_geographic,
-    )
+    affine = (transform.c, transform.f, transform.a, transform.e)
+    return placed(affine, file.height, file.width, crs)

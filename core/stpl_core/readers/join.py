@@ -36,7 +36,7 @@ class Joiner:
         self.files: list[str] = []
         self._seen: dict[int, str] = {}
         self._sequence: int | None = None
-        self._next = EPOCH
+        self._start = self._next = EPOCH  # of the sequence, and of the frame that comes next
 
     def add(self, piece: Piece) -> Joined:
         """Check a piece against the first and give it times and a sequence number.
@@ -58,6 +58,8 @@ class Joiner:
         sequence = ((self._sequence or 0) + breaks).astype(np.int32)
         if piece.time is not None:
             time = self._observed(piece, piece.time)
+        elif piece.elapsed_s is not None:
+            time = self._by_clock(piece, breaks, piece.elapsed_s)
         else:
             time = self._counted(piece, breaks)
         self._sequence = int(sequence[-1])
@@ -101,14 +103,31 @@ class Joiner:
 
     def _counted(self, piece: Piece, breaks: NDArray[np.int64]) -> Times:
         """Times from EPOCH on; a break leaves a step out, so that the times show it too."""
-        step = np.timedelta64(round((piece.cadence_s or 1.0) * 1e9), "ns")
-        if piece.elapsed_s is not None:
-            elapsed = np.round(piece.elapsed_s * 1e9).astype("timedelta64[ns]")
-        else:
-            elapsed = np.arange(len(breaks)) * step
-        times = np.asarray(self._next + breaks * step + elapsed, dtype="datetime64[ns]")
+        step = _step(piece)
+        count = np.arange(len(breaks))
+        times = np.asarray(self._next + (breaks + count) * step, dtype="datetime64[ns]")
         self._next = times[-1] + step
         return times
+
+    def _by_clock(
+        self, piece: Piece, breaks: NDArray[np.int64], elapsed_s: NDArray[np.float64]
+    ) -> Times:
+        """Times of sequences that have a clock, which runs on from one piece into the next."""
+        step = _step(piece)
+        elapsed = np.round(elapsed_s * 1e9).astype("timedelta64[ns]")
+        begins = np.zeros(len(breaks), bool) if piece.begins is None else piece.begins
+        times = np.empty(len(breaks), "datetime64[ns]")
+        for n in range(len(breaks)):
+            if begins[n]:
+                left_out = breaks[n] - (breaks[n - 1] if n else 0)
+                self._start = self._next + left_out * step
+            times[n] = self._start + elapsed[n]
+            self._next = times[n] + step
+        return times
+
+
+def _step(piece: Piece) -> np.timedelta64:
+    return np.timedelta64(round((piece.cadence_s or 1.0) * 1e9), "ns")
 
 
 def _kind(piece: Piece) -> str:

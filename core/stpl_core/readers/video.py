@@ -1,11 +1,12 @@
 """Video files, by PyAV: grey by default, `--variable rgb` for colour; one sequence each.
 
-PyAV's decoder may end without a word where a file is cut off, so lengths and the count of frames
-are held against those in the container.
+PyAV's decoder may end without a word where a file is cut off, so the packets that came, or the time
+that the last one reaches, are held against what the container promises.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from stpl_core.errors import FrameError
 from stpl_core.grid import pixel_grid
 from stpl_core.reader import Piece, ReadOptions, state_of
 from stpl_core.readers.completeness import refuse_cut_video
+from stpl_core.readers.film import FilmClock, upright
 from stpl_core.readers.libraries import reads_with
 from stpl_core.readers.units import grey_level
 
@@ -64,24 +66,25 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
         stream.codec_context.options = {
             "max_pixels": str(most_pixels())
         }  # it may change on the way
-        cadence_s = float(1 / stream.average_rate) if stream.average_rate else None
+        clock, extent = FilmClock(stream), _Extent(container, stream)
+        cadence_s = clock.step_s if stream.average_rate else None
         block: list[NDArray[np.uint8]] = []
         elapsed: list[float] = []
         count = 0
-        for frame in container.decode(stream):
-            if frame.is_corrupt:
-                raise ValueError(f"frame {count} is damaged")
-            seconds = float(frame.time) if frame.time is not None else count * (cadence_s or 1.0)
-            elapsed.append(seconds)
-            block.append(np.asarray(frame.to_ndarray(format=_FORMATS[kind]), np.uint8))
-            count += 1
-            if len(block) >= max(1, min(_BLOCK, _BLOCK_PIXELS // (frame.width * frame.height))):
-                yield _piece(block, elapsed, count == len(block), kind, cadence_s, path)
-                block, elapsed = [], []
+        for packet in container.demux(stream):
+            extent.packet(packet)
+            for frame in packet.decode():
+                if frame.is_corrupt:
+                    raise ValueError(f"frame {count} is damaged")
+                elapsed.append(clock.seconds(frame))
+                block.append(upright(frame, _FORMATS[kind]))
+                count += 1
+                if len(block) >= max(1, min(_BLOCK, _BLOCK_PIXELS // (frame.width * frame.height))):
+                    yield _piece(block, elapsed, count == len(block), kind, cadence_s, path)
+                    block, elapsed = [], []
         if block:
             yield _piece(block, elapsed, count == len(block), kind, cadence_s, path)
-        length_s = container.duration / 1e6 if container.duration else 0.0
-        _check_whole(count, int(stream.frames), length_s, cadence_s)
+        extent.check(count, clock)
 
 
 def _piece(
@@ -95,21 +98,52 @@ def _piece(
     stored = np.stack(block)
     pictures = stored[:, None] if kind == "grey" else np.moveaxis(stored, -1, 1)  # (n, C, H, W)
     frames = pictures.astype(np.float32) / np.float32(255)
-    since = np.array(elapsed)
     return Piece(
         frames=frames,
         state=state_of(frames),
         grid=pixel_grid(*frames.shape[2:]),
         quantity=grey_level(_CHANNELS[kind]),
         source=str(path),
-        elapsed_s=since - since[0],
+        elapsed_s=np.array(elapsed),
         cadence_s=cadence_s,
         begins=np.arange(len(block)) == (0 if first else -1),
     )
 
 
-def _check_whole(count: int, promised: int, length_s: float, cadence_s: float | None) -> None:
-    if promised == 0 and cadence_s:  # Matroska says how long it is, not how many frames it has
-        promised = int(length_s / cadence_s - 1.5)
-    if count == 0 or count < promised:
-        raise EOFError(f"it ends after {count} of {max(promised, 1)} frames")
+class _Extent:
+    """How far a film goes: promised by its container, and found."""
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        self._promised, self._packets, self._end_s = int(stream.frames), 0, 0.0
+        self._length_s = _length_s(container, stream)
+        self._start_s = float((stream.start_time or 0) * stream.time_base)
+
+    def packet(self, packet: Any) -> None:
+        """Take one into account; an AVI has empty ones where the camera gave no picture."""
+        if packet.pts is None:
+            return
+        self._packets += 1
+        end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+        self._end_s = max(self._end_s, end - self._start_s)
+
+    def check(self, count: int, clock: FilmClock) -> None:
+        """Raise EOFError where it ends before its end.
+
+        A film of no fixed rate has as many frames as it has; how long it is says what is missing.
+        """
+        short_s = self._length_s - self._end_s - clock.longest_s - clock.step_s
+        if count == 0 or (self._packets < self._promised and short_s > 0):
+            raise EOFError(f"it ends after {count} of {max(self._promised, 1)} frames")
+        if self._promised == 0 and short_s > 0:
+            raise EOFError(f"it ends after {self._end_s:.6g} of {self._length_s:.6g} s")
+
+
+def _length_s(container: Any, stream: Any) -> float:
+    """Of the pictures, without sound that goes on; 0 where nothing says it."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    clock = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))  # Matroska
+    if clock is not None:
+        return int(clock[1]) * 3600 + int(clock[2]) * 60 + float(clock[3])
+    alone = len(container.streams) == 1
+    return float(container.duration / 1e6) if container.duration and alone else 0.0

@@ -235,7 +235,7 @@ class Decoder:
         self, pieces: Iterable[Piece], path: Path, known: datetime | None
     ) -> Iterator[datetime]:
         """Of every frame: the data's own, or counted from that of the file."""
-        next_s = 0.0
+        start_s = next_s = 0.0  # of the sequence, and of the frame that comes next
         for piece in pieces:
             if piece.time is not None:
                 yield from map(datetime_of, piece.time)
@@ -247,12 +247,14 @@ class Decoder:
                     expected="times, or a cadence",
                     fix="--cadence SECONDS",
                 )
-            counted = np.arange(len(piece.frames)) * step_s
-            elapsed = counted if piece.elapsed_s is None else piece.elapsed_s
             begin = self.clock.time(path, known)
-            for seconds in elapsed.tolist():
-                yield begin + timedelta(seconds=next_s + seconds)
-            next_s += float(elapsed[-1]) + step_s
+            for n in range(len(piece.frames)):
+                if piece.elapsed_s is not None:
+                    if piece.begins is not None and piece.begins[n]:
+                        start_s = next_s
+                    next_s = start_s + float(piece.elapsed_s[n])
+                yield begin + timedelta(seconds=next_s)
+                next_s += step_s
 
 
 @lru_cache(maxsize=1)

@@ -13,6 +13,7 @@ from stpl_core.errors import FrameError, UsageError
 from stpl_core.frames import Frame
 from stpl_core.grid import pixel_grid
 from stpl_core.reader import VALUE
+from stpl_core.readers.film import upright
 from stpl_core.readers.fit import Resize, fit_for, resized_note
 from stpl_core.readers.libraries import reads_with
 from stpl_core.readers.model_input import model_input
@@ -58,7 +59,7 @@ class Pictures:
             return BadFrame(name, "a picture is damaged")
         try:
             check_pixels(name, picture.width, picture.height, spec.shape[0])
-            stored = picture.to_ndarray(format=_FORMATS[spec.shape[0]])  # (H, W) or (H, W, 3)
+            stored = upright(picture, _FORMATS[spec.shape[0]])  # (H, W) or (H, W, 3)
             planes = stored[None] if stored.ndim == 2 else np.moveaxis(stored, -1, 0)
             values = planes.astype(np.float32)[None] / np.float32(255)  # (1, C, H, W)
             size = (values.shape[1], values.shape[2], values.shape[3])

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stpl_core.grid import pixel_grid
-from stpl_core.readers.dataset import TIME_UNITS, grid_coordinates
+from stpl_core.readers.dataset import CONVENTIONS, TIME_UNITS, grid_coordinates
 from stpl_core.readers.libraries import reads_with
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sinks.facts import facts
@@ -94,7 +94,7 @@ def _steps(nowcast: Nowcast) -> dict[str, Any]:
 
 def _facts(nowcast: Nowcast) -> dict[str, str]:
     title = f"nowcast of {nowcast.quantity}"
-    return {"Conventions": "CF-1.8", "title": title, **facts(nowcast)}
+    return {"Conventions": CONVENTIONS, "title": title, **facts(nowcast)}
 
 
 def _observed(nowcast: Nowcast) -> dict[str, Any]:

@@ -19,12 +19,12 @@ import numpy as np
 
 from stpl_core.errors import FrameError, SourceLostError, UsageError
 from stpl_core.frames import Frame, as_frame, physical_values
+from stpl_core.readers.film import FilmClock
 from stpl_runtime.ingest.pictures import Pictures, decoded, video_stream
 from stpl_runtime.ingest.sampling import Sampler
 from stpl_runtime.links.health import Health
 from stpl_runtime.options import Options
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec
-from stpl_runtime.sources.video import FilmClock
 
 OPTIONS = ("start", "format", "resize")
 _NPY = b"\x93NUMPY"

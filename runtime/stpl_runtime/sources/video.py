@@ -14,6 +14,7 @@ from typing import Any
 
 from stpl_core.errors import FrameError, UsageError
 from stpl_core.readers.completeness import refuse_cut_video
+from stpl_core.readers.film import FilmClock
 from stpl_core.readers.libraries import decoding, refuse_empty
 from stpl_core.readers.video import open_video
 from stpl_runtime.ingest.pictures import Pictures, decoded, video_stream
@@ -95,27 +96,6 @@ class VideoSource:
             return clock.time(self.path, EPOCH)
         except UsageError:
             return EPOCH
-
-
-class FilmClock:
-    """Seconds from the first frame of a film on."""
-
-    def __init__(self, stream: Any) -> None:
-        """Note the rate, for films whose frames carry no time."""
-        self._step_s = float(1 / stream.average_rate) if stream.average_rate else 1.0
-        self._first: float | None = None
-        self._next_s = 0.0
-
-    def seconds(self, picture: Any) -> float:
-        """Of the next picture."""
-        now = picture.time
-        if now is None:
-            now = self._next_s + (self._first or 0.0)
-        if self._first is None:
-            self._first = float(now)
-        seconds = float(now) - self._first
-        self._next_s = seconds + self._step_s
-        return seconds
 
 
 def _damaged_frames(damaged: list[str], name: str) -> Iterator[Arrival]:

@@ -85,7 +85,7 @@ def test_cf_as_xarray_reads_it(tmp_path: Path, suffix: str) -> None:
         assert found["y"].values.tolist() == GRID.y.tolist()
         mapping = found[values.attrs.get("grid_mapping") or values.encoding["grid_mapping"]]
         assert pyproj.CRS.from_cf(mapping.attrs) == pyproj.CRS.from_epsg(3067)
-        assert found.attrs["Conventions"] == "CF-1.8"
+        assert found.attrs["Conventions"] == "CF-1.11"
         assert found.attrs["licence"] == "CC BY 4.0"
         assert found.attrs["input_times"].split()[-1] == "2026-01-31T23:50:00Z"
         assert found.attrs["stand_ins"] == "observed held observed observed"
