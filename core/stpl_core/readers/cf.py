@@ -83,6 +83,8 @@ def open_own(path: Path) -> xr.Dataset | None:
         return None
     if path.is_dir():
         check_zarr_whole(path, opened.attrs["chunk_bytes"])
+    if opened["x"].attrs.get("standard_name") != "grid_longitude":
+        opened = opened.drop_vars(("lat", "lon"), errors="ignore")  # for others: see `store`
     return opened.assign_coords(time=opened["time"].astype("datetime64[ns]"))
 
 

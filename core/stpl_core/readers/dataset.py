@@ -32,6 +32,7 @@ from stpl_core.grid import Grid
 from stpl_core.reader import NO_DATA, NO_ECHO, VALUE, Piece, Times
 from stpl_core.readers.join import Joined
 from stpl_core.readers.libraries import reads_with
+from stpl_core.readers.licences import spdx_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -89,7 +90,7 @@ def dataset_from_joined(parts: list[Joined], files: Sequence[str]) -> xr.Dataset
     return xr.Dataset(
         {
             "frames": (("time", "channel", "y", "x"), frames, frame_attributes(first)),
-            "state": (("time", "y", "x"), state, state_attributes()),
+            "state": (("time", "y", "x"), state, state_attributes(first)),
         },
         coords=coordinates,
         attrs=dataset_attributes(first, files, cadence_of(time[order], columns["sequence"][order])),
@@ -180,10 +181,12 @@ def frame_attributes(piece: Piece) -> dict[str, Any]:
     return attributes
 
 
-def state_attributes() -> dict[str, Any]:
+def state_attributes(piece: Piece) -> dict[str, Any]:
     """Attributes of `state`."""
     return {
+        "standard_name": "status_flag",
         "long_name": "state of the pixel",
+        **({"grid_mapping": "crs"} if piece.grid.crs_wkt else {}),
         "flag_values": np.array([VALUE, NO_ECHO, NO_DATA], np.uint8),
         "flag_meanings": "value no_echo no_data",
     }
@@ -221,4 +224,7 @@ def dataset_attributes(
         **piece.notes,
     }
     attributes.update((key, value) for key, value in optional.items() if value is not None)
+    spdx = spdx_of(piece.notes.get("licence", ""))
+    if spdx:
+        attributes["license"] = spdx
     return attributes

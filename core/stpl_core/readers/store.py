@@ -19,8 +19,8 @@ import numpy as np
 from stpl_core.errors import FrameError, UsageError
 from stpl_core.files import atomic_directory, atomic_file, refuse_existing
 from stpl_core.reader import ReadOptions
-from stpl_core.readers.converted import chunk_bytes
-from stpl_core.readers.dataset import TIME_UNITS, dataset_from_joined
+from stpl_core.readers.converted import chunk_bytes, grid_of
+from stpl_core.readers.dataset import TIME_UNITS, dataset_from_joined, true_places
 from stpl_core.readers.join import Joined
 from stpl_core.readers.libraries import NETCDF_LOCK, reads_with
 from stpl_core.readers.opening import joined_pieces, open_frames
@@ -113,6 +113,7 @@ def _append(block: list[Joined], store: Path, first: bool) -> int:
     joined = dataset_from_joined(block, [])
     how: dict[str, Any] = {"consolidated": False, "write_empty_chunks": True}
     if first:
+        joined = _with_places(joined)
         joined.to_zarr(store, mode="w", encoding=_encoding(joined, "chunks"), **how)
     else:
         appended = joined.drop_vars(
@@ -120,6 +121,14 @@ def _append(block: list[Joined], store: Path, first: bool) -> int:
         )
         appended.to_zarr(store, append_dim="time", **how)
     return int(joined.sizes["time"])
+
+
+def _with_places(joined: xr.Dataset) -> xr.Dataset:
+    """With the latitude and longitude of every pixel, for those who know no projections."""
+    grid = grid_of(joined)
+    if not grid.crs_wkt or grid.geographic:
+        return joined
+    return joined.assign_coords(true_places(grid))
 
 
 def _has_time(joined: xr.Dataset, name: Any) -> bool:
@@ -130,7 +139,7 @@ def _encoding(joined: xr.Dataset, chunks: str) -> dict[str, Any]:
     """Chunks of one frame; time as integers; no fill value where nothing can be missing."""
     encoding: dict[str, Any] = {}
     for name, variable in joined.variables.items():
-        if variable.ndim > 1:
+        if variable.ndim > 1 and "time" in variable.dims:
             encoding[str(name)] = {chunks: (1, *variable.shape[1:])}
         elif "time" in variable.dims and chunks == "chunks":
             encoding[str(name)] = {chunks: (_COLUMN_CHUNK,)}
@@ -146,6 +155,7 @@ def _netcdf(
     with reads_with("netcdf"):
         import netCDF4  # noqa: F401  # xarray imports it, and would not name the extra
     joined, survey = _in_memory(path, reader, options)
+    joined = _with_places(joined)
     encoding = _encoding(joined, "chunksizes")
     for name in ("frames", "state"):
         encoding[name].update(zlib=True, complevel=4, shuffle=True)
