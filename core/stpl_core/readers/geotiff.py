@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -22,7 +21,7 @@ from stpl_core.grid import Grid, pixel_grid
 from stpl_core.reader import NO_DATA, NO_ECHO, VALUE, Piece, Quantity, ReadOptions, Times
 from stpl_core.readers.libraries import reads_with
 from stpl_core.readers.names import file_time
-from stpl_core.readers.placing import Flips, placed
+from stpl_core.readers.placing import Flips, placed, turned
 from stpl_core.readers.projections import crs_of
 from stpl_core.readers.stamps import time_in_name
 from stpl_core.readers.units import cf_units, rain_rate, reflectivity
@@ -47,12 +46,8 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
             rasterio.open(path.absolute(), driver="GTiff") as file,
         ):
             check_pixels(path, file.count, file.height, file.width)
-            piece, (rows, columns) = _piece(file, path, options)
-    yield replace(
-        piece,
-        frames=np.ascontiguousarray(piece.frames[..., rows, columns]),
-        state=np.ascontiguousarray(piece.state[..., rows, columns]),
-    )
+            piece, flips = _piece(file, path, options)
+    yield turned(piece, flips)
 
 
 def _piece(file: Any, path: Path, options: ReadOptions) -> tuple[Piece, Flips]:

@@ -19,7 +19,8 @@ from stpl_core.grid import Grid
 from stpl_core.reader import NO_DATA, NO_ECHO, VALUE, Piece, Quantity, ReadOptions
 from stpl_core.readers.hdf5 import SUFFIXES, has, plain
 from stpl_core.readers.hdf5_checks import open_hdf5, whole
-from stpl_core.readers.projections import wkt_of
+from stpl_core.readers.placing import Flips, placed, turned
+from stpl_core.readers.projections import crs_of
 from stpl_core.readers.units import rain_amount, reflectivity
 
 __all__ = ["ABOUT", "SUFFIXES", "read", "recognises"]
@@ -54,7 +55,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
             float((end - start) / np.timedelta64(1, "s")),
             path,
         )
-        grid = _grid(file["geographic"], stored.shape, path)
+        grid, flips = _grid(file["geographic"], stored.shape, path)
     gain, offset = _formula(str(calibration["calibration_formulas"]), path)
     state = np.full(stored.shape, VALUE, np.uint8)
     unseen = {
@@ -69,7 +70,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
     frame = (stored * gain + offset).astype(np.float32)
     frame[state == NO_ECHO] = quantity.no_echo
     frame[state == NO_DATA] = np.nan
-    yield Piece(
+    piece = Piece(
         frames=frame[None, None],  # (1, 1, H, W)
         state=state[None],
         grid=grid,
@@ -78,6 +79,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
         time=np.array([end]),
         notes={"institution": "KNMI"},
     )
+    yield turned(piece, flips)
 
 
 def _attributes(group: Any) -> dict[str, Any]:
@@ -119,7 +121,7 @@ def _time(text: Any, path: Path) -> np.datetime64:
     return np.datetime64(f"{year}-{_MONTHS.index(month) + 1:02}-{int(day):02}T{clock}", "ns")
 
 
-def _grid(geographic: Any, shape: tuple[int, ...], path: Path) -> Grid:
+def _grid(geographic: Any, shape: tuple[int, ...], path: Path) -> tuple[Grid, Flips]:
     facts = _attributes(geographic)
     step_x, step_y = float(facts["geo_pixel_size_x"]), float(facts["geo_pixel_size_y"])
     unit = str(facts["geo_dim_pixel"]).partition(",")[0].upper()
@@ -135,7 +137,7 @@ def _grid(geographic: Any, shape: tuple[int, ...], path: Path) -> Grid:
     top = float(facts["geo_row_offset"]) * step_y * scale
     height, width = shape
     affine = (left, top, step_x * scale, step_y * scale)
-    return Grid(affine, height, width, wkt_of(projection, str(path)))
+    return placed(affine, height, width, crs_of(projection, str(path)))
 
 
 def _in_metres(projection: str) -> str:

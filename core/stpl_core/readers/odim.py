@@ -7,6 +7,7 @@ nominal time of the file counts, not the window of the scans.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,8 @@ from stpl_core.reader import NO_DATA, NO_ECHO, VALUE, Piece, Quantity, ReadOptio
 from stpl_core.readers.hdf5 import SUFFIXES, has, plain
 from stpl_core.readers.hdf5_checks import open_hdf5, whole
 from stpl_core.readers.names import file_time
-from stpl_core.readers.projections import is_geographic, project, wkt_of
+from stpl_core.readers.placing import Flips, placed, turned
+from stpl_core.readers.projections import crs_of, project
 from stpl_core.readers.units import rain_amount, rain_rate, reflectivity
 
 __all__ = ["ABOUT", "SUFFIXES", "read", "recognises"]
@@ -72,15 +74,17 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
             frame[state == NO_ECHO] = quantity.no_echo
         frame[state == NO_DATA] = np.nan
         what = _attributes(file, "what")
-        yield Piece(
+        grid, flips = _grid(file, stored.shape, path)
+        piece = Piece(
             frames=frame[None, None],  # (1, 1, H, W)
             state=state[None],
-            grid=_grid(file, stored.shape, path),
+            grid=grid,
             quantity=quantity,
             source=str(path),
             time=np.array([_time(what, path, options)]),
             notes={"institution": str(what["source"])} if "source" in what else {},
         )
+        yield turned(piece, flips)
 
 
 def _attributes(group: Any, name: str) -> _Levels:
@@ -197,7 +201,7 @@ def _time(what: _Levels, path: Path, options: ReadOptions) -> np.datetime64:
     return stamp
 
 
-def _grid(file: Any, shape: tuple[int, ...], path: Path) -> Grid:
+def _grid(file: Any, shape: tuple[int, ...], path: Path) -> tuple[Grid, Flips]:
     """The outer corners, projected; pixel sizes as written where they agree with the corners."""
     where = {**_attributes(file["dataset1"], "where"), **_attributes(file, "where")}
     missing = {"projdef", "LL_lon", "LL_lat", "UR_lon", "UR_lat"} - where.keys()
@@ -215,9 +219,33 @@ def _grid(file: Any, shape: tuple[int, ...], path: Path) -> Grid:
         for corner in ("LL", "LR", "UL", "UR")
         if f"{corner}_lon" in where
     }
-    xs, ys = zip(*corners.values(), strict=True)
-    height, width = shape
-    step_x = agreed_step(where.get("xscale"), (max(xs) - min(xs)) / width, width)
-    step_y = agreed_step(where.get("yscale"), (max(ys) - min(ys)) / height, height)
-    affine, degrees = (min(xs), max(ys), step_x, -step_y), is_geographic(projection, name)
-    return Grid(affine, height, width, wkt_of(projection, name), degrees)
+    crs, (height, width) = crs_of(projection, name), shape
+    turn = 360.0 if crs.is_geographic else 0.0
+    left, right = _edges(corners, 0, "L", "R", turn)
+    bottom, top = _edges(corners, 1, "L", "U", 0.0)
+    step_x = agreed_step(where.get("xscale"), abs(right - left) / width, width)
+    step_y = agreed_step(where.get("yscale"), abs(top - bottom) / height, height)
+    step_x, step_y = math.copysign(step_x, right - left), math.copysign(step_y, bottom - top)
+    return placed((left, top, step_x, step_y), height, width, crs)
+
+
+def _edges(
+    corners: dict[str, tuple[float, float]], axis: int, first: str, second: str, turn: float
+) -> tuple[float, float]:
+    """Two opposite edges, the outermost where the corners of one are rounded.
+
+    Args:
+        corners: `LL`, `LR`, `UL`, `UR`: lower or upper, then left or right.
+        axis: 0 for x, 1 for y.
+        first: letter of the corners on one edge.
+        second: of those on the other.
+        turn: what to add where the second lies beyond the date line.
+    """
+    letter = 1 - axis
+    low = [place[axis] for name, place in corners.items() if name[letter] == first]
+    high = [place[axis] for name, place in corners.items() if name[letter] == second]
+    if turn and max(high) <= min(low):
+        high = [value + turn for value in high]
+    if sum(high) / len(high) > sum(low) / len(low):
+        return min(low), max(high)
+    return max(low), min(high)

@@ -7,9 +7,13 @@ way they run and where their longitudes begin are those of the file, and no two 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from stpl_core.grid import Grid
+from stpl_core.reader import Piece
 
 _DEGREE = math.radians(1.0)
 
@@ -44,6 +48,16 @@ def placed(
         left = western(left, width * step_x)
     wkt = "" if crs is None else str(crs.to_wkt())
     return Grid((left, top, step_x, step_y), height, width, wkt, geographic), (rows, columns)
+
+
+def turned(piece: Piece, flips: Flips) -> Piece:
+    """A piece whose frames are as stored, brought to its grid."""
+    rows, columns = flips
+    return replace(
+        piece,
+        frames=np.ascontiguousarray(piece.frames[..., rows, columns]),
+        state=np.ascontiguousarray(piece.state[..., rows, columns]),
+    )
 
 
 def western(left: float, span: float) -> float:

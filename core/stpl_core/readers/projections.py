@@ -57,11 +57,6 @@ def wkt_of(definition: Any, where: str) -> str:
     return str(crs_of(definition, where).to_wkt())
 
 
-def is_geographic(definition: Any, where: str) -> bool:
-    """Whether its coordinates are degrees; see `crs_of`."""
-    return bool(crs_of(definition, where).is_geographic)
-
-
 def lon_lat_wkt() -> str:
     """WKT 2 of plain longitude and latitude (WGS 84)."""
     return wkt_of("OGC:CRS84", "")
