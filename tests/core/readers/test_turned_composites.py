@@ -15,6 +15,7 @@ from stpl_core.readers import odim
 H, W = 5, 7
 STORED = np.arange(H * W, dtype=np.uint8).reshape(H, W) + 10
 POLAR = "+proj=stere +lat_0=90 +lat_ts=60 +lon_0=10 +a=6370040 +b=6370040 +units=m"
+DEGREES = "+proj=longlat +ellps=WGS84"
 POLAR_KM = POLAR.replace("+units=m", "+units=km")
 
 
@@ -49,12 +50,18 @@ def composite(
 @pytest.mark.parametrize("down", [-1, 1], ids=["from the north", "from the south"])
 @pytest.mark.parametrize(
     ("projection", "place", "step"),
-    [(POLAR, (-1e5, -4e6), 1000.0), (POLAR_KM, (-1e2, -4e3), 1.0), ("+proj=longlat +ellps=WGS84", (5.0, 55.0), 0.01)],
+    [(POLAR, (-1e5, -4e6), 1000.0), (POLAR_KM, (-1e2, -4e3), 1.0), (DEGREES, (5.0, 55.0), 0.01)],
     ids=["metres", "kilometres", "degrees"],
-)  # fmt: skip
+)
 def test_every_pixel_stays_at_its_place(
-    tmp_path: Path, projection: str, place: tuple[float, float], step: float, down: int, right: int, names: str
-) -> None:  # fmt: skip
+    tmp_path: Path,
+    projection: str,
+    place: tuple[float, float],
+    step: float,
+    down: int,
+    right: int,
+    names: str,
+) -> None:
     if "longlat" in projection and right < 0:
         pytest.skip("longitudes that fall are those beyond the date line")
     path = tmp_path / "comp_202406011200.h5"
@@ -73,7 +80,7 @@ def test_every_pixel_stays_at_its_place(
 
 def test_over_the_date_line(tmp_path: Path) -> None:
     path = tmp_path / "comp_202406011200.h5"
-    composite(path, "+proj=longlat +ellps=WGS84", 179.97, -17.0, (0.01, -0.01), "LL LR UL UR")
+    composite(path, DEGREES, 179.97, -17.0, (0.01, -0.01), "LL LR UL UR")
     with h5py.File(path, "a") as file:
         for name in ("LR", "UR"):
             file["where"].attrs[f"{name}_lon"] = -179.96
