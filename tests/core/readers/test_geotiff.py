@@ -140,11 +140,8 @@ def test_control_points_are_no_grid(tmp_path: Path) -> None:
         Point(H, 0, 4.8, 54),
         Point(H, W, 5.8, 54.1),
     ]
-    path = tiff(
-        tmp_path / "rain_202406011200.tif", RAIN[None], crs=None, transform=None, gcps=points
-    )
-    with rasterio.open(path, "r+") as file:
-        file.gcps = points, rasterio.crs.CRS.from_epsg(4326)
+    path = tmp_path / "rain_202406011200.tif"
+    tiff(path, RAIN[None], crs="EPSG:4326", transform=None, gcps=points)
     with pytest.raises(FrameError, match="control points"):
         open_frames(path)
 
