@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from stpl_core.grid import Grid
 from stpl_core.readers.placing import placed
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.sinks.cf import netcdf_bytes
 from stpl_runtime.sinks.geotiff import geotiff_bytes
+from stpl_runtime.sinks.netcdf import netcdf_bytes
 from tests.core.readers.maps import MAPS, Map
 from tests.core.readers.placed_files import calm, netcdfs, read_netcdf, to_lon_lat, write_netcdf, xy
 
