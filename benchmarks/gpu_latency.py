@@ -42,7 +42,7 @@ from stpl_core.errors import EnvironmentFault, StplError
 from stpl_core.files import atomic_file
 from stpl_core.machine import describe
 from stpl_deploy.cli.output import document_text
-from stpl_runtime.engine import Telling, open_session
+from stpl_runtime.engine import ReportsFacts, open_session
 from stpl_runtime.engines.stepper import Stepper
 from stpl_runtime.proof.reference import Reference, load_reference
 from stpl_train.forecaster import rollout
@@ -161,7 +161,7 @@ class Bench:
         session = open_session(self.bundle, ("step", "forecast", "rollout"), engine=engine)
         session.rollout(self.context)
         facts: dict[str, Any] = {"provider": session.provider}
-        facts |= session.facts() if isinstance(session, Telling) else {}
+        facts |= session.facts() if isinstance(session, ReportsFacts) else {}
         run = lambda: session.rollout(self.context)  # noqa: E731
         return Way(run, run, False, facts)
 

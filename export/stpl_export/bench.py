@@ -28,7 +28,7 @@ from stpl_core.codec import Array
 from stpl_core.files import atomic_file
 from stpl_core.machine import describe, usable_cpus
 from stpl_core.trust import is_trusted
-from stpl_runtime.engine import Session, Telling, closed_loop, open_session
+from stpl_runtime.engine import ReportsFacts, Session, closed_loop, open_session
 from stpl_runtime.proof.reference import load_reference
 
 Case = Callable[[], Callable[[], Any]]
@@ -132,7 +132,7 @@ def bench_bundle(
         if compiled:
             cases["pytorch-compiled"] = _torch_case(bundle, frames, count, compiled=True)
     times = _timed(cases, rounds, progress)
-    facts = dict(session.facts()) if isinstance(session, Telling) else {}
+    facts = dict(session.facts()) if isinstance(session, ReportsFacts) else {}
     if untrusted:
         name = bundle.manifest.model.name
         facts["PyTorch"] = f"not timed: {name} is a class of somebody's own; --trust-model {name}"

@@ -88,7 +88,7 @@ class Session(Protocol):
 
 
 @runtime_checkable
-class Telling(Protocol):
+class ReportsFacts(Protocol):
     """A session that found something out about itself while it was opened and warmed up."""
 
     def facts(self) -> Mapping[str, Any]:

@@ -108,13 +108,13 @@ def run(arguments: list[str]) -> int:
             return _pipe_closed()
         raise
     except Exception as error:
-        return _told(error, arguments)
+        return _report(error, arguments)
     # An exit code where typer.Exit was raised, else what the verb returned.
     return _fail("interrupted", code) if code == INTERRUPTED else code or 0
 
 
-def _told(error: Exception, arguments: Sequence[str]) -> int:
-    """Tell an error on stderr and give its exit code."""
+def _report(error: Exception, arguments: Sequence[str]) -> int:
+    """Print an error on stderr and give its exit code."""
     if isinstance(error, _CommandLineError):
         return _fail(f"error: {_usage(error, arguments)}", 2)
     known = error if isinstance(error, StplError) else as_fault(error)

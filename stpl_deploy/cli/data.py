@@ -92,9 +92,9 @@ def convert(options: ConvertCommand) -> None:
     from stpl_deploy.cli.output import progress_bar
 
     path, out, reading = options.path, options.out, options.reading
-    with progress_bar("frames") as told:
+    with progress_bar("frames") as advance:
         survey = convert_frames(
-            path, out, reading.reader, reading.for_readers(), lambda done: told(done, 0)
+            path, out, reading.reader, reading.for_readers(), lambda done: advance(done, 0)
         )
     _print(out, survey)
     print(f"next: stpl-deploy data inspect {out} --recipe NAME")

@@ -31,7 +31,7 @@ class ImportCommand:
             "predrnnv2 or mim."
         ),
     ] = None
-    frame: Annotated[str | None, Option("C,H,W, where the weights do not tell it.")] = None
+    frame: Annotated[str | None, Option("C,H,W, where it does not follow from the weights.")] = None
     context: Annotated[
         int | None, Option("Frames read; default: the checkpoint's own, else 10.", least=1)
     ] = None

@@ -16,7 +16,7 @@ _LONGEST_LINE = 4000
 
 
 def say(line: str) -> None:
-    """Tell the person what runs now, on stderr."""
+    """Print what runs now, on stderr."""
     sys.stderr.write(f"{printable(line, _LONGEST_LINE)}\n")
     sys.stderr.flush()
 
@@ -33,7 +33,7 @@ def print_json(document: Any) -> None:
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a function that is told (done, of); a bar on stderr where that is a terminal."""
+    """Give a function called with (done, of); a bar on stderr where that is a terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -45,7 +45,7 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def download_bar() -> Iterator[Callable[[str, int, int], Callable[[int, int | None], None]]]:
-    """Give a function that is told (name, number, of) of each file and gives who is told its bytes.
+    """Give a function that is called with (name, number, of) and gives one for the bytes so far.
 
     A bar on stderr where that is a terminal, else a line for each file.
     """

@@ -115,7 +115,7 @@ def main() -> None:
     try:
         with open(sys.argv[1], "rb") as file:
             end: dict[str, Any] = {"end": send_messages(file, out, int(sys.argv[2]))}
-    except Exception as error:  # told to the parent, which knows the user
+    except Exception as error:  # the parent reports it: it knows the user
         end = {"error": f"{type(error).__name__}: {error}"}
     out.write(json.dumps(end).encode() + b"\n")
     out.flush()

@@ -1,7 +1,7 @@
 """MRMS products in GRIB2 (NOAA), plain or gzipped.
 
 The fields are of a local table (discipline 209), which eccodes calls `unknown`: the triple of
-numbers tells the rain rate, the product's name in the file name the others. Below zero is no
+numbers gives the rain rate, the product's name in the file name the others. Below zero is no
 coverage for rain (-3, -1); -99 and -999 are for reflectivity.
 """
 

@@ -33,8 +33,8 @@ _BLOCK_BYTES = 2**26
 """Frames gathered before they are appended to a store."""
 _COLUMN_CHUNK = 4096
 
-Told = Callable[[int], None]
-"""Is told how many frames were written so far."""
+OnProgress = Callable[[int], None]
+"""Called with how many frames were written so far."""
 
 
 def convert(
@@ -42,7 +42,7 @@ def convert(
     out: Path,
     reader: str | None = None,
     options: ReadOptions | None = None,
-    told: Told = lambda _: None,
+    on_progress: OnProgress = lambda _: None,
 ) -> Survey:
     """Read `path` once and write it as `out`; the ending .zarr, .nc or .npz says how.
 
@@ -59,11 +59,11 @@ def convert(
             fix=f"--out {out.with_suffix('.zarr')}",
         )
     refuse_existing(out)
-    return writer(path, out, reader, options, told)
+    return writer(path, out, reader, options, on_progress)
 
 
 def _zarr(
-    path: Path, out: Path, reader: str | None, options: ReadOptions | None, told: Told
+    path: Path, out: Path, reader: str | None, options: ReadOptions | None, on_progress: OnProgress
 ) -> Survey:
     with reads_with("zarr"):
         import zarr
@@ -84,11 +84,11 @@ def _zarr(
             if held >= _BLOCK_BYTES:
                 written += _append(block, store, written == 0)
                 held = 0
-                told(written)
+                on_progress(written)
         if block:
             _append(block, store, written == 0)
         survey = surveyor.survey()
-        told(survey.frames)
+        on_progress(survey.frames)
         group = zarr.open_group(str(store), mode="r+")
         group.attrs["chunk_bytes"] = chunk_bytes(store)
         group.attrs["files"] = "\n".join(names)
@@ -150,7 +150,7 @@ def _encoding(joined: xr.Dataset, chunks: str) -> dict[str, Any]:
 
 
 def _netcdf(
-    path: Path, out: Path, reader: str | None, options: ReadOptions | None, told: Told
+    path: Path, out: Path, reader: str | None, options: ReadOptions | None, on_progress: OnProgress
 ) -> Survey:
     with reads_with("netcdf"):
         import netCDF4  # noqa: F401  # xarray imports it, and would not name the extra
@@ -169,12 +169,12 @@ def _netcdf(
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(out)
-    told(survey.frames)
+    on_progress(survey.frames)
     return survey
 
 
 def _npz(
-    path: Path, out: Path, reader: str | None, options: ReadOptions | None, told: Told
+    path: Path, out: Path, reader: str | None, options: ReadOptions | None, on_progress: OnProgress
 ) -> Survey:
     joined, survey = _in_memory(path, reader, options)
     variables = {str(name): variable for name, variable in joined.variables.items()}
@@ -188,7 +188,7 @@ def _npz(
     arrays: dict[str, Any] = {name: variable.values for name, variable in variables.items()}
     with atomic_file(out) as file:
         np.savez_compressed(file, dataset=np.array(json.dumps(described)), **arrays)
-    told(survey.frames)
+    on_progress(survey.frames)
     return survey
 
 

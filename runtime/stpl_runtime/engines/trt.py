@@ -162,7 +162,7 @@ class TrtSession:
         return self._stepper(batch).choice
 
     def facts(self) -> dict[str, Any]:
-        """How K frames are made, for every batch that was opened; see `Telling`."""
+        """How K frames are made, for every batch that was opened; see `ReportsFacts`."""
         return {
             f"forecast, batch {batch}": str(stepper.choice)
             for batch, stepper in sorted(self._steppers.items())

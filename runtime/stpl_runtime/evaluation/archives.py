@@ -31,7 +31,7 @@ def is_archive(path: Path) -> bool:
         with open_npz(path) as file:
             return "state" in file.files
     except (OSError, ValueError, EOFError):
-        return False  # told by whoever reads it
+        return False  # whoever reads it raises
 
 
 def archive_material(

@@ -129,7 +129,7 @@ def evaluate(
         thresholds: physical units, for events; None takes those of the unit, if it has some.
         scales: sides of FSS's squares in pixels; those larger than the frame are left out.
         baselines: words of `BASELINES`; None takes all that the data and this machine allow.
-        progress: told how many sequences are done, and of how many.
+        progress: called with how many sequences are done, and of how many.
 
     Raises:
         UsageError: an unknown baseline, or one that these data cannot have.

@@ -43,7 +43,7 @@ class Material:
     times: NDArray[np.datetime64] | None = None
     """`(N, T + K)`; None where time has no meaning."""
     remarks: tuple[str, ...] = ()
-    """What is worth telling about them."""
+    """Notes for the person who reads the report."""
 
 
 @dataclass(frozen=True)

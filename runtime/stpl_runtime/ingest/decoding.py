@@ -81,7 +81,7 @@ class Decoder:
 
         Args:
             path: a whole file.
-            time: when its frame was observed, where neither its content nor its name tells.
+            time: when its frame was observed, where neither its content nor its name has it.
 
         Raises:
             FrameError: it cannot be decoded or used; names the file.
@@ -153,7 +153,7 @@ class Decoder:
         Args:
             choice: its reader.
             path: where it lies.
-            broken: told of broken files of a folder that is read as one; None: they raise.
+            broken: called with broken files of a folder that is read as one; None: they raise.
 
         Raises:
             FrameError: it cannot be decoded; names the file.
@@ -216,7 +216,7 @@ class Decoder:
                 physical_values(array, spec.codec, name),
                 source_id=name,
             )
-        self._fit_for(channels_first.shape, name)  # a wrong size is told before wrong values
+        self._fit_for(channels_first.shape, name)  # a wrong size is reported before wrong values
         values = physical_values(channels_first, spec.codec, name)[None]  # (1, C, H, W)
         codec = spec.codec
         decibels = codec.units == "dBZ"  # whose means need to know where there is no echo

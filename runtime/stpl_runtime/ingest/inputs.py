@@ -37,13 +37,13 @@ class Context:
     source_id: str = ""
     """The file that the newest frame came from."""
     grid: Grid | None = None
-    """Where the pixels lie, where the frames tell."""
+    """Where the pixels lie, where the frames have it."""
     observed: NDArray[np.bool_] | None = None
     """`(H, W)`, False where the newest frame had no data; None where it had everywhere."""
     standard_name: str = ""
-    """CF standard name of the quantity, where the frames tell."""
+    """CF standard name of the quantity, where the frames have it."""
     notes: Mapping[str, str] = field(default_factory=dict)
-    """`institution`, `licence`, `attribution`, where the frames tell."""
+    """`institution`, `licence`, `attribution`, where the frames have it."""
 
 
 def needs_reader(path: Path) -> bool:
@@ -56,7 +56,7 @@ def needs_reader(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
     except (OSError, zipfile.BadZipFile):
-        return False  # told as a plain array's fault
+        return False  # reported as a plain array's fault
     return "dataset.npy" in names or {"time.npy", "units.npy"} <= names
 
 

@@ -42,7 +42,7 @@ class Pictures:
             UsageError: the model's frames are no pictures.
         """
         with reads_with("video"):
-            import av  # noqa: F401  # told here, before anything is opened
+            import av  # noqa: F401  # reported here, before anything is opened
         codec, channels = spec.codec, spec.shape[0]
         if codec.units != "1" or channels not in _FORMATS:
             raise UsageError(

@@ -20,7 +20,7 @@ from stpl_core.bundle import (
     LeadAccuracy,
 )
 from stpl_core.codec import Array
-from stpl_runtime.engine import Session, StateHandle, Telling, closed_loop, open_session
+from stpl_runtime.engine import ReportsFacts, Session, StateHandle, closed_loop, open_session
 from stpl_runtime.proof.int8_margin import early_margin_db, psnr_of
 from stpl_runtime.proof.reference import Reference, load_reference
 from stpl_runtime.proof.tolerance import (
@@ -69,7 +69,7 @@ def verify_bundle(
         batches = _batches(bundle, engine, len(reference.context))
         report = progress or (lambda _: None)
         checks = tuple(_checks(session, graphs, reference, precision, batches, report))
-        for what, fact in session.facts().items() if isinstance(session, Telling) else ():
+        for what, fact in session.facts().items() if isinstance(session, ReportsFacts) else ():
             report(f"{what}: {fact}")
     finally:
         session.close()

@@ -26,7 +26,7 @@ class SkillOptions:
     alarm: Annotated[
         int | None,
         Option(
-            "Tell when so many frames in a row were forecast worse than by persistence; exit "
+            "Warn when so many frames in a row were forecast worse than by persistence; exit "
             "code 3 where that holds when the source ends.",
             least=1,
         ),

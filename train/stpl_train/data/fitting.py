@@ -1,4 +1,4 @@
-"""Whether data are what a recipe expects: told before anything is trained."""
+"""Whether data are what a recipe expects: reported before anything is trained."""
 
 from __future__ import annotations
 

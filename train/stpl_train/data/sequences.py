@@ -57,11 +57,11 @@ class DataSplit:
     """`(N, T + K, C, H, W)` float32 in model units; never trained on, never a test set."""
     frame: FrameShape
     cadence_s: float | None = None
-    """Seconds between frames, where the data tells."""
+    """Seconds between frames, where the data has them."""
     validation_observed: Mask | None = None
     """`(N, T + K, H, W)`, False where a pixel of `validation` was not observed; None: all were."""
     grids: tuple[Grid, ...] = ()
-    """Where the pixels lie, as the model sees them, where the data tells."""
+    """Where the pixels lie, as the model sees them, where the data has them."""
 
 
 def training_indices(sequences: Sequences, seed: int, iteration: int, batch: int) -> Indices:
