@@ -20,11 +20,13 @@ PYTHON ?= $(call first,python3.11 python3 python3.13 python3.12 python,< (3$(com
 EDGE_PYTHON ?= $(or $(call first,python3.10 $(wildcard $(PYENV_ROOT)/versions/3.10*/bin/python),!= (3$(comma) 10)),$(PYTHON))
 comma := ,
 
+FUZZ_EXAMPLES ?= 20000
+
 PIP_FLAGS := --quiet --disable-pip-version-check
 # One process for each CPU (tests/conftest.py pins it there).
 PYTEST_FLAGS ?= -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: help venv venv-edge venv-compare demo test test-all test-edge soak lint format bench recipes wheel clean
+.PHONY: fuzz help venv venv-edge venv-compare demo test test-all test-edge soak lint format bench recipes wheel clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,6 +63,9 @@ test-all: venv
 
 test-edge: venv-edge
 	STPL_TORCH_FREE=1 $(EDGE_BIN)/python -m pytest -o cache_dir=$(EDGE_VENV)/.pytest_cache tests/core tests/deploy tests/runtime $(PYTEST_FLAGS)
+
+fuzz: venv ## hours of hostile files, manifests, graphs and states (FUZZ_EXAMPLES each)
+	STPL_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -n 2 --timeout 36000 tests/fuzz
 
 soak: venv ## the long runs, by hand
 	$(BIN)/python -m pytest -m soak $(PYTEST_FLAGS)

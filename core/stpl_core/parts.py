@@ -11,14 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from stpl_core.errors import ChecksumError, UsageError
 from stpl_core.files import atomic_directory
+from stpl_core.printable import printable
 
 INDEX = "parts.json"
+_LONGEST = 400
 SIZE = 15 * 2**20
 """Bytes of a part: below the 16 MB that many places allow."""
 
@@ -112,7 +115,7 @@ def join(parts: Path, out: Path) -> Index:
         ChecksumError: a part is missing or has changed; the message names it.
     """
     index = _read_index(parts)
-    with atomic_directory(out) as partial:
+    with _within(parts), atomic_directory(out) as partial:
         for whole in index.files:
             target = partial / _inside(whole.path, parts)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -131,6 +134,19 @@ def join(parts: Path, out: Path) -> Index:
     return index
 
 
+@contextmanager
+def _within(parts: Path) -> Iterator[None]:
+    """One line for an index whose names exclude one another, or are none."""
+    try:
+        yield
+    except (FileExistsError, IsADirectoryError, NotADirectoryError, ValueError) as error:
+        raise UsageError(
+            f"{parts / INDEX} names files that cannot be made: {printable(error)}",
+            expected="what `stpl-deploy parts split` made",
+            fix="do not use it: no split made this",
+        ) from error
+
+
 def _read_index(parts: Path) -> Index:
     path = parts / INDEX
     try:
@@ -141,9 +157,9 @@ def _read_index(parts: Path) -> Index:
             expected="a folder written by stpl-deploy parts split",
             fix="check the path",
         ) from error
-    except (ValueError, ValidationError, OSError) as error:
+    except (ValueError, ValidationError, OSError, RecursionError) as error:
         raise UsageError(
-            f"{path} cannot be read: {str(error).splitlines()[0]}",
+            f"{path} cannot be read: {printable(str(error).partition(chr(10))[0])}",
             expected="an index written by stpl-deploy parts split",
             fix="copy it again",
         ) from error
@@ -152,9 +168,10 @@ def _read_index(parts: Path) -> Index:
 def _inside(name: str, parts: Path) -> PurePosixPath:
     """A path inside the directory, whatever the index holds."""
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
+    wrong = not name.isprintable() or "\\" in name or ":" in name or len(name) > _LONGEST
+    if wrong or path.is_absolute() or ".." in path.parts or not path.parts:
         raise UsageError(
-            f"{parts / INDEX} names {name!r}",
+            f"{parts / INDEX} names {printable(name)!r}",
             expected="paths inside the directory",
             fix="do not use it: stpl-deploy parts split did not write this",
         )

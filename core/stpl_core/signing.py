@@ -107,13 +107,15 @@ def new_key(path: Path) -> Path:
     return public
 
 
-def sign_bundle(bundle: Path, key: Path, *, version: int, days: float | None = None) -> Statement:
+def sign_bundle(
+    bundle: Path, key: Path, *, version: int | None = None, days: float | None = None
+) -> Statement:
     """Sign a bundle that was opened and checked; a signature that is there is replaced.
 
     Args:
         bundle: its directory.
         key: a private key, PEM.
-        version: of this release, greater than that of the one before.
+        version: of this release, greater than that of the one before; None: the time in seconds.
         days: after which the signature no longer holds; None: it always does.
 
     Raises:
@@ -128,7 +130,7 @@ def sign_bundle(bundle: Path, key: Path, *, version: int, days: float | None = N
     statement = Statement(
         schema_version=1,
         key=_fingerprint(private.public_key()),
-        version=version,
+        version=int(now.timestamp()) if version is None else version,
         signed=now,
         expires=None if days is None else now + timedelta(days=days),
         manifest_sha256=hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest(),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from stpl_core.option import Option
 from stpl_deploy.cli.options.common import Json, TrustModel, trust
 from stpl_deploy.cli.options.signature import verb
+from stpl_deploy.cli.sign import signed_line
 from stpl_deploy.library.exporting import ExportOptions
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ class ExportCommand:
 
     export: ExportOptions
     trust_model: TrustModel = ()
+    sign: Annotated[
+        Path | None, Option("Sign the bundle with this private key.", metavar="KEY")
+    ] = None
     json: Json = False
 
 
@@ -34,6 +39,11 @@ def export(options: ExportCommand) -> None:
     trust(options.trust_model)
     out = options.export.out
     manifest = run_export(options.export, progress=say).manifest
+    if options.sign is not None:
+        from stpl_core.signing import sign_bundle
+
+        statement = sign_bundle(out, options.sign)
+        say(signed_line(out, statement.key, statement.version))
     if options.json:
         print_json({"bundle": str(out), **manifest.model_dump(mode="json")})
         return

@@ -11,6 +11,7 @@ from stpl_core.option import Option
 from stpl_core.options import BundlePath, EngineOptions, PredictOptions
 from stpl_deploy.cli.options.common import Json
 from stpl_deploy.cli.options.signature import verb
+from stpl_deploy.cli.options.trust import TrustOptions, open_trusted
 
 if TYPE_CHECKING:
     from stpl_runtime.nowcast import Nowcast
@@ -33,6 +34,7 @@ class PredictCommand:
     predict: PredictOptions = field(default_factory=PredictOptions)
     backend: EngineOptions = field(default_factory=EngineOptions)
     overwrite: Annotated[bool, Option("Replace FILE.", flag="--overwrite")] = False
+    trust: TrustOptions = field(default_factory=TrustOptions)
     json: Json = False
 
 
@@ -42,7 +44,6 @@ def predict(options: PredictCommand) -> None:
     _check_out(options.out, options.overwrite)
     import time
 
-    from stpl_core.bundle import open_bundle
     from stpl_core.readers.names import check_no_model
     from stpl_deploy.cli.output import print_json, say
     from stpl_runtime.pipeline import make_nowcast, open_backend, read_newest
@@ -51,7 +52,7 @@ def predict(options: PredictCommand) -> None:
     asked = options.predict
     format_of(options.out.suffix).check_installed()
     check_no_model(options.frames)
-    bundle = open_bundle(options.bundle)
+    bundle = open_trusted(options.bundle, options.trust)
     context, remark = read_newest(bundle, options.frames, asked.reading, asked.domain)
     if remark:
         say(remark)

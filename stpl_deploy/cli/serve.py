@@ -8,6 +8,7 @@ from stpl_core.options import BundlePath, RunLimits, StreamOptions
 from stpl_deploy.cli.live.options import PageOptions, SkillOptions
 from stpl_deploy.cli.options.common import Json
 from stpl_deploy.cli.options.signature import verb
+from stpl_deploy.cli.options.trust import TrustOptions
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class ServeCommand:
     limits: RunLimits = field(default_factory=RunLimits)
     skill: SkillOptions = field(default_factory=SkillOptions)
     page: PageOptions = field(default_factory=PageOptions)
+    trust: TrustOptions = field(default_factory=TrustOptions)
     json: Json = False
 
 
@@ -37,6 +39,7 @@ def serve(options: ServeCommand) -> None:
             options.limits,
             options.skill,
             options.page,
+            trust=options.trust,
             json=options.json,
             stays=True,
         )

@@ -10,6 +10,7 @@ from stpl_core.options import BundlePath, RunLimits, StreamOptions
 from stpl_deploy.cli.live.options import PageOptions, SkillOptions
 from stpl_deploy.cli.options.common import Json
 from stpl_deploy.cli.options.signature import verb
+from stpl_deploy.cli.options.trust import TrustOptions
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class StreamCommand:
         False
     )
     pages: PageOptions = field(default_factory=PageOptions)
+    trust: TrustOptions = field(default_factory=TrustOptions)
     json: Json = False
 
 
@@ -39,6 +41,7 @@ def stream(options: StreamCommand) -> None:
             options.limits,
             options.skill,
             options.pages if options.page else None,
+            trust=options.trust,
             json=options.json,
         )
     )

@@ -13,6 +13,7 @@ VERBS = {
     "train": "Train a recipe; Ctrl-C saves, --resume continues.",
     "import": "Turn a checkpoint of the authors' own code into a run.",
     "export": "Export a run to a bundle, and check it against PyTorch.",
+    "sign": "Sign a bundle, so that machines open only what you made.",
     "verify": "Check a bundle's bytes and accuracy on this machine.",
     "evaluate": "Score forecasts per lead time, beside simple baselines.",
     "bench": "Time PyTorch and an engine's ways to a nowcast.",

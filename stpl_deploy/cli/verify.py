@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ from stpl_core.option import Option
 from stpl_core.options import BundlePath, EngineOptions
 from stpl_deploy.cli.options.common import Json
 from stpl_deploy.cli.options.signature import verb
+from stpl_deploy.cli.options.trust import TrustOptions, open_trusted
 
 if TYPE_CHECKING:
     from stpl_core.bundle import Bundle
@@ -28,18 +30,27 @@ class VerifyCommand:
             flag="--bisect/--no-bisect",
         ),
     ] = False
+    isolated: Annotated[
+        bool,
+        Option("Run its graphs in a process of their own, with limits.", flag="--isolated"),
+    ] = False
+    trust: TrustOptions = field(default_factory=TrustOptions)
     json: Json = False
 
 
 @verb
 def verify(options: VerifyCommand) -> None:
     """Check a bundle's bytes and its closed-loop accuracy on this machine, without PyTorch."""
-    from stpl_core.bundle import open_bundle
     from stpl_deploy.cli.output import print_accuracy, print_json, say
     from stpl_runtime.proof.verify import first_breach, verify_bundle
 
     bundle = options.bundle
-    opened = open_bundle(bundle)
+    opened = open_trusted(bundle, options.trust)
+    if options.isolated:
+        from stpl_deploy.cli.isolated import run_isolated
+
+        run_isolated(sys.argv[1:])
+        return
     report = verify_bundle(opened, **vars(options.backend), progress=say)
     if options.json:
         print_json({"passed": report.passed, **report.model_dump(mode="json")})

@@ -11,6 +11,7 @@ import safetensors
 import torch
 
 from stpl_core.errors import RunError
+from stpl_core.printable import printable
 from stpl_train.models import build_model, is_known
 from stpl_train.recipe import Recipe
 from stpl_train.run import METRICS, WEIGHTS, Run, open_run
@@ -68,9 +69,22 @@ def _origin(path: Path, recipe: Recipe) -> dict[str, Any]:
     return {"iterations": recipe.training.iterations, "last": _last_line(path / METRICS)}
 
 
+_NUMBERS = ("iteration", "loss", "mse", "persistence")
+
+
 def _last_line(path: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return rows[-1] if rows else {}
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        last = rows[-1] if rows else {}
+        for key in _NUMBERS if last else ():
+            float(last[key])
+        return {key: last[key] for key in _NUMBERS} if last else {}
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise RunError(
+            f"{path} is broken: {printable(error)}",
+            expected="a line for each validation",
+            fix="remove it",
+        ) from error

@@ -7,6 +7,7 @@ of another recipe (`stpl_train.recipe_text`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from stpl_core.budget import most_pixels
 from stpl_core.codec import FrameCodec
 from stpl_core.errors import RecipeError, first_problem
 from stpl_core.trust import trust_model
@@ -210,6 +212,9 @@ _STEPS_KEY = {"e3d-lstm": "history"}
 """Model -> the key that is T + K - 1, the steps of a sequence, unless a recipe sets it."""
 
 
+_MOST_FRAMES = 100_000
+
+
 class Recipe(_Section):
     """A whole recipe."""
 
@@ -225,6 +230,17 @@ class Recipe(_Section):
             return self
         model = ModelSection(name=self.model.name, **self.model.keys, **{key: max(2, self.steps)})
         return self.model_copy(update={"model": model})
+
+    @model_validator(mode="after")
+    def _within_reason(self) -> Recipe:
+        data = self.data
+        frame = data.frame or (1, 1, 1)
+        for name, count in (("context", data.context), ("horizon", data.horizon)):
+            if count > _MOST_FRAMES:
+                raise ValueError(f"data.{name} = {count:,}, more than {_MOST_FRAMES:,}")
+        if math.prod(frame) > most_pixels():
+            raise ValueError(f"data.frame = {frame}, more than {most_pixels():,} values")
+        return self
 
     @property
     def steps(self) -> int:

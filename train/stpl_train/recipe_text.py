@@ -18,6 +18,7 @@ Document = dict[str, Any]
 _WHOLE = {"model": "name", "data": "source"}
 """Sections that replace the extended recipe's where they state another one of this key."""
 _DEEPEST = 8
+_MOST_BYTES = 2**20
 
 
 def shipped_recipes() -> list[str]:
@@ -54,7 +55,7 @@ def read_document(name: str, rest: str = "", *, depth: int = 0) -> Document:
             raise RecipeError(
                 f"no recipe file {path}", expected="a .toml file", fix="check the path"
             )
-        text = path.read_text()
+        text = _text_of(path)
     elif name in shipped_recipes():
         text = _shipped_text(name)
     else:
@@ -68,7 +69,7 @@ def read_document(name: str, rest: str = "", *, depth: int = 0) -> Document:
 
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise RecipeError(
             f"{name} is not TOML: {error}", expected="TOML", fix="correct that line"
         ) from error
@@ -122,6 +123,17 @@ def apply_setting(document: Document, setting: str) -> None:
 
 def _shipped_text(name: str) -> str:
     return (resources.files("stpl_train") / "recipes" / f"{name}.toml").read_text()
+
+
+def _text_of(path: Path) -> str:
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
+        return path.read_text()
+    except (ValueError, OSError) as error:
+        raise RecipeError(
+            f"{path} cannot be read: {error}", expected="TOML in UTF-8", fix="check the file"
+        ) from error
 
 
 def _extended(base: Document, own: Document) -> Document:

@@ -14,6 +14,7 @@ from stpl_core.codec import Array
 from stpl_core.errors import BundleError, StplError
 from stpl_core.printable import printable
 from stpl_core.readers.npz import open_npz
+from stpl_runtime.proof.reference_checks import check_reference
 
 Double = NDArray[np.float64]
 Places = NDArray[np.int32]
@@ -122,7 +123,7 @@ def load_reference(bundle: Bundle) -> Reference:
                 )
                 for spec in bundle.manifest.state
             }
-            return Reference(
+            reference = Reference(
                 data=str(archive["data"]),
                 context=archive["context"],
                 truth=archive["truth"],
@@ -140,6 +141,8 @@ def load_reference(bundle: Bundle) -> Reference:
                 if bundle.manifest.precision == "int8"
                 else None,
             )
+            check_reference(reference, bundle.manifest)
+            return reference
     except StplError:
         raise
     except Exception as error:  # what a parser meets in damaged bytes has no common base

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import typer
 from stpl_core.errors import AccuracyError, StplError, UsageError
 from stpl_core.options import RunLimits, StreamOptions
 from stpl_deploy.cli.live.options import PageOptions, SkillOptions
+from stpl_deploy.cli.options.trust import TrustOptions, open_trusted
 from stpl_deploy.library.numbers import finite_numbers
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Live:
     skill: SkillOptions
     page: PageOptions | None
     """None: there is no page."""
+    trust: TrustOptions = field(default_factory=TrustOptions)
     json: bool = False
     stays: bool = False
     """Whether the page stays up when the source has ended."""
@@ -40,7 +42,6 @@ def run_live(live: Live) -> None:
     Raises:
         StplError: what opening the parts and running them raises; the summary is printed first.
     """
-    from stpl_core.bundle import open_bundle
     from stpl_deploy.cli.reports.stream import summarise
     from stpl_runtime.page.watch import Watch
     from stpl_runtime.pipeline import open_stream
@@ -50,7 +51,9 @@ def run_live(live: Live) -> None:
     with ExitStack() as stack:
         try:
             opened = stack.enter_context(
-                open_stream(open_bundle(live.bundle), live.stream, watchers=watch.watchers)
+                open_stream(
+                    open_trusted(live.bundle, live.trust), live.stream, watchers=watch.watchers
+                )
             )
             watch.attach(opened.each, opened.bundle.manifest, opened.cadence_s)
         except BaseException:

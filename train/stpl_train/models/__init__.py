@@ -31,6 +31,7 @@ MODELS: dict[str, str] = {
 """One word -> where the class lives."""
 
 
+_MOST_SIZE, _MOST_LAYERS = 65_536, 256
 GROUP = "stpl_deploy.models"
 """The group of entry points by which other packages add a word."""
 
@@ -141,7 +142,32 @@ def build_model(name: str, frame_shape: FrameShape, keys: Mapping[str, Any]) -> 
     return cast("ForecasterModule", wrapped(model))
 
 
+def _check_sizes(value: object, where: str) -> None:
+    """Refuse numbers and lists with which a model would never be built to its end.
+
+    Raises:
+        RecipeError: there is one.
+    """
+    if isinstance(value, int) and abs(value) > _MOST_SIZE:
+        raise RecipeError(
+            f"{where} = {value}", expected=f"at most {_MOST_SIZE:,}", fix=f"--set {where}=64"
+        )
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            _check_sizes(part, f"{where}.{key}")
+    elif isinstance(value, (list, tuple)):
+        if len(value) > _MOST_LAYERS:
+            raise RecipeError(
+                f"{where} has {len(value):,} entries",
+                expected=f"at most {_MOST_LAYERS}",
+                fix="fewer",
+            )
+        for part in value:
+            _check_sizes(part, where)
+
+
 def _built(name: str, frame_shape: FrameShape, keys: Mapping[str, Any]) -> ForecasterModule:
+    _check_sizes(keys, "model")
     cls = model_class(name)
     config = getattr(cls, "Config", None)
     try:
@@ -149,6 +175,12 @@ def _built(name: str, frame_shape: FrameShape, keys: Mapping[str, Any]) -> Forec
     except pydantic.ValidationError as error:
         known = list(config.model_fields) if config is not None else []
         raise RecipeError(**first_problem(error, "model", known)) from error
+    except (OverflowError, RuntimeError, MemoryError) as error:  # PyTorch's, of what has no room
+        raise RecipeError(
+            f"{name} cannot be built with these [model] keys: {str(error).splitlines()[0]}",
+            expected="a model that this machine has room for",
+            fix="smaller numbers in [model]",
+        ) from error
     except TypeError as error:
         raise RecipeError(
             f"{name} does not take these [model] keys: {error}",
