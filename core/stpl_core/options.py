@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from stpl_core.errors import UsageError
 from stpl_core.option import Option
-from stpl_core.reader import ReadOptions
-from stpl_core.readers.time_format import time_format
+
+if TYPE_CHECKING:
+    from stpl_core.reader import ReadOptions
 
 ContextMode = Literal["window", "carry"]
 """What a nowcast depends on.
@@ -107,6 +108,9 @@ class ReadingOptions:
         Raises:
             UsageError: a pattern or a choice that does not hold.
         """
+        from stpl_core.reader import ReadOptions
+        from stpl_core.readers.time_format import time_format
+
         if self.time_format is not None:
             time_format(self.time_format)
         chosen = []

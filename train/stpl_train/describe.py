@@ -81,7 +81,7 @@ def _last_line(path: Path) -> dict[str, str]:
         last = rows[-1] if rows else {}
         for key in _NUMBERS if last else ():
             float(last[key])
-        return {key: last[key] for key in _NUMBERS} if last else {}
+        return last
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise RunError(
             f"{path} is broken: {printable(error)}",
