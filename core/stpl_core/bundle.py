@@ -30,9 +30,9 @@ from stpl_core.codec import FrameCodec
 from stpl_core.errors import BundleError, ChecksumError
 from stpl_core.files import atomic_directory, atomic_file, sha256_of
 from stpl_core.grid import Grid
-from stpl_core.manifest_checks import problems
-from stpl_core.printable import printable
-from stpl_core.signing import SIGNATURE, TrustedKeys, check_files, check_signature
+from stpl_core.safety.manifest_checks import problems
+from stpl_core.safety.printable import printable
+from stpl_core.safety.signing import SIGNATURE, TrustedKeys, check_files, check_signature
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
 from stpl_core.errors import ChecksumError, UsageError
 from stpl_core.files import atomic_directory
-from stpl_core.printable import printable
+from stpl_core.safety.printable import printable
 
 INDEX = "parts.json"
 _LONGEST = 400

@@ -27,7 +27,7 @@ from stpl_core.bundle import WEIGHTS, Bundle
 from stpl_core.codec import Array
 from stpl_core.files import atomic_file
 from stpl_core.machine import describe, usable_cpus
-from stpl_core.trust import is_trusted
+from stpl_core.safety.trust import is_trusted
 from stpl_runtime.engine import ReportsFacts, Session, closed_loop, open_session
 from stpl_runtime.proof.reference import load_reference
 

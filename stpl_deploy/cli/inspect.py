@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stpl_core.errors import UsageError
-from stpl_core.printable import printable
+from stpl_core.safety.printable import printable
 
 if TYPE_CHECKING:
     from stpl_core.bundle import Int8Facts, Manifest

@@ -10,7 +10,7 @@ from typing import Any
 
 from stpl_core.bundle import AccuracyReport
 from stpl_core.json_numbers import finite
-from stpl_core.printable import printable
+from stpl_core.safety.printable import printable
 
 _LONGEST_LINE = 4000
 

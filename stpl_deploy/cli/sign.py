@@ -32,7 +32,7 @@ class SignCommand:
 @verb
 def sign(options: SignCommand) -> None:
     """Sign a bundle with an Ed25519 key, so that machines open only what you signed."""
-    from stpl_core.signing import new_key, sign_bundle
+    from stpl_core.safety.signing import new_key, sign_bundle
 
     if options.new_key is not None:
         public = new_key(options.new_key)

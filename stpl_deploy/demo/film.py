@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stpl_core.codec import Array
-from stpl_core.colours import EMPTY, PAPER, colour_map
-from stpl_core.drawing import canvas, difference_picture, frame_picture, scaled, write_text
+from stpl_core.drawing.colours import EMPTY, PAPER, colour_map
+from stpl_core.drawing.pictures import canvas, difference_picture, frame_picture, scaled, write_text
 from stpl_core.files import atomic_file
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ pytest.importorskip("pyproj")
 
 from PIL import Image
 
-from stpl_core.colours import NO_DATA_COLOUR, NO_ECHO_COLOUR, colour_map
+from stpl_core.drawing.colours import NO_DATA_COLOUR, NO_ECHO_COLOUR, colour_map
 
 FMI = Path(__file__).parents[2].parent / "shared" / "data" / "radar" / "fmi_pgm" / "20160928"
 

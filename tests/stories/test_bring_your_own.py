@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from stpl_core.bundle import open_bundle
 from stpl_core.errors import RecipeError
-from stpl_core.trust import forget_trust
+from stpl_core.safety.trust import forget_trust
 from stpl_deploy.cli import app, verbs
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "bring_your_own.py"

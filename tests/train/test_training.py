@@ -27,7 +27,7 @@ from stpl_core.errors import (
     StplError,
     UsageError,
 )
-from stpl_core.trust import trust_model
+from stpl_core.safety.trust import trust_model
 from stpl_train.checkpoint import ValidationRow, load_training
 from stpl_train.progress import Plain, Quiet
 from stpl_train.recipe import Recipe, parse_recipe

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from stpl_core.bundle import manifest_text, open_bundle
 from stpl_core.errors import RecipeError, StplError
-from stpl_core.trust import forget_trust, trust_model
+from stpl_core.safety.trust import forget_trust, trust_model
 from stpl_deploy.cli import app, verbs
 from stpl_train.models import build_model, model_class
 from stpl_train.recipe import load_recipe

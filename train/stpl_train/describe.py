@@ -11,7 +11,7 @@ import safetensors
 import torch
 
 from stpl_core.errors import RunError
-from stpl_core.printable import printable
+from stpl_core.safety.printable import printable
 from stpl_train.models import build_model, is_known
 from stpl_train.recipe import Recipe
 from stpl_train.run import METRICS, WEIGHTS, Run, open_run

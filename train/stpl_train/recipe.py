@@ -24,10 +24,10 @@ from pydantic import (
     model_validator,
 )
 
-from stpl_core.budget import most_pixels
 from stpl_core.codec import FrameCodec
 from stpl_core.errors import RecipeError, first_problem
-from stpl_core.trust import trust_model
+from stpl_core.safety.budget import most_pixels
+from stpl_core.safety.trust import trust_model
 from stpl_core.windows.settings import ArchiveSettings, Share
 from stpl_train.recipe_text import apply_setting, read_document, recipe_title, shipped_recipes
 

@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 
 from stpl_core.errors import EnvironmentFault, RecipeError, RunError, SinkError
 from stpl_core.files import atomic_directory, refuse_existing
-from stpl_core.trust import trust_model, trusted_models
+from stpl_core.safety.trust import trust_model, trusted_models
 from stpl_train.checkpoint import Progress, load_training, save_training
 from stpl_train.data import DataSplit, open_data
 from stpl_train.interrupt import StopRequest

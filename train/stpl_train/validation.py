@@ -11,7 +11,7 @@ from PIL import Image
 
 from stpl_core.baselines import persistence
 from stpl_core.codec import Array
-from stpl_core.colours import NO_DATA_ON_DARK, Picture
+from stpl_core.drawing.colours import NO_DATA_ON_DARK, Picture
 from stpl_core.files import atomic_file
 from stpl_core.metrics import PerLead, mse_per_frame
 from stpl_core.reader import Mask

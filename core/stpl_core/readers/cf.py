@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stpl_core.budget import check_pixels
 from stpl_core.codec import Array
 from stpl_core.errors import FrameError
 from stpl_core.reader import Piece, Quantity, ReadOptions, no_echo_at_zero, state_of
@@ -25,6 +24,7 @@ from stpl_core.readers.hdf5_checks import check_netcdf
 from stpl_core.readers.libraries import NETCDF_LOCK, one_at_a_time, reads_with
 from stpl_core.readers.units import cf_units, rain_amount, rain_rate, reflectivity
 from stpl_core.readers.zarr_checks import check_zarr
+from stpl_core.safety.budget import check_pixels
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stpl_core.budget import check_pixels
 from stpl_core.errors import FrameError
 from stpl_core.grid import Grid
 from stpl_core.reader import CREDITS, Piece, Quantity
 from stpl_core.readers.dataset import METRES_WKT
 from stpl_core.readers.libraries import reads_with
 from stpl_core.readers.npz import open_npz
+from stpl_core.safety.budget import check_pixels
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_core.budget import check_pixels, open_unpacked, read_within
 from stpl_core.errors import FrameError
 from stpl_core.grid import Grid
 from stpl_core.reader import NO_DATA, NO_ECHO, VALUE, Piece, ReadOptions
@@ -20,6 +19,7 @@ from stpl_core.readers.names import file_time
 from stpl_core.readers.projections import project, wkt_of
 from stpl_core.readers.stamps import time_in_name
 from stpl_core.readers.units import reflectivity
+from stpl_core.safety.budget import check_pixels, open_unpacked, read_within
 
 SUFFIXES = (".pgm", ".pgm.gz")
 ABOUT = "FMI radar composites, PGM or PGM.gz"

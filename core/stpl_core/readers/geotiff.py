@@ -14,7 +14,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from stpl_core.budget import check_pixels
 from stpl_core.codec import Array
 from stpl_core.errors import FrameError
 from stpl_core.grid import Grid, pixel_grid
@@ -25,6 +24,7 @@ from stpl_core.readers.placing import Flips, placed, turned
 from stpl_core.readers.projections import crs_of
 from stpl_core.readers.stamps import time_in_name
 from stpl_core.readers.units import cf_units, rain_rate, reflectivity
+from stpl_core.safety.budget import check_pixels
 
 SUFFIXES = (".tif", ".tiff")
 ABOUT = "GeoTIFF and COG, bands as channels"

@@ -17,13 +17,13 @@ from typing import IO, Any
 
 import numpy as np
 
-from stpl_core.budget import copy_within, most_pixels, open_unpacked
 from stpl_core.codec import Array
 from stpl_core.errors import EnvironmentFault, FrameError, MissingExtraError
 from stpl_core.grid import Grid
 from stpl_core.reader import agreed_step
 from stpl_core.readers import grib_process
 from stpl_core.readers.projections import lon_lat_wkt
+from stpl_core.safety.budget import copy_within, most_pixels, open_unpacked
 
 _DEADLINE_S = 60.0
 """Seconds for one message: the largest of a service takes two; a damaged one may take for ever."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stpl_core.budget import check_bytes, check_pixels
 from stpl_core.errors import FrameError
 from stpl_core.readers.libraries import reads_with
+from stpl_core.safety.budget import check_bytes, check_pixels
 
 if TYPE_CHECKING:
     import h5py

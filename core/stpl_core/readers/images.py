@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from stpl_core.budget import check_pixels
 from stpl_core.codec import Array
 from stpl_core.errors import FrameError
+from stpl_core.safety.budget import check_pixels
 
 if TYPE_CHECKING:
     from PIL import Image

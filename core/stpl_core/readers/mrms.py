@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from stpl_core.budget import open_unpacked
 from stpl_core.errors import FrameError
 from stpl_core.reader import NO_DATA, NO_ECHO, VALUE, Piece, Quantity, ReadOptions, States
 from stpl_core.readers.grib import SUFFIXES, Message, grid_of, messages
 from stpl_core.readers.units import rain_amount, rain_rate, reflectivity
+from stpl_core.safety.budget import open_unpacked
 
 __all__ = ["ABOUT", "SUFFIXES", "read", "recognises"]
 

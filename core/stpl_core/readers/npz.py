@@ -17,7 +17,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 from numpy.lib import format as npy
 
-from stpl_core.budget import check_bytes
+from stpl_core.safety.budget import check_bytes
 
 _USUAL_RATIO = 8
 """A member that is packed no tighter costs its sender what it costs us."""
@@ -37,7 +37,7 @@ def open_npz(path: Path | BinaryIO) -> Iterator[Any]:
     """Give the `NpzFile`; never unpickles.
 
     Raises:
-        FrameError: it would unpack to more than `stpl_core.budget` allows.
+        FrameError: it would unpack to more than `stpl_core.safety.budget` allows.
         ValueError, OSError, EOFError: it is a .npy under a wrong name, or damaged, also where that
             shows later, as an array is read.
     """

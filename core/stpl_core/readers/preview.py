@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stpl_core.colours import (
+from stpl_core.drawing.colours import (
     INK,
     NO_DATA_COLOUR,
     NO_ECHO_COLOUR,
@@ -14,7 +14,14 @@ from stpl_core.colours import (
     ColourMap,
     colour_map,
 )
-from stpl_core.drawing import canvas, frame_picture, legend_entries, scaled, thinned, write_text
+from stpl_core.drawing.pictures import (
+    canvas,
+    frame_picture,
+    legend_entries,
+    scaled,
+    thinned,
+    write_text,
+)
 from stpl_core.errors import UsageError
 from stpl_core.files import atomic_file
 from stpl_core.readers.survey import Sight, Survey

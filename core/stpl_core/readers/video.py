@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_core.budget import check_pixels, most_pixels
 from stpl_core.errors import FrameError
 from stpl_core.grid import pixel_grid
 from stpl_core.reader import Piece, ReadOptions, state_of
@@ -22,6 +21,7 @@ from stpl_core.readers.completeness import refuse_cut_video
 from stpl_core.readers.film import FilmClock, upright
 from stpl_core.readers.libraries import reads_with
 from stpl_core.readers.units import grey_level
+from stpl_core.safety.budget import check_pixels, most_pixels
 
 SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm", ".mpg", ".mpeg")
 ABOUT = "video files: grey, or --variable rgb"

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from stpl_core.budget import check_bytes, check_pixels
 from stpl_core.errors import FrameError
+from stpl_core.safety.budget import check_bytes, check_pixels
 
 CODECS = frozenset(
     [

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from stpl_core.bundle import Bundle, GraphName
 from stpl_core.errors import BundleError
-from stpl_core.onnx_graph import TYPES, OnnxGraph, Value, Weight, check_weights, read_graph
-from stpl_core.printable import printable
+from stpl_core.safety.onnx_graph import TYPES, OnnxGraph, Value, Weight, check_weights, read_graph
+from stpl_core.safety.printable import printable
 
 if TYPE_CHECKING:
     import onnxruntime

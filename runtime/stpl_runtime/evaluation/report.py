@@ -1,7 +1,7 @@
 """The report of `evaluate`: one HTML file with everything inside, for light and for dark screens.
 
-Curves are SVG whose ink is the page's own; pictures have the colours of `stpl_core.colours`, the
-same for every forecaster, with their units.
+Curves are SVG whose ink is the page's own; pictures have the colours of
+`stpl_core.drawing.colours`, the same for every forecaster, with their units.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stpl_core.codec import Array
-from stpl_core.colours import NO_DATA_COLOUR, NO_ECHO_COLOUR, Colour, ColourMap, colour_map
-from stpl_core.drawing import frame_picture, legend_entries, png_of, thinned
+from stpl_core.drawing.colours import NO_DATA_COLOUR, NO_ECHO_COLOUR, Colour, ColourMap, colour_map
+from stpl_core.drawing.pictures import frame_picture, legend_entries, png_of, thinned
 from stpl_core.scores.images import Mask
 from stpl_runtime.evaluation.evaluate import MODEL, Evaluation, Shown
 

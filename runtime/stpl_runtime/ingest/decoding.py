@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_core.budget import most_values_of_file
 from stpl_core.errors import FrameError, StplError
 from stpl_core.frames import (
     FRAME_SUFFIXES,
@@ -37,6 +36,7 @@ from stpl_core.readers.model_input import model_input
 from stpl_core.readers.opening import read_pieces
 from stpl_core.readers.plain import read_stored
 from stpl_core.readers.registry import Choice, all_readers, choose, load_reader
+from stpl_core.safety.budget import most_values_of_file
 from stpl_core.same_grid import check_same_grid
 from stpl_runtime.source import SourceSpec
 from stpl_runtime.timing import EPOCH, NameClock, time_text

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stpl_core.budget import check_pixels, most_pixels
 from stpl_core.errors import FrameError, UsageError
 from stpl_core.frames import Frame
 from stpl_core.grid import pixel_grid
@@ -18,6 +17,7 @@ from stpl_core.readers.fit import Resize, fit_for, resized_note
 from stpl_core.readers.libraries import reads_with
 from stpl_core.readers.model_input import model_input
 from stpl_core.readers.units import grey_level
+from stpl_core.safety.budget import check_pixels, most_pixels
 from stpl_runtime.source import BadFrame, SourceSpec
 
 if TYPE_CHECKING:

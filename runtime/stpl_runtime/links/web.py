@@ -9,7 +9,7 @@ import zlib
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from stpl_core.budget import check_bytes, gunzipped
+from stpl_core.safety.budget import check_bytes, gunzipped
 
 if TYPE_CHECKING:
     import httpx

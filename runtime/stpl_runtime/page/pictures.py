@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from stpl_core.codec import Array
-from stpl_core.colours import (
+from stpl_core.drawing.colours import (
     NO_DATA_COLOUR,
     NO_ECHO_COLOUR,
     Colour,
@@ -15,14 +15,14 @@ from stpl_core.colours import (
     colour_map,
     difference_map,
 )
-from stpl_core.drawing import difference_picture, frame_picture, png_of
+from stpl_core.drawing.pictures import difference_picture, frame_picture, png_of
 from stpl_core.scores.images import Mask
 
 _LEGEND_STEPS = 5
 
 
 def frame_png(frame: Array, observed: Mask | None, units: str, low: float, high: float) -> bytes:
-    """A frame as a PNG of its own size; see `stpl_core.drawing.frame_picture`.
+    """A frame as a PNG of its own size; see `stpl_core.drawing.pictures.frame_picture`.
 
     Args:
         frame: `(C, H, W)`, physical units.
@@ -38,7 +38,7 @@ def frame_png(frame: Array, observed: Mask | None, units: str, low: float, high:
 def difference_png(
     forecast: Array, truth: Array, valid: Mask | None, units: str, low: float, high: float
 ) -> bytes:
-    """Forecast minus observed as a PNG; see `stpl_core.drawing.difference_picture`."""
+    """Forecast minus observed as a PNG; see `stpl_core.drawing.pictures.difference_picture`."""
     return png_of(difference_picture(forecast, truth, valid, units, low, high))
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from stpl_core.bundle import REFERENCE, Bundle
 from stpl_core.codec import Array
 from stpl_core.errors import BundleError, StplError
-from stpl_core.printable import printable
 from stpl_core.readers.npz import open_npz
+from stpl_core.safety.printable import printable
 from stpl_runtime.proof.reference_checks import check_reference
 
 Double = NDArray[np.float64]

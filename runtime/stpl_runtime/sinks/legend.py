@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stpl_core.colours import (
+from stpl_core.drawing.colours import (
     DARK,
     INK_ON_DARK,
     NO_DATA_ON_DARK,
@@ -14,7 +14,7 @@ from stpl_core.colours import (
     ColourMap,
     colour_map,
 )
-from stpl_core.drawing import canvas, legend_entries, scaled, text_width, write_text
+from stpl_core.drawing.pictures import canvas, legend_entries, scaled, text_width, write_text
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sinks.picture import MARGIN, TITLE, is_colour_picture
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from stpl_core.codec import Array
-from stpl_core.colours import (
+from stpl_core.drawing.colours import (
     DARK,
     FORECAST,
     INK_ON_DARK,
@@ -14,7 +14,7 @@ from stpl_core.colours import (
     STAND_IN,
     colour_map,
 )
-from stpl_core.drawing import canvas, frame_picture, scaled, text_width, write_text
+from stpl_core.drawing.pictures import canvas, frame_picture, scaled, text_width, write_text
 from stpl_core.scores.images import Mask
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.options import Options

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from stpl_core.colours import DARK, INK_ON_DARK
-from stpl_core.drawing import canvas, text_width, write_text
+from stpl_core.drawing.colours import DARK, INK_ON_DARK
+from stpl_core.drawing.pictures import canvas, text_width, write_text
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SinkSpec
 from stpl_runtime.sinks.directory import DirectorySink

@@ -16,9 +16,9 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from stpl_core.budget import gunzipped
 from stpl_core.errors import FrameError
 from stpl_core.readers.libraries import reads_with
+from stpl_core.safety.budget import gunzipped
 from stpl_runtime.links.reconnect import reason_of, without_credentials
 from stpl_runtime.links.web import NoInnerAddress, decoded_body, no_cookies
 from stpl_runtime.sources.queue_message import Message

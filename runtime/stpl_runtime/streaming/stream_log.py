@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from stpl_core.frames import Frame
-from stpl_core.printable import printable
+from stpl_core.safety.printable import printable
 from stpl_runtime.links.health import HealthNow
 from stpl_runtime.nowcasting.nowcaster import Nowcaster, Put
 from stpl_runtime.streaming.bad_frame_log import Fault, Faults

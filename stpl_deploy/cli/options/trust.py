@@ -37,9 +37,9 @@ def open_trusted(path: Path, options: TrustOptions) -> Bundle:
         UsageError: no such keys, or a version without keys.
         BundleError, ChecksumError, SignatureError: see `open_bundle`.
     """
-    from stpl_core.budget import pixels_for, set_most_pixels
     from stpl_core.bundle import open_bundle
-    from stpl_core.signing import trusted_keys
+    from stpl_core.safety.budget import pixels_for, set_most_pixels
+    from stpl_core.safety.signing import trusted_keys
 
     if options.min_version and options.trusted_keys is None:
         raise UsageError(

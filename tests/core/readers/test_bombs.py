@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stpl_core import budget
 from stpl_core.errors import FrameError
 from stpl_core.frames import read_array
 from stpl_core.readers.images import grey_picture
 from stpl_core.readers.libraries import decoding
 from stpl_core.readers.npz import open_npz
+from stpl_core.safety import budget
 
 SIDE = 30_000
 

@@ -17,7 +17,7 @@ pytest.importorskip("uvicorn")
 sync_api = pytest.importorskip("playwright.sync_api")
 
 from stpl_core.bundle import Bundle  # noqa: E402
-from stpl_core.colours import colour_map  # noqa: E402
+from stpl_core.drawing.colours import colour_map  # noqa: E402
 from stpl_runtime.engine import Session  # noqa: E402
 from tests.runtime.conftest import picture  # noqa: E402
 from tests.runtime.page.serving import Served, serve  # noqa: E402

@@ -17,7 +17,7 @@ pytest.importorskip("prometheus_client")
 from prometheus_client.parser import text_string_to_metric_families
 
 from stpl_core.bundle import Bundle
-from stpl_core.colours import colour_map, difference_map
+from stpl_core.drawing.colours import colour_map, difference_map
 from stpl_runtime.engine import Session
 from stpl_runtime.nowcasting.predict import predict_sequences
 from stpl_runtime.page.outputs import chosen_format

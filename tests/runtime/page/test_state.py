@@ -18,7 +18,7 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("prometheus_client")
 
 from stpl_core.bundle import Bundle
-from stpl_core.colours import colour_map
+from stpl_core.drawing.colours import colour_map
 from stpl_runtime.engine import Session
 from stpl_runtime.page.stream_view import Look, StreamView
 from tests.runtime.conftest import make_frame, picture, slot_time

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from stpl_core.bundle import Bundle
-from stpl_core.colours import NO_DATA_ON_DARK, STAND_IN, colour_map
+from stpl_core.drawing.colours import NO_DATA_ON_DARK, STAND_IN, colour_map
 from stpl_core.errors import MissingExtraError, SinkError, UsageError
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SINKS, open_sink, write_whole

@@ -14,7 +14,7 @@ from PIL import Image
 pytest.importorskip("xarray")
 
 from stpl_core.baselines import persistence
-from stpl_core.trust import trust_model
+from stpl_core.safety.trust import trust_model
 from stpl_deploy.judging import open_judged
 from stpl_runtime.evaluation.evaluate import MODEL, evaluate
 from stpl_train.checkpoint import load_training

@@ -12,7 +12,7 @@ import pydantic
 from torch import nn
 
 from stpl_core.errors import RecipeError, first_problem
-from stpl_core.trust import is_trusted
+from stpl_core.safety.trust import is_trusted
 from stpl_train.forecaster import Forecaster, FrameShape, PenalisedForecaster
 from stpl_train.models.residual import PenalisedResidual, Residual
 
@@ -50,7 +50,8 @@ def model_class(name: str) -> type[nn.Module]:
 
     Args:
         name: a word of `MODELS`, an installed package's entry point, or `package.module:Class`,
-            which must have been trusted by hand (`stpl_core.trust`): importing it runs its code.
+            which must have been trusted by hand (`stpl_core.safety.trust`): importing it runs
+            its code.
 
     Raises:
         RecipeError: no such model, one that is not trusted, or no class that PyTorch can run.

@@ -26,7 +26,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from stpl_core.errors import BreachError, MissingExtraError, UsageError
 from stpl_core.files import atomic_file
-from stpl_core.printable import printable
+from stpl_core.safety.printable import printable
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (

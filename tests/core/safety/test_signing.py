@@ -15,10 +15,10 @@ import pytest
 
 pytest.importorskip("cryptography")
 
-from stpl_core import signing
 from stpl_core.bundle import MANIFEST, Manifest, manifest_text, open_bundle, seal
 from stpl_core.errors import StplError, UsageError
-from stpl_core.signing import (
+from stpl_core.safety import signing
+from stpl_core.safety.signing import (
     SIGNATURE,
     SignatureError,
     new_key,
@@ -26,7 +26,7 @@ from stpl_core.signing import (
     trusted_keys,
 )
 
-TINY = Path(__file__).parents[1] / "data" / "convlstm-tiny.bundle"
+TINY = Path(__file__).parents[2] / "data" / "convlstm-tiny.bundle"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """How frames become pictures: every picture of frames that the project makes is drawn here.
 
-The colours are those of `stpl_core.colours`; what is laid out around the frames differs.
+The colours are those of `stpl_core.drawing.colours`; what is laid out around the frames differs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpl_core.codec import Array
-from stpl_core.colours import (
+from stpl_core.drawing.colours import (
     INK,
     NO_DATA_COLOUR,
     NO_ECHO_COLOUR,

@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from stpl_core.budget import most_pixels
+from stpl_core.safety.budget import most_pixels
 
 if TYPE_CHECKING:
     from stpl_core.bundle import Manifest

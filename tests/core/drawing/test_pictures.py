@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stpl_core.colours import (
+from stpl_core.drawing.colours import (
     NO_DATA_COLOUR,
     NO_DATA_ON_DARK,
     NO_ECHO_COLOUR,
     colour_map,
     difference_map,
 )
-from stpl_core.drawing import (
+from stpl_core.drawing.pictures import (
     difference_picture,
     frame_picture,
     legend_entries,

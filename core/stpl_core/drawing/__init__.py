@@ -1,0 +1,1 @@
+"""How frames become pictures: one table of colours, one way to draw."""

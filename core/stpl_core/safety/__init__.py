@@ -1,0 +1,1 @@
+"""What protects from a stranger's file: budgets, checks, signatures, trusted classes."""
