@@ -9,10 +9,11 @@ from stpl_core.errors import FrameError
 from stpl_core.readers.libraries import reads_with
 
 _FILES = re.compile(
-    r"grids\s*=|init\s*=(?!\s*(epsg|esri):)|file\s*=|PARAMETERFILE|INTERPOLATIONCRS"
-    r"|proj\s*=\s*(pipeline|xyzgridshift)",
+    r"grids\s*=(?!\s*@null(?![^\s\"\]]))|init\s*=(?!\s*(epsg|esri):)|file\s*="
+    r"|PARAMETERFILE|INTERPOLATIONCRS|proj\s*=\s*(pipeline|xyzgridshift)",
     re.IGNORECASE,
 )
+"""`nadgrids=@null` names none: GDAL writes it into every web Mercator."""
 _MOST_TEXT = 20_000
 
 

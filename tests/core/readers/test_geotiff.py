@@ -150,3 +150,15 @@ def test_longitudes_beyond_180_are_wrapped(tmp_path: Path) -> None:
     place = Affine(0.5, 0, 355, 0, -0.5, 55)
     path = tiff(tmp_path / "rain_202406011200.tif", RAIN[None], crs="EPSG:4326", transform=place)
     assert open_frames(path).attrs["affine"].tolist() == [-5.0, 55.0, 0.5, -0.5]
+
+
+def test_web_mercator_names_no_other_file(tmp_path: Path) -> None:
+    """GDAL writes `+nadgrids=@null` into its WKT."""
+    from stpl_core.readers.projections import crs_of
+
+    with rasterio.open(tiff(tmp_path / "a_202406011200.tif", RAIN[None], crs="EPSG:3857")) as file:
+        assert "nadgrids=@null" in file.crs.to_wkt()
+        assert crs_of(file.crs.to_wkt(), "a").to_epsg() == 3857
+    for bad in ("@null,other.gsb", "other.gsb", "@other.gsb"):
+        with pytest.raises(FrameError, match="names other files"):
+            crs_of(f"+proj=merc +nadgrids={bad} +type=crs", "a")

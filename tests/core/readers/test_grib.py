@@ -158,3 +158,41 @@ def test_longitudes_start_where_the_field_does(first: float, last: float, west: 
     assert grid.affine[0] == pytest.approx(west)
     assert grid.affine[2] == pytest.approx(step)
     assert grid.corners[2] == pytest.approx(west + width * step)
+
+
+EIGHT_WAYS = """
+import sys, numpy, eccodes
+out, field = sys.argv[1], numpy.load(sys.argv[2])
+lats, lons = 55.0 - 0.5 * numpy.arange(field.shape[0]), 350.0 + 0.5 * numpy.arange(field.shape[1])
+for n in range(8):
+    from_east, from_south, by_columns = n & 1, n >> 1 & 1, n >> 2 & 1
+    message = eccodes.codes_grib_new_from_samples("regular_ll_sfc_grib2")
+    rows, columns = lats[:: -1 if from_south else 1], lons[:: -1 if from_east else 1]
+    values = field[:: -1 if from_south else 1, :: -1 if from_east else 1]
+    facts = {
+        "Ni": field.shape[1], "Nj": field.shape[0], "iScansNegatively": from_east,
+        "jScansPositively": from_south, "jPointsAreConsecutive": by_columns,
+        "latitudeOfFirstGridPointInDegrees": rows[0], "latitudeOfLastGridPointInDegrees": rows[-1],
+        "longitudeOfFirstGridPointInDegrees": columns[0],
+        "longitudeOfLastGridPointInDegrees": columns[-1],
+        "iDirectionIncrementInDegrees": 0.5, "jDirectionIncrementInDegrees": 0.5,
+        "dataDate": 20240601, "dataTime": 1200, "shortName": "2t",
+    }
+    for key, value in facts.items():
+        eccodes.codes_set(message, key, value if isinstance(value, str) else
+                          float(value) if key.endswith("InDegrees") else int(value))
+    eccodes.codes_set_values(message, (values.T if by_columns else values).ravel())
+    with open(f"{out}/{n}.grib2", "wb") as file:
+        eccodes.codes_write(message, file)
+"""
+
+
+def test_a_field_is_the_same_whichever_way_it_was_scanned(tmp_path: Path) -> None:
+    field = 280 + np.arange(20.0).reshape(4, 5)
+    np.save(tmp_path / "field.npy", field)
+    arguments = [str(tmp_path), str(tmp_path / "field.npy")]
+    subprocess.run([sys.executable, "-c", EIGHT_WAYS, *arguments], check=True)
+    for n in range(8):
+        opened = open_frames(tmp_path / f"{n}.grib2")
+        np.testing.assert_allclose(opened["frames"].values[0, 0], field, atol=1e-3)
+        assert grid_of(opened).affine == pytest.approx((-10.25, 55.25, 0.5, -0.5))
