@@ -143,7 +143,7 @@ def true_places(grid: Grid) -> dict[str, Any]:
     }
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 def _mapping(wkt: str) -> tuple[dict[str, Any], float | None]:
     """CF attributes, and the height of a geostationary satellite."""
     from stpl_core.readers.cf_mapping import cf_grid_mapping, geostationary_height

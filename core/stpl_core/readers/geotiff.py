@@ -28,7 +28,11 @@ from stpl_core.safety.budget import check_pixels
 
 SUFFIXES = (".tif", ".tiff")
 ABOUT = "GeoTIFF and COG, bands as channels"
-_ISO = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.0+)?(Z|\+00:?00)?")
+_ISO = re.compile(
+    r"\s*(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?)(Z| ?UTC|\+00:?00)?\s*"
+)
+_TIME_TAGS = ("valid_time", "time", "datetime", "date_time", "acquisition_datetime")
+"""Tags that state when a frame was observed, in any case."""
 
 
 def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
@@ -135,9 +139,19 @@ def _band_times(file: Any, bands: tuple[int, ...]) -> Times | None:
 def _band_time(file: Any, band: int) -> np.datetime64 | None:
     tags = file.tags(band)
     for text in (tags.get("valid_time", ""), file.descriptions[band - 1] or ""):
-        if _ISO.fullmatch(text.strip()):
-            return time_in_name(re.sub(r"[^\dT]", "", text).replace("T", ""))
+        stamp = _iso(text)
+        if stamp is not None:
+            return stamp
     return None
+
+
+def _iso(text: str) -> np.datetime64 | None:
+    """A time as ISO 8601 writes it, of UTC; None where the text is none."""
+    match = _ISO.fullmatch(text)
+    try:
+        return None if match is None else np.datetime64(f"{match[1]}T{match[2]}", "ns")
+    except ValueError:  # digits that are no date
+        return None
 
 
 def _band_names(file: Any, bands: tuple[int, ...]) -> tuple[str, ...]:
@@ -200,9 +214,13 @@ def _time(file: Any, items: Any, path: Path, options: ReadOptions) -> np.datetim
         return stamp
     if (stamp := time_in_name(in_tag)) is not None:
         return stamp
+    tags = {key.lower(): text for key, text in file.tags().items()}
+    for key in _TIME_TAGS:
+        if (stamp := _iso(tags.get(key, ""))) is not None:
+            return stamp
     raise FrameError(
         f"{path} says no time",
-        expected="the item Observation time, or YYYYMMDDHHMM in the name",
+        expected="the tag TIFFTAG_DATETIME or valid_time, or YYYYMMDDHHMM in the name",
         fix="rename it",
     )
 

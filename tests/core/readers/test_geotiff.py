@@ -162,3 +162,23 @@ def test_web_mercator_names_no_other_file(tmp_path: Path) -> None:
     for bad in ("@null,other.gsb", "other.gsb", "@other.gsb"):
         with pytest.raises(FrameError, match="names other files"):
             crs_of(f"+proj=merc +nadgrids={bad} +type=crs", "a")
+
+
+@pytest.mark.parametrize(
+    ("tag", "text"),
+    [
+        ("TIFFTAG_DATETIME", "2024:06:01 12:05:00"),
+        ("valid_time", "2024-06-01T12:05:00.000Z"),
+        ("TIME", "2024-06-01 12:05"),
+        ("acquisition_datetime", "2024-06-01T12:05:00+00:00"),
+    ],
+)
+def test_the_time_stands_in_a_tag(tmp_path: Path, tag: str, text: str) -> None:
+    path = tiff(tmp_path / "rain.tif", RAIN[None], tags={tag: text})
+    assert str(open_frames(path)["time"].values[0])[:19] == "2024-06-01T12:05:00"
+
+
+def test_a_time_of_another_zone_is_not_taken_for_utc(tmp_path: Path) -> None:
+    path = tiff(tmp_path / "rain.tif", RAIN[None], tags={"time": "2024-06-01T12:05:00+02:00"})
+    with pytest.raises(FrameError, match="no time"):
+        open_frames(path)
