@@ -33,10 +33,9 @@ from stpl_core.bundle import (
     writing_bundle,
 )
 from stpl_core.codec import Array
-from stpl_core.errors import AccuracyError, FrameError
-from stpl_core.frames import read_sequences
-from stpl_core.npz_extras import read_beside
+from stpl_core.errors import AccuracyError
 from stpl_export.builders.plans import PlanRequest, build_plans
+from stpl_export.checking import judging_sequences
 from stpl_export.graphs.compose import forecast_onnx, rollout_onnx
 from stpl_export.graphs.onnx_step import state_specs, step_onnx
 from stpl_export.graphs.weights import gather_weights, point_into, save_low_weights, save_weights
@@ -51,8 +50,7 @@ from stpl_export.regrid import cover, regrid
 from stpl_runtime.proof.reference import Reference
 from stpl_runtime.proof.verify import first_breach
 from stpl_train.models import ForecasterModule
-from stpl_train.recipe import ArraySection, DataSection, SyntheticSection
-from stpl_train.run import VALIDATION, Run, open_run
+from stpl_train.run import Run, open_run
 
 Progress = Callable[[str], None]
 _TOOLS = ("stpl-deploy", "torch", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -100,7 +98,7 @@ def export_run(
     if plans is not None:
         plans.check(precision)  # before minutes of work
     run, model = _open_run(run_path, grid)
-    check = _sequences_for_check(run, model, data, sequences, precision)
+    check = _sequences_for_check(run, model, data, sequences, precision, progress)
     with writing_bundle(out) as partial:
         reference = check.reference(model, progress)
         writer = _BundleWriter(run, model, progress)
@@ -153,45 +151,21 @@ class _Sequences:
 
 
 def _sequences_for_check(
-    run: Run, model: ForecasterModule, data: Path | None, most: int, precision: str
+    run: Run,
+    model: ForecasterModule,
+    data: Path | None,
+    most: int,
+    precision: str,
+    progress: Progress,
 ) -> _Sequences:
-    frames, observed, label = _read_sequences(run, data)
+    frames, observed, label = judging_sequences(run, data)
+    progress(f"judged by {label}")
     frames, observed = cover(frames, observed, model.frame_shape)
     judging, calibrating = slice(None), slice(None)
     if precision == "int8":
         judging, calibrating = split_sequences(len(frames), most)
     context = run.recipe.data.context
     return _Sequences(frames, observed, context, label, most, judging, calibrating)
-
-
-def _read_sequences(run: Run, data: Path | None) -> tuple[Array, NDArray[np.bool_] | None, str]:
-    """Sequences `(N, T + K, C, H, W)` in model units, what was observed, where they came from."""
-    section = run.recipe.data
-    length = section.context + section.horizon
-    if data is None:
-        kept = run.validation()
-        return kept, read_beside(run.file(VALIDATION), kept)[0], _label(section)
-    physical = read_sequences(data, run.frame_shape, section.codec)
-    if physical.shape[1] < length:
-        raise FrameError(
-            f"{data} has sequences of {physical.shape[1]} frames",
-            expected=f"at least {length} = {section.context} + {section.horizon}",
-            fix="give longer sequences",
-        )
-    observed = read_beside(data, physical)[0]
-    return (
-        section.codec.model_from_physical(physical[:, :length]),
-        None if observed is None else observed[:, :length],
-        data.name,
-    )
-
-
-def _label(section: DataSection) -> str:
-    """Where a run's own sequences came from."""
-    if isinstance(section, SyntheticSection):
-        return section.source
-    where = section.path.name if isinstance(section, ArraySection) else section.source
-    return f"{where}, validation part"
 
 
 def _typed_step(

@@ -20,8 +20,10 @@ from stpl_core.bundle import (
     LeadAccuracy,
 )
 from stpl_core.codec import Array
+from stpl_core.errors import AccuracyError
 from stpl_runtime.engine import ReportsFacts, Session, StateHandle, closed_loop, open_session
 from stpl_runtime.proof.int8_margin import early_margin_db, psnr_of
+from stpl_runtime.proof.live_sequences import live_sequences
 from stpl_runtime.proof.reference import Reference, load_reference
 from stpl_runtime.proof.tolerance import (
     TASK_BUDGET_DB,
@@ -53,8 +55,12 @@ def verify_bundle(
         forecast: and
         require_provider: see `open_session`.
         progress: given what runs now.
+
+    Raises:
+        AccuracyError: nothing moves in the sequences of an int8 bundle.
     """
     reference = load_reference(bundle)
+    _refuse_dead(bundle, reference)
     graphs: tuple[GraphName, ...] = tuple(bundle.manifest.graphs)
     session = open_session(
         bundle,
@@ -74,6 +80,19 @@ def verify_bundle(
     finally:
         session.close()
     return AccuracyReport(data=reference.data, sequences=len(reference.context), checks=checks)
+
+
+def _refuse_dead(bundle: Bundle, reference: Reference) -> None:
+    """Refuse to judge int8 by frames that no precision could fail on."""
+    if bundle.manifest.precision != "int8":
+        return
+    if not live_sequences(np.concatenate([reference.context, reference.truth], axis=1)).any():
+        raise AccuracyError(
+            f"nothing moves in the {len(reference.context)} sequences of {reference.data} that "
+            "came with the bundle: they prove nothing of int8",
+            expected="sequences in which something is and moves",
+            fix="export the run again",
+        )
 
 
 def first_breach(report: AccuracyReport) -> str | None:
