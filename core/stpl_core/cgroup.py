@@ -1,4 +1,4 @@
-"""How many CPUs' worth of time this process's control groups allow it: version 2 and version 1."""
+"""What this process's control groups allow it, CPU time and memory: version 2 and version 1."""
 
 from __future__ import annotations
 
@@ -26,7 +26,40 @@ def cpu_quota(
     return min(found, default=None)
 
 
-def _folders(membership: Path, root: Path) -> Iterator[Path]:
+def memory_room(
+    membership: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> int | None:
+    """Bytes that the groups of this process may still take; None where nothing limits them.
+
+    Args:
+        membership: see `cpu_quota`.
+        root: where the hierarchies are mounted.
+    """
+    rooms = []
+    for folder in _folders(membership, root, "memory"):
+        for limit, used in _MEMORY_FILES:
+            most, taken = (_text(folder / name).strip() for name in (limit, used))
+            if most.isdigit() and taken.isdigit() and int(most) < _UNLIMITED:
+                reclaimable = _reclaimable(_text(folder / "memory.stat"))
+                rooms.append(max(0, int(most) - max(0, int(taken) - reclaimable)))
+    return min(rooms, default=None)
+
+
+_MEMORY_FILES = (
+    ("memory.max", "memory.current"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
+_UNLIMITED = 1 << 60
+"""Version 1 writes a number near 2**63 where there is no limit."""
+
+
+def _reclaimable(stat: str) -> int:
+    """Bytes of files in memory that the system drops when a program asks for room."""
+    rows = dict(line.split(" ", 1) for line in stat.splitlines() if " " in line)
+    return int(rows.get("inactive_file", 0)) + int(rows.get("active_file", 0))
+
+
+def _folders(membership: Path, root: Path, controller: str = "cpu") -> Iterator[Path]:
     """The groups' directories, from the process's own up to each hierarchy's root.
 
     Inside a container the path may be the host's, which is not there; the root then is its own.
@@ -36,8 +69,8 @@ def _folders(membership: Path, root: Path) -> Iterator[Path]:
         controllers, _, group = rest.partition(":")
         if controllers == "":
             mounts = [root, root / "unified"]
-        elif "cpu" in controllers.split(","):
-            mounts = [root / controllers, root / "cpu"]
+        elif controller in controllers.split(","):
+            mounts = [root / controllers, root / controller]
         else:
             continue
         parts = PurePosixPath(group).parts[1:]

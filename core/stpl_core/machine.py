@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import signal
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -113,6 +114,18 @@ def usable_cpus() -> int:
     except AttributeError:  # not on this system
         count = os.cpu_count() or 1
     return max(1, min(count, int(cpu_quota() or count)))
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """The signals that ask a program to end: Ctrl-C, SIGTERM, and the end of its terminal.
+
+    SIGHUP is left out where it is ignored already, as under `nohup`.
+    """
+    asked = [signal.SIGINT, signal.SIGTERM]
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows
+    if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+        asked.append(hangup)
+    return tuple(asked)
 
 
 def memory_bytes() -> int:

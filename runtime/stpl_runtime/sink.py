@@ -252,6 +252,10 @@ def temporary_file(name: str) -> Iterator[Path]:
         raise OSError(errno.EIO, f"{reason}, in {gettempdir()}") from error
 
 
+class ReaderGoneError(BrokenPipeError):
+    """Whoever read our standard output has gone for good: there is nobody left to write for."""
+
+
 def sink_error(path: Path, size: int, error: OSError) -> SinkError:
     """What went wrong at `path`, with the room that is left there.
 

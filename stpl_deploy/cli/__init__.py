@@ -14,6 +14,7 @@ import typer
 import typer.core
 
 from stpl_core.errors import EnvironmentFault, StplError
+from stpl_core.memory import memory_fault
 from stpl_core.safety.printable import printable
 from stpl_deploy import __version__
 
@@ -39,6 +40,7 @@ app = typer.Typer(
     cls=_InOrder,
     help="Train spatiotemporal models, export them, and stream nowcasts at the edge.",
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -79,7 +81,25 @@ def _options(
 
 def main() -> None:
     """Run the command line and exit with its code; a user's mistake ends in one line."""
+    _open_missing_streams()
     raise SystemExit(run(sys.argv[1:] or ["--help"]))
+
+
+def _open_missing_streams() -> None:
+    """Give the null device to standard streams that were closed before the start (`2>&-`).
+
+    Otherwise the next file that is opened takes such a number, and gets what is printed.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            stream = open(number, mode, closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
 
 
 def run(arguments: list[str]) -> int:
@@ -117,7 +137,7 @@ def _report(error: Exception, arguments: Sequence[str]) -> int:
     """Print an error on stderr and give its exit code."""
     if isinstance(error, _CommandLineError):
         return _fail(f"error: {_usage(error, arguments)}", 2)
-    known = error if isinstance(error, StplError) else as_fault(error)
+    known = memory_fault(error) or (error if isinstance(error, StplError) else as_fault(error))
     if known is not None:
         text = printable(" ".join(str(known).split()), _LONGEST_LINE)
         return _fail(f"error: {text}", known.exit_code)
@@ -131,12 +151,8 @@ def _report(error: Exception, arguments: Sequence[str]) -> int:
 
 def as_fault(error: Exception) -> EnvironmentFault | None:
     """The fault of this machine behind an error that no verb expected; None where there is none."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return EnvironmentFault(
-            f"out of memory: {str(error).splitlines()[0] if str(error) else 'no block is left'}",
-            expected="room for the model and its batch",
-            fix="a smaller batch, or stop other programs",
-        )
+    if (lacking := memory_fault(error)) is not None:
+        return lacking
     if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
         where = f"{error.filename}: " if error.filename else ""
         return EnvironmentFault(

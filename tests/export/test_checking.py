@@ -21,7 +21,7 @@ from tests.export.conftest import TRAINED, RunMaker
 
 DEAD = {
     "zeros": lambda frames: np.zeros_like(frames),
-    "constant": lambda frames: np.full_like(frames, 200),
+    "constant": lambda frames: np.full_like(frames, 0.75),
     "a still picture": lambda frames: np.broadcast_to(frames[:, :1], frames.shape),
     "noise of a dark lens": lambda frames: frames * np.float32(0.001),
 }
@@ -37,7 +37,7 @@ def test_dead_data_is_completed_and_reported(kind: str, tmp_path: Path) -> None:
     run, frames = _physical()
     np.save(tmp_path / "dead.npy", np.asarray(DEAD[kind](frames)))
     made, _, label = judging_sequences(run, tmp_path / "dead.npy")
-    assert label == "16 sequences of moving-mnist, and dead.npy (0 of 16 move)"
+    assert label == "16 sequences of moving-mnist, validation part, and dead.npy (0 of 16 move)"
     judging, calibrating = split_sequences(len(made), 16)
     for part in (judging, calibrating):
         assert live_sequences(made[part]).sum() >= 4

@@ -7,9 +7,11 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+from stpl_core.machine import stop_signals
+
 
 class StopRequest:
-    """Context manager that notes SIGINT and SIGTERM in place of dying of them."""
+    """Context manager that notes SIGINT, SIGTERM and SIGHUP in place of dying of them."""
 
     def __init__(self) -> None:
         """Note nothing yet; only the main thread can listen, elsewhere this does nothing."""
@@ -18,7 +20,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in stop_signals():
                 self._before[number] = signal.signal(number, self._note)
         return self
 

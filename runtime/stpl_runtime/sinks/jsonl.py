@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import stat
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +14,13 @@ from pathlib import Path
 from stpl_core.errors import SinkError
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.plugins import check_options
-from stpl_runtime.sink import KeepsFiles, SinkSpec, make_directory, sink_error
+from stpl_runtime.sink import (
+    KeepsFiles,
+    ReaderGoneError,
+    SinkSpec,
+    make_directory,
+    sink_error,
+)
 from stpl_runtime.sinks.summary import summary_line
 from stpl_runtime.timing import time_from_text
 
@@ -20,11 +28,28 @@ _TAIL = 1 << 20
 """A line is shorter than this."""
 
 
-def open_sink(rest: str, spec: SinkSpec | None = None) -> JsonLines | StdoutLines:
+def open_sink(rest: str, spec: SinkSpec | None = None) -> JsonLines | StdoutLines | DeviceLines:
     """`jsonl:FILE`, or `jsonl:-` for stdout."""
     spec = spec or SinkSpec()
     check_options("the sink jsonl", spec.options, ())
-    return StdoutLines() if rest == "-" else JsonLines(Path(rest), spec)
+    if is_stdout(rest):
+        return StdoutLines()
+    path = Path(rest)
+    return DeviceLines(path) if _is_device(path) else JsonLines(path, spec)
+
+
+def is_stdout(rest: str) -> bool:
+    """Whether `rest` of `jsonl:REST` is this process's standard output."""
+    return rest in ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+
+
+def _is_device(path: Path) -> bool:
+    """A FIFO, a terminal, `/dev/null`: what has no end to append at."""
+    try:
+        kind = path.stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(kind) and not stat.S_ISDIR(kind)
 
 
 class StdoutLines:
@@ -41,11 +66,51 @@ class StdoutLines:
         try:
             sys.stdout.write(summary_line(nowcast, self.beside).decode())
             sys.stdout.flush()
+        except BrokenPipeError as error:
+            raise ReaderGoneError(*error.args) from error
         except OSError as error:
             raise sink_error(Path("/dev/stdout"), 0, error) from error
 
     def close(self) -> None:
         """Stdout stays open."""
+
+
+class DeviceLines:
+    """Writes lines to a FIFO or a device; keeps `stpl_runtime.sink.Sink`.
+
+    A FIFO that nobody reads refuses a line, which is reported; a reader may come again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open nothing yet: of a FIFO a reader may still come."""
+        self._handle: int | None = None
+        self.path, self.name = path, f"jsonl:{path}"
+        self.beside: tuple[KeepsFiles, ...] = ()
+
+    def write(self, nowcast: Nowcast) -> None:
+        """See `stpl_runtime.sink.Sink`."""
+        rest = memoryview(summary_line(nowcast, self.beside))
+        try:
+            if self._handle is None:
+                self._handle = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+                os.set_blocking(self._handle, True)
+            while rest:
+                rest = rest[os.write(self._handle, rest) :]
+        except OSError as error:
+            self.close()
+            if error.errno in (errno.ENXIO, errno.EPIPE):
+                raise SinkError(
+                    f"{self.path}: nobody reads it",
+                    expected="a reader",
+                    fix=f"cat {self.path}",
+                ) from error
+            raise sink_error(self.path, len(rest), error) from error
+
+    def close(self) -> None:
+        """Close it; the next line opens it again."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
 
 
 class JsonLines:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from stpl_core.errors import SinkError
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.sink import DeletesOld, Sink
+from stpl_runtime.sink import DeletesOld, ReaderGoneError, Sink
 from stpl_runtime.timing import utc_now
 
 LIMIT = 8
@@ -191,6 +191,8 @@ class Publisher:
         """A sink that fails is reported once, and again when it is well."""
         try:
             self.sink.write(nowcast)
+        except ReaderGoneError:
+            raise
         except (SinkError, OSError, MemoryError) as error:  # the last two: a machine without room
             with self._changed:
                 self._report(nowcast.stream).failed += not self._abandoned

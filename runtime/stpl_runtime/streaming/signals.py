@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a stream cleanly."""
+"""Ctrl-C, SIGTERM and SIGHUP end a stream cleanly."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
+
+from stpl_core.machine import stop_signals
 
 
 class Stoppable(Protocol):
@@ -20,7 +22,7 @@ class Stoppable(Protocol):
 
 @contextmanager
 def stop_on_signals(running: Stoppable) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM stop it; a second one interrupts at once.
+    """Let Ctrl-C, SIGTERM and SIGHUP stop it; a second one interrupts at once.
 
     Works in the main thread only, which alone gets signals; elsewhere nothing changes.
     """
@@ -32,7 +34,7 @@ def stop_on_signals(running: Stoppable) -> Iterator[None]:
         running.stop()
         signal.signal(number, signal.default_int_handler)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in stop_signals()}
     try:
         yield
     finally:

@@ -80,11 +80,12 @@ class Streams:
                         stream.close()
                     for publisher in publishers.values():
                         publisher.close()
-                    self._log_sinks()
+                    self._log_lines()
                     for stream in self.streams:
                         stream.finish(ended)
         finally:
             self.ended = ended
+        self._log_sinks()
         for stream in self.streams:
             if stream.error is not None:
                 raise stream.error
@@ -114,9 +115,12 @@ class Streams:
         self._publishers = tuple(made.values())
         return made
 
-    def _log_sinks(self) -> None:
+    def _log_lines(self) -> None:
         while self._lines:
             self.streams[0].log(self._lines.popleft())
+
+    def _log_sinks(self) -> None:
+        self._log_lines()
         for publisher in self._publishers:
             if publisher.error is not None:
                 raise publisher.error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import sys
+from contextlib import AbstractContextManager, ExitStack, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,15 +65,28 @@ def run_live(live: Live) -> None:
             with watch, stop_on_signals(running):
                 _run(live, watch, opened)
         except StplError:
-            summarise(running.report(), watch, live.json)
+            with _summary_place(live):
+                summarise(running.report(), watch, live.json)
             raise
     report = running.report()
-    summarise(report, watch, live.json)
+    with _summary_place(live):
+        summarise(report, watch, live.json)
     standing = watch.skill is not None and any(a.standing for a in watch.skill.alarms.values())
     if report.exit_code:
         raise typer.Exit(report.exit_code)
     if running.ended != "stopped" and standing:
         raise typer.Exit(AccuracyError.exit_code)
+
+
+def _summary_place(live: Live) -> AbstractContextManager[object]:
+    """Stdout, or stderr where a sink writes its lines to stdout."""
+    from stpl_runtime.sinks.jsonl import is_stdout
+
+    taken = any(
+        word.startswith("jsonl:") and is_stdout(word.removeprefix("jsonl:"))
+        for word in live.stream.sinks
+    )
+    return redirect_stdout(sys.stderr) if taken else nullcontext()
 
 
 def _run(live: Live, watch: Watch, opened: OpenStream) -> None:
