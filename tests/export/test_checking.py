@@ -77,8 +77,12 @@ def test_an_int8_bundle_with_dead_sequences_is_not_verified(
     arrays = reference.arrays()
     for name in ("context", "truth"):
         arrays[name] = np.zeros_like(arrays[name])
-    zero = np.zeros(1)
-    arrays |= {f"int8/{name}": zero for name in ("min_psnr_db", "early", "early_psnr_db")}
+    early = reference.float32[:, :1]
+    arrays |= {
+        "int8/min_psnr_db": np.zeros(len(reference.tolerance)),
+        "int8/early": early,
+        "int8/early_psnr_db": np.zeros(early.shape[1]),
+    }
     np.savez_compressed(path / REFERENCE, allow_pickle=False, **arrays)
     seal(path, trained_bundle.manifest.model_copy(update={"precision": "int8"}))
     with pytest.raises(AccuracyError, match="nothing moves in the 4 sequences"):
