@@ -1,28 +1,35 @@
 """CF datasets, NetCDF and Zarr alike, by xarray; ours are opened as they lie.
 
-Of others: a variable over (time, y, x), or one frame with the scalar `valid_time` or `time`; NaN or
-_FillValue is no data; coordinates in km become metres, rows run from north to south, columns from
-west to east. mlcast's conventions (time, y, x; NaN; grid_mapping with WKT) are a case of this.
+Of others: a variable over (time, y, x), or one frame with a scalar time or a time in its name;
+masked numbers are no data; coordinates in km become metres, rows run from north to south, columns
+from west to east. mlcast's conventions (time, y, x; NaN; grid_mapping with WKT) are a case of this.
+Groups of NetCDF-4 and HDF5 (IMERG's `Grid`) are looked into where the root has no field.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stpl_core.codec import Array
 from stpl_core.errors import FrameError
-from stpl_core.reader import Piece, Quantity, ReadOptions, no_echo_at_zero, state_of
-from stpl_core.readers.cf_grid import grid_and_flips, horizontal_dims, is_place
+from stpl_core.reader import NO_DATA, NO_ECHO, VALUE, Piece, Quantity, ReadOptions, States
+from stpl_core.readers.cf_dims import chosen, horizontal_dims, squeezed, with_channels
+from stpl_core.readers.cf_grid import grid_and_flips, is_place
+from stpl_core.readers.cf_time import accumulation_s, times_and_values
+from stpl_core.readers.cf_values import Unpacking, unpacking
+from stpl_core.readers.checked import in_stated_units, nan_as_no_echo, no_echo_of
 from stpl_core.readers.completeness import refuse_cut_netcdf
 from stpl_core.readers.converted import check_zarr_whole, pieces_of_dataset
 from stpl_core.readers.hdf5_checks import check_netcdf
 from stpl_core.readers.libraries import NETCDF_LOCK, one_at_a_time, reads_with
-from stpl_core.readers.units import cf_units, rain_amount, rain_rate, reflectivity
+from stpl_core.readers.units import is_not_rain, rain_or_echo, understood
 from stpl_core.readers.zarr_checks import check_zarr
 from stpl_core.safety.budget import check_pixels
 
@@ -31,8 +38,8 @@ if TYPE_CHECKING:
 
 _BLOCK_VALUES = 2**23
 """About so many values in a piece."""
-_RATES_M_S = ("rainfall_rate", "lwe_precipitation_rate", "stratiform_rainfall_rate")
-_FLUXES = ("rainfall_flux", "precipitation_flux")
+_USUAL = ("precipitation", "precipitationCal", "rainfall_rate", "CMI", "RRQPE")
+"""Of several fields, the one that whoever takes IMERG, mlcast's or ABI files comes for."""
 _NOTES = {
     "institution": ("institution",),
     "licence": ("licence", "license"),
@@ -40,15 +47,21 @@ _NOTES = {
 }
 
 
-def open_dataset(path: Path) -> xr.Dataset:
-    """Open a NetCDF file or a Zarr store, values read as needed."""
+def open_dataset(path: Path, group: str | None = None, *, decode: bool = True) -> xr.Dataset:
+    """Open a NetCDF file or a Zarr store, values read as needed.
+
+    Args:
+        path: the file or store.
+        group: of NetCDF-4 and HDF5.
+        decode: False leaves numbers and attributes as they are stored.
+    """
     if path.is_dir():
         with reads_with("zarr"):
             import xarray as xr
             import zarr  # noqa: F401  # xarray imports it, and would not name the extra
         check_zarr(path)
         opened: xr.Dataset = xr.open_zarr(
-            path.absolute(), chunks=None, consolidated=_consolidated(path)
+            path.absolute(), chunks=None, consolidated=_consolidated(path), decode_cf=decode
         )
         return opened
     with reads_with("netcdf"):
@@ -58,7 +71,9 @@ def open_dataset(path: Path) -> xr.Dataset:
     check_netcdf(path)
     with NETCDF_LOCK:
         # What is read later is read under it too, and so is the closing, whoever drops it.
-        return xr.open_dataset(path.absolute(), engine="netcdf4", lock=NETCDF_LOCK)
+        return xr.open_dataset(
+            path.absolute(), engine="netcdf4", lock=NETCDF_LOCK, group=group, decode_cf=decode
+        )
 
 
 def _consolidated(store: Path) -> bool:
@@ -77,10 +92,10 @@ def open_own(path: Path) -> xr.Dataset | None:
     Raises:
         FrameError: chunks are missing.
     """
+    with open_dataset(path, decode=False) as stored:
+        if "stpl_frames" not in stored.attrs:
+            return None
     opened = open_dataset(path)
-    if "stpl_frames" not in opened.attrs:
-        opened.close()
-        return None
     if path.is_dir():
         check_zarr_whole(path, opened.attrs["chunk_bytes"])
     if opened["x"].attrs.get("standard_name") != "grid_longitude":
@@ -94,47 +109,136 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
 
 
 def _read(path: Path, options: ReadOptions) -> Generator[Piece, None, None]:
-    own = open_own(path) if options.variable is None else None
+    inside, _, variable = (options.variable or "").strip("/").rpartition("/")
+    with open_dataset(path, inside or None, decode=False) as stored:
+        ours = "stpl_frames" in stored.attrs and not variable and not options.select
+        found = inside or path.is_dir() or _fields(_with_coordinates(stored))
+        if not ours and found:
+            yield from pieces_of_foreign(stored, variable or None, path, options)
+            return
+    own = open_own(path) if ours else None
     if own is not None:
         with own:
-            yield from pieces_of_dataset(own, _BLOCK_VALUES)
+            for piece in pieces_of_dataset(own, _BLOCK_VALUES):
+                piece = in_stated_units(piece, options.units) if options.units else piece
+                yield nan_as_no_echo(piece) if options.nan == "no-echo" else piece
         return
-    with open_dataset(path) as opened:
-        yield from pieces_of_foreign(opened, options.variable, path)
+    with open_dataset(path, _group_with_fields(path), decode=False) as stored:
+        yield from pieces_of_foreign(stored, variable or None, path, options)
 
 
-def pieces_of_foreign(opened: xr.Dataset, wanted: str | None, path: Path) -> Iterator[Piece]:
+def _group_with_fields(path: Path) -> str | None:
+    """The first group that holds a field; None where none does."""
+    for group in _groups(path):
+        with open_dataset(path, group, decode=False) as stored:
+            if _fields(_with_coordinates(stored)):
+                return group
+    return None
+
+
+def _groups(path: Path) -> list[str]:
+    with reads_with("netcdf"):
+        import netCDF4
+    with NETCDF_LOCK, netCDF4.Dataset(path.absolute()) as file:
+        found: list[str] = []
+        waiting = list(file.groups.values())
+        while waiting:
+            one = waiting.pop(0)
+            found.append(one.path.strip("/"))
+            waiting += list(one.groups.values())
+    return found
+
+
+def _with_coordinates(stored: xr.Dataset) -> xr.Dataset:
+    """The same with its coordinates as coordinates, numbers unpacked, times still numbers."""
+    import warnings
+
+    import xarray as xr
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", xr.SerializationWarning)  # two fill values: both are heeded
+        opened = xr.decode_cf(stored, decode_times=False, decode_timedelta=False)
+    for name in opened.variables:  # xarray keeps it apart; here it tells what a number is
+        if "units" in stored[name].attrs:
+            opened[name].attrs["units"] = stored[name].attrs["units"]
+    return opened
+
+
+def pieces_of_foreign(
+    stored: xr.Dataset, wanted: str | None, path: Path, options: ReadOptions | None = None
+) -> Iterator[Piece]:
     """Yield the frames of somebody else's dataset in blocks.
 
     Args:
-        opened: with coordinates as CF has them.
+        stored: with the conventions of CF; numbers may be as they are stored.
         wanted: the variable; None takes the only one.
-        path: where it came from, for messages.
+        path: where it came from, for messages and, of a file, for its time.
+        options: how it is read.
     """
-    values = opened[_variable(opened, wanted, path)]
-    y, x = horizontal_dims(opened, values)
-    times, values = _times(opened, values, (y, x), path)
-    values, channels = _with_channels(values, ("time", y, x), path)
-    grid, rows, columns = grid_and_flips(opened, values, y, x, str(path))
-    quantity, factor = _quantity(values.attrs, channels)
-    rain = quantity.units in ("mm h-1", "mm")
+    options = options or ReadOptions()
+    opened = _with_coordinates(stored)
+    name = _variable(opened, wanted, path)
+    attributes = dict(stored[name].attrs)
+    how = unpacking(stored[name].dtype, attributes, f"{path}: {name}", netcdf=path.is_file())
+    plane = horizontal_dims(opened, opened[name])
+    pair, several = chosen((opened, stored[name]), options.select, str(path))
+    opened, numbers = squeezed(pair, plane)
+    times, numbers, clock = times_and_values(opened, numbers, plane, path, options)
+    numbers, channels = with_channels(opened, numbers, plane, several, str(path))
+    grid, rows, columns = grid_and_flips(opened, opened[name], *plane, str(path))
+    words = (attributes.get("standard_name"), attributes.get("long_name"), name)
+    about = " ".join(str(word) for word in words if word)
+    quantity, factor = _quantity(attributes, options.units, about, channels)
+    if quantity.units == "mm" and quantity.no_echo is not None:
+        span = accumulation_s(opened, attributes, clock, times)
+        quantity = replace(quantity, accumulation_s=span)
+    decode = _Decoding(how, factor, quantity, options, str(path))
     order = np.argsort(times, kind="stable")
-    check_pixels(path, *values.shape[1:])
-    size = max(1, _BLOCK_VALUES // max(1, int(np.prod(values.shape[1:]))))
+    check_pixels(path, *numbers.shape[1:])
+    size = max(1, _BLOCK_VALUES // max(1, int(np.prod(numbers.shape[1:]))))
     for start in range(0, len(order), size):
-        chosen = order[start : start + size]
-        stored = values.isel(time=np.sort(chosen)).values[np.argsort(np.argsort(chosen))]
-        frames: Array = (stored * factor if factor != 1 else stored).astype(np.float32)
-        frames = np.ascontiguousarray(frames[:, :, rows, columns])  # (n, C, H, W)
+        rows_of_time = order[start : start + size]
+        block = numbers.isel(time=np.sort(rows_of_time)).values
+        block = block[np.argsort(np.argsort(rows_of_time))][:, :, rows, columns]  # (n, C, H, W)
+        frames, state = decode.frames(block)
         yield Piece(
             frames=frames,
-            state=no_echo_at_zero(frames) if rain else state_of(frames),
+            state=state,
             grid=grid,
             quantity=quantity,
             source=str(path),
-            time=times[chosen],
-            notes=_notes(opened.attrs),
+            time=times[rows_of_time],
+            notes=_notes(stored.attrs),
         )
+
+
+@dataclass(frozen=True)
+class _Decoding:
+    """From stored numbers to frames and states."""
+
+    how: Unpacking
+    factor: float
+    quantity: Quantity
+    options: ReadOptions
+    source: str
+
+    def frames(self, stored: NDArray[Any]) -> tuple[Array, States]:
+        """Frames `(n, C, H, W)` and states `(n, H, W)` of stored numbers `(n, C, H, W)`."""
+        values, missing, outside = self.how.values(stored)
+        with np.errstate(over="ignore"):  # infinite: counted as a bad pixel
+            frames = np.ascontiguousarray(values * self.factor, dtype=np.float32)
+        state = np.full(frames[:, 0].shape, VALUE, np.uint8)
+        if self.quantity.no_echo == 0.0:
+            state[(frames == 0).all(axis=1)] = NO_ECHO
+        gone = missing.any(axis=1)
+        if self.options.nan == "no-echo":
+            nothing = no_echo_of(self.quantity, self.source)
+            frames[missing] = nothing
+            state[missing.all(axis=1)] = NO_ECHO
+            gone = np.zeros(gone.shape, bool)
+        state[gone | outside.any(axis=1)] = NO_DATA
+        frames[np.broadcast_to((state == NO_DATA)[:, None], frames.shape) | outside] = np.nan
+        return frames, state
 
 
 def _ancillary(values: xr.DataArray) -> list[str]:
@@ -142,82 +246,62 @@ def _ancillary(values: xr.DataArray) -> list[str]:
     return str(found or "").split()
 
 
-def _variable(opened: xr.Dataset, wanted: str | None, path: Path) -> str:
-    fields = [
+def _fields(opened: xr.Dataset) -> list[str]:
+    return [
         str(name)
         for name, v in opened.data_vars.items()
         if horizontal_dims(opened, v)[0] and not is_place(str(name), v)
     ]
-    if wanted is not None and wanted in fields:
+
+
+def _variable(opened: xr.Dataset, wanted: str | None, path: Path) -> str:
+    fields = _fields(opened)
+    if wanted is not None and wanted in fields and opened[wanted].dtype.kind in "uif":
         return wanted
     # What speaks of another variable, such as its quality, is not what one came for.
     aside = {word for name in fields for word in _ancillary(opened[name])}
     numeric = [name for name in fields if opened[name].dtype.kind in "uif" and name not in aside]
-    if wanted is None and len(numeric) == 1:
-        return numeric[0]
+    usual = [name for name in _USUAL if name in numeric]
+    if wanted is None and (len(numeric) == 1 or len(usual) == 1):
+        return (usual or numeric)[0]
     raise FrameError(
-        f"{path} holds the fields {', '.join(numeric) or 'none'}",
+        f"{path} holds the fields {', '.join(numeric) or 'none'}"
+        + ("" if numeric else f", but {_held(opened)}"),
         expected=wanted or "one variable over y and x",
-        fix=f"--variable {numeric[0]}" if numeric else "check the file",
+        fix=f"--variable {numeric[0]}" if numeric else "name its dimensions y, x or lat, lon",
     )
 
 
-def _times(
-    opened: xr.Dataset, values: xr.DataArray, plane: tuple[str, str], path: Path
-) -> tuple[Any, xr.DataArray]:
-    """Times `(T,)`, and the values with a dimension `time`."""
-    for dim in values.dims:
-        along = opened[dim].values if dim in opened.coords and dim not in plane else None
-        if along is not None and along.dtype.kind == "M":
-            return along.astype("datetime64[ns]"), values.rename({dim: "time"})
-    for name in ("valid_time", "time"):
-        if name in opened.variables and opened[name].ndim == 0:
-            stamp = opened[name].values
-            if stamp.dtype.kind == "M":
-                values = values.drop_vars(name, errors="ignore").expand_dims("time")
-                return stamp[None].astype("datetime64[ns]"), values
-    raise FrameError(
-        f"{path} says no time for {values.name}",
-        expected="a coordinate time, or a scalar valid_time, with units since a date",
-        fix="check the file with ncdump -h",
-    )
+def _held(opened: xr.Dataset) -> str:
+    """The variables and their dimensions, in words."""
+    shown = [
+        f"{name} ({', '.join(map(str, variable.dims))})"
+        for name, variable in opened.data_vars.items()
+        if variable.ndim
+    ]
+    return ", ".join(shown[:6]) or "no array"
 
 
-def _with_channels(
-    values: xr.DataArray, known: tuple[str, str, str], path: Path
-) -> tuple[xr.DataArray, tuple[str, ...]]:
-    """Values (time, channel, y, x) and the channels' names."""
-    others = [dim for dim in values.dims if dim not in known]
-    values = values.squeeze([dim for dim in others if values.sizes[dim] == 1], drop=True)
-    others = [dim for dim in others if dim in values.dims]
-    time, y, x = known
-    if len(others) > 1:
-        raise FrameError(
-            f"{path} has {values.name} over {', '.join(map(str, values.dims))}",
-            expected="time, y, x and at most one more",
-            fix="select a level or member first",
-        )
-    if not others:
-        return values.expand_dims("channel").transpose(time, "channel", y, x), ("",)
-    names = tuple(str(label) for label in values[others[0]].values)
-    return values.transpose(time, others[0], y, x), names
+def _quantity(
+    attributes: dict[str, Any], stated: str | None, about: str, channels: tuple[str, ...]
+) -> tuple[Quantity, float]:
+    """What the numbers mean, and what to multiply them with to get there.
 
-
-def _quantity(attributes: dict[str, Any], channels: tuple[str, ...]) -> tuple[Quantity, float]:
-    """What the numbers mean, and what to multiply them with to get there."""
-    standard = str(attributes.get("standard_name", ""))
-    text = attributes.get("units")
-    units = cf_units(None if text is None else str(text))
-    if standard in _RATES_M_S and units == "m s-1":
-        return rain_rate(), 3.6e6
-    if standard in _FLUXES and units in ("kg m-2 s-1", "kg m**-2 s**-1"):
-        return rain_rate(), 3600.0
-    if len(channels) == 1:
-        made = {"mm h-1": rain_rate(), "mm": rain_amount(None), "dBZ": reflectivity()}.get(units)
+    Args:
+        attributes: of the variable.
+        stated: the unit that the user states.
+        about: the variable's names; empty where the user states the unit.
+        channels: their names.
+    """
+    text = stated if stated is not None else attributes.get("units")
+    unit = understood(None if text is None else str(text), about if stated is None else "rain")
+    if len(channels) == 1 and not (stated is None and is_not_rain(about)):
+        made = rain_or_echo(unit.name)
         if made is not None:
-            return made, 1.0
+            return made, unit.factor
+    standard = str(attributes.get("standard_name", ""))
     name = str(attributes.get("long_name", standard or "values"))
-    return Quantity(name, units, standard, channels=channels), 1.0
+    return Quantity(name, unit.name, standard, channels=channels), unit.factor
 
 
 def _notes(attributes: dict[str, Any]) -> dict[str, str]:

@@ -17,12 +17,6 @@ from stpl_core.readers.projections import crs_of
 if TYPE_CHECKING:
     import xarray as xr
 
-_Y = ("y", "yc", "lat", "latitude", "rlat", "south_north", "height", "row")
-_X = ("x", "xc", "lon", "longitude", "rlon", "west_east", "width", "column", "col")
-_ENDS = {
-    "Y": ("latitude", "_y_coordinate", "_y_angular_coordinate"),
-    "X": ("longitude", "_x_coordinate", "_x_angular_coordinate"),
-}
 _PLACES = {
     "latitude": ("lat", "latitude", "xlat", "nav_lat", "lats"),
     "longitude": ("lon", "longitude", "xlong", "nav_lon", "lons", "long"),
@@ -31,23 +25,6 @@ _MOST_UNEVEN = 0.05
 """Pixels by which a coordinate may leave an even grid: 32-bit coordinates are rounded."""
 
 Doubles = NDArray[np.float64]
-
-
-def horizontal_dims(opened: xr.Dataset, values: xr.DataArray) -> tuple[str, str]:
-    """Names of the dimensions along y and x; two empty strings where a variable is no field."""
-    y = next((str(dim) for dim in values.dims if _is_axis(opened, dim, "Y", _Y)), "")
-    x = next((str(dim) for dim in values.dims if _is_axis(opened, dim, "X", _X)), "")
-    return (y, x) if y and x else ("", "")
-
-
-def _is_axis(opened: xr.Dataset, dim: Any, axis: str, names: tuple[str, ...]) -> bool:
-    attributes = opened[dim].attrs if dim in opened.coords else {}
-    if attributes.get("axis"):
-        return str(attributes["axis"]).upper() == axis
-    standard = str(attributes.get("standard_name", ""))
-    if standard:
-        return standard.endswith(_ENDS[axis])
-    return str(dim).lower() in names
 
 
 def is_place(name: str, variable: xr.DataArray) -> bool:

@@ -2,8 +2,8 @@
 
 The user's word on units, times and missing values is heeded, and impossible values are looked for:
 an infinite one, or one beyond what the quantity can have, is a bad pixel, becomes no data and is
-counted. More of them than `ReadOptions.bad_pixels` are refused, since then it is the file that is
-not understood.
+counted. More finite ones than `ReadOptions.bad_pixels` are refused, since then it is the file that
+is not understood.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _POSSIBLE = {
     "mm h-1": (-1e-3, 2500.0),
     "mm": (-1e-3, 2500.0),
     "dBZ": (-100.0, 100.0),
-    "K": (50.0, 400.0),
-    "degC": (-150.0, 130.0),
+    "K": (0.0, 1000.0),
+    "degC": (-273.15, 1000.0),
 }
 """Least and greatest value of a quantity by its unit. Rain: 2280 mm/h fell in a minute (Unionville
 1956); a thousandth below 0 is rounding. Reflectivity: the 8 bits
@@ -129,16 +129,17 @@ def possible(piece: Piece, most: float) -> Piece:
     count = int(bad.sum())
     if not count:
         return piece
-    values = piece.frames[np.broadcast_to(wrong, piece.frames.shape)]
-    if count > most * bad.size:
-        bounds = f" in [{low:g}, {high:g}]" if np.isfinite(high) else ""
+    finite = wrong & np.isfinite(piece.frames)
+    values = piece.frames[finite]
+    if finite.any(axis=1).sum() > most * bad.size:
+        bounds = f" in [{low:g}, {high:g}]"
+        share = float(finite.any(axis=1).mean())
         raise FrameError(
-            f"{piece.source} has {count} of {bad.size} pixels ({count / bad.size:.1%}) with values "
-            f"from {values.min():g} to {values.max():g} {piece.quantity.units}",
-            expected=f"finite values{bounds}, and at most {most:.2%} others",
+            f"{piece.source} has {share:.1%} of its pixels from {values.min():g} to "
+            f"{values.max():g} {piece.quantity.units}",
+            expected=f"values{bounds}, and at most {most:.2%} others",
             fix="--units UNIT if that is wrong, --variable NAME for another field, or "
-            f"--bad-pixels {min(1.0, np.ceil(100 * count / bad.size) / 100):g} to take them as "
-            "no data",
+            f"--bad-pixels {min(1.0, np.ceil(100 * share) / 100):g} to take them as no data",
         )
     frames, state = piece.frames.copy(), piece.state.copy()
     state[bad] = NO_DATA

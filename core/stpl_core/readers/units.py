@@ -76,13 +76,18 @@ def understood(text: str | None, about: str = "") -> Unit:
     name = cf_units(text)
     about = about.lower()
     rain = _RAIN.search(about) is not None
-    if text is not None and not rain and _NOT_RAIN.search(about):
+    if text is not None and is_not_rain(about):
         return Unit(text.strip() if "kg" in text else name)
     if text is None or (name in _SPELLINGS and name not in ("m s-1", "1")):
         return Unit(name)
     if name == "1" or not (rain or re.search(r"mm|milli|inch|\bin\b|kg", name, re.IGNORECASE)):
         return Unit(name)
     return _rain_unit(name, rain) or Unit(name)
+
+
+def is_not_rain(about: str) -> bool:
+    """Whether words speak of another amount or flux of water, or of another length."""
+    return not _RAIN.search(about.lower()) and _NOT_RAIN.search(about.lower()) is not None
 
 
 def _rain_unit(name: str, rain: bool) -> Unit | None:

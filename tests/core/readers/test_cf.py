@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def test_flux_and_cf_rain_rate_become_mm_per_hour(tmp_path: Path) -> None:
         assert dataset["x"].attrs["units"] == "degrees_east"
 
 
-def test_levels_become_channels_and_several_fields_need_a_choice(tmp_path: Path) -> None:
+def test_chosen_levels_become_channels_and_several_fields_need_a_choice(tmp_path: Path) -> None:
     values = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
     written = xr.Dataset(
         {
@@ -135,8 +136,13 @@ def test_levels_become_channels_and_several_fields_need_a_choice(tmp_path: Path)
     written.to_netcdf(tmp_path / "a.nc")
     with pytest.raises(FrameError, match=r"fields wind, gust.*--variable wind"):
         open_frames(tmp_path / "a.nc")
-    dataset = open_frames(tmp_path / "a.nc", options=ReadOptions(variable="wind"))
+    with pytest.raises(FrameError, match=r"--select level=850, or --select level=850,500,250"):
+        open_frames(tmp_path / "a.nc", options=ReadOptions(variable="wind"))
+    options = ReadOptions(variable="wind", select=(("level", "850,500,250"),))
+    dataset = open_frames(tmp_path / "a.nc", options=options)
     np.testing.assert_array_equal(dataset["frames"].values, values)
+    lone = open_frames(tmp_path / "a.nc", options=replace(options, select=(("level", "500"),)))
+    np.testing.assert_array_equal(lone["frames"].values, values[:, 1:2])
     assert dataset.attrs["channels"].split("\n") == ["850", "500", "250"]
 
 

@@ -1,0 +1,197 @@
+"""When the frames of a CF variable were observed, and over which time amounts were added up."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from stpl_core.errors import FrameError
+from stpl_core.reader import ReadOptions, Times
+from stpl_core.readers.cf_clock import decoded, duration_us, is_clock, unit_s
+from stpl_core.readers.names import file_time
+from stpl_core.readers.stamps import as_datetime64, one_stamp
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+_REFERENCE = re.compile(r"reference|analysis|creat|issue|init|start|begin|run|end\b", re.IGNORECASE)
+_LEADS = ("forecast_period", "lead_time")
+_INTERVAL = re.compile(r"time: sum\s*\(interval: ([\d.]+) ([A-Za-z]+)\)")
+
+
+def times_and_values(
+    opened: xr.Dataset,
+    values: xr.DataArray,
+    plane: tuple[str, str],
+    path: Path,
+    options: ReadOptions,
+) -> tuple[Times, xr.DataArray, str]:
+    """Times `(T,)`, the values with a dimension `time`, and the name of the clock.
+
+    A clock is known by its units, whatever its name; a lead time is added to the one scalar clock.
+    Where a frame has none, a global attribute or the name of the file counts.
+
+    Args:
+        opened: coordinates, numbers as numbers (times too).
+        values: the field, without dimensions of one.
+        plane: its dimensions y and x.
+        path: the file.
+        options: how times are found in names.
+
+    Raises:
+        FrameError: no time, or more than one that it may be.
+    """
+    along = [str(dim) for dim in values.dims if dim not in plane]
+    clocks = {dim: name for dim in along if (name := _clock_along(opened, dim))}
+    leads = [dim for dim in along if dim not in clocks and _lead_along(opened, dim) is not None]
+    if len(clocks) > 1 or (clocks and leads):
+        both = [*clocks, *leads]
+        raise FrameError(
+            f"{path} has {values.name} over the times {' and '.join(both)}",
+            expected="one dimension of time",
+            fix=f"--select {both[0]}=" + _first_label(opened, both[0]),
+        )
+    scalar = _scalar_clock(opened)
+    if clocks:
+        ((dim, name),) = clocks.items()
+        return decoded(opened[name], str(path)), _renamed(values, dim), name
+    if leads and scalar:
+        lead = _lead_along(opened, leads[0])
+        assert lead is not None
+        times = decoded(opened[scalar], str(path)) + lead.astype("timedelta64[us]")
+        return times.astype("datetime64[ns]"), _renamed(values, leads[0]), scalar
+    _refuse_unread(opened, along, path)
+    if scalar:
+        stamp = decoded(opened[scalar], str(path))
+    else:
+        stamp = np.asarray(_outside(opened, path, options, str(values.name)))
+    return stamp.reshape(1), _renamed(values, None), scalar
+
+
+def accumulation_s(
+    opened: xr.Dataset, attributes: dict[str, object], clock: str, times: Times
+) -> float | None:
+    """Seconds over which an amount was added up, from bounds, a start or the cell methods."""
+    methods = str(attributes.get("cell_methods", ""))
+    if re.search(r"time: (mean|point|maximum|minimum)", methods):
+        return None
+    bounds = str(opened[clock].attrs.get("bounds", "")) if clock else ""
+    spans = None
+    if bounds in opened.variables and opened[bounds].shape[-1:] == (2,) and unit_s(opened[clock]):
+        edges = opened[bounds].values.astype(np.float64)
+        spans = (edges[..., 1] - edges[..., 0]) * (unit_s(opened[clock]) or 0.0)
+    elif "start_time" in opened.variables and is_clock(opened["start_time"]):
+        start = decoded(opened["start_time"], "start_time")
+        spans = (times - start).astype("timedelta64[us]").astype(np.float64) / 1e6
+    if spans is not None:
+        span = float(np.median(spans))
+        return span if span > 0 and np.allclose(spans, span, rtol=1e-3) else None
+    match = _INTERVAL.search(methods)
+    if match is None or len(times) < 2:
+        return None
+    # CF calls that the spacing of what was added; only where it is the step is it the period.
+    stated = _seconds(float(match[1]), match[2])
+    steps = np.diff(np.sort(times)).astype("timedelta64[us]").astype(np.float64) / 1e6
+    return stated if stated and np.allclose(np.median(steps), stated, rtol=1e-3) else None
+
+
+def _seconds(count: float, unit: str) -> float | None:
+    import xarray as xr
+
+    found = duration_us(xr.Variable((), count, {"units": unit}))
+    return None if found is None else float(found) / 1e6
+
+
+def _clock_along(opened: xr.Dataset, dim: str) -> str:
+    """The clock along a dimension; empty where there is none."""
+    found = [
+        str(name)
+        for name, variable in opened.variables.items()
+        if variable.dims == (dim,) and is_clock(variable)
+    ]
+    return _best(opened, found)
+
+
+def _lead_along(opened: xr.Dataset, dim: str) -> np.ndarray | None:
+    if dim not in opened.variables:
+        return None
+    variable = opened[dim]
+    named = str(dim) in ("step", "lead", "leadtime", "lead_time", "forecast_time", "fhour")
+    if named or variable.attrs.get("standard_name") in _LEADS:
+        return duration_us(variable)
+    return None
+
+
+def _scalar_clock(opened: xr.Dataset) -> str:
+    found = [
+        str(name)
+        for name, variable in opened.variables.items()
+        if variable.ndim == 0 and is_clock(variable)
+    ]
+    return _best(opened, found)
+
+
+def _best(opened: xr.Dataset, names: list[str]) -> str:
+    """Of several clocks the one that says when: not the start of a run or of an interval."""
+
+    def rank(name: str) -> tuple[bool, bool, bool, bool]:
+        standard = str(opened[name].attrs.get("standard_name", ""))
+        other = bool(_REFERENCE.search(standard) or _REFERENCE.search(name))
+        return (other, name != "valid_time", standard != "time", name != "time")
+
+    return min(names, key=rank, default="")
+
+
+def _renamed(values: xr.DataArray, dim: str | None) -> xr.DataArray:
+    """Only the numbers, over `time` in place of `dim` (None: a new one)."""
+    bare = values.reset_coords(drop=True)
+    bare = bare.drop_vars([name for name in bare.coords if name == "time" or name == dim])
+    if dim is None:
+        return bare.expand_dims("time")
+    return bare if dim == "time" else bare.rename({dim: "time"})
+
+
+def _refuse_unread(opened: xr.Dataset, along: list[str], path: Path) -> None:
+    """Raise where there is a time that nobody understands."""
+    for name in opened.variables:
+        variable = opened[name]
+        if variable.ndim > 1 or (variable.ndim == 1 and variable.dims[0] not in along):
+            continue
+        says = variable.attrs.get("standard_name") == "time" or variable.attrs.get("axis") == "T"
+        if (says or str(name) == "time") and not is_clock(variable):
+            units = variable.attrs.get("units")
+            raise FrameError(
+                f"{path} has {name} in {units!r}" if units else f"{path} has {name} without units",
+                expected="seconds, minutes, hours or days since a date",
+                fix=f"set {name}:units; or remove {name} where the file's name has the time",
+            )
+
+
+def _outside(opened: xr.Dataset, path: Path, options: ReadOptions, variable: str) -> np.datetime64:
+    """The time of a frame that has no clock."""
+    if options.time_format is None and "nominal_product_time" in opened.attrs:
+        found = one_stamp(f"{opened.attrs['nominal_product_time']}")
+        if found is not None:
+            return as_datetime64(found.time)
+    stamp = file_time(path, options)
+    if stamp is not None:
+        return stamp
+    for key in ("time_coverage_start", "start_time", "date_time"):
+        found = one_stamp(str(opened.attrs.get(key, "")))
+        if found is not None:
+            return as_datetime64(found.time)
+    raise FrameError(
+        f"{path} says no time for {variable}: no variable with units since a date, and none in its "
+        "name",
+        expected="a coordinate time, a scalar one, or a time in the file's name",
+        fix="--time-format PATTERN for the time in its name",
+    )
+
+
+def _first_label(opened: xr.Dataset, dim: str) -> str:
+    from stpl_core.readers.cf_dims import label_texts
+
+    return label_texts(opened, opened[dim], dim)[0] if dim in opened.variables else "0"
