@@ -125,19 +125,17 @@ def bench_bundle(
         forecast=forecast,
         require_provider=require_provider,
     )
-    cases = _engine_cases(session, frames, bundle.manifest.horizon)
-    untrusted = not _may_build(bundle.manifest.model.name)
-    if importlib.util.find_spec("torch") is not None and not untrusted:
-        cases = {"pytorch-eager": _torch_case(bundle, frames, count), **cases}
-        if compiled:
-            cases["pytorch-compiled"] = _torch_case(bundle, frames, count, compiled=True)
-    times = _timed(cases, rounds, progress)
-    facts = dict(session.facts()) if isinstance(session, ReportsFacts) else {}
-    if untrusted:
-        name = bundle.manifest.model.name
-        facts["PyTorch"] = f"not timed: {name} is a class of somebody's own; --trust-model {name}"
-    session.close()
+    try:
+        cases = _engine_cases(session, frames, bundle.manifest.horizon)
+        cases = _with_torch(cases, bundle, frames, count, compiled=compiled)
+        times = _timed(cases, rounds, progress)
+        facts = dict(session.facts()) if isinstance(session, ReportsFacts) else {}
+    finally:
+        session.close()
     manifest = bundle.manifest
+    name = manifest.model.name
+    if not _may_build(name):
+        facts["PyTorch"] = f"not timed: {name} is a class of somebody's own; --trust-model {name}"
     return BenchReport(
         bundle=bundle.path.name,
         model=f"{manifest.model.name}, {manifest.model.parameters:,} parameters",
@@ -149,13 +147,29 @@ def bench_bundle(
         provider=session.provider,
         facts=facts,
         rows=tuple(_row(name, times[name]) for name in cases),
-        ratios=tuple(
-            _ratio(name, times[slow], times[fast])
-            for name, (slow, fast) in ratios_of(engine).items()
-            if slow in times and fast in times
-        ),
+        ratios=_ratios(engine, times),
         machine=describe(),
     )
+
+
+def _ratios(engine: str, times: dict[str, list[float]]) -> tuple[Ratio, ...]:
+    return tuple(
+        _ratio(name, times[slow], times[fast])
+        for name, (slow, fast) in ratios_of(engine).items()
+        if slow in times and fast in times
+    )
+
+
+def _with_torch(
+    cases: dict[str, Case], bundle: Bundle, frames: Array, threads: int, *, compiled: bool
+) -> dict[str, Case]:
+    """PyTorch's cases before and after the engine's, where it is installed and may build it."""
+    if importlib.util.find_spec("torch") is None or not _may_build(bundle.manifest.model.name):
+        return cases
+    cases = {"pytorch-eager": _torch_case(bundle, frames, threads), **cases}
+    if compiled:
+        cases["pytorch-compiled"] = _torch_case(bundle, frames, threads, compiled=True)
+    return cases
 
 
 def _timed(

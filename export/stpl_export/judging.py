@@ -12,7 +12,7 @@ from stpl_core.errors import EnvironmentFault, UsageError
 from stpl_core.machine import usable_cpus
 from stpl_core.npz_extras import read_beside
 from stpl_runtime.evaluation.subject import Backend, Judged, Material, always_seen, asked_horizon
-from stpl_train.run import VALIDATION, open_run
+from stpl_train.run import VALIDATION, Run, open_run
 from stpl_train.validation import forecasts
 
 _BATCH = 8
@@ -62,11 +62,6 @@ def judged_run(
         sequences = np.concatenate([inside, room], axis=1)
         return data.codec.physical_from_model(forecasts(model, sequences, data.context, _BATCH))
 
-    def own() -> Material:
-        frames = data.codec.physical_from_model(run.validation())
-        observed, times = read_beside(run.file(VALIDATION), frames)
-        return Material("the run's validation sequences", frames, always_seen(observed), times)
-
     parameters = sum(tensor.numel() for tensor in model.parameters())
     return Judged(
         name=f"{run.recipe.model.name}, {parameters:,} parameters",
@@ -77,10 +72,17 @@ def judged_run(
         codec=data.codec,
         cadence_s=data.cadence_s,
         forecast=forecast,
-        own=own,
+        own=lambda: _validation(run),
         data=document,
         grids=run.grids(),
     )
+
+
+def _validation(run: Run) -> Material:
+    """The sequences that the training kept out."""
+    frames = run.recipe.data.codec.physical_from_model(run.validation())
+    observed, times = read_beside(run.file(VALIDATION), frames)
+    return Material("the run's validation sequences", frames, always_seen(observed), times)
 
 
 def _check_torch(run: Path, backend: Backend) -> None:

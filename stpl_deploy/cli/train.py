@@ -42,7 +42,7 @@ def train(options: TrainCommand) -> None:
     if options.show:
         _show(options.train, options.json)
         return
-    from stpl_deploy.cli.extras import import_from_here
+    from stpl_deploy.cli.options.own_modules import import_from_here
     from stpl_deploy.cli.output import print_json, say
     from stpl_deploy.library.training import checked, run_training
 

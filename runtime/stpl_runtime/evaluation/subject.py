@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_core.bundle import open_bundle
+from stpl_core.bundle import Bundle, open_bundle
 from stpl_core.codec import Array, FrameCodec
 from stpl_core.errors import FrameError
 from stpl_core.frames import FrameShape, read_sequences
@@ -105,7 +105,6 @@ def judged_bundle(
     from stpl_runtime.engine import open_session
     from stpl_runtime.engines.tiled import on_domain
     from stpl_runtime.nowcasting.predict import graphs_needed, predict_sequences
-    from stpl_runtime.proof.reference import load_reference
 
     bundle = open_bundle(path)
     manifest = bundle.manifest
@@ -123,15 +122,6 @@ def judged_bundle(
     if domain is not None:
         data = {key: value for key, value in data.items() if key not in ("crop", "tiles")}
 
-    def own() -> Material:
-        reference = load_reference(bundle)
-        frames = np.concatenate([reference.context, reference.truth], axis=1)
-        return Material(
-            f"the bundle's reference: {reference.data}",
-            manifest.codec.physical_from_model(frames),
-            always_seen(reference.observed),
-        )
-
     return Judged(
         name=f"{manifest.model.name}, {manifest.model.parameters:,} parameters",
         how=f"{session.engine} on {session.provider}, {manifest.precision}",
@@ -141,9 +131,22 @@ def judged_bundle(
         codec=manifest.codec,
         cadence_s=manifest.cadence_s,
         forecast=lambda frames: predict_sequences(wide, session, frames, asked),
-        own=own,
+        own=lambda: _reference(bundle),
         data=data,
         grids=manifest.grids,
+    )
+
+
+def _reference(bundle: Bundle) -> Material:
+    """The sequences that the bundle proves itself with."""
+    from stpl_runtime.proof.reference import load_reference
+
+    reference = load_reference(bundle)
+    frames = np.concatenate([reference.context, reference.truth], axis=1)
+    return Material(
+        f"the bundle's reference: {reference.data}",
+        bundle.manifest.codec.physical_from_model(frames),
+        always_seen(reference.observed),
     )
 
 

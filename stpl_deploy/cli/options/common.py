@@ -21,7 +21,7 @@ TrustModel = Annotated[
 def trust(names: Sequence[str]) -> None:
     """Trust these classes, and look for them in the current folder after everything installed."""
     from stpl_core.safety.trust import trust_model
-    from stpl_deploy.cli.extras import import_from_here
+    from stpl_deploy.cli.options.own_modules import import_from_here
 
     if names:
         trust_model(*names)
