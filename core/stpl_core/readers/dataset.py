@@ -6,12 +6,14 @@
     time      (time) datetime64[ns]           UTC; counted from 1970 on where the data has no times
     channel   (channel) int32                 their names stand in the attribute `channels`
     y, x      float64                         cell centres; y falls and x rises where the grid is
-                                              on the Earth (row 0 is the north)
+                                              on the Earth (row 0 is the north); metres, degrees,
+                                              or scanning angles of a geostationary satellite
     sequence  (time) int32                    frames of two sequences never belong to one window
     source    (time) int32                    line number in the attribute `files`
     split     (time) int8                     only where a split was published: 0 train, 1
                                               validation, 2 test, of a window that starts here
-    crs       ()                              CF grid mapping with `crs_wkt`, where there is one
+    crs       ()                              CF grid mapping with `crs_wkt` (where the coordinates
+                                              are angles: `crs_wkt_in_metres`), where there is one
 
 `frames` has the attributes units (CF), long_name, standard_name, grid_mapping, ancillary_variables,
 no_echo_value. The dataset has cadence_s, time_is ("observed" or "counted"), channels, files (one a

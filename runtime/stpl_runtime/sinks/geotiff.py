@@ -6,6 +6,8 @@ import warnings
 
 import numpy as np
 
+from stpl_core.errors import SinkError
+from stpl_core.grid import projection_name
 from stpl_core.readers.libraries import reads_with
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SinkSpec
@@ -22,6 +24,7 @@ def geotiff_bytes(nowcast: Nowcast) -> bytes:
 
     Raises:
         MissingExtraError: rasterio is not installed.
+        SinkError: GeoTIFF has no keys for the projection, such as a rotated pole.
     """
     with reads_with("geotiff"):
         import rasterio
@@ -59,7 +62,23 @@ def geotiff_bytes(nowcast: Nowcast) -> bytes:
             file.update_tags(**_tags(nowcast))
             for band in range(len(bands)):
                 file.update_tags(band + 1, **_band_tags(nowcast, band))
-        return bytes(memory.read())
+        content = bytes(memory.read())
+        if grid is not None and grid.crs_wkt:
+            _check_placed(content, grid.crs_wkt)
+        return content
+
+
+def _check_placed(content: bytes, wkt: str) -> None:
+    """Refuse a file whose projection GDAL would have left to another file beside it."""
+    from rasterio.io import MemoryFile
+
+    with MemoryFile(content) as alone, alone.open() as written:
+        if written.crs is None:
+            raise SinkError(
+                f"GeoTIFF cannot hold the projection {projection_name(wkt)}",
+                expected="a projection that it has keys for",
+                fix="write .nc in place of .tif, which holds any",
+            )
 
 
 GEOTIFF = FileFormat(
