@@ -31,6 +31,7 @@ from stpl_runtime.ledger import Counts
 from stpl_runtime.nowcasting.nowcaster import Nowcaster, NowcasterState, Tally
 from stpl_runtime.nowcasting.past import PastState
 from stpl_runtime.nowcasting.window import Entry, WindowState
+from stpl_runtime.streaming.state_checks import check_counts, check_state, check_window
 from stpl_runtime.timing import TimeGrid
 
 VERSION = 1
@@ -85,6 +86,9 @@ class StateFile:
         self._check(same)
         try:
             found = _Found(meta, arrays)
+            check_counts(found.counts, found.state.tally)
+            check_window(found.window, self._nowcaster)
+            check_state(found.state, found.past, self._nowcaster)
         except Exception as error:  # as above
             return self._set_aside(error)
         nowcaster = self._nowcaster

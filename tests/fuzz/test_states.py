@@ -1,0 +1,105 @@
+"""State files that another wrote: taken up, or set aside in one line; the stream runs on."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("onnxruntime")
+
+from stpl_core.bundle import open_bundle
+from stpl_core.errors import UsageError
+from stpl_runtime.engine import Session, open_session
+from stpl_runtime.nowcasting.nowcaster import Nowcaster
+from stpl_runtime.streaming.state_file import StateFile
+from tests.fuzz.mutate import few, mutated, mutated_npz
+from tests.runtime.conftest import CADENCE_S, make_frame
+
+TINY = Path(__file__).parents[1] / "data" / "convlstm-tiny.bundle"
+SEED = st.integers(0, 2**32)
+
+
+@pytest.fixture(scope="module")
+def session() -> Any:
+    opened = open_session(open_bundle(TINY), ["step", "forecast", "rollout"], threads=1)
+    yield opened
+    opened.close()
+
+
+def made(session: Session, path: Path, mode: str) -> tuple[Nowcaster, StateFile]:
+    nowcaster = Nowcaster(open_bundle(TINY), session, cadence_s=CADENCE_S, mode=mode)  # type: ignore[arg-type]
+    return nowcaster, StateFile(path, nowcaster)
+
+
+@pytest.fixture(scope="module")
+def saved(session: Session, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """A state after six frames, of both kinds of context."""
+    folder = tmp_path_factory.mktemp("saved")
+    contents = {}
+    for mode in ("window", "carry"):
+        nowcaster, file = made(session, folder / mode, mode)
+        for slot in range(6):
+            nowcaster.put(make_frame(slot))
+            nowcaster.issue()
+        file.save(published=True)
+        contents[mode] = (folder / mode).read_bytes()
+    return contents
+
+
+def with_other_facts(content: bytes, random: Random) -> bytes:
+    with np.load(io.BytesIO(content)) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    facts = json.loads(bytes(arrays["meta"]))
+    identity = facts["identity"]
+    changed = mutated(facts, random)
+    if isinstance(changed, dict) and random.randrange(4):
+        changed["identity"], changed["version"] = identity, 1
+    arrays["meta"] = np.frombuffer(json.dumps(changed).encode(), np.uint8)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # names are ours
+    return buffer.getvalue()
+
+
+@few(80)
+@given(seed=SEED)
+def test_states(
+    session: Session, saved: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory, seed: int
+) -> None:
+    random = Random(seed)
+    folder = tmp_path_factory.getbasetemp() / "state"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    mode = random.choice(["window", "carry"])
+    change = with_other_facts if random.randrange(3) else mutated_npz
+    path = folder / "stream.state"
+    path.write_bytes(change(saved[mode], random))
+    nowcaster, file = made(session, path, mode)
+    with suppress(UsageError):  # of another bundle or other options
+        line = file.restore()
+        assert line.isprintable()
+        for slot in range(6, 10):
+            nowcaster.put(make_frame(slot))
+            made_now = nowcaster.issue()
+            if made_now is not None:
+                assert np.isfinite(made_now.frames).all()
+        file.save(published=True)
+
+
+def test_a_state_is_taken_up(session: Session, saved: dict[str, bytes], tmp_path: Path) -> None:
+    """Else everything above would be set aside."""
+    for mode, content in saved.items():
+        path = tmp_path / mode
+        path.write_bytes(content)
+        _, file = made(session, path, mode)
+        assert "going on" in file.restore() or "resum" in file.restore()
+        assert not (tmp_path / f"{mode}.damaged").exists()
