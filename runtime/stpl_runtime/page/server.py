@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from stpl_core.errors import EnvironmentFault, MissingExtraError, UsageError
 from stpl_runtime.page.app import drop_connection, make_app
+from stpl_runtime.page.connections import protocol_for
 from stpl_runtime.page.events import CLIENTS, Events
 from stpl_runtime.page.guard import Access
 from stpl_runtime.page.hub import Hub
@@ -52,7 +53,7 @@ class PageServer:
             listening: from `listen`.
             access: whether a token is asked for.
             clients: pages that may listen at once.
-            connections: open at once; more are answered with 503.
+            connections: open at once, half of them by one address; more are answered with 503.
             slow_s: seconds that a page has for taking an event.
             silent_s: seconds that a connection has for its first request, and for each later one.
         """
@@ -64,7 +65,7 @@ class PageServer:
         self.events = Events(hub, drop_connection(self._connections), limit=clients, slow_s=slow_s)
         config = uvicorn.Config(
             make_app(hub, access, self.events),
-            http="h11",
+            http=protocol_for(max(2, connections // 2)),
             ws="none",
             lifespan="off",
             loop="asyncio",

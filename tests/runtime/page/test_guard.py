@@ -217,3 +217,26 @@ def test_serve_refuses_bad_arguments(cli: Cli, bundle: Bundle, tmp_path: Path) -
         code, out, err = cli("serve", bundle.path, tmp_path, "--port", "0", *words)
         assert (code, out, err.count("\n")) == (2, "", 1), err
         assert say in err
+
+
+def test_one_client_does_not_take_all_connections(bundle: Bundle, session: Session) -> None:
+    """Thirty open connections of one address, of which eight may be: the next is answered."""
+    with (
+        serve(bundle, session, server={"connections": 16}) as page,
+        contextlib.ExitStack() as stack,
+    ):
+        for _ in range(30):
+            stack.enter_context(socket.create_connection(("127.0.0.1", page.port)))
+        assert page.get("/")[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/events", "/nowcast/latest"])
+def test_another_sites_code_gets_nothing(served: Served, path: str) -> None:
+    refused = served.get(path, {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"})
+    assert refused[0] == 403
+    for site in ("same-origin", "none"):
+        assert served.get("/", {"Sec-Fetch-Site": site})[0] == 200
+    link = {
+        "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document",
+    }  # fmt: skip
+    assert served.get("/", link)[0] == 200
