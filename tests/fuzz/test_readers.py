@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 for library in ("av", "h5py", "netCDF4", "rasterio", "xarray", "zarr", "PIL"):
     pytest.importorskip(library)
 
-from stpl_core import budget  # noqa: E402
 from stpl_core.codec import FrameCodec  # noqa: E402
 from stpl_core.errors import StplError  # noqa: E402
 from stpl_core.readers.opening import open_frames  # noqa: E402
+from stpl_core.safety import budget  # noqa: E402
 from stpl_runtime.ingest.decoding import Decoder  # noqa: E402
 from stpl_runtime.source import SourceSpec  # noqa: E402
 from tests.core.readers.hostile import odim  # noqa: E402
