@@ -1,9 +1,9 @@
 """Plain NumPy files, and what `data convert` wrote as .npz.
 
 (H, W) is one frame, (T, H, W) or (T, C, H, W) a sequence, (N, T, C, H, W) many. Unsigned integers
-are a fraction of full scale, floats are taken as they are, NaN is no data. A .npz may hold `time`
-(datetime64, or seconds since 1970, UTC) and `units` beside `frames`. A time in the name of a file
-with one frame is its time.
+of no unit are a fraction of full scale, others are taken as they are, NaN is no data. A .npz may
+hold `time` (datetime64, or seconds since 1970, UTC) and `units` beside `frames`. A time in the name
+of a file with one frame is its time.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
     for n in range(count):
         for start in range(0, length, block):
             rows = slice(start, min(start + block, length))
-            frames = _values(many[n, rows])
+            frames = _values(many[n, rows], as_fraction=(options.units or units) == "1")
             yield Piece(
                 frames=frames,
                 state=state_of(frames),
@@ -64,8 +64,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
 
 
 def _chosen(archive: Any, wanted: str | None, path: Path) -> NDArray[Any]:
-    names = [name for name in archive.files if archive[name].dtype.kind in "uifb"]
-    fields = [name for name in names if archive[name].ndim >= 2]
+    fields = [name for name in archive.files if _is_field(archive, name)]
     name = wanted or ("frames" if "frames" in fields else fields[0] if len(fields) == 1 else "")
     if name not in fields:
         raise FrameError(
@@ -74,6 +73,15 @@ def _chosen(archive: Any, wanted: str | None, path: Path) -> NDArray[Any]:
             fix=f"--variable {fields[0]}" if fields else "numpy.savez(path, frames=array)",
         )
     return np.asarray(archive[name])
+
+
+def _is_field(archive: Any, name: str) -> bool:
+    """Whether an array may hold frames; one of Python objects, as dates often are, is none."""
+    try:
+        array = archive[name]
+    except ValueError:  # it would have to be unpickled
+        return False
+    return array.dtype.kind in "uifb" and array.ndim >= 2
 
 
 def _breaks(stored: NDArray[Any]) -> bool:
@@ -93,11 +101,12 @@ def _as_sequences(stored: NDArray[Any], path: Path) -> NDArray[Any]:
     return stored[None] if stored.ndim == 4 else stored
 
 
-def _values(stored: NDArray[Any]) -> NDArray[np.float32]:
+def _values(stored: NDArray[Any], *, as_fraction: bool) -> NDArray[np.float32]:
+    """Unsigned integers of no unit are a fraction of full scale; others are what they are."""
     frames = stored.astype(np.float32)
-    if stored.dtype.kind == "u":
+    if stored.dtype.kind == "u" and as_fraction:
         return frames / np.float32(np.iinfo(stored.dtype).max)
-    return np.where(np.isfinite(frames), frames, np.float32(np.nan))
+    return frames
 
 
 def _times(

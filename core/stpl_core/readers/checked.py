@@ -31,6 +31,8 @@ _POSSIBLE = {
 of radars end below 96 dBZ."""
 _STATED = ("odim", "knmi", "fmi_pgm", "mrms")
 """Readers whose files always state unit, no echo and no data."""
+_FRACTIONS = ("pictures", "video", "kth", "moving_mnist")
+"""Readers whose numbers are a fraction of full scale: no unit makes them anything else."""
 _UNITS_THEMSELVES = ("netcdf", "zarr")
 """Readers that heed `ReadOptions.units` and `nan` where they decode."""
 
@@ -44,8 +46,7 @@ def checked(
         FrameError: more impossible values than may be.
         UsageError: an option that makes no sense for this format.
     """
-    if word in _STATED:
-        _refuse_idle(path, word, options)
+    _refuse_idle(path, word, options)
     for piece in pieces:
         if options.time_format is not None and _one_frame(piece, path):
             piece = replace(piece, time=np.array([file_time(path, options)]))
@@ -64,8 +65,14 @@ def _one_frame(piece: Piece, path: Path) -> bool:
 
 
 def _refuse_idle(path: Path, word: str, options: ReadOptions) -> None:
+    if word in _FRACTIONS and options.units not in (None, "1"):
+        raise UsageError(
+            f"--units {options.units} for {path}",
+            expected=f"data with units: {word} gives a fraction of full scale",
+            fix="write the physical values as .npz, .nc or .tif first",
+        )
     for name, given in (("units", options.units), ("nan", options.nan != "no-data")):
-        if given:
+        if given and word in _STATED:
             raise UsageError(
                 f"--{name} for {path}",
                 expected=f"a format that leaves it open: {word} states units and no echo itself",

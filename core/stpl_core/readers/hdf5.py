@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from stpl_core.errors import FrameError
 from stpl_core.readers.hdf5_checks import open_hdf5
 
 SUFFIXES: tuple[str, ...] = (".h5", ".hdf5", ".hdf", ".he5", ".hd5", "-hd5")
@@ -25,3 +26,40 @@ def has(path: Path, *names: str) -> bool:
     """Whether an HDF5 file has all these groups or datasets."""
     with open_hdf5(path) as file:
         return all(name in file for name in names)
+
+
+_EVENTS = ("vil", "vis", "ir069", "ir107")
+"""SEVIR's arrays: (event, y, x, time)."""
+
+
+def unknown_layout(path: Path, words: list[str]) -> FrameError:
+    """The error of HDF5 that follows no convention: what it holds, and a line that saves it.
+
+    Args:
+        path: a file.
+        words: the readers that do not know it.
+    """
+    with open_hdf5(path) as file:
+        found: list[tuple[str, tuple[int, ...]]] = []
+        file.visititems(
+            lambda name, one: found.append((name, one.shape)) if hasattr(one, "shape") else None
+        )
+    arrays = [f"{name} {shape}".replace(" ()", "") for name, shape in found]
+    fields = [(name, shape) for name, shape in found if 2 <= len(shape) <= 5]
+    held = f"{', '.join(arrays[:5])}{', ...' if len(arrays) > 5 else ''}" or "no array"
+    if not fields:
+        return FrameError(
+            f"{path} holds {held}", expected=f"what {', '.join(words)} read", fix="another file"
+        )
+    name, shape = fields[0]
+    order = ""
+    if len(shape) == 4 and name in _EVENTS:
+        order = ".transpose(0, 3, 1, 2)[:, :, None]"
+    elif len(shape) == 4 and shape[-1] < min(shape[1:3]):
+        order = ".transpose(0, 3, 1, 2)"  # channels last, as in traffic4cast
+    return FrameError(
+        f"{path} is plain HDF5 with {held}: nothing in it says what its axes and units are",
+        expected=f"the layout of one of {', '.join(words)}, or an array (T, H, W) or (T, C, H, W)",
+        fix=f"python -c \"import h5py, numpy; numpy.save('{path.stem}.npy', "
+        f"h5py.File('{path}')['{name}'][:]{order})\"",
+    )

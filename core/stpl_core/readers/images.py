@@ -46,11 +46,38 @@ def open_picture(file: Path | BinaryIO, where: object) -> Image.Image:
 
 
 def grey_picture(path: Path) -> Array:
-    """A picture `(H, W)` as a fraction of full scale; colours become luma (ITU-R 601-2)."""
+    """A picture `(H, W)` as a fraction of full scale; colours become luma (ITU-R 601-2).
+
+    Transparent pixels are not observed: NaN.
+    """
     content = path.read_bytes()
     if content.startswith(b"\x89PNG") and b"IEND" not in content[-1024:]:
         raise EOFError("its last chunk is missing")  # Pillow would not mind
-    with open_picture(io.BytesIO(content), path) as image:
+    from PIL import ImageOps
+
+    with open_picture(io.BytesIO(content), path) as stored:
+        image = ImageOps.exif_transpose(stored)  # as every viewer shows it
         if image.mode.startswith("I"):  # 16 bits
             return np.asarray(image, np.float32) / np.float32(65535)
-        return np.asarray(image.convert("L"), np.float32) / np.float32(255)
+        grey = np.asarray(image.convert("L"), np.float32) / np.float32(255)
+        if _may_be_transparent(image):
+            opacity = np.asarray(image.convert("RGBA"))[..., 3]
+            grey = np.where(opacity == 0, np.float32(np.nan), grey)
+        return grey
+
+
+def is_transparent(path: Path) -> bool:
+    """Whether some of a picture's pixels are not there at all.
+
+    Raises:
+        FrameError: it claims more pixels than a frame may have.
+        OSError: it is no picture, or damaged.
+    """
+    with open_picture(path, path) as image:
+        return _may_be_transparent(image) and bool(
+            (np.asarray(image.convert("RGBA"))[..., 3] == 0).any()
+        )
+
+
+def _may_be_transparent(image: Image.Image) -> bool:
+    return "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "La", "RGBa")

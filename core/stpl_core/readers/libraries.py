@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,10 @@ from stpl_core.frames import no_rights
 NETCDF_LOCK = threading.RLock()
 """Held around every use of netCDF4, whose library crashes when two threads are in it: a source
 reads, sinks and the page write, each in its own thread. (h5py has a lock of its own.)"""
+
+_UNKNOWN_LAYOUT = (AttributeError, LookupError, NotImplementedError, TypeError)
+"""What comes of a file that is whole and has other parts than a reader looks for."""
+_CUT = re.compile(r"truncat|end of file|unexpected end|too short|cut off|damaged", re.IGNORECASE)
 
 T = TypeVar("T")
 
@@ -64,6 +69,12 @@ def decoding(path: Path, word: str) -> Iterator[None]:
         raise
     except Exception as error:  # libraries raise what they like on bytes that nobody thought of
         reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, _UNKNOWN_LAYOUT) and not _CUT.search(reason):
+            raise FrameError(
+                f"{path} cannot be read as {word}: {type(error).__name__}: {reason}",
+                expected=f"a whole file of a layout that the reader {word} knows",
+                fix="--reader WORD names another reader; --variable NAME another field",
+            ) from error
         raise FrameError(
             f"{path} cannot be read as {word}: {reason}",
             expected="a whole file",

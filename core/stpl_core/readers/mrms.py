@@ -62,7 +62,7 @@ def _quantity(message: Message, path: Path) -> Quantity:
         return rain_rate()
     if match := re.search(r"QPE_(\d+)([HM])", path.name):
         return rain_amount(int(match[1]) * {"H": 3600.0, "M": 60.0}[match[2]])
-    if "Reflectivity" in path.name:
+    if "Reflectivity" in path.name and "Height" not in path.name:  # heights are in km
         return reflectivity()
     raise FrameError(
         f"{path} holds the field {message.triple} (discipline, category, number)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,11 +83,23 @@ def check_no_model(path: Path) -> None:
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """All files under `folder`, without hidden and unfinished ones."""
-    return [
-        path
-        for path in folder.rglob("*")
-        if path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and not path.name.lower().endswith(UNFINISHED)
-    ]
+    """All files under `folder`, without hidden and unfinished ones.
+
+    Linked folders are followed, each place once: days of an archive often are links.
+    """
+    found: list[Path] = []
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        true_place = os.path.realpath(place)
+        if true_place in seen:
+            folders.clear()
+            continue
+        seen.add(true_place)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            path
+            for name in names
+            if not name.startswith(".") and not name.lower().endswith(UNFINISHED)
+            if (path := Path(place, name)).is_file()
+        ]
+    return found

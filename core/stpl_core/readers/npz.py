@@ -79,7 +79,9 @@ def _check_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
         else:  # version 3 is version 2 with names in UTF-8
             shape, _, dtype = npy.read_array_header_2_0(stream)
         room = member.file_size - stream.tell()
-    if dtype.hasobject or any(side < 0 for side in shape):
-        raise ValueError(f"{member.filename} holds no plain numbers")
+    if dtype.hasobject:
+        return  # never unpickled: whoever asks for it is refused, the others are read
+    if any(side < 0 for side in shape):
+        raise ValueError(f"{member.filename} states the shape {shape}")
     if math.prod(shape) * dtype.itemsize > room:
         raise ValueError(f"{member.filename} states the shape {shape} and has {room} bytes")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stpl_core.codec import Array, FrameCodec
 from stpl_core.frames import FRAME_SUFFIXES, FrameShape, as_frame, physical_values, read_array
-from stpl_core.readers.images import SUFFIXES, grey_picture, open_picture
+from stpl_core.readers.images import SUFFIXES, grey_picture, is_transparent, open_picture
 from stpl_core.readers.libraries import decoding
 
 
@@ -31,6 +31,16 @@ def read_stored(path: Path, channels: int) -> NDArray[Any]:
         return array
     with decoding(path, "pictures"):
         return grey_picture(path)
+
+
+def has_holes(path: Path) -> bool:
+    """Whether a picture has transparent pixels: not observed, which only its reader can keep.
+
+    Raises:
+        FrameError: it cannot be decoded.
+    """
+    with decoding(path, "pictures"):
+        return is_transparent(path)
 
 
 def read_frame(path: Path, shape: FrameShape, codec: FrameCodec) -> Array:

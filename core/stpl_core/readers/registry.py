@@ -15,6 +15,8 @@ from typing import cast
 from stpl_core.errors import FrameError, UsageError
 from stpl_core.frames import no_rights
 from stpl_core.reader import Reader
+from stpl_core.readers.hdf5 import unknown_layout
+from stpl_core.readers.hdf5_checks import is_hdf5
 from stpl_core.readers.libraries import decoding, refuse_empty
 from stpl_core.readers.names import visible_files
 
@@ -166,6 +168,8 @@ def _by_content(path: Path, files: list[Path], known: dict[str, Reader]) -> str:
         with decoding(sample, name):
             if recognises is None or recognises(sample):
                 return name
+    if is_hdf5(sample):
+        raise unknown_layout(sample, list(known))
     raise FrameError(
         f"{sample} is not what {_either(known)} read",
         expected="a file that one of them recognises",

@@ -34,7 +34,7 @@ from stpl_core.readers.fit import Fit, Resize, fit_for, resized_note
 from stpl_core.readers.images import SUFFIXES as PICTURES
 from stpl_core.readers.model_input import model_input
 from stpl_core.readers.opening import read_pieces
-from stpl_core.readers.plain import read_stored
+from stpl_core.readers.plain import has_holes, read_stored
 from stpl_core.readers.registry import Choice, all_readers, choose, load_reader
 from stpl_core.safety.budget import most_values_of_file
 from stpl_core.same_grid import check_same_grid
@@ -202,8 +202,9 @@ class Decoder:
         if self._spec.reader is not None:
             return False
         suffix = path.suffix.lower()
-        colour = self._spec.shape[0] != 1 and suffix in PICTURES
-        return suffix in FRAME_SUFFIXES or (colour and suffix != ".pgm")
+        if self._spec.shape[0] != 1:
+            return suffix in FRAME_SUFFIXES or (suffix in PICTURES and suffix != ".pgm")
+        return suffix in FRAME_SUFFIXES and not (suffix == ".png" and has_holes(path))
 
     def _plain(self, array: NDArray[Any], path: Path, time: datetime | None) -> Frame:
         """The frame of a .npy or a picture, in the codec's unit whatever that is."""

@@ -17,7 +17,7 @@ from stpl_core.errors import FrameError, UsageError
 from stpl_core.frames import read_sequences
 from stpl_core.grid import Grid
 from stpl_core.readers.names import visible_files
-from stpl_core.readers.plain import read_frame
+from stpl_core.readers.plain import has_holes, read_frame
 from stpl_runtime.nowcasting.predict import newest_frames
 from stpl_runtime.source import SourceSpec
 from stpl_runtime.sources.folder import frame_files
@@ -49,7 +49,10 @@ class Context:
 def needs_reader(path: Path) -> bool:
     """Whether a reader reads `path`: no folder of .npy and .png, and no plain array."""
     if path.is_dir():
-        return path.suffix.lower() == ".zarr" or not (frame_files(path) or not visible_files(path))
+        frames = frame_files(path)
+        if any(file.suffix.lower() == ".png" and has_holes(file) for file in frames[-1:]):
+            return True
+        return path.suffix.lower() == ".zarr" or not (frames or not visible_files(path))
     if path.suffix.lower() != ".npz":
         return path.is_file() and path.suffix.lower() != ".npy"
     try:

@@ -54,8 +54,9 @@ def stored(draw: Draw) -> dict[str, Any]:
     # netCDF4-python fails on unsigned bytes without a fill value of their own.
     fill = draw(few if "_Unsigned" in attributes else st.one_of(st.none(), few))
     count = draw(st.integers(1, 3))
-    numbers = draw(st.lists(few, min_size=count * 12, max_size=count * 12))
-    values = np.array(numbers, dtype).reshape(count, HEIGHT, WIDTH)
+    seed = draw(st.integers(0, 10**6))
+    numbers = np.random.default_rng(seed).integers(0, 10, (count, HEIGHT, WIDTH))
+    values = numbers.astype(dtype)
     plain = fill is None and "_Unsigned" not in attributes
     if plain and kind in DEFAULT_FILLS and draw(st.booleans()):
         values[0, 0, 0] = DEFAULT_FILLS[kind]
