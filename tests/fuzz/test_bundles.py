@@ -69,7 +69,7 @@ def check_verbs(room: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) ->
             assert told.err.count("\n") == 1, told.err
 
 
-@few(40)
+@few(25)
 @given(seed=SEED)
 def test_manifests(room: Path, capsys: pytest.CaptureFixture[str], seed: int) -> None:
     bundle, document = fresh(room)
@@ -91,7 +91,7 @@ def test_graphs(room: Path, seed: int) -> None:
         check_graphs(open_bundle(bundle), ["step", "forecast", "rollout"])
 
 
-@few(30)
+@few(15)
 @given(seed=SEED)
 def test_references(room: Path, capsys: pytest.CaptureFixture[str], seed: int) -> None:
     bundle, document = fresh(room)

@@ -59,7 +59,7 @@ def check(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "\x1b[31m" not in told.out + told.err
 
 
-@few(60)
+@few(30)
 @given(seed=SEED)
 def test_run_directories(room: Path, capsys: pytest.CaptureFixture[str], seed: int) -> None:
     random, folder = Random(seed), room / "run"
@@ -75,7 +75,7 @@ def test_run_directories(room: Path, capsys: pytest.CaptureFixture[str], seed: i
     check(["inspect", str(folder)], capsys)
 
 
-@few(12)
+@few(8)
 @given(seed=SEED)
 def test_runs_that_are_evaluated(room: Path, capsys: pytest.CaptureFixture[str], seed: int) -> None:
     random, folder = Random(seed), room / "run"

@@ -70,7 +70,7 @@ def with_other_facts(content: bytes, random: Random) -> bytes:
     return buffer.getvalue()
 
 
-@few(80)
+@few(50)
 @given(seed=SEED)
 def test_states(
     session: Session, saved: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory, seed: int
