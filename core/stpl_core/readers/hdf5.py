@@ -47,9 +47,12 @@ def unknown_layout(path: Path, words: list[str]) -> FrameError:
     arrays = [f"{name} {shape}".replace(" ()", "") for name, shape in found]
     fields = [(name, shape) for name, shape in found if 2 <= len(shape) <= 5]
     held = f"{', '.join(arrays[:5])}{', ...' if len(arrays) > 5 else ''}" or "no array"
+    known = " or ".join(words)
     if not fields:
         return FrameError(
-            f"{path} holds {held}", expected=f"what {', '.join(words)} read", fix="another file"
+            f"{path} is not what {known} read: it holds {held}",
+            expected="arrays of two dimensions or more",
+            fix="another file",
         )
     name, shape = fields[0]
     order = ""
@@ -58,8 +61,8 @@ def unknown_layout(path: Path, words: list[str]) -> FrameError:
     elif len(shape) == 4 and shape[-1] < min(shape[1:3]):
         order = ".transpose(0, 3, 1, 2)"  # channels last, as in traffic4cast
     return FrameError(
-        f"{path} is plain HDF5 with {held}: nothing in it says what its axes and units are",
-        expected=f"the layout of one of {', '.join(words)}, or an array (T, H, W) or (T, C, H, W)",
+        f"{path} is not what {known} read: it holds {held}, and nothing on axes and units",
+        expected="a layout that one of them recognises, or an array (T, H, W) or (T, C, H, W)",
         fix=f"python -c \"import h5py, numpy; numpy.save('{path.stem}.npy', "
         f"h5py.File('{path}')['{name}'][:]{order})\"",
     )

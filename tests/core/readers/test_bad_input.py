@@ -204,7 +204,10 @@ def test_hdf5_that_nobody_knows(tmp_path: Path) -> None:
 
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["something"] = np.zeros(3)
-    with pytest.raises(FrameError, match=r"a\.h5 is not what odim or knmi or taxibj read"):
+    with pytest.raises(
+        FrameError,
+        match=r"a\.h5 is not what odim or knmi or netcdf or taxibj read: it holds something",
+    ):
         open_frames(tmp_path / "a.h5")
 
 
