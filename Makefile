@@ -26,7 +26,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 # One process for each CPU (tests/conftest.py pins it there).
 PYTEST_FLAGS ?= -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: fuzz help venv venv-edge venv-compare demo test test-all test-edge soak lint format bench recipes wheel clean
+.PHONY: fuzz help venv venv-edge venv-compare demo test test-all test-edge soak matrix matrix-ends lint format bench recipes wheel clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -69,6 +69,12 @@ fuzz: venv ## hours of hostile files, manifests, graphs and states (FUZZ_EXAMPLE
 
 soak: venv ## the long runs, by hand
 	$(BIN)/python -m pytest -m soak $(PYTEST_FLAGS)
+
+matrix: venv ## verify trained bundles on the whole range of versions; writes docs/support.md
+	$(BIN)/python benchmarks/support_matrix.py
+
+matrix-ends: venv ## the same on the oldest and the newest versions, and on the lowest of all together
+	$(BIN)/python benchmarks/support_matrix.py --ends
 
 lint: venv ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
