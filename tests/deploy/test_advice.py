@@ -18,20 +18,18 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("core", "train", "runtime", "export", "stpl_deploy")
 _COMMAND = re.compile(r"(?<!of )stpl-deploy(?P<words>(?: [^\s;,:]+)*)")
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
-FOREIGN = set(
-    [
-        "--all",
-        "--editable",
-        "--extra-index-url",
-        "--find-links",
-        "--force-reinstall",
-        "--gpus",
-        "--index-url",
-        "--no-cache-dir",
-        "--upgrade",
-        "--user",
-    ]
-)
+FOREIGN = {
+    "--all",
+    "--editable",
+    "--extra-index-url",
+    "--find-links",
+    "--force-reinstall",
+    "--gpus",
+    "--index-url",
+    "--no-cache-dir",
+    "--upgrade",
+    "--user",
+}
 """Options of pip, docker and v4l2-ctl."""
 
 
