@@ -192,7 +192,8 @@ def wrong_size(
     elif found[1] < height or found[2] < width:
         fix = f"frames of {height}x{width} pixels or more: they are never enlarged"
     else:
-        fix = f"--grid {found[1]}x{found[2]} covers them in tiles of the model{other_fix}"
+        grid = f"{found[1]}x{found[2]}"
+        fix = f"--grid {grid} covers them in tiles, if all have this size{other_fix}"
     return FrameError(
         f"{where} has frames of shape {found}",
         expected=f"{expected} (channels, height, width)",
@@ -233,6 +234,7 @@ def sequence_layout(array: NDArray[Any], shape: FrameShape | None, where: str) -
         raise FrameError(
             f"{where} has shape {found}",
             expected=f"(N, T, {axes}) or (T, {axes})",
-            fix="reshape it, or train a model for these frames",
+            fix="reshape it, train a model for these frames, or cover larger ones in tiles: "
+            "--grid HxW",
         )
     return array

@@ -195,6 +195,9 @@ def test_inspect_says_what_is_missing_for_a_recipe(
     code, out, err = said(capsys, "data", "inspect", path, "--recipe", "radar-nowcast")
     assert code == 0, err
     assert f"next: stpl-deploy train radar-nowcast --set data.path={path} --out RUN" in out
+    code, _, err = said(capsys, "data", "inspect", path, "--recipe", "radar-nowcst")
+    assert code == 2
+    assert err.endswith("try: --recipe radar-nowcast\n")
     code, _, err = said(capsys, "data", "inspect", path, "--recipe", "modernn-mmnist")
     assert code == 2
     assert 'data.source = "moving-mnist"' in err

@@ -267,7 +267,12 @@ class Recipe(_Section):
 
 
 def load_recipe(
-    name: str, settings: Sequence[str] = (), model: str | None = None, *, rest: str = ""
+    name: str,
+    settings: Sequence[str] = (),
+    model: str | None = None,
+    *,
+    rest: str = "",
+    command: str = "stpl-deploy train",
 ) -> Recipe:
     """Read a recipe by file or shipped name and apply `section.key=value` settings.
 
@@ -278,11 +283,12 @@ def load_recipe(
         model: another model's name; it takes the place of the recipe's whole `[model]` section,
             whose keys belong to the recipe's own model.
         rest: what follows the recipe on the command line, to be typed again after a typo.
+        command: what stands before it there.
 
     Raises:
         RecipeError: no such recipe, not TOML, an unknown key, or a value that does not fit.
     """
-    document = read_document(name, rest)
+    document = read_document(name, rest, command=command)
     given = settings_document(settings)
     for word in (model, given.get("model", {}).get("name")):
         if isinstance(word, str):  # typed by whoever runs this, unlike what the file names

@@ -34,7 +34,9 @@ def recipe_title(name: str) -> str:
     return _shipped_text(name).partition("\n")[0].lstrip("# ")
 
 
-def read_document(name: str, rest: str = "", *, depth: int = 0) -> Document:
+def read_document(
+    name: str, rest: str = "", *, command: str = "stpl-deploy train", depth: int = 0
+) -> Document:
     """Read a recipe by file or shipped name, with what it extends.
 
     `extends = "NAME"` at the top of a recipe takes another one's keys, and its own come before
@@ -44,6 +46,7 @@ def read_document(name: str, rest: str = "", *, depth: int = 0) -> Document:
     Args:
         name: a file, or one of `shipped_recipes`.
         rest: what follows the recipe on the command line, to be typed again after a typo.
+        command: what stands before the recipe on the command line.
         depth: of recipes that extend one another.
 
     Raises:
@@ -63,7 +66,7 @@ def read_document(name: str, rest: str = "", *, depth: int = 0) -> Document:
         raise RecipeError(
             f"no recipe {name}",
             expected="a .toml file, or a name from stpl-deploy train --list",
-            fix=f"stpl-deploy train {near[0]}{rest}" if near else "stpl-deploy train --list",
+            fix=f"{command} {near[0]}{rest}" if near else "stpl-deploy train --list",
         )
     import tomllib
 

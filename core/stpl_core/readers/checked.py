@@ -144,7 +144,7 @@ def possible(piece: Piece, most: float) -> Piece:
         raise FrameError(
             f"{piece.source} has {share:.1%} of its pixels from {values.min():g} to "
             f"{values.max():g} {piece.quantity.units}",
-            expected=f"values{bounds}, and at most {most:.2%} others",
+            expected=f"values{bounds} in all but {most:.2%} of the pixels",
             fix="--units UNIT if that is wrong, --variable NAME for another field, or "
             f"--bad-pixels {min(1.0, np.ceil(100 * share) / 100):g} to take them as no data",
         )

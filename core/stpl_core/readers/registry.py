@@ -148,7 +148,7 @@ def _by_content(path: Path, files: list[Path], known: dict[str, Reader]) -> str:
             found = f"ends in {endings[0]}" if path.suffix else "is of no kind that is known"
         raise FrameError(
             f"{path} {found}",
-            expected=f"what one of the readers {', '.join(words())} reads",
+            expected=f"what one of these readers reads: {', '.join(words())}",
             fix="--reader WORD, or convert the files first",
         )
     groups = {
@@ -159,7 +159,7 @@ def _by_content(path: Path, files: list[Path], known: dict[str, Reader]) -> str:
         raise FrameError(
             f"{path} holds files for the readers {', '.join(known)}",
             expected="files of one kind",
-            fix=f"--reader {next(iter(known))}, or give a folder of one kind",
+            fix="--reader WORD with one of these words, or a folder of one kind",
         )
     sample = min(next(iter(groups)))
     refuse_empty(sample)

@@ -279,9 +279,15 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
     serialization, ed25519 = _library()
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError) as error:
+    except OSError as error:
         raise UsageError(
-            f"{path} cannot be read as a private key: {printable(error)}",
+            f"{path} cannot be read: {printable(error.strerror or error)}",
+            expected="a private key, as a PEM file without a password",
+            fix="check the path; stpl-deploy sign --new-key KEY makes a key",
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            f"{path} is not a private key, or it has a password",
             expected="a PEM file without a password",
             fix="stpl-deploy sign --new-key KEY makes one",
         ) from error

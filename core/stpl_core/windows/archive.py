@@ -87,7 +87,7 @@ def check_there(path: Path, settings: ArchiveSettings) -> None:
     raise FrameError(
         f"no data at {path}",
         expected=settings.expects or "a file or folder that a reader reads (docs/data.md)",
-        fix=f"{words}--set data.path=PATH, which stpl-deploy data inspect PATH looks at",
+        fix=f"{words}--set data.path=PATH; stpl-deploy data inspect PATH checks the data",
     )
 
 

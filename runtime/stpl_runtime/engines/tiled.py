@@ -43,7 +43,9 @@ def domain_size(text: str) -> Size:
         height = width = 0
     if height < 1 or width < 1:
         raise UsageError(
-            f"--grid {text}", expected="rows x columns of the frames", fix="--grid 1226x760"
+            f"--grid {text}",
+            expected="HxW, rows x columns of the frames",
+            fix="--grid 1226x760",
         )
     return height, width
 

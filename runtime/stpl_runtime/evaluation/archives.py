@@ -75,8 +75,8 @@ def archive_material(
     windows = archive.parts["test" if path is not None else part]
     if windows.count == 0:
         raise FrameError(
-            f"{settings.where} has no {judged.context + judged.horizon} contiguous frames",
-            expected="at least one window" + ("" if path else f" in its {part} part"),
+            f"{settings.where} has no {judged.context + judged.horizon} frames in a row",
+            expected="at least one such run of frames" + ("" if path else f" in its {part} part"),
             fix="more frames, or another --data",
         )
     chosen = _spread(windows.count, judged)

@@ -204,7 +204,7 @@ def _baselines(
             raise UsageError(
                 f"no frame of a {word} before in {material.about}",
                 expected=f"an .npz with `time`, and sequences that cover more than a {word}",
-                fix="leave it out of --baseline",
+                fix=f"leave {word} out of --baseline",
             )
     return ways
 

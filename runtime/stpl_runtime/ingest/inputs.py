@@ -79,8 +79,8 @@ def read_context(path: Path, context: int, spec: SourceSpec) -> Context:
         return _from_folder(path, context, spec)
     if path.suffix.lower() not in (".npy", ".npz"):
         raise UsageError(
-            f"no folder, .npy or .npz at {path}",
-            expected="a folder of frames, or an array (T, C, H, W)",
+            f"no file or folder {path}",
+            expected="a folder of frames, or a file of them in a format of docs/data.md",
             fix="check the path",
         )
     frames = newest_frames(read_sequences(path, spec.shape, spec.codec), context)
@@ -92,8 +92,8 @@ def _from_folder(folder: Path, context: int, spec: SourceSpec) -> Context:
     if not files:
         raise FrameError(
             f"{folder} has no frames",
-            expected=f"{context} files that end in .npy or .png",
-            fix="fill it first; stpl-deploy stream waits for frames",
+            expected=f"at least {context}, as .npy, .png or in another format of docs/data.md",
+            fix="put frames into it, or stpl-deploy stream, which waits for them",
         )
     if len(files) < context:
         raise FrameError(
@@ -134,7 +134,7 @@ def _by_index(files: Sequence[Path], context: int) -> list[Path]:
         raise FrameError(
             f"the numbers of {recent[0][1].name} to {recent[-1][1].name} are not evenly spaced",
             expected="one frame for each step of time",
-            fix="fill the hole or remove the repeat",
+            fix="add the missing frame or remove the repeated one",
         )
     return [path for _, path in recent]
 
@@ -153,9 +153,10 @@ def _even(times: Sequence[datetime], files: Sequence[Path], stated_s: float | No
     for n, time in enumerate(times):
         if grid is None or grid.slot(time) != n:
             raise FrameError(
-                f"{files[n].name} is of {time_text(time)}, the frame before it of "
+                f"{files[n].name} is dated {time_text(time)}, and the frame before it "
                 f"{time_text(times[max(0, n - 1)])}",
                 expected=f"one frame every {cadence_s:g} s",
-                fix="fill the hole or remove the repeat; --cadence SECONDS if that is not it",
+                fix="add the missing frame or remove the repeated one; or give another "
+                "--cadence SECONDS",
             )
     return cadence_s

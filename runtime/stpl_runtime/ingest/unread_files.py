@@ -101,6 +101,6 @@ class Unread:
             fix = f"{_RECURSIVE} subfolders too; or {fix}"
         return FrameError(
             f"{name} holds {self._now}, and no frame",
-            expected=f"what one of the readers {', '.join(words())} reads",
+            expected=f"what one of these readers reads: {', '.join(words())}",
             fix=fix,
         )

@@ -53,7 +53,7 @@ def _check_device(name: str, path: Path) -> None:
         raise EnvironmentFault(
             f"{name}: no camera at {path}",
             expected=f"one of {', '.join(there)}" if there else "a camera, /dev/video0 or another",
-            fix=f"camera:{there[0].removeprefix('/dev/video')}" if there else "plug it in",
+            fix=f"camera:{there[0].removeprefix('/dev/video')}" if there else "plug in a camera",
         )
     if not os.access(path, os.R_OK | os.W_OK):
         raise EnvironmentFault(

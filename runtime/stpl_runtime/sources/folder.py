@@ -81,7 +81,8 @@ def _visible(folder: Path, recursive: bool) -> list[os.DirEntry[str]]:
         found = f"{folder} cannot be read: {error.strerror}"
     raise UsageError(
         found,
-        expected=f"a folder of {' or '.join(FRAME_SUFFIXES)} frames, or of others that are known",
+        expected=f"a folder of frames: {', '.join(FRAME_SUFFIXES)} or another format "
+        "of docs/data.md",
         fix="check the path and your rights",
     )
 

@@ -30,7 +30,7 @@ class Expected:
             from stpl_train.recipe import ArchiveSection, load_recipe
 
         self._name, self._path = name, path
-        self._recipe = load_recipe(name)
+        self._recipe = load_recipe(name, command="--recipe")
         if isinstance(self._recipe.data, ArchiveSection):
             check_there(path, self._recipe.data)
 

@@ -182,9 +182,13 @@ def test_a_folder_without_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_unknown_kinds_and_words(tmp_path: Path) -> None:
     (tmp_path / "a.xyz").write_text("?")
-    with pytest.raises(FrameError, match=r"a\.xyz ends in \.xyz; expected what one of"):
+    with pytest.raises(
+        FrameError, match=r"a\.xyz ends in \.xyz; expected what one of these readers reads"
+    ):
         open_frames(tmp_path / "a.xyz")
-    with pytest.raises(FrameError, match=r"files that end in \.xyz; expected what one of"):
+    with pytest.raises(
+        FrameError, match=r"files that end in \.xyz; expected what one of these readers reads"
+    ):
         open_frames(tmp_path)
     (tmp_path / "frame").write_text("<!DOCTYPE html>")  # as a web server answers with a page
     with pytest.raises(FrameError, match=r"frame is of no kind that is known; expected what"):

@@ -243,7 +243,10 @@ def test_a_file_that_says_no_time_is_bad_and_no_end(
 @pytest.mark.parametrize(
     ("size", "fix"),
     [
-        ((20, 24), "--grid 20x24 covers them in tiles of the model, or --source-option resize="),
+        (
+            (20, 24),
+            "--grid 20x24 covers them in tiles, if all have this size, or --source-option resize=",
+        ),
         ((12, 24), "frames of 16x16 pixels or more"),
     ],
 )
