@@ -80,7 +80,9 @@ def check_state(state: NowcasterState, past: PastState | None, nowcaster: Nowcas
         _check_array("last", frames, shape, np.dtype(np.float32))
     if past is None:
         return
-    _check_numbers(slot=past.slot, ahead=past.ahead_serial)
+    _check_numbers(ahead=past.ahead_serial)
+    if not _is_whole(past.slot):
+        raise ValueError(f"the state is of slot {past.slot!r}")
     session = nowcaster.session
     zero = session.state_arrays(session.zero_state(1))
     for arrays in (past.state, *((past.ahead,) if past.ahead else ())):

@@ -75,6 +75,7 @@ class StateFile:
         try:
             meta, arrays = _read(self.path)
             same = meta["identity"] if meta["version"] == VERSION else {"version": meta["version"]}
+            same = dict(same)
         except (IsADirectoryError, PermissionError) as error:
             raise UsageError(
                 f"{self.path} cannot be read: {error.strerror}",
