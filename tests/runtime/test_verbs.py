@@ -140,9 +140,12 @@ def clear(folder: Path) -> None:
         (only_array(np.full((1, 16, 16), 255.0)), ["values from 255", "[0, 1]"]),
         (only_array(np.full((1, 16, 16), np.nan)), ["NaN", "finite"]),
         (truncate, ["cannot be read", "whole"]),
-        (clear, ["has no frames", "4 files"]),
+        (clear, ["has no frames", "at least 4, as .npy"]),
         (lambda folder: [p.unlink() for p in sorted(folder.iterdir())[3:]], ["3 frame(s)", "4"]),
-        (lambda folder: sorted(folder.iterdir())[3].unlink(), ["one frame every 300 s", "hole"]),
+        (
+            lambda folder: sorted(folder.iterdir())[3].unlink(),
+            ["one frame every 300 s", "add the missing frame"],
+        ),
     ],
     ids=["shape", "complex", "text", "range", "nan", "truncated", "empty", "few", "hole"],
 )
