@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stpl_core.bundle import MANIFEST
+from stpl_core.errors import RunError
 
 if TYPE_CHECKING:
     from stpl_runtime.evaluation.subject import Backend, Judged
@@ -41,6 +42,12 @@ def open_judged(
     backend = backend or Backend()
     if (path / MANIFEST).is_file():
         return judged_bundle(path, backend=backend, horizon=horizon, testing=testing, domain=domain)
+    if not path.exists() and not str(path).startswith("pretrained:"):
+        raise RunError(
+            f"nothing is at {path}",
+            expected="a run or a bundle",
+            fix=f"check the path; stpl-deploy export RUN --out {path} makes a bundle",
+        )
     from stpl_deploy.extras import needs
 
     with needs("train"):

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ from stpl_core.grid import Grid
 from stpl_core.safety.manifest_checks import problems
 from stpl_core.safety.printable import printable
 from stpl_core.safety.signing import SIGNATURE, TrustedKeys, check_files, check_signature
+
+_log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -447,7 +450,7 @@ def _parsed(file: Path, content: bytes) -> Manifest:
             f"{file} was changed after export", expected="its own checksum", fix=_AGAIN
         )
     try:
-        return Manifest.model_validate(document)
+        return _validated(file, document)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
@@ -456,3 +459,37 @@ def _parsed(file: Path, content: bytes) -> Manifest:
             expected="a manifest",
             fix=_AGAIN,
         ) from error
+
+
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+
+
+def _validated(file: Path, document: dict[str, Any]) -> Manifest:
+    """A manifest without the fields that a later version of this schema added.
+
+    Those of the codec are refused: what they change would be changed in every value.
+
+    Raises:
+        BundleError: the codec has one.
+        pydantic.ValidationError: what is known does not hold.
+    """
+    try:
+        return Manifest.model_validate(document)
+    except pydantic.ValidationError as error:
+        unknown = [one["loc"] for one in error.errors() if one["type"] in _UNKNOWN]
+        if not unknown:
+            raise
+    names = ", ".join(printable(".".join(map(str, where))) for where in unknown)
+    if any(where[0] == "codec" for where in unknown):
+        raise BundleError(
+            f"{file} has {names}, which this version does not know",
+            expected="a codec that it knows: it changes every value",
+            fix="pip install --upgrade stpl-deploy",
+        )
+    for *inside, name in unknown:
+        part: Any = document
+        for key in inside:
+            part = part[key]
+        part.pop(name, None)
+    _log.warning("%s: %s not known to this version, and ignored", file, names)
+    return Manifest.model_validate(document)

@@ -24,11 +24,13 @@ what was expected and what to type next.
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, TypedDict
 
 if TYPE_CHECKING:
     import pydantic
+    from pydantic_core import ErrorDetails
 
 
 class StplError(Exception):
@@ -157,6 +159,8 @@ def first_problem(
             expected=f"one of {', '.join(known)}",
             fix=f"write {f'{section}.{near[0]}'.lstrip('.')}" if near else f"remove {full}",
         )
+    if _is_list_fault(first):
+        return _list_problem(first, error, full)
     if first["type"] == "missing":
         return Problem(found=f"{full} is missing", expected="a value", fix=f"set {full}")
     reason = first["msg"].removeprefix("Value error, ")
@@ -173,6 +177,38 @@ def first_problem(
         found=f"{full} = {first['input']!r}",
         expected=expected,
         fix=f"--set {whole}={example}",
+    )
+
+
+_FRAME = "[channels, height, width]", "'[1, 64, 64]'"
+
+
+def _is_list_fault(first: ErrorDetails) -> bool:
+    """Whether a list has too few or too many entries, or is a frame with one that is wrong."""
+    inside = bool(first["loc"]) and isinstance(first["loc"][-1], int)
+    frame = inside and len(first["loc"]) > 1 and first["loc"][-2] == "frame"
+    return first["type"] == "too_long" or frame or (inside and first["type"] == "missing")
+
+
+def _list_problem(first: ErrorDetails, error: pydantic.ValidationError, full: str) -> Problem:
+    """A list as a whole, which is how --set gives it."""
+    inside = isinstance(first["loc"][-1], int)
+    key = full.rpartition(".")[0] if inside else full
+    given = first["input"]
+    found = (
+        f"{key} = {list(given)!r}" if isinstance(given, (list, tuple)) else f"{full} = {given!r}"
+    )
+    if key.rpartition(".")[2] == "frame":
+        return Problem(found=found, expected=_FRAME[0], fix=f"--set {key}={_FRAME[1]}")
+    prefix = first["loc"][:-1]
+    if first["type"] == "too_long":
+        count = int(first["ctx"]["max_length"])
+    else:
+        missing = [one["loc"] for one in error.errors() if one["loc"][:-1] == prefix]
+        count = 1 + max(int(loc[-1]) for loc in missing)
+    example = ([*given] + [*given][-1:] * count)[:count]
+    return Problem(
+        found=found, expected=f"{count} entries", fix=f"--set {key}='{json.dumps(example)}'"
     )
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from stpl_core.codec import Array, FrameCodec
 from stpl_core.errors import FrameError
 from stpl_core.grid import Grid
+from stpl_core.layout import in_layout, layout_of
 
 FrameShape = tuple[int, int, int]
 """(C, H, W)"""
@@ -201,40 +202,64 @@ def wrong_size(
     )
 
 
-def read_sequences(path: Path, shape: FrameShape | None, codec: FrameCodec) -> Array:
+def read_sequences(
+    path: Path, shape: FrameShape | None, codec: FrameCodec, layout: str | None = None
+) -> Array:
     """Read `(N, T, C, H, W)` sequences in physical units from a .npy or .npz file.
 
-    Accepted layouts: `(N, T, C, H, W)`; `(T, C, H, W)` as one sequence; and the Moving MNIST test
-    file's `(20, N, 64, 64)` of unsigned bytes, time first (bibliography.md 3.5).
+    Accepted layouts: those of `stpl_core.layout`, such as `(N, T, C, H, W)`; `(T, C, H, W)` as one
+    sequence; and the Moving MNIST test file's `(20, N, 64, 64)` of unsigned bytes, time first
+    (bibliography.md 3.5).
 
     Args:
         path: the file; .npz holds one array, or one named `frames`.
         shape: the frame that is expected, (C, H, W); None takes any.
         codec: gives the physical range.
+        layout: the file's axes, such as `NTHW`; None: what follows from its shape.
 
     Raises:
         FrameError: see `read_array` and `physical_values`; or a shape that does not fit.
     """
-    return physical_values(sequence_layout(read_array(path), shape, str(path)), codec, str(path))
+    stored = sequence_layout(read_array(path), shape, str(path), layout)
+    return physical_values(stored, codec, str(path))
 
 
-def sequence_layout(array: NDArray[Any], shape: FrameShape | None, where: str) -> NDArray[Any]:
-    """View stored sequences as `(N, T, C, H, W)`; the layouts are those of `read_sequences`.
+def sequence_layout(
+    array: NDArray[Any],
+    shape: FrameShape | None,
+    where: str,
+    layout: str | None = None,
+    option: str = "--layout ",
+) -> NDArray[Any]:
+    """View stored sequences as `(N, T, C, H, W)`; see `read_sequences`.
+
+    Args:
+        array: as stored.
+        shape: the frame that is expected, (C, H, W); None takes any.
+        where: what to call it.
+        layout: its axes; None: what follows from its shape.
+        option: what to type before a layout.
 
     Raises:
         FrameError: a shape that does not fit.
     """
     found = array.shape
-    if array.ndim == 4 and array.dtype == np.uint8 and found[0] == 20 and found[1] > 4:
-        array = np.moveaxis(array, 0, 1)[:, :, None]  # (N, 20, 1, H, W)
-    elif array.ndim == 4:
-        array = array[None]  # (1, T, C, H, W)
-    if array.ndim != 5 or 0 in array.shape or (shape is not None and array.shape[2:] != shape):
+    letters = layout or layout_of(found, array.dtype, where, shape, option)
+    viewed = in_layout(array, letters, where)
+    larger = shape is not None and viewed.shape[2] == shape[0] and _covers(viewed.shape, shape)
+    if 0 in viewed.shape or (shape is not None and viewed.shape[2:] != shape):
         axes = "C, H, W" if shape is None else ", ".join(map(str, shape))
         raise FrameError(
             f"{where} has shape {found}",
             expected=f"(N, T, {axes}) or (T, {axes})",
-            fix="reshape it, train a model for these frames, or cover larger ones in tiles: "
-            "--grid HxW",
+            fix=f"--grid {viewed.shape[3]}x{viewed.shape[4]} with a bundle, which covers them in "
+            "tiles of the model"
+            if larger
+            else "reshape it, or train a model for these frames",
         )
-    return array
+    return viewed
+
+
+def _covers(found: tuple[int, ...], shape: FrameShape) -> bool:
+    """Whether frames `(N, T, C, H, W)` are at least as large as the model's."""
+    return found[3] >= shape[1] and found[4] >= shape[2]

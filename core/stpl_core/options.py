@@ -102,6 +102,14 @@ class ReadingOptions:
         ),
     ] = 0.01
 
+    layout: Annotated[
+        str | None,
+        Option(
+            "Axes of arrays, as NTHW: sequences, frames, channels, height, width.",
+            default="what follows from the shape",
+        ),
+    ] = None
+
     def for_readers(self) -> ReadOptions:
         """As readers take them.
 
@@ -128,6 +136,7 @@ class ReadingOptions:
             nan=self.nan,
             select=tuple(chosen),
             bad_pixels=self.bad_pixels,
+            layout=self.layout,
         )
 
 
@@ -162,6 +171,14 @@ class PredictOptions:
     """A nowcast of what lies there."""
 
     horizon: Horizon = None
+    at: Annotated[
+        str | None,
+        Option(
+            "Issue time, UTC, as 2026-05-01T12:00: no later frame is read.",
+            default="of the newest frame",
+            metavar="TIME",
+        ),
+    ] = None
     reading: FrameOptions = FrameOptions()
     domain: DomainOptions = DomainOptions()
 

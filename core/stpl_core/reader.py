@@ -100,7 +100,8 @@ class ReadOptions:
     """What a user may choose about reading."""
 
     variable: str | None = None
-    """The variable, quantity or parameter, where a file holds several; for video grey or rgb."""
+    """The variable, quantity or parameter, where a file holds several; grey or rgb for video
+    and pictures."""
     broken: Callable[[FrameError], None] | None = None
     """Called for each broken file of a folder, which is then skipped; None: the error is raised.
     Only for a folder that is one piece of data with a file for each frame."""
@@ -116,6 +117,8 @@ class ReadOptions:
     bad_pixels: float = 0.01
     """Share of the pixels of a file whose value may be impossible (infinite, or beyond what the
     quantity can have): they become no data; more is refused."""
+    layout: str | None = None
+    """The axes of arrays, such as `NTHW` (`stpl_core.layout`); None: as the shape says."""
 
 
 class Reader(Protocol):

@@ -98,6 +98,12 @@ def export_run(
     if plans is not None:
         plans.check(precision)  # before minutes of work
     run, model = _open_run(run_path, grid)
+    if grid is not None and grid != model.frame_shape[1:]:
+        rows, columns = model.frame_shape[1:]
+        progress(
+            f"frames of {grid[0]}x{grid[1]} are padded to {rows}x{columns}, which the model takes; "
+            f"predict, stream and serve take {grid[0]}x{grid[1]}"
+        )
     check = _sequences_for_check(run, model, data, sequences, precision, progress)
     with writing_bundle(out) as partial:
         reference = check.reference(model, progress)

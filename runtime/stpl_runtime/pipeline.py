@@ -20,7 +20,7 @@ from stpl_core.same_grid import check_same_grid
 from stpl_runtime.engine import Session, open_session
 from stpl_runtime.engines.tiled import Size, domain_size, on_domain
 from stpl_runtime.ingest.archive import archive_spec, read_archive
-from stpl_runtime.ingest.inputs import Context, needs_reader, read_context
+from stpl_runtime.ingest.inputs import Context, issue_time, needs_reader, read_context
 from stpl_runtime.ledger import Ledger
 from stpl_runtime.links.reconnect import without_credentials
 from stpl_runtime.nowcast import Nowcast
@@ -67,7 +67,11 @@ def open_backend(
 
 
 def read_newest(
-    bundle: Bundle, path: Path, reading: FrameOptions, domain: DomainOptions
+    bundle: Bundle,
+    path: Path,
+    reading: FrameOptions,
+    domain: DomainOptions,
+    at: str | None = None,
 ) -> tuple[Context, str]:
     """The newest T frames of a file or folder, and what is to be known about their grid.
 
@@ -76,6 +80,7 @@ def read_newest(
         path: a folder of frames, an array file, or what a reader reads.
         reading: how.
         domain: where they are larger than the model's.
+        at: the issue time in ISO 8601: no later frame is read; None: the newest frame's.
 
     Returns:
         The frames; and a remark about their pixels, empty where there is none.
@@ -85,15 +90,15 @@ def read_newest(
     """
     manifest = bundle.manifest
     check_cadence(reading.cadence)
-    size = wanted_size(domain)
+    size, until = wanted_size(domain), issue_time(at)
     spec = source_spec(manifest, reading, domain)
     stated = reading.for_readers()
-    plain = replace(stated, time_format=None) == ReadOptions()
+    plain = replace(stated, time_format=None, layout=None) == ReadOptions()
     if reading.reader or not plain or needs_reader(path):
         how = archive_spec(manifest.recipe, reading.reader, reading.variable, size, stated)
-        context = read_archive(path, manifest.context, spec, how)
+        context = read_archive(path, manifest.context, spec, how, until)
     else:
-        context = read_context(path, manifest.context, spec)
+        context = read_context(path, manifest.context, spec, until)
     return context, grid_remark(manifest, context, domain, str(path))
 
 

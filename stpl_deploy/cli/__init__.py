@@ -116,6 +116,7 @@ def run(arguments: list[str]) -> int:
     if not app.registered_commands:
         verbs.register(app)
     command = typer.main.get_command(app)
+    command.context_settings.setdefault("help_option_names", ["-h", "--help"])
     try:
         code = command.main(arguments, prog_name="stpl-deploy", standalone_mode=False)
         sys.stdout.flush()

@@ -82,6 +82,7 @@ class ConvertCommand:
     path: Annotated[Path, Option("File or folder of frames.", argument=True)]
     out: Annotated[Path, Option("X.zarr (for training), X.nc or X.npz.")]
     reading: ReadingOptions = field(default_factory=ReadingOptions)
+    json: Json = False
 
 
 @data.command(short_help="Read an archive once and write it as one dataset.")
@@ -89,13 +90,16 @@ class ConvertCommand:
 def convert(options: ConvertCommand) -> None:
     """Read an archive once and write it as one dataset, a chunk for each frame."""
     from stpl_core.readers.store import convert as convert_frames
-    from stpl_deploy.cli.output import progress_bar
+    from stpl_deploy.cli.output import print_json, progress_bar
 
     path, out, reading = options.path, options.out, options.reading
     with progress_bar("frames") as advance:
         survey = convert_frames(
             path, out, reading.reader, reading.for_readers(), lambda done: advance(done, 0)
         )
+    if options.json:
+        print_json({"out": str(out), **survey.document()})
+        return
     _print(out, survey)
     print(f"next: stpl-deploy data inspect {out} --recipe NAME")
     print(f"      stpl-deploy train NAME --set data.path={out} --out RUN")
@@ -202,7 +206,7 @@ def _print(path: Path, survey: Survey) -> None:
         shown = ", ".join(survey.empty[:3]) + (" ..." if len(survey.empty) > 3 else "")
         pairs["empty"] = f"{len(survey.empty)} frames are no data all over: {shown}"
     pairs.update(survey.notes)
-    print(f"data {path}")
+    print(f"data {path}: {survey.understood.line()}")
     for key, value in pairs.items():
         print(f"  {key:<13}{value}")
 

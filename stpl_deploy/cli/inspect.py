@@ -51,6 +51,8 @@ def inspect(
 
 def _run_lines(document: dict[str, Any]) -> dict[str, str]:
     """What `describe_run` found, in short lines."""
+    from stpl_deploy.cli.output import count_text
+
     state, count = document["state"], document["parameters"]
     lines = {
         "model": document["model"] + ("" if count is None else f", {count:,} parameters"),
@@ -63,15 +65,21 @@ def _run_lines(document: dict[str, Any]) -> dict[str, str]:
     }
     if "imported" in document:
         return {**lines, "imported": document["imported"]}
-    last = document["last"]
+    last, best = document["last"], document["best"]
+    if "started" in document:
+        lines["started"] = f"from the weights of {document['started']}"
     if not last:
-        return {**lines, "trained": f"not validated yet, of {document['iterations']:,} iterations"}
+        return {
+            **lines,
+            "trained": f"not validated yet, of {count_text(document['iterations'], 'iteration')}",
+        }
     return {
         **lines,
         "trained": f"iteration {int(last['iteration']):,} of {document['iterations']:,}, "
         f"loss {float(last['loss']):.4g}",
-        "validation": f"MSE per frame {float(last['mse']):.4g}, "
-        f"persistence {float(last['persistence']):.4g}",
+        "validation": f"MSE per frame {float(best['mse']):.4g}, "
+        f"persistence {float(best['persistence']):.4g}: the weights kept, of iteration "
+        f"{int(best['iteration']):,}",
     }
 
 
@@ -102,12 +110,15 @@ def _bundle(path: Path, json: bool) -> None:
         print_json(manifest.model_dump(mode="json"))
         return
     channels, height, width = manifest.frame
+    rows, columns = manifest.domain
+    padded = "" if (rows, columns) == (height, width) else f", padded to {height}x{width}"
     codec = manifest.codec
     _pairs(
         f"bundle {path}",
         {
             "model": f"{manifest.model.name}, {manifest.model.parameters:,} parameters",
-            "frames": f"{manifest.context} in, {manifest.horizon} out, {channels}x{height}x{width}",
+            "frames": f"{manifest.context} in, {manifest.horizon} out, "
+            f"{channels}x{rows}x{columns}{padded}",
             "cadence": "not fixed" if manifest.cadence_s is None else f"{manifest.cadence_s:g} s",
             **({"grid": " and ".join(map(grid_text, manifest.grids))} if manifest.grids else {}),
             "values": f"{codec.quantity} in {codec.range_text()}"

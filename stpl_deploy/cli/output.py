@@ -21,6 +21,11 @@ def say(line: str) -> None:
     sys.stderr.flush()
 
 
+def count_text(number: int, what: str) -> str:
+    """As `1 iteration`, `2,000 iterations`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def document_text(document: Any) -> str:
     """JSON text; infinite and undefined numbers become null."""
     return json.dumps(finite(document), indent=2, default=str) + "\n"

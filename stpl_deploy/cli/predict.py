@@ -53,7 +53,9 @@ def predict(options: PredictCommand) -> None:
     format_of(options.out.suffix).check_installed()
     check_no_model(options.frames)
     bundle = open_trusted(options.bundle, options.trust)
-    context, remark = read_newest(bundle, options.frames, asked.reading, asked.domain)
+    context, remark = read_newest(bundle, options.frames, asked.reading, asked.domain, asked.at)
+    read = context.understood(bundle.manifest.codec)
+    say(f"data {options.frames}: the newest: {read.line()}")
     if remark:
         say(remark)
     with open_backend(bundle, options.backend, asked.horizon) as session:

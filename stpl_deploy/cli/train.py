@@ -83,6 +83,7 @@ def _print_recipes(json: bool) -> None:
 def _show(asked: TrainOptions, json: bool) -> None:
     from stpl_deploy.cli.output import print_json
     from stpl_deploy.extras import needs
+    from stpl_deploy.library.training import chosen_recipe
 
     if asked.recipe is None:
         raise UsageError(
@@ -91,10 +92,9 @@ def _show(asked: TrainOptions, json: bool) -> None:
     with needs("train"):
         import tomli_w
 
-        from stpl_train.recipe import load_recipe
+        from stpl_train.recipe import plain_document
 
-    recipe = load_recipe(asked.recipe, asked.settings, asked.model)
-    document = recipe.model_dump(mode="json", exclude_none=True)
+    document = plain_document(chosen_recipe(asked))
     if json:
         print_json(document)
     else:
@@ -116,7 +116,7 @@ def _document(result: TrainingResult) -> dict[str, object]:
 
 
 def _print_result(result: TrainingResult) -> None:
-    from stpl_deploy.cli.output import print_table
+    from stpl_deploy.cli.output import count_text, print_table
 
     if result.mse:
         rows = [
@@ -135,8 +135,6 @@ def _print_result(result: TrainingResult) -> None:
         print(f"next: stpl-deploy train --resume --out {result.run}")
         return
     what = "was trained already" if result.already else f"trained in {result.seconds:.0f} s"
-    print(
-        f"{result.run}: {what}, {result.iterations} iterations, {result.parameters:,} parameters, "
-        f"on {result.device}"
-    )
+    done = count_text(result.iterations, "iteration")
+    print(f"{result.run}: {what}, {done}, {result.parameters:,} parameters, on {result.device}")
     print(f"next: stpl-deploy export {result.run} --out {result.run}.bundle")

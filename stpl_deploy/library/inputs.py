@@ -39,7 +39,13 @@ def read_any(bundle: Bundle, frames: Frames, asked: PredictOptions) -> tuple[Con
     """
     if isinstance(frames, (str, Path)):
         check_no_model(Path(frames))
-        return read_newest(bundle, Path(frames), asked.reading, asked.domain)
+        return read_newest(bundle, Path(frames), asked.reading, asked.domain, asked.at)
+    if asked.at is not None:
+        raise UsageError(
+            f"at={asked.at!r} for frames that are no path",
+            expected="a path of frames with times",
+            fix="leave at out, and give the frames up to that time",
+        )
     if isinstance(frames, (np.ndarray, list)):
         return _of_array(bundle, np.asarray(frames), asked), ""
     with needs("frames"):

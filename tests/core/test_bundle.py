@@ -218,3 +218,37 @@ def test_a_real_bundle_with_random_flips(tmp_path: Path, root: Path) -> None:
                 open_bundle(copy)
         path.write_bytes(content)
     open_bundle(copy)
+
+
+def _with(path: Path, change: str) -> None:
+    """Put a field into a manifest as a later version would, with its checksum."""
+    document = json.loads((path / MANIFEST).read_text())
+    document.pop("manifest_sha256")
+    part: dict[str, object] = document
+    *inside, name = change.split(".")
+    for key in inside:
+        part = part[key]  # type: ignore[assignment]
+    part[name] = "new"
+
+    class Later(Manifest):
+        def model_dump(self, **_: object) -> dict[str, object]:  # type: ignore[override]
+            return document
+
+    (path / MANIFEST).write_text(manifest_text(Later(**manifest().model_dump())))
+
+
+@pytest.mark.parametrize("change", ["licence", "model.family", "graphs.step.note"])
+def test_a_field_of_a_later_version_is_ignored(
+    small: Path, caplog: pytest.LogCaptureFixture, change: str
+) -> None:
+    before = open_bundle(small).manifest
+    _with(small, change)
+    assert open_bundle(small).manifest == before
+    assert f"{change} not known to this version, and ignored" in caplog.text
+
+
+def test_a_field_of_a_later_codec_is_refused(small: Path) -> None:
+    """It may change every value."""
+    _with(small, "codec.gamma")
+    with pytest.raises(BundleError, match=r"codec\.gamma.*try: pip install --upgrade"):
+        open_bundle(small)

@@ -172,8 +172,10 @@ def test_interrupted_and_resumed_is_bit_identical(
 ) -> None:
     out = tmp_path / "run"
     stopped = train(tiny(), out, device="cpu", reporter=StopAt(at))
-    # The wish comes while iteration `at` is reported: the next one is finished and saved.
-    assert (stopped.stopped_by, stopped.iterations) == (signal.SIGINT, at + 1)
+    # The wish comes while iteration `at` is reported: the next one is finished and saved. Where a
+    # validation comes first (every 4), that is left for later.
+    expected = at if at % 4 == 0 else at + 1
+    assert (stopped.stopped_by, stopped.iterations) == (signal.SIGINT, expected)
     assert not stopped.finished
     resumed = train(None, out, resume=True, device="cpu")
     assert resumed.finished

@@ -64,6 +64,11 @@ class Progress:
     precision: dict[str, Any] = field(default_factory=dict)
     """State of the gradient scaler, at `16-mixed`."""
 
+    def owes_validation(self, every: int, total: int) -> bool:
+        """Whether a validation was due after the last iteration and was left off."""
+        due = self.iteration == total or (self.iteration > 0 and self.iteration % every == 0)
+        return due and not (self.rows and self.rows[-1].iteration == self.iteration)
+
     @property
     def best(self) -> ValidationRow | None:
         """The row of the least mean MSE, the first of equals; weights.safetensors holds it."""
@@ -95,7 +100,7 @@ def plain_weights(model: nn.Module) -> dict[str, Tensor]:
             raise DivergedError(
                 f"weight {name} has NaN or infinity",
                 expected="finite weights",
-                fix="a lower training.lr, with another --out",
+                fix="a lower training.lr, such as --set training.lr=0.001, with another --out",
             )
     return tensors
 

@@ -66,22 +66,29 @@ def _origin(path: Path, recipe: Recipe) -> dict[str, Any]:
     """How the weights came to be: imported, or trained here."""
     if recipe.imported is not None:
         return {"imported": f"{recipe.imported.file} of {recipe.imported.project}"}
-    return {"iterations": recipe.training.iterations, "last": _last_line(path / METRICS)}
+    rows = _rows(path / METRICS)
+    started = {} if recipe.start is None else {"started": recipe.start.weights}
+    return {
+        "iterations": recipe.training.iterations,
+        "last": rows[-1] if rows else {},
+        "best": min(rows, key=lambda row: float(row["mse"]), default={}),
+        **started,
+    }
 
 
 _NUMBERS = ("iteration", "loss", "mse", "persistence")
 
 
-def _last_line(path: Path) -> dict[str, str]:
+def _rows(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
-        return {}
+        return []
     try:
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
-        last = rows[-1] if rows else {}
-        for key in _NUMBERS if last else ():
-            float(last[key])
-        return last
+        for row in rows:
+            for key in _NUMBERS:
+                float(row[key])
+        return rows
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise RunError(
             f"{path} is broken: {printable(error)}",

@@ -10,6 +10,10 @@ from typing import Any
 from stpl_core.machine import stop_signals
 
 
+class StoppedError(Exception):
+    """Work that was left off at somebody's wish, to be done when training goes on."""
+
+
 class StopRequest:
     """Context manager that notes SIGINT, SIGTERM and SIGHUP in place of dying of them."""
 

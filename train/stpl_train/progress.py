@@ -16,6 +16,10 @@ _LINE_EVERY_S = 15.0  # between plain lines
 class Reporter(Protocol):
     """Receives the progress of a training run, from the process of rank 0."""
 
+    def note(self, line: str) -> None:
+        """A line for the person, before the start."""
+        ...
+
     def start(self, done: int, total: int) -> None:
         """`done` of `total` iterations are there already."""
         ...
@@ -26,6 +30,10 @@ class Reporter(Protocol):
 
     def step(self, done: int, loss: float) -> None:
         """`done` iterations; `loss` of the last optimiser step."""
+        ...
+
+    def validating(self, done: int, of: int) -> None:
+        """`done` of `of` validation sequences are predicted."""
         ...
 
     def validated(self, row: ValidationRow, best: bool) -> None:
@@ -40,6 +48,9 @@ class Reporter(Protocol):
 class Quiet:
     """Reports nothing."""
 
+    def note(self, line: str) -> None:
+        """Nothing."""
+
     def start(self, done: int, total: int) -> None:
         """Nothing."""
 
@@ -48,6 +59,9 @@ class Quiet:
         return False
 
     def step(self, done: int, loss: float) -> None:
+        """Nothing."""
+
+    def validating(self, done: int, of: int) -> None:
         """Nothing."""
 
     def validated(self, row: ValidationRow, best: bool) -> None:
@@ -87,6 +101,10 @@ class Plain:
     def _print(self, text: str) -> None:
         print(text, file=self._stream or sys.stderr, flush=True)
 
+    def note(self, line: str) -> None:
+        """One line."""
+        self._print(line)
+
     def start(self, done: int, total: int) -> None:
         """Start the clock and announce the start: the first numbers may take a while."""
         verb = "resuming" if done else "training"
@@ -108,8 +126,15 @@ class Plain:
             f"{_duration(left)} left"
         )
 
+    def validating(self, done: int, of: int) -> None:
+        """A line where the last one is 15 seconds old."""
+        if self.wants_step():
+            self._last = time.monotonic()
+            self._print(f"validating  {done}/{of} sequences")
+
     def validated(self, row: ValidationRow, best: bool) -> None:
         """One line with the errors."""
+        self._last = time.monotonic()
         self._print(f"iteration {row.iteration}/{self._total}  {_verdict(row)}{_star(best)}")
 
     def close(self) -> None:
@@ -118,6 +143,10 @@ class Plain:
 
 class Bar:
     """A progress bar with rate, loss, time left and the last validation."""
+
+    def note(self, line: str) -> None:
+        """One line."""
+        print(line, file=sys.stderr, flush=True)
 
     def start(self, done: int, total: int) -> None:
         """Show the bar on stderr."""
@@ -153,6 +182,10 @@ class Bar:
             rate=f"{rate:.1f} it/s",
             left=f"{_duration(left)} left",
         )
+
+    def validating(self, done: int, of: int) -> None:
+        """Show where it is in place of the loss."""
+        self._bar.update(self._task, loss=f"validating {done}/{of}", rate="", left="")
 
     def validated(self, row: ValidationRow, best: bool) -> None:
         """Print a line above the bar."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,7 +30,13 @@ from stpl_core.errors import RecipeError, first_problem
 from stpl_core.safety.budget import most_pixels
 from stpl_core.safety.trust import trust_model
 from stpl_core.windows.settings import ArchiveSettings, Share
-from stpl_train.recipe_text import apply_setting, read_document, recipe_title, shipped_recipes
+from stpl_train.recipe_text import (
+    Document,
+    apply_setting,
+    read_document,
+    recipe_title,
+    shipped_recipes,
+)
 
 __all__ = ["Recipe", "load_recipe", "parse_recipe", "recipe_title", "shipped_recipes"]
 
@@ -92,6 +99,8 @@ class ArraySection(_Section):
     source: Literal["array"]
     path: Path
     """`(N, T, C, H, W)`, or one long sequence `(T, C, H, W)` that is cut into windows."""
+    layout: str | None = None
+    """The file's axes, such as `NTHW` for `(N, T, H, W)`; None: what follows from its shape."""
     frame: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     """(C, H, W); None takes the file's, and the run's own recipe then states it."""
     context: PositiveInt = 10
@@ -208,6 +217,15 @@ class ImportedSection(_Section):
     """Its tensors that change no output there and were left out."""
 
 
+class StartSection(_Section):
+    """`[start]`: the weights that training began with, in place of random ones."""
+
+    weights: str
+    """The run or bundle, or `pretrained:NAME`."""
+    sha256: str
+    """Of their file."""
+
+
 _STEPS_KEY = {"e3d-lstm": "history"}
 """Model -> the key that is T + K - 1, the steps of a sequence, unless a recipe sets it."""
 
@@ -222,6 +240,7 @@ class Recipe(_Section):
     data: DataSection
     training: TrainingSection
     imported: ImportedSection | None = None
+    start: StartSection | None = None
 
     @model_validator(mode="after")
     def _whole_history(self) -> Recipe:
@@ -267,7 +286,7 @@ class Recipe(_Section):
 
 
 def load_recipe(
-    name: str,
+    name: str | Document,
     settings: Sequence[str] = (),
     model: str | None = None,
     *,
@@ -277,7 +296,7 @@ def load_recipe(
     """Read a recipe by file or shipped name and apply `section.key=value` settings.
 
     Args:
-        name: a file, or one of `shipped_recipes`.
+        name: a file, or one of `shipped_recipes`; or a recipe that was read already.
         settings: each `section.key=value`. Where they name another `data.source`, only `context`
             and `horizon` are left of the recipe's `[data]`: the others belong to its own data.
         model: another model's name; it takes the place of the recipe's whole `[model]` section,
@@ -288,7 +307,9 @@ def load_recipe(
     Raises:
         RecipeError: no such recipe, not TOML, an unknown key, or a value that does not fit.
     """
-    document = read_document(name, rest, command=command)
+    document = (
+        read_document(name, rest, command=command) if isinstance(name, str) else deepcopy(name)
+    )
     given = settings_document(settings)
     for word in (model, given.get("model", {}).get("name")):
         if isinstance(word, str):  # typed by whoever runs this, unlike what the file names
@@ -302,6 +323,11 @@ def load_recipe(
     for setting in settings:
         apply_setting(document, setting)
     return parse_recipe(document)
+
+
+def plain_document(recipe: Recipe) -> Document:
+    """A recipe as it is written down; None stands for an absent key."""
+    return recipe.model_dump(mode="json", exclude_none=True)
 
 
 def parse_recipe(document: dict[str, Any]) -> Recipe:
@@ -365,6 +391,7 @@ def _known(where: tuple[int | str, ...]) -> list[str]:
         "archive": ArchiveSection,
         "synthetic": SyntheticSection,
         "imported": ImportedSection,
+        "start": StartSection,
         "codec": FrameCodec,
     }
     inside = [str(part) for part in where[:-1] if str(part) in sections]

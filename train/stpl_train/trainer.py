@@ -6,6 +6,7 @@ so a resumed run takes the same way. Everything random is a function of (seed, i
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 from collections.abc import Generator
@@ -27,7 +28,7 @@ from stpl_train.checkpoint import (
     save_weights,
 )
 from stpl_train.data import DataSplit, masked_batch, training_indices
-from stpl_train.interrupt import StopRequest
+from stpl_train.interrupt import StoppedError, StopRequest
 from stpl_train.logs import NoScalars, Scalars, open_scalars, save_metrics
 from stpl_train.losses import sequence_loss, shard_weight
 from stpl_train.models import build_model
@@ -39,6 +40,8 @@ from stpl_train.schedules import TrueFrameMask, learning_rate, true_frame_mask
 from stpl_train.unroll import TrainingPass
 from stpl_train.validation import forecast_mse, forecasts, persistence_mse, save_strips
 
+_SAFE_LR = 1e-3
+"""AdamW's usual rate: what is offered where a higher one diverged."""
 _CHECK_EVERY = 10
 """Iterations between looks at the loss on a GPU, which has to finish its queue for that."""
 
@@ -102,10 +105,13 @@ class Trainer:
         reporter.start(self.progress.iteration, self.training.iterations)
         try:
             with StopRequest() as stop:
+                if self.owes_validation:
+                    stopped = self._owed(stop, reporter, scalars)
+                    if stopped is not None:
+                        return stopped
                 for iteration, (frames, observed) in self._batches():
                     loss = self._iterate(iteration, frames, observed)
-                    stopped = self._agreed(stop.signal)
-                    self._after(iteration + 1, loss, stopped is not None, reporter, scalars)
+                    stopped = self._after(iteration + 1, loss, stop, reporter, scalars)
                     if stopped is not None:
                         return stopped
         finally:
@@ -195,14 +201,31 @@ class Trainer:
         assert isinstance(total, Tensor)
         return total
 
+    @property
+    def owes_validation(self) -> bool:
+        """Whether the run was stopped while it validated."""
+        return self.progress.owes_validation(self.training.validate_every, self.training.iterations)
+
+    def _owed(self, stop: StopRequest, reporter: Reporter, scalars: Scalars) -> int | None:
+        """Validate where the run was stopped, as if it had not been; the signal that stops it."""
+        self._validate(self.progress.iteration, stop, reporter, scalars)
+        if self.main:
+            self._save()
+        return self._agreed(stop.signal)
+
     def _after(
-        self, done: int, loss: Tensor, stopping: bool, reporter: Reporter, scalars: Scalars
-    ) -> None:
-        """Check, report, validate and save, as far as each is due after `done` iterations."""
+        self, done: int, loss: Tensor, stop: StopRequest, reporter: Reporter, scalars: Scalars
+    ) -> int | None:
+        """Check, report, validate and save, as far as each is due after `done` iterations.
+
+        Returns:
+            The signal that stops it, or None. A validation that is due then is left for later.
+        """
+        stopped = self._agreed(stop.signal)
         self.progress.iteration = done
         last = done == self.training.iterations
         validate = last or done % self.training.validate_every == 0
-        save = last or stopping or done % self.training.checkpoint_every == 0
+        save = last or stopped is not None or done % self.training.checkpoint_every == 0
         shows = self.main and reporter.wants_step()
         if (
             self.fabric.device.type == "cpu"
@@ -218,47 +241,67 @@ class Trainer:
                 reporter.step(done, value)
         if validate or save:
             self.progress.loss_sum = float(self.loss_sum)
-        if validate:
-            self._validate(done, reporter, scalars)
-        if save and self.main:
-            self.progress.precision = self.fabric.strategy.precision.state_dict()
-            save_training(self.run.file(TRAINING), self.model, self.optimizer, self.progress)
+        if validate and stopped is None:
+            self._validate(done, stop, reporter, scalars)
+            stopped = self._agreed(stop.signal)
+        if self.main and (save or stopped is not None):
+            self._save()
+        return stopped
+
+    def _save(self) -> None:
+        self.progress.precision = self.fabric.strategy.precision.state_dict()
+        save_training(self.run.file(TRAINING), self.model, self.optimizer, self.progress)
 
     def _finite(self, value: float, what: str, done: int) -> float:
         if math.isfinite(value):
             return value
-        lr = self.training.lr
+        lr = min(self.training.lr / 3, _SAFE_LR)
         raise DivergedError(
             f"the {what} is {value} at iteration {done}",
             expected="a finite number",
-            fix=f"--set training.lr={lr / 3:.2g} with another --out ({self.run.path} keeps the "
+            fix=f"--set training.lr={lr:.2g} with another --out ({self.run.path} keeps the "
             "last saved state)",
         )
 
-    def _validate(self, done: int, reporter: Reporter, scalars: Scalars) -> None:
+    def _validate(self, done: int, stop: StopRequest, reporter: Reporter, scalars: Scalars) -> None:
+        """Validate in the main process; a wish to stop is obeyed between its batches."""
         if self.main:
-            sequences, observed = self.data.validation, self.data.validation_observed
-            # Weights that are not finite end here, before anything is written.
-            weights = plain_weights(self.model)
-            with self.fabric.autocast():
-                forecast = forecasts(self.model, sequences, self.context, self.training.batch)
-            mse = forecast_mse(forecast, sequences, observed)
-            self._finite(float(mse.sum()), "validation error", done)
-            row = ValidationRow(
-                iteration=done,
-                loss=self.progress.loss_sum / max(1, self.progress.loss_steps),
-                lr=learning_rate(self.training, done - 1),
-                mse=tuple(mse.tolist()),
-                persistence=tuple(persistence_mse(sequences, self.context, observed).tolist()),
-            )
-            self.progress.rows.append(row)
-            best = self.progress.best is row
-            if best:
-                save_weights(self.run.file(WEIGHTS), weights)
-            save_metrics(self.run.file(METRICS), self.progress.rows)
-            picture = self.run.file("samples") / f"{done:06d}.png"
-            save_strips(picture, sequences, forecast, observed)
-            scalars.row(row)
-            reporter.validated(row, best)
+            with contextlib.suppress(StoppedError):
+                self._validate_here(done, stop, reporter, scalars)
+            if self.owes_validation:
+                return
         self.progress.loss_sum, self.progress.loss_steps = 0.0, 0
         self.loss_sum.zero_()
+
+    def _validate_here(
+        self, done: int, stop: StopRequest, reporter: Reporter, scalars: Scalars
+    ) -> None:
+        sequences, observed = self.data.validation, self.data.validation_observed
+        # Weights that are not finite end here, before anything is written.
+        weights = plain_weights(self.model)
+
+        def step(predicted: int) -> None:
+            reporter.validating(predicted, len(sequences))
+            if stop.signal is not None:
+                raise StoppedError
+
+        with self.fabric.autocast():
+            forecast = forecasts(self.model, sequences, self.context, self.training.batch, step)
+        mse = forecast_mse(forecast, sequences, observed)
+        self._finite(float(mse.sum()), "validation error", done)
+        row = ValidationRow(
+            iteration=done,
+            loss=self.progress.loss_sum / max(1, self.progress.loss_steps),
+            lr=learning_rate(self.training, done - 1),
+            mse=tuple(mse.tolist()),
+            persistence=tuple(persistence_mse(sequences, self.context, observed).tolist()),
+        )
+        self.progress.rows.append(row)
+        best = self.progress.best is row
+        if best:
+            save_weights(self.run.file(WEIGHTS), weights)
+        save_metrics(self.run.file(METRICS), self.progress.rows)
+        picture = self.run.file("samples") / f"{done:06d}.png"
+        save_strips(picture, sequences, forecast, observed)
+        scalars.row(row)
+        reporter.validated(row, best)

@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 
@@ -22,11 +21,23 @@ from stpl_core.files import atomic_directory, refuse_existing
 from stpl_core.safety.trust import trust_model, trusted_models
 from stpl_train.checkpoint import Progress, load_training, save_training
 from stpl_train.data import DataSplit, open_data
+from stpl_train.data.understood import data_line
 from stpl_train.interrupt import StopRequest
 from stpl_train.models import ForecasterModule, build_model
+from stpl_train.models.layers import PatchError
 from stpl_train.progress import Quiet, Reporter
 from stpl_train.randomness import Stream, torch_seed
-from stpl_train.recipe import Recipe
+from stpl_train.recipe import ArchiveSection, MovingMnistSection, Recipe
+from stpl_train.resuming import (
+    Changes,
+    check_state,
+    longer,
+    longer_remarks,
+    moved,
+    open_again,
+    same_recipe,
+    write_changes,
+)
 from stpl_train.run import (
     RECIPE,
     TRAINING,
@@ -36,11 +47,14 @@ from stpl_train.run import (
     save_recipe,
     save_validation,
 )
+from stpl_train.starting_weights import StartingWeights
 from stpl_train.trainer import Trainer
 
 _log = logging.getLogger(__name__)
 
 Device = Literal["auto", "cpu", "cuda"]
+
+_NO_CHANGES = Changes()
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,8 @@ def train(
     device: Device = "auto",
     devices: int = 1,
     reporter: Reporter | None = None,
+    start: StartingWeights | None = None,
+    changes: Changes = _NO_CHANGES,
 ) -> TrainingResult:
     """Train a recipe into a run directory, or resume a run.
 
@@ -86,43 +102,83 @@ def train(
         device: `auto` takes a GPU where PyTorch sees one.
         devices: processes, each on its own GPU (or on the CPU); they share the batch.
         reporter: receives the progress; None reports nothing.
+        start: weights to begin with; None: random ones. A resumed run has its own.
+        changes: to a resumed run.
 
     Raises:
         UsageError: a recipe, data or directory that cannot be used; nothing is left behind.
         EnvironmentFault: no such device, or the directory cannot be written.
         DivergedError: the loss is no longer finite; the last saved state is kept.
     """
-    start = time.monotonic()
-    chosen = choose_device(device, devices)
-    going_on = resume and (recipe is None or (out / RECIPE).is_file())
-    if going_on:
-        run = open_run(out)
-        if recipe is not None:
-            _same_recipe(run, recipe)
-        recipe = run.recipe
-    assert recipe is not None, "a recipe, or resume"
-    _check_processes(recipe, chosen, devices)
-    if not going_on:
-        _refuse_run(out)
-        refuse_existing(out)
-    data = open_data(recipe.data, recipe.training.seed)
-    resolved = with_frame(recipe, data)
-    for remark in resolved.remarks():
-        _log.warning("%s", remark)
-    if going_on:
-        _same_data(run, data)
-        _sweep(run)
+    began = time.monotonic()
+    chosen, reporter = choose_device(device, devices), reporter or Quiet()
+    if recipe is not None:
+        origin = None if start is None else start.section
+        recipe = recipe.model_copy(update={"imported": None, "start": origin})
+    if resume and (recipe is None or (out / RECIPE).is_file()):
+        run, data = _go_on(out, recipe, changes, chosen, devices, reporter)
     else:
-        with _writing(out, "free some space"):
-            run = start_run(out, resolved, data)
+        assert recipe is not None, "a recipe, or resume"
+        run, data = _begin(out, recipe, start, chosen, devices, reporter)
     progress = load_training(run.file(TRAINING)).progress
-    already = progress.iteration >= resolved.training.iterations
+    already = _finished(run, progress)
     stopped = None
     if not already:
         with _writing(out, f"free some space, then stpl-deploy train --resume --out {out}"):
-            stopped = _launch(run, data, chosen, devices, reporter or Quiet())
+            stopped = _launch(run, data, chosen, devices, reporter)
         progress = load_training(run.file(TRAINING)).progress
-    return _result(run, progress, already, stopped, chosen, time.monotonic() - start)
+    return _result(run, progress, already, stopped, chosen, time.monotonic() - began)
+
+
+def _begin(
+    out: Path,
+    recipe: Recipe,
+    start: StartingWeights | None,
+    device: str,
+    devices: int,
+    reporter: Reporter,
+) -> tuple[Run, DataSplit]:
+    """Check everything, and make the run directory."""
+    _check_processes(recipe, device, devices)
+    _refuse_run(out)
+    refuse_existing(out)
+    data = open_data(recipe.data, recipe.training.seed)
+    resolved = with_frame(recipe, data)
+    _announce(resolved, data, reporter)
+    with _writing(out, "free some space"):
+        return start_run(out, resolved, data, start), data
+
+
+def _go_on(
+    out: Path,
+    recipe: Recipe | None,
+    changes: Changes,
+    device: str,
+    devices: int,
+    reporter: Reporter,
+) -> tuple[Run, DataSplit]:
+    """Check that nothing changed but what may, and write that down."""
+    run = open_run(out)
+    check_state(run)
+    if recipe is not None:
+        same_recipe(run, recipe, changes)
+    before, progress = run.recipe, load_training(run.file(TRAINING)).progress
+    now = moved(run, changes.data) if changes.data else before
+    if changes.iterations is not None:
+        now = longer(run, now, changes.iterations, progress)
+    _check_processes(now, device, devices)
+    data = open_again(run, now)
+    _announce(now, data, reporter)
+    for remark in longer_remarks(before.training, now.training, progress.iteration):
+        _log.warning("%s", remark)
+    return write_changes(run, now), data
+
+
+def _announce(recipe: Recipe, data: DataSplit, reporter: Reporter) -> None:
+    """What was understood of the data, in one line; what is allowed but probably not intended."""
+    reporter.note(data_line(recipe, data))
+    for remark in (*recipe.remarks(), *data.remarks):
+        _log.warning("%s", remark)
 
 
 def _refuse_run(out: Path) -> None:
@@ -173,19 +229,45 @@ def with_frame(recipe: Recipe, data: DataSplit) -> Recipe:
     return recipe.model_copy(update={"data": section})
 
 
-def start_run(out: Path, recipe: Recipe, data: DataSplit) -> Run:
-    """Make the run directory, whole or not at all, with the untrained weights as its state.
+def start_run(
+    out: Path, recipe: Recipe, data: DataSplit, start: StartingWeights | None = None
+) -> Run:
+    """Make the run directory, whole or not at all, with the first weights as its state.
 
     Raises:
         RecipeError: a model that cannot be built for these frames.
+        RunError: starting weights that do not fit it.
     """
-    model = initial_model(recipe, data)
+    try:
+        model = initial_model(recipe, data)
+    except PatchError as error:
+        raise _cropped(error, recipe) from error
+    if start is not None:
+        start.load_into(model)
     with atomic_directory(out) as partial:
         save_recipe(partial, recipe)
         save_validation(partial, data.validation, data.validation_observed)
         save_grids(partial, data.grids)
         save_training(partial / TRAINING, model, None, Progress())
     return open_run(out)
+
+
+def _cropped(error: PatchError, recipe: Recipe) -> RecipeError:
+    """The same error, which also offers to cut the frames to what the patch divides."""
+    data, fix = recipe.data, error.fix
+    if data.frame is not None:
+        height, width = (side - side % error.patch for side in data.frame[1:])
+        top, left = data.crop[:2] if isinstance(data, ArchiveSection) and data.crop else (0, 0)
+        if isinstance(data, MovingMnistSection):
+            fix += f", or --set data.frame='[1, {height}, {width}]'"
+        elif min(height, width) > 0:
+            source = "" if isinstance(data, ArchiveSection) else "--set data.source=archive "
+            channels = f"--set data.frame='[{data.frame[0]}, {height}, {width}]'"
+            fix += (
+                f", or {source}--set data.crop='[{top}, {left}, {height}, {width}]' {channels} to "
+                "cut the frames"
+            )
+    return RecipeError(error.found, expected=error.expected, fix=fix)
 
 
 def initial_model(recipe: Recipe, data: DataSplit) -> ForecasterModule:
@@ -209,55 +291,6 @@ def _check_processes(recipe: Recipe, device: str, devices: int) -> None:
             expected="a GPU, or another precision",
             fix="--set training.precision=32-true, or bf16-mixed",
         )
-
-
-_WHOLE_LENGTH = ": the learning rate and the sampling follow the length of the whole run"
-
-
-def _same_recipe(run: Run, recipe: Recipe) -> None:
-    kept_data = run.recipe.data
-    resolved = {
-        key: getattr(kept_data, key)
-        for key in ("frame", "cadence_s")
-        if getattr(recipe.data, key) is None
-    }
-    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=resolved)})
-    found, kept = _flat(recipe.model_dump(mode="json")), _flat(run.recipe.model_dump(mode="json"))
-    for key in sorted(found.keys() | kept.keys()):
-        if found.get(key) != kept.get(key):
-            raise RunError(
-                f"{key} = {found.get(key)!r} to resume {run.path}",
-                expected=f"{kept.get(key)!r}, as when it was started"
-                + (_WHOLE_LENGTH if key == "training.iterations" else ""),
-                fix=f"stpl-deploy train --resume --out {run.path} (without RECIPE or --set), or "
-                "another --out",
-            )
-
-
-def _flat(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        elif value is not None:
-            flat[prefix + key] = value
-    return flat
-
-
-def _same_data(run: Run, data: DataSplit) -> None:
-    kept = run.validation()
-    if data.frame != run.frame_shape or not np.array_equal(kept, data.validation[: len(kept)]):
-        raise RunError(
-            f"the data is not what {run.path} was started with",
-            expected="the same file or digits",
-            fix="restore them, or train with another --out",
-        )
-
-
-def _sweep(run: Run) -> None:
-    """Remove what a killed process left half-written (its names start with a dot)."""
-    for stale in run.path.rglob(".*.tmp"):
-        stale.unlink(missing_ok=True)
 
 
 def _launch(run: Run, data: DataSplit, device: str, devices: int, reporter: Reporter) -> int | None:
@@ -317,6 +350,12 @@ def _threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def _finished(run: Run, progress: Progress) -> bool:
+    training = run.recipe.training
+    owes = progress.owes_validation(training.validate_every, training.iterations)
+    return progress.iteration >= training.iterations and not owes
+
+
 def _result(
     run: Run,
     progress: Progress,
@@ -331,7 +370,7 @@ def _result(
     return TrainingResult(
         run=run.path,
         iterations=progress.iteration,
-        finished=progress.iteration >= run.recipe.training.iterations,
+        finished=_finished(run, progress),
         already=already,
         stopped_by=stopped,
         best_iteration=best.iteration if best else None,

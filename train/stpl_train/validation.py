@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,13 @@ def persistence_mse(sequences: Array, context: int, observed: Mask | None = None
 
 
 @torch.no_grad()
-def forecasts(model: ForecasterModule, sequences: Array, context: int, batch: int) -> Array:
+def forecasts(
+    model: ForecasterModule,
+    sequences: Array,
+    context: int,
+    batch: int,
+    step: Callable[[int], None] = lambda done: None,
+) -> Array:
     """Free-running forecasts `(N, K, C, H, W)`, clipped to [0, 1] as a nowcast is.
 
     Args:
@@ -53,15 +60,19 @@ def forecasts(model: ForecasterModule, sequences: Array, context: int, batch: in
         sequences: `(N, T + K, C, H, W)`.
         context: T.
         batch: sequences at a time.
+        step: given the sequences done after each batch; what it raises ends this.
     """
     device = next(model.parameters()).device
     horizon = sequences.shape[1] - context
     parts = []
     model.eval()
-    for start in range(0, len(sequences), batch):
-        frames = torch.from_numpy(sequences[start : start + batch, :context]).to(device)
-        parts.append(rollout(model, frames, horizon).float().clamp(0, 1).cpu().numpy())
-    model.train()
+    try:
+        for start in range(0, len(sequences), batch):
+            frames = torch.from_numpy(sequences[start : start + batch, :context]).to(device)
+            parts.append(rollout(model, frames, horizon).float().clamp(0, 1).cpu().numpy())
+            step(min(start + batch, len(sequences)))
+    finally:
+        model.train()
     return np.concatenate(parts)  # (N, K, C, H, W)
 
 

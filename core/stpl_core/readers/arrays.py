@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from stpl_core.errors import FrameError
 from stpl_core.frames import read_array
 from stpl_core.grid import pixel_grid
+from stpl_core.layout import in_layout, layout_of
 from stpl_core.reader import Piece, Quantity, ReadOptions, Times, state_of
 from stpl_core.readers.converted import dataset_of_npz, pieces_of_dataset
 from stpl_core.readers.names import file_time
@@ -43,7 +44,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
             stored = _chosen(archive, options.variable, path)
     else:
         stored = read_array(path, lazy=True)
-    many = _as_sequences(stored, path)  # (N, T, C, H, W)
+    many = _as_sequences(stored, path, options.layout)  # (N, T, C, H, W)
     count, length = many.shape[:2]
     times = _times(beside.get("time"), many.shape, path, options)
     units = cf_units(str(beside["units"])) if "units" in beside else "1"
@@ -89,16 +90,16 @@ def _breaks(stored: NDArray[Any]) -> bool:
     return stored.ndim > 2
 
 
-def _as_sequences(stored: NDArray[Any], path: Path) -> NDArray[Any]:
+def _as_sequences(stored: NDArray[Any], path: Path, layout: str | None) -> NDArray[Any]:
+    """View as `(N, T, C, H, W)`."""
     if stored.dtype.kind not in "uif" or stored.size == 0 or not 2 <= stored.ndim <= 5:
         raise FrameError(
             f"{path} has the shape {stored.shape} and dtype {stored.dtype}",
             expected="numbers of the shape (H, W), (T, H, W), (T, C, H, W) or (N, T, C, H, W)",
             fix="reshape it",
         )
-    if stored.ndim <= 3:
-        return stored.reshape(1, -1, 1, *stored.shape[-2:])
-    return stored[None] if stored.ndim == 4 else stored
+    letters = layout or layout_of(stored.shape, stored.dtype, str(path))
+    return in_layout(stored, letters, str(path))
 
 
 def _values(stored: NDArray[Any], *, as_fraction: bool) -> NDArray[np.float32]:

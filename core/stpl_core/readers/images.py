@@ -50,6 +50,24 @@ def grey_picture(path: Path) -> Array:
 
     Transparent pixels are not observed: NaN.
     """
+    return _picture(path, "L")[0]
+
+
+def rgb_picture(path: Path) -> Array:
+    """A picture `(3, H, W)` as a fraction of full scale; a grey one three times the same.
+
+    Transparent pixels are not observed: NaN.
+    """
+    return np.moveaxis(_picture(path, "RGB")[0], -1, 0)
+
+
+def grey_of(path: Path) -> tuple[Array, bool]:
+    """As `grey_picture`, and whether it had colours, which are lost in it."""
+    return _picture(path, "L")
+
+
+def _picture(path: Path, mode: str) -> tuple[Array, bool]:
+    """A picture `(H, W)` in the mode L or `(H, W, 3)` in RGB, and whether it has colours."""
     content = path.read_bytes()
     if content.startswith(b"\x89PNG") and b"IEND" not in content[-1024:]:
         raise EOFError("its last chunk is missing")  # Pillow would not mind
@@ -57,13 +75,22 @@ def grey_picture(path: Path) -> Array:
 
     with open_picture(io.BytesIO(content), path) as stored:
         image = ImageOps.exif_transpose(stored)  # as every viewer shows it
-        if image.mode.startswith("I"):  # 16 bits
-            return np.asarray(image, np.float32) / np.float32(65535)
-        grey = np.asarray(image.convert("L"), np.float32) / np.float32(255)
+        if image.mode.startswith("I"):  # 16 bits of grey
+            values = np.asarray(image, np.float32) / np.float32(65535)  # (H, W)
+            return (values if mode == "L" else np.stack([values] * 3, axis=-1)), False
+        values = np.asarray(image.convert(mode), np.float32) / np.float32(255)
         if _may_be_transparent(image):
-            opacity = np.asarray(image.convert("RGBA"))[..., 3]
-            grey = np.where(opacity == 0, np.float32(np.nan), grey)
-        return grey
+            seen = np.asarray(image.convert("RGBA"))[..., 3] > 0  # (H, W)
+            seen = seen if mode == "L" else seen[..., None]
+            values = np.where(seen, values, np.float32(np.nan))
+        return values, _has_colours(image)
+
+
+def _has_colours(image: Image.Image) -> bool:
+    if image.mode in ("1", "L", "LA", "La"):
+        return False
+    bands = np.asarray(image.convert("RGB"))  # (H, W, 3)
+    return bool((bands != bands[..., :1]).any())
 
 
 def is_transparent(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Folders of plain grey pictures, such as those of the Typhoon set.
+"""Folders of plain pictures, such as those of the Typhoon set: grey, or `--variable rgb`.
 
 A time in every name is when it was taken; otherwise the last number in the name orders the pictures
 and a number left out ends a sequence. Each subfolder is a sequence.
@@ -16,14 +16,16 @@ from stpl_core.errors import FrameError
 from stpl_core.grid import pixel_grid
 from stpl_core.reader import Piece, ReadOptions, state_of
 from stpl_core.readers import fmi_pgm
-from stpl_core.readers.images import SUFFIXES, grey_picture, is_picture
+from stpl_core.readers.images import SUFFIXES, grey_of, is_picture, rgb_picture
 from stpl_core.readers.libraries import decoding, refuse_empty
 from stpl_core.readers.names import file_time, last_number, natural_key, visible_files
 from stpl_core.readers.units import grey_level
 
 __all__ = ["ABOUT", "SUFFIXES", "read", "recognises"]
 
-ABOUT = "folders of numbered or dated grey pictures (Typhoon)"
+_RGB = ("red", "green", "blue")
+_GREY = "turned to grey; --variable rgb keeps them (in a recipe, data.variable)"
+ABOUT = "folders of numbered or dated pictures: grey, or --variable rgb"
 
 
 def recognises(path: Path) -> bool:
@@ -38,6 +40,11 @@ def recognises(path: Path) -> bool:
 
 def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
     """Yield one frame for each picture, folder by folder."""
+    kind = options.variable or "grey"
+    if kind not in ("grey", "rgb"):
+        raise FrameError(
+            f"--variable {kind} of pictures", expected="grey or rgb", fix="--variable grey"
+        )
     files = [path] if path.is_file() else [f for f in visible_files(path) if is_picture(f)]
     files.sort(key=lambda file: natural_key(str(file)))
     times = _times(files, options)
@@ -54,7 +61,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
                 )
             goes_on = number is not None and before is not None and number == before + 1
             try:
-                piece = _piece(file, begins=not (times or goes_on), time=times.get(file))
+                piece = _piece(file, kind, begins=not (times or goes_on), time=times.get(file))
             except FrameError as error:
                 if options.broken is None:
                     raise
@@ -86,16 +93,23 @@ def _times(files: list[Path], options: ReadOptions) -> dict[Path, np.datetime64]
     return found
 
 
-def _piece(file: Path, *, begins: bool, time: np.datetime64 | None) -> Piece:
+def _piece(file: Path, kind: str, *, begins: bool, time: np.datetime64 | None) -> Piece:
     refuse_empty(file)
+    notes = {}
     with decoding(file, "pictures"):
-        frames = grey_picture(file)[None, None]  # (1, 1, H, W)
+        if kind == "rgb":
+            frames = rgb_picture(file)[None]  # (1, 3, H, W)
+        else:
+            grey, coloured = grey_of(file)
+            frames = grey[None, None]  # (1, 1, H, W)
+            notes = {"colours": _GREY} if coloured else {}
     return Piece(
         frames=frames,
         state=state_of(frames),
         grid=pixel_grid(*frames.shape[2:]),
-        quantity=grey_level(),
+        quantity=grey_level(_RGB if kind == "rgb" else ("",)),
         source=str(file),
         time=None if time is None else np.array([time]),
         begins=np.array([begins]),
+        notes=notes,
     )

@@ -14,6 +14,7 @@ from stpl_core.reader import NO_DATA, NO_ECHO, VALUE, Quantity, States
 from stpl_core.readers.converted import pieces_of_dataset
 from stpl_core.readers.dataset import cadence_of
 from stpl_core.readers.join import Joined, Joiner
+from stpl_core.understood import Understood
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -75,6 +76,20 @@ class Survey:
     notes: dict[str, str] = field(default_factory=dict)
     bad: int = 0
     """Pixels that are no data because their value was impossible."""
+
+    @property
+    def understood(self) -> Understood:
+        """The facts in which a wrong reading shows."""
+        return Understood(
+            sequences=self.sequences,
+            frames=self.frames,
+            shape=self.shape,
+            low=self.low,
+            high=self.high,
+            quantity=self.quantity.name,
+            units=self.quantity.units,
+            cadence_s=self.cadence_s if self.observed else None,
+        )
 
     def document(self) -> dict[str, Any]:
         """For `--json`."""

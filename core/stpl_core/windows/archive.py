@@ -69,7 +69,7 @@ def open_archive(settings: ArchiveSettings, keep: Values) -> Archive:
         if settings.tiles or len(opened) > 1:
             parts[part] = _tiles(settings, opened, at, training=part == "training")
         else:
-            parts[part] = Windows(opened, whole_places(at), first.frame[1:], settings.layout)
+            parts[part] = Windows(opened, whole_places(at), first.frame[1:], settings.window_layout)
     every = cadence_s[0] if first.dataset.attrs["time_is"] == "observed" else None
     shape = settings.frame if settings.tiles and settings.frame else first.frame
     return Archive(opened, shape, parts, every * settings.every if every else None)
@@ -98,12 +98,15 @@ def _open_one(path: Path, settings: ArchiveSettings, keep: Values) -> ArchiveFra
     dataset = open_frames(Path(where).expanduser(), settings.reader, options)
     _check_units(dataset, codec)
     frames = ArchiveFrames(dataset, settings.fit, codec, where, keep)
-    found = frames.frame
+    found, coloured = frames.frame, "colours" in dataset.attrs
     if wanted is not None and wanted[0] != found[0]:
         raise FrameError(
-            f"{where} has {found[0]} channel(s)",
+            f"{where} has {found[0]} channel{'' if found[0] == 1 else 's'}"
+            + (", since its colours were turned to grey" if coloured else ""),
             expected=f"{wanted[0]}, as data.frame says",
-            fix=f"--set data.frame='[{', '.join(map(str, found))}]'",
+            fix="--set data.variable=rgb"
+            if coloured and wanted[0] == 3
+            else f"--set data.frame='[{', '.join(map(str, found))}]'",
         )
     if wanted is not None and (found[1] < wanted[1] or found[2] < wanted[2]):
         raise FrameError(
@@ -133,7 +136,7 @@ def _split(
             expected="data with a published split, such as TaxiBJ",
             fix="--set data.split=time",
         )
-    layout, validation = settings.layout, settings.validation_fraction
+    layout, validation = settings.window_layout, settings.validation_fraction
     if published and settings.split != "time":
         split = np.concatenate([frames.dataset["split"].values for frames in opened])
         return as_published(broken, usable, layout, split, validation)
@@ -148,9 +151,9 @@ def _tiles(
     size = opened[0].frame[1:] if settings.frame is None else settings.frame[1:]
     least_echo = settings.least_echo if training else 0.0
     places = find_places(
-        opened, own, size, settings.layout, overlap=training, least_echo=least_echo
+        opened, own, size, settings.window_layout, overlap=training, least_echo=least_echo
     )
-    return Windows(opened, places, size, settings.layout)
+    return Windows(opened, places, size, settings.window_layout)
 
 
 def _check_units(dataset: xr.Dataset, codec: FrameCodec) -> None:

@@ -58,12 +58,29 @@ class ArchiveFrames:
         """(C, H, W)"""
         self.usable: NDArray[np.bool_] = np.ones(count, bool)
         """`(T,)`, False where a frame is no data all over."""
+        self.range: tuple[float | None, float | None] = (None, None)
+        """Least and greatest observed value, physical, on the model's grid."""
         self._keeps = keep
         self._kept: tuple[Array, Mask] | None = None
         if count * int(np.prod(self.frame)) * 5 <= _IN_MEMORY:
             mask = np.empty((count, *self.frame[1:]), bool)
             self._kept = np.empty((count, *self.frame), np.float32), mask
         self._open()
+
+    @property
+    def where(self) -> str:
+        """What to call it."""
+        return self._where
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """(H, W) of the data."""
+        return self._own_grid.height, self._own_grid.width
+
+    @property
+    def cut_size(self) -> tuple[int, int]:
+        """(H, W) after the crop, before they are averaged."""
+        return self.stored_size if self._fit.crop is None else self._fit.crop[2:]
 
     def read(
         self, rows: slice, values: Values, area: tuple[slice, slice] = (_ALL, _ALL)
@@ -117,6 +134,7 @@ class ArchiveFrames:
                 self._kept[0][rows], self._kept[1][rows] = frames, part.observed
 
     def _check(self, rows: slice, part: ModelInput) -> None:
+        self._widen(part)
         for n, row in enumerate(range(rows.start, rows.stop)):
             self.usable[row] = part.observed[n].any()
             try:
@@ -127,3 +145,13 @@ class ArchiveFrames:
                     expected=error.expected,
                     fix="another data.codec.low and high, or --set data.codec.clip=true",
                 ) from error
+
+    def _widen(self, part: ModelInput) -> None:
+        """Take a block's values into the range."""
+        if np.isfinite(part.frames).any():
+            least, most = float(np.nanmin(part.frames)), float(np.nanmax(part.frames))
+            low, high = self.range
+            self.range = (
+                least if low is None else min(low, least),
+                most if high is None else max(high, most),
+            )

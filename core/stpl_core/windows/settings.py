@@ -45,6 +45,8 @@ class ArchiveSettings(BaseModel):
     """Dimension and the label (or several, with commas) to read along it: `{level = "850"}`."""
     time_format: str | None = None
     """Pattern of the time in the files' names."""
+    layout: str | None = None
+    """The axes of arrays, such as `NTHW`; None: what follows from the shape."""
     bad_pixels: Share = 0.01
     """Share of a file's pixels whose value may be impossible; they become no data."""
     frame: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
@@ -120,10 +122,11 @@ class ArchiveSettings(BaseModel):
             nan=self.nan,
             select=tuple(self.select.items()),
             bad_pixels=self.bad_pixels,
+            layout=self.layout,
         )
 
     @property
-    def layout(self) -> Layout:
+    def window_layout(self) -> Layout:
         """Of the windows."""
         return Layout(self.context + self.horizon, self.every, self.stride)
 

@@ -9,10 +9,12 @@ from typing import Any, Literal
 import numpy as np
 
 from stpl_core.errors import FrameError, UsageError
+from stpl_core.frames import wrong_size
 from stpl_core.machine import memory_bytes
 from stpl_core.readers.npz import open_npz
 from stpl_core.same_grid import check_same_grid
 from stpl_core.windows.archive import open_archive
+from stpl_core.windows.frames import ArchiveFrames
 from stpl_core.windows.settings import ArchiveSettings
 from stpl_runtime.evaluation.subject import Judged, Material, always_seen
 
@@ -68,6 +70,8 @@ def archive_material(
     remarks: list[str] = []
     if path is not None:
         for opened in archive.frames:
+            _check_size(opened, judged, own)
+            remarks += _resized(opened, judged)
             remark = check_same_grid(
                 opened.grid, judged.grids, str(path), any_grid=any_grid, crop=own.get("crop")
             )
@@ -90,6 +94,29 @@ def archive_material(
         times=None if archive.cadence_s is None else windows.times(chosen),
         remarks=tuple(remarks),
     )
+
+
+def _check_size(opened: ArchiveFrames, judged: Judged, own: Mapping[str, Any]) -> None:
+    """Refuse frames that would be shrunk though training never did that.
+
+    Raises:
+        FrameError: with the option that covers them in tiles.
+    """
+    height, width = opened.stored_size
+    _, rows, columns = judged.frame
+    as_trained = bool(own) and not judged.whole_domain  # by the recipe's crop, tiles or frame
+    if (height, width) != (rows, columns) and not as_trained:
+        raise wrong_size((judged.frame[0], height, width), judged.frame, opened.where)
+
+
+def _resized(opened: ArchiveFrames, judged: Judged) -> list[str]:
+    """That frames are averaged, as the recipe says."""
+    height, width = opened.cut_size
+    _, rows, columns = opened.frame
+    if (height, width) == (rows, columns):
+        return []
+    sizes = f"{height}x{width} pixels become {rows}x{columns}"
+    return [f"{opened.where}: {sizes}, as data.frame of the recipe says"]
 
 
 def _settings(

@@ -66,6 +66,8 @@ class Judged:
     """The recipe's `[data]`, resolved."""
     grids: tuple[Grid, ...] = ()
     """Of the training data, as the model saw them; empty where unknown."""
+    whole_domain: bool = False
+    """It covers larger frames in tiles: all of them, as they are."""
 
 
 def asked_horizon(horizon: int | None, testing: bool, data: Mapping[str, Any], trained: int) -> int:
@@ -134,6 +136,7 @@ def judged_bundle(
         own=lambda: _reference(bundle),
         data=data,
         grids=manifest.grids,
+        whole_domain=domain is not None,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,9 @@ from stpl_core.readers.model_input import model_input
 from stpl_core.readers.opening import open_frames
 from stpl_core.windows.settings import ArchiveSettings
 from stpl_runtime.ingest.decoding import datetime_of
-from stpl_runtime.ingest.inputs import Context
+from stpl_runtime.ingest.inputs import Context, check_issue, without_times
 from stpl_runtime.source import SourceSpec
-from stpl_runtime.timing import EPOCH, TOLERANCE, time_text
+from stpl_runtime.timing import EPOCH, TOLERANCE, naive_utc, time_text
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -80,7 +80,13 @@ def _completed(stated: ReadOptions, trained: ReadOptions) -> ReadOptions:
     return replace(stated, **left_open)
 
 
-def read_archive(path: Path, context: int, spec: SourceSpec, how: ArchiveSpec) -> Context:
+def read_archive(
+    path: Path,
+    context: int,
+    spec: SourceSpec,
+    how: ArchiveSpec,
+    until: datetime | None = None,
+) -> Context:
     """Read the newest `context` frames.
 
     Args:
@@ -88,6 +94,7 @@ def read_archive(path: Path, context: int, spec: SourceSpec, how: ArchiveSpec) -
         context: T.
         spec: the frames that are expected; a stated cadence is the step between them.
         how: which reader, and how its frames come to the model's grid.
+        until: the issue time: no later frame is read; None: the newest frame's.
 
     Raises:
         FrameError: it cannot be read, is in other units, has too few frames, a hole between them
@@ -98,9 +105,22 @@ def read_archive(path: Path, context: int, spec: SourceSpec, how: ArchiveSpec) -
     options = replace(how.reading, variable=how.variable)
     if spec.time_format is not None:
         options = replace(options, time_format=spec.time_format)
-    reach = (context - 1) * how.every + 1
+    reach = None if until is not None else (context - 1) * how.every + 1
     dataset = open_frames(path, how.reader, options, units=spec.codec.units, newest=reach)
+    if until is not None:
+        dataset = _until(dataset, until, str(path))
     return context_of(dataset, context, spec, how, str(path))
+
+
+def _until(dataset: xr.Dataset, until: datetime, where: str) -> xr.Dataset:
+    """The frames up to an issue time."""
+    if dataset.attrs["time_is"] != "observed":
+        raise without_times(where, until)
+    times = dataset["time"].values.astype("datetime64[ns]")
+    count = int((times <= np.datetime64(naive_utc(until), "ns")).sum())
+    newest = datetime_of(times[count - 1]) if count else None
+    check_issue(newest, until, dataset.attrs.get("cadence_s"))
+    return dataset.isel(time=slice(0, count))
 
 
 def context_of(

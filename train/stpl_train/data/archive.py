@@ -7,6 +7,7 @@ import numpy as np
 from stpl_core.errors import FrameError
 from stpl_core.windows.archive import Archive, open_archive
 from stpl_train.data.sequences import DataSplit, masked_batch
+from stpl_train.data.understood import of_archive
 from stpl_train.recipe import ArchiveSection
 
 
@@ -24,6 +25,14 @@ def open_archive_split(section: ArchiveSection) -> DataSplit:
     keep = min(held_out.count, section.validation_sequences)
     chosen = np.linspace(0, held_out.count - 1, keep).round().astype(np.int64)
     validation, observed = masked_batch(held_out, chosen)
+    understood = of_archive(archive, section)
+    notes = {
+        one.dataset.attrs["colours"] for one in archive.frames if "colours" in one.dataset.attrs
+    }
+    remarks = (
+        *(f"colours: {note}" for note in notes),
+        *filter(None, [understood.range_remark(section.codec)]),
+    )
     return DataSplit(
         training=archive.parts["training"],
         validation=validation,
@@ -31,11 +40,13 @@ def open_archive_split(section: ArchiveSection) -> DataSplit:
         cadence_s=archive.cadence_s,
         validation_observed=observed,
         grids=tuple(frames.grid for frames in archive.frames if frames.grid.crs_wkt),
+        understood=understood,
+        remarks=remarks,
     )
 
 
 def _no_window(section: ArchiveSection, archive: Archive, part: str) -> FrameError:
-    span = section.layout.span
+    span = section.window_layout.span
     count = sum(len(frames.usable) for frames in archive.frames)
     return FrameError(
         f"{section.where} leaves no window of {span} contiguous frames for {part}",

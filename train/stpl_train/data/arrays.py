@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from stpl_core.codec import Array, FrameCodec
 from stpl_core.errors import FrameError
 from stpl_core.frames import physical_values, read_array, sequence_layout
+from stpl_core.understood import Understood
 from stpl_core.windows.placing import Indices
 from stpl_train.data.sequences import DataSplit
 from stpl_train.recipe import ArraySection
@@ -51,9 +52,24 @@ def open_array(section: ArraySection) -> DataSplit:
     """
     where = str(section.path)
     stored = sequence_layout(
-        read_array(section.path.expanduser(), lazy=True), section.frame, where
+        read_array(section.path.expanduser(), lazy=True),
+        section.frame,
+        where,
+        section.layout,
+        "--set data.layout=",
     )  # (N, T', C, H, W)
-    _check_values(stored, section.codec, where)
+    low, high = _check_values(stored, section.codec, where)
+    shape = (stored.shape[2], stored.shape[3], stored.shape[4])
+    understood = Understood(
+        sequences=stored.shape[0],
+        frames=stored.shape[0] * stored.shape[1],
+        shape=shape,
+        low=low,
+        high=high,
+        quantity=section.codec.quantity,
+        units=section.codec.units,
+        cadence_s=section.cadence_s,
+    )
     length = section.context + section.horizon
     if stored.shape[1] < length:
         raise FrameError(
@@ -76,7 +92,9 @@ def open_array(section: ArraySection) -> DataSplit:
     return DataSplit(
         training=Windows(stored, training, length, section.codec, where),
         validation=validation.batch(np.arange(len(validation.starts))),
-        frame=(stored.shape[2], stored.shape[3], stored.shape[4]),
+        frame=shape,
+        understood=understood,
+        remarks=tuple(filter(None, [understood.range_remark(section.codec)])),
     )
 
 
@@ -115,9 +133,13 @@ def _spread(places: Indices, section: ArraySection) -> Indices:
     return places[np.linspace(0, len(places) - 1, keep).round().astype(np.int64)]
 
 
-def _check_values(stored: NDArray[Any], codec: FrameCodec, where: str) -> None:
+def _check_values(stored: NDArray[Any], codec: FrameCodec, where: str) -> tuple[float, float]:
+    """Check every value; give the least and the greatest, physical."""
     values = stored.shape[2] * stored.shape[3] * stored.shape[4]
     block = max(1, _CHECKED_VALUES // values)
+    low, high = np.inf, -np.inf
     for n in range(stored.shape[0]):
         for start in range(0, stored.shape[1], block):
-            physical_values(stored[n, start : start + block], codec, where)
+            physical = physical_values(stored[n, start : start + block], codec, where)
+            low, high = min(low, float(physical.min())), max(high, float(physical.max()))
+    return low, high

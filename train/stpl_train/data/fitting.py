@@ -120,7 +120,7 @@ def _cadence(survey: Survey, section: ArchiveSection) -> list[Finding]:
 
 
 def _count(survey: Survey, section: ArchiveSection) -> Finding:
-    span = section.layout.span
+    span = section.window_layout.span
     held_out = section.validation_fraction
     rest = survey.frames * (1 - held_out - section.test_fraction)
     return Finding(

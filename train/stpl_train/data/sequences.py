@@ -11,6 +11,7 @@ from stpl_core.codec import Array
 from stpl_core.frames import FrameShape
 from stpl_core.grid import Grid
 from stpl_core.reader import Mask
+from stpl_core.understood import Understood
 from stpl_core.windows.placing import Indices
 from stpl_train.randomness import permutation
 
@@ -62,6 +63,10 @@ class DataSplit:
     """`(N, T + K, H, W)`, False where a pixel of `validation` was not observed; None: all were."""
     grids: tuple[Grid, ...] = ()
     """Where the pixels lie, as the model sees them, where the data has them."""
+    understood: Understood | None = None
+    """What was read; None where it is generated."""
+    remarks: tuple[str, ...] = ()
+    """What is probably not intended, a line each."""
 
 
 def training_indices(sequences: Sequences, seed: int, iteration: int, batch: int) -> Indices:

@@ -1,9 +1,9 @@
 """Checkpoint files of other projects, opened without running anything that is in them.
 
 Read are: a bare state dict; a dict that holds one under `state_dict` (MoDeRNN, CMS-LSTM, OpenSTL,
-Lightning), `net_param` (predrnn-pytorch), `net` or `model`; and safetensors. `torch.load` is always
-called with `weights_only=True`, so a pickle that names any other class or function is refused
-before that is touched.
+Lightning), `model_state_dict`, `net_param` (predrnn-pytorch), `net` or `model`; and safetensors.
+`torch.load` is always called with `weights_only=True`, so a pickle that names any other class or
+function is refused before that is touched.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from torch import Tensor
 
 from stpl_core.errors import CheckpointError
 
-INSIDE = ("state_dict", "net_param", "net", "model")
+INSIDE = ("state_dict", "model_state_dict", "net_param", "net", "model")
 """Where a dict may hold its state dict, in the order of looking."""
+AVERAGED = ("ema", "averaged", "avg_model", "swa")
+"""In a key's name, in lower case: a moving average of the weights."""
 
 WRAPPERS = ("module.", "_orig_mod.", "model.")
 """Prefixes that DataParallel, torch.compile and Lightning put before every name."""
@@ -59,6 +61,8 @@ class Container:
     """Upstream names without the prefix of a wrapper, on the CPU."""
     hyper_parameters: dict[str, Any] = field(default_factory=dict)
     """The configuration that a Lightning checkpoint carries."""
+    averaged: tuple[str, ...] = ()
+    """Keys beside the state dict that hold a moving average of the weights (EMA): not read."""
 
 
 def read_container(path: Path) -> Container:
@@ -74,11 +78,13 @@ def read_container(path: Path) -> Container:
     else:
         kind, document = "state dict", _load_torch(path)
     hyper_parameters: dict[str, Any] = {}
+    averaged: tuple[str, ...] = ()
     inside = next((key for key in INSIDE if _is_state_dict(document.get(key))), None)
     if inside is not None:
         lightning = "pytorch-lightning_version" in document
         kind = "Lightning checkpoint" if lightning else f"dict with {inside}"
         hyper_parameters = _plain(document.get("hyper_parameters"))
+        averaged = tuple(key for key in document if key != inside and _is_averaged(key, document))
         document = document[inside]
     if not _is_state_dict(document):
         raise CheckpointError(
@@ -88,7 +94,22 @@ def read_container(path: Path) -> Container:
         )
     tensors = _unwrapped(document)
     _check_finite(path, tensors)
-    return Container(kind, tensors, hyper_parameters)
+    return Container(kind, tensors, hyper_parameters, averaged)
+
+
+def _is_averaged(key: Any, document: Mapping[str, Any]) -> bool:
+    """Whether a key of a checkpoint holds averaged weights: tensors by name, at any depth."""
+    words = re.split(r"[^a-z]+", str(key).lower())
+    named = any(word in words for word in AVERAGED) or "avg_model" in str(key).lower()
+    return named and _holds_tensors(document[key])
+
+
+def _holds_tensors(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_holds_tensors, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_holds_tensors, value))
+    return isinstance(value, Tensor)
 
 
 def _check_file(path: Path) -> None:

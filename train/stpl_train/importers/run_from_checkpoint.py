@@ -14,7 +14,7 @@ from torch import Tensor
 from stpl_core.codec import Array, FrameCodec
 from stpl_core.errors import CheckpointError, FrameError, RecipeError, RunError, UsageError
 from stpl_core.files import atomic_directory, refuse_existing, sha256_of
-from stpl_core.frames import read_sequences
+from stpl_core.frames import physical_values, read_array, sequence_layout
 from stpl_train.data.stand_in import stand_in_sequences
 from stpl_train.forecaster import FrameShape
 from stpl_train.importers import IMPORTERS, Hints, Imported, convert
@@ -152,7 +152,12 @@ def _read_data(request: ImportRequest, chosen: Mapping[str, Any]) -> Array | Non
     """The user's sequences `(N, T', C, H, W)` in physical units, where there are any."""
     if request.data is None:
         return None
-    return read_sequences(request.data, request.frame, _codec(chosen))
+    codec, where = _codec(chosen), str(request.data)
+    layout = chosen.get("data", {}).get("layout")
+    stored = sequence_layout(
+        read_array(request.data), request.frame, where, layout, "--set data.layout="
+    )
+    return physical_values(stored, codec, where)
 
 
 def _codec(chosen: Mapping[str, Any]) -> FrameCodec:
@@ -260,6 +265,11 @@ def _notes(request: ImportRequest, container: Container, recipe: Recipe) -> Sequ
             f"equations: {equations}; weights that OpenSTL published in June 2023 presumably need "
             f"--set model.equations={OLDER_EQUATIONS}"
         )
+    notes.extend(
+        f"averaged weights (EMA) lie beside them under {key}, and are not what was imported; "
+        f"to import those: torch.save(torch.load(FILE)[{key!r}], FILE2)"
+        for key in container.averaged
+    )
     stored = container.hyper_parameters
     for option, given, key in (
         ("--context", request.context, "pre_seq_length"),

@@ -48,6 +48,15 @@ _AXES: dict[PatchOrder, tuple[int, int, int]] = {
 }
 
 
+class PatchError(RecipeError):
+    """A patch that does not divide the frame."""
+
+    def __init__(self, found: str, *, expected: str, fix: str, patch: int) -> None:
+        """As any error; and the patch."""
+        super().__init__(found, expected=expected, fix=fix)
+        self.patch = patch
+
+
 class Patching(nn.Module):
     """Space-to-depth and back: `(B, C, H, W)` <-> `(B, C*p*p, H/p, W/p)`. No parameters."""
 
@@ -58,10 +67,11 @@ class Patching(nn.Module):
         if height % patch or width % patch:
             divisors = [p for p in range(1, 17) if height % p == 0 and width % p == 0]
             near = min(divisors, key=lambda p: abs(p - patch))
-            raise RecipeError(
+            raise PatchError(
                 f"model.patch = {patch} does not divide the frame of {height}x{width}",
                 expected=f"one of {divisors}",
                 fix=f"--set model.patch={near}",
+                patch=patch,
             )
         self.patch, self.order = patch, order
         self.channels = channels
