@@ -46,7 +46,7 @@ def open_judged(
         raise RunError(
             f"nothing is at {path}",
             expected="a run or a bundle",
-            fix=f"check the path; stpl-deploy export RUN --out {path} makes a bundle",
+            fix=f"check the path, or stpl-deploy export RUN --out {path}",
         )
     from stpl_deploy.extras import needs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -11,10 +12,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from stpl_core.errors import FrameError, RunError
+from stpl_core.errors import FrameError, RecipeError, RunError
 from stpl_train.describe import describe_run
 from stpl_train.progress import Quiet
-from stpl_train.recipe import Recipe, parse_recipe
+from stpl_train.recipe import Recipe, load_recipe, parse_recipe
 from stpl_train.resuming import Changes
 from stpl_train.run import METRICS, TRAINING, WEIGHTS, open_run
 from stpl_train.starting_weights import StartingWeights
@@ -175,3 +176,18 @@ def test_what_was_understood_comes_first(tmp_path: Path) -> None:
         f"data {path}: 10 sequences, 80 frames, 1 channel, 8x8, grey level 0.5 to 0.5 of full "
         "scale, no cadence; 27 windows of 3 + 3 to train on, 3 to validate"
     )
+
+
+def test_frames_that_the_patch_does_not_divide_may_be_cut(tmp_path: Path) -> None:
+    path = tmp_path / "odd.npy"
+    np.save(path, np.random.default_rng(0).random((2, 30, 1, 9, 13), np.float32))
+    with pytest.raises(RecipeError, match="9x13") as caught:
+        train(array_recipe(path), tmp_path / "run", device="cpu")
+    advice = caught.value.fix
+    assert advice.startswith("--set model.patch=1, or --set data.source=archive ")
+    # What it says to type works.
+    settings = [word for word in shlex.split(advice) if "=" in word][1:]
+    document = array_recipe(path).model_dump(mode="json", exclude_none=True)
+    recipe = load_recipe(document, [*settings, f"data.path={path}", "data.split=time"])
+    assert train(recipe, tmp_path / "run", device="cpu").finished
+    assert open_run(tmp_path / "run").frame_shape == (1, 8, 12)

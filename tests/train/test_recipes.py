@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -292,3 +293,18 @@ def test_training_says_that_a_history_is_too_short(
     kept = open_run(tmp_path / "whole").recipe.model.keys
     assert kept["history"] == 6
     assert train(e3d(*small), tmp_path / "whole", resume=True, device="cpu").already
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("data.frame=[64, 64]", r"expected \[channels, height, width\]; try: .*'\[1, 64, 64\]'"),
+        ("training.betas=[0.9]", r"expected 2 entries; try: --set training\.betas='\[0\.9, 0\.9\]"),
+        ("training.betas=[0.8, 0.9, 0.99]", r"try: --set training\.betas='\[0\.8, 0\.9\]'"),
+    ],
+)
+def test_a_list_is_corrected_as_a_whole(setting: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_recipe("convlstm-mmnist", [setting])
+    (corrected,) = [word for word in shlex.split(caught.value.fix) if "=" in word]
+    load_recipe("convlstm-mmnist", [corrected])

@@ -83,15 +83,15 @@ def same_recipe(run: Run, recipe: Recipe, changes: Changes) -> None:
                 f"{key} = {found.get(key)!r} to resume {run.path}",
                 expected=f"{kept.get(key)!r}, as when it was started"
                 + (_WHOLE_LENGTH if key == "training.iterations" else ""),
-                fix=f"{_again(run)} (without RECIPE or --set){_option(key, found.get(key))}, or "
+                fix=f"{_again(run)}{_option(key, found.get(key))} (without RECIPE or --set), or "
                 "another --out",
             )
 
 
 def _option(key: str, value: object) -> str:
     if key == "training.iterations":
-        return f" --iterations {value}, for more than planned"
-    return f" --data {value}, if they moved" if key == "data.path" else ""
+        return f" --iterations {value}"
+    return f" --data {value}" if key == "data.path" else ""
 
 
 def _again(run: Run) -> str:

@@ -46,7 +46,7 @@ class StartingWeights:
             raise RunError(
                 f"--from {word} is {'missing' if not path.exists() else 'no run'}",
                 expected=f"a run, a bundle, or {PREFIX}NAME",
-                fix="stpl-deploy models lists those that come trained",
+                fix="stpl-deploy models, which lists those that come trained",
             )
         run = open_run(path)
         if not run.file(WEIGHTS).is_file():

@@ -379,3 +379,22 @@ def test_half_precision_weights_become_float32(tmp_path: Path) -> None:
     for name, tensor in open_run(tmp_path / "run").model().state_dict().items():
         assert tensor.dtype == torch.float32
         assert torch.equal(tensor, model.state_dict()[name].half().float())
+
+
+def test_weights_beside_others_are_unpacked_and_their_average_is_mentioned(tmp_path: Path) -> None:
+    weights = {"a.weight": torch.rand(2, 3)}
+    document = {
+        "epoch": 3,
+        "model_state_dict": weights,
+        "ema_state_dict": {"a.weight": torch.zeros(2, 3)},
+        "optimizer_state_dict": {"state": {}},
+        "ema_decay": 0.999,  # no weights
+    }
+    torch.save(document, tmp_path / "a.pt")
+    container = read_container(tmp_path / "a.pt")
+    assert container.kind == "dict with model_state_dict"
+    assert torch.equal(container.tensors["a.weight"], weights["a.weight"])
+    assert container.averaged == ("ema_state_dict",)
+    # What the note says to type gives a file that is imported.
+    torch.save(torch.load(tmp_path / "a.pt")["ema_state_dict"], tmp_path / "b.pt")
+    assert not read_container(tmp_path / "b.pt").tensors["a.weight"].any()
