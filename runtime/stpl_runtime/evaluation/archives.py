@@ -137,7 +137,8 @@ def _settings(
         asked |= {"path": path, "split": "time", "validation_fraction": 1e-12}
         asked |= {"test_fraction": 1 - 1e-9}
         if own.get("path") != path:
-            asked.pop("reader", None)
+            for key in ("reader", "layout"):
+                asked.pop(key, None)
     return ArchiveSettings.model_validate(asked)
 
 
