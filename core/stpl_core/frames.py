@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from stpl_core.codec import Array, FrameCodec
 from stpl_core.errors import FrameError
 from stpl_core.grid import Grid
-from stpl_core.layout import in_layout, layout_of
+from stpl_core.reading.axes import in_layout, layout_of
 
 FrameShape = tuple[int, int, int]
 """(C, H, W)"""
@@ -207,8 +207,8 @@ def read_sequences(
 ) -> Array:
     """Read `(N, T, C, H, W)` sequences in physical units from a .npy or .npz file.
 
-    Accepted layouts: those of `stpl_core.layout`, such as `(N, T, C, H, W)`; `(T, C, H, W)` as one
-    sequence; and the Moving MNIST test file's `(20, N, 64, 64)` of unsigned bytes, time first
+    Accepted layouts: those of `stpl_core.reading.axes`, such as `(N, T, C, H, W)`; `(T, C, H, W)`
+    as one sequence; and the Moving MNIST test file's `(20, N, 64, 64)` of unsigned bytes, time first
     (bibliography.md 3.5).
 
     Args:

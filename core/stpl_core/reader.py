@@ -118,7 +118,7 @@ class ReadOptions:
     """Share of the pixels of a file whose value may be impossible (infinite, or beyond what the
     quantity can have): they become no data; more is refused."""
     layout: str | None = None
-    """The axes of arrays, such as `NTHW` (`stpl_core.layout`); None: as the shape says."""
+    """The axes of arrays, such as `NTHW` (`stpl_core.reading.axes`); None: as the shape says."""
 
 
 class Reader(Protocol):

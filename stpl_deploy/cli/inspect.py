@@ -110,15 +110,15 @@ def _bundle(path: Path, json: bool) -> None:
         print_json(manifest.model_dump(mode="json"))
         return
     channels, height, width = manifest.frame
-    rows, columns = manifest.domain
-    padded = "" if (rows, columns) == (height, width) else f", padded to {height}x{width}"
+    high, wide = manifest.domain
+    padded = "" if (high, wide) == (height, width) else f", padded to {height}x{width}"
     codec = manifest.codec
     _pairs(
         f"bundle {path}",
         {
             "model": f"{manifest.model.name}, {manifest.model.parameters:,} parameters",
             "frames": f"{manifest.context} in, {manifest.horizon} out, "
-            f"{channels}x{rows}x{columns}{padded}",
+            f"{channels}x{high}x{wide}{padded}",
             "cadence": "not fixed" if manifest.cadence_s is None else f"{manifest.cadence_s:g} s",
             **({"grid": " and ".join(map(grid_text, manifest.grids))} if manifest.grids else {}),
             "values": f"{codec.quantity} in {codec.range_text()}"

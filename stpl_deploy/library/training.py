@@ -13,9 +13,9 @@ from stpl_core.errors import UsageError
 from stpl_core.option import Option, fill
 
 if TYPE_CHECKING:
+    from stpl_train.continuing.starting_weights import StartingWeights
     from stpl_train.recipe import Recipe
     from stpl_train.run import Run
-    from stpl_train.starting_weights import StartingWeights
     from stpl_train.training import TrainingResult
 
 
@@ -121,10 +121,10 @@ def run_training(
 
     target = checked(options)
     with needs("train"):
+        from stpl_train.continuing.resuming import Changes
+        from stpl_train.continuing.starting_weights import StartingWeights
         from stpl_train.progress import make_reporter
-        from stpl_train.resuming import Changes
         from stpl_train.run import RECIPE
-        from stpl_train.starting_weights import StartingWeights
         from stpl_train.training import train as trained
     goes_on = options.resume and (target / RECIPE).is_file()
     start = None

@@ -13,12 +13,12 @@ import pytest
 import safetensors.numpy
 
 from stpl_core.errors import FrameError, RecipeError, RunError
+from stpl_train.continuing.resuming import Changes
+from stpl_train.continuing.starting_weights import StartingWeights
 from stpl_train.describe import describe_run
 from stpl_train.progress import Quiet
 from stpl_train.recipe import Recipe, load_recipe, parse_recipe
-from stpl_train.resuming import Changes
 from stpl_train.run import METRICS, TRAINING, WEIGHTS, open_run
-from stpl_train.starting_weights import StartingWeights
 from stpl_train.training import train
 from tests.train.test_training import StopAt, tiny
 

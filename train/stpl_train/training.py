@@ -20,15 +20,7 @@ from stpl_core.errors import EnvironmentFault, RecipeError, RunError, SinkError
 from stpl_core.files import atomic_directory, refuse_existing
 from stpl_core.safety.trust import trust_model, trusted_models
 from stpl_train.checkpoint import Progress, load_training, save_training
-from stpl_train.data import DataSplit, open_data
-from stpl_train.data.understood import data_line
-from stpl_train.interrupt import StopRequest
-from stpl_train.models import ForecasterModule, build_model
-from stpl_train.models.layers import PatchError
-from stpl_train.progress import Quiet, Reporter
-from stpl_train.randomness import Stream, torch_seed
-from stpl_train.recipe import ArchiveSection, MovingMnistSection, Recipe
-from stpl_train.resuming import (
+from stpl_train.continuing.resuming import (
     Changes,
     check_state,
     longer,
@@ -38,6 +30,15 @@ from stpl_train.resuming import (
     same_recipe,
     write_changes,
 )
+from stpl_train.continuing.starting_weights import StartingWeights
+from stpl_train.data import DataSplit, open_data
+from stpl_train.data.understood import data_line
+from stpl_train.interrupt import StopRequest
+from stpl_train.models import ForecasterModule, build_model
+from stpl_train.models.layers import PatchError
+from stpl_train.progress import Quiet, Reporter
+from stpl_train.randomness import Stream, torch_seed
+from stpl_train.recipe import ArchiveSection, MovingMnistSection, Recipe
 from stpl_train.run import (
     RECIPE,
     TRAINING,
@@ -47,7 +48,6 @@ from stpl_train.run import (
     save_recipe,
     save_validation,
 )
-from stpl_train.starting_weights import StartingWeights
 from stpl_train.trainer import Trainer
 
 _log = logging.getLogger(__name__)

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from stpl_core.errors import FrameError
 from stpl_core.frames import read_array
 from stpl_core.grid import pixel_grid
-from stpl_core.layout import in_layout, layout_of
 from stpl_core.reader import Piece, Quantity, ReadOptions, Times, state_of
 from stpl_core.readers.converted import dataset_of_npz, pieces_of_dataset
 from stpl_core.readers.names import file_time
 from stpl_core.readers.npz import open_npz
 from stpl_core.readers.units import cf_units
+from stpl_core.reading.axes import in_layout, layout_of
 
 SUFFIXES = (".npy", ".npz")
 ABOUT = ".npy and .npz: (T, H, W), (T, C, H, W), (N, T, C, H, W)"

@@ -14,7 +14,7 @@ from stpl_core.reader import NO_DATA, NO_ECHO, VALUE, Quantity, States
 from stpl_core.readers.converted import pieces_of_dataset
 from stpl_core.readers.dataset import cadence_of
 from stpl_core.readers.join import Joined, Joiner
-from stpl_core.understood import Understood
+from stpl_core.reading.understood import Understood
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stpl_core.codec import Array, FrameCodec
 from stpl_core.errors import FrameError
 from stpl_core.frames import physical_values, read_array, sequence_layout
-from stpl_core.understood import Understood
+from stpl_core.reading.understood import Understood
 from stpl_core.windows.placing import Indices
 from stpl_train.data.sequences import DataSplit
 from stpl_train.recipe import ArraySection

@@ -11,7 +11,7 @@ from stpl_core.codec import Array
 from stpl_core.frames import FrameShape
 from stpl_core.grid import Grid
 from stpl_core.reader import Mask
-from stpl_core.understood import Understood
+from stpl_core.reading.understood import Understood
 from stpl_core.windows.placing import Indices
 from stpl_train.randomness import permutation
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stpl_core.understood import Understood
+from stpl_core.reading.understood import Understood
 from stpl_core.windows.archive import Archive
 from stpl_train.data.sequences import DataSplit
 from stpl_train.recipe import ArchiveSection, ArraySection, MovingMnistSection, Recipe

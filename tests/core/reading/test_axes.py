@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from stpl_core.codec import FrameCodec
 from stpl_core.errors import FrameError
 from stpl_core.frames import sequence_layout
-from stpl_core.layout import AXES, in_layout, layout_of
-from stpl_core.understood import Understood
+from stpl_core.reading.axes import AXES, in_layout, layout_of
+from stpl_core.reading.understood import Understood
 
 FLOAT, BYTES = np.dtype("float32"), np.dtype("uint8")
 

@@ -1,0 +1,1 @@
+"""How frames were understood: the axes of arrays, and the facts in one line."""
