@@ -208,8 +208,8 @@ def read_sequences(
     """Read `(N, T, C, H, W)` sequences in physical units from a .npy or .npz file.
 
     Accepted layouts: those of `stpl_core.reading.axes`, such as `(N, T, C, H, W)`; `(T, C, H, W)`
-    as one sequence; and the Moving MNIST test file's `(20, N, 64, 64)` of unsigned bytes, time first
-    (bibliography.md 3.5).
+    as one sequence; and the Moving MNIST test file's `(20, N, 64, 64)` of unsigned bytes, time
+    first (bibliography.md 3.5).
 
     Args:
         path: the file; .npz holds one array, or one named `frames`.
