@@ -244,11 +244,17 @@ def sequence_layout(
         FrameError: a shape that does not fit.
     """
     found = array.shape
+    if not 3 <= array.ndim <= 5 or 0 in found:
+        raise FrameError(
+            f"{where} has shape {found}",
+            expected="(N, T, C, H, W) or (T, C, H, W), and none empty",
+            fix="reshape it",
+        )
     letters = layout or layout_of(found, array.dtype, where, shape, option)
     viewed = in_layout(array, letters, where)
     larger = shape is not None and viewed.shape[2] == shape[0] and _covers(viewed.shape, shape)
-    if 0 in viewed.shape or (shape is not None and viewed.shape[2:] != shape):
-        axes = "C, H, W" if shape is None else ", ".join(map(str, shape))
+    if shape is not None and viewed.shape[2:] != shape:
+        axes = ", ".join(map(str, shape))
         raise FrameError(
             f"{where} has shape {found}",
             expected=f"(N, T, {axes}) or (T, {axes})",

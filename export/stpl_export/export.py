@@ -98,12 +98,7 @@ def export_run(
     if plans is not None:
         plans.check(precision)  # before minutes of work
     run, model = _open_run(run_path, grid)
-    if grid is not None and grid != model.frame_shape[1:]:
-        rows, columns = model.frame_shape[1:]
-        progress(
-            f"frames of {grid[0]}x{grid[1]} are padded to {rows}x{columns}, which the model takes; "
-            f"predict, stream and serve take {grid[0]}x{grid[1]}"
-        )
+    _note_padding(grid, model, progress)
     check = _sequences_for_check(run, model, data, sequences, precision, progress)
     with writing_bundle(out) as partial:
         reference = check.reference(model, progress)
@@ -120,6 +115,18 @@ def export_run(
             facts["int8"] = _timed_int8(bundle, writer, report, keep_slower)
         seal(partial, bundle.manifest.model_copy(update=facts))
     return open_bundle(out, checksums=False)
+
+
+def _note_padding(
+    grid: tuple[int, int] | None, model: ForecasterModule, progress: Progress
+) -> None:
+    """Mention that a model's own frames are larger than those that it is for."""
+    rows, columns = model.frame_shape[1:]
+    if grid is not None and grid != (rows, columns):
+        progress(
+            f"frames of {grid[0]}x{grid[1]} are padded to {rows}x{columns}, which the model takes; "
+            f"predict, stream and serve take {grid[0]}x{grid[1]}"
+        )
 
 
 def _open_run(path: Path, grid: tuple[int, int] | None) -> tuple[Run, ForecasterModule]:

@@ -133,10 +133,10 @@ def test_evaluate_does_not_shrink_in_silence(cli: Cli, tmp_path: Path) -> None:
 def test_evaluate_takes_the_file_of_moving_mnist(cli: Cli, tmp_path: Path) -> None:
     """As published: unsigned bytes, time first."""
     path = tmp_path / "mnist_test_seq.npy"
-    np.save(path, (frames(20, 3, 32, 32) * 255).astype(np.uint8))
+    np.save(path, (frames(20, 6, 32, 32) * 255).astype(np.uint8))
     done = cli("evaluate", MINI, "--data", path, "--baseline", "persistence", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["sequences"] == 9  # 3 of 20 frames, cut every 5
+    assert json.loads(done.stdout)["sequences"] == 18  # 6 of 20 frames, cut every 5
 
 
 def test_evaluate_of_nothing_does_not_advise_training(cli: Cli, tmp_path: Path) -> None:
