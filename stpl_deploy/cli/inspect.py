@@ -78,8 +78,8 @@ def _run_lines(document: dict[str, Any]) -> dict[str, str]:
         "trained": f"iteration {int(last['iteration']):,} of {document['iterations']:,}, "
         f"loss {float(last['loss']):.4g}",
         "validation": f"MSE per frame {float(best['mse']):.4g}, "
-        f"persistence {float(best['persistence']):.4g}: the weights kept, of iteration "
-        f"{int(best['iteration']):,}",
+        f"persistence {float(best['persistence']):.4g}",
+        "kept": f"the weights of iteration {int(best['iteration']):,}, which that validation is of",
     }
 
 
