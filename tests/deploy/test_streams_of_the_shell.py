@@ -91,16 +91,17 @@ def test_the_end_of_the_terminal_stops_as_ctrl_c_does() -> None:
         def stop(self) -> None:
             stopped.append(True)
 
-    with stop_on_signals(Running()):
-        os.kill(os.getpid(), signal.SIGHUP)
-    assert stopped == [True]
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
     try:
         with stop_on_signals(Running()):
             os.kill(os.getpid(), signal.SIGHUP)
         assert stopped == [True]
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+        with stop_on_signals(Running()):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stopped == [True]
     finally:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("verb", ["train", "export", "stream", "data inspect"])

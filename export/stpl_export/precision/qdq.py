@@ -30,13 +30,16 @@ Form = Literal["cpu", "gpu"]
 
 SCHEMES: dict[Form, str] = {
     "cpu": "convolutions read and give uint8 with a zero point, one scale per tensor; "
-    "int8 weights, one scale per output channel",
+    "int8 weights from -64 to 64, one scale per output channel",
     "gpu": "convolutions read int8 without a zero point, one scale per tensor, and give fp32; "
     "int8 weights, one scale per output channel",
 }
 LITTLE_WORK = 0.01
 """Of the convolutions' work."""
 _LEVELS = 127
+_WEIGHT_LEVELS: dict[Form, int] = {"cpu": 64, "gpu": _LEVELS}
+"""The kernels of CPUs without VNNI add two products of uint8 and int8 in 16 bits: with weights up
+to 64 the sum is 32,640 at most and fits; with 127 it saturates in silence."""
 _LEAST_SCALE = 1e-12
 
 
@@ -48,17 +51,20 @@ class Quantised:
     scale: NDArray[np.float32]
 
 
-def quantise_weight(weight: NDArray[np.float32], least: float | NDArray[Any] = 0.0) -> Quantised:
-    """Round a convolution's weights to -127..127 with one scale per output channel.
+def quantise_weight(
+    weight: NDArray[np.float32], least: float | NDArray[Any] = 0.0, levels: int = _LEVELS
+) -> Quantised:
+    """Round a convolution's weights to -levels..levels with one scale per output channel.
 
     Args:
         weight: `(out, in, *kernel)`.
         least: no channel's scale is below this.
+        levels: the largest integer, at most 127.
     """
     greatest = np.abs(weight).reshape(len(weight), -1).max(axis=1)  # (out,)
-    scale = np.maximum(np.maximum(greatest / _LEVELS, least), _LEAST_SCALE).astype(np.float32)
+    scale = np.maximum(np.maximum(greatest / levels, least), _LEAST_SCALE).astype(np.float32)
     steps = weight / scale.reshape(-1, *[1] * (weight.ndim - 1))
-    return Quantised(np.clip(np.rint(steps), -_LEVELS, _LEVELS).astype(np.int8), scale)
+    return Quantised(np.clip(np.rint(steps), -levels, levels).astype(np.int8), scale)
 
 
 def activation_scale(seen: Range, form: Form) -> tuple[np.float32, NDArray[Any]]:
@@ -212,7 +218,7 @@ class _Quantiser:
     def _weight(self, name: str, least: float | NDArray[Any]) -> tuple[str, NDArray[np.float32]]:
         out = f"{name}/dequantised"
         if out not in self.read_as:
-            made = quantise_weight(self._array(name), least)
+            made = quantise_weight(self._array(name), least, _WEIGHT_LEVELS[self.form])
             zeros = np.zeros(len(made.scale), np.int8)
             self._dequantise(name, made.integers, made.scale, zeros)
             self.read_as[out] = out
