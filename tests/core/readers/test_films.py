@@ -1,11 +1,19 @@
 """Films: their clock is the container's, from the first picture to the last; they stand upright."""
 
+# ruff: noqa: E402
+
 from __future__ import annotations
+
+import pytest
+
+for library in ("av", "xarray"):  # an edge device has none of them
+    pytest.importorskip(library)
+
 
 from pathlib import Path
 
+import av
 import numpy as np
-import pytest
 
 from stpl_core.errors import FrameError
 from stpl_core.readers.opening import open_frames
@@ -13,7 +21,6 @@ from stpl_core.readers.store import convert
 from stpl_core.readers.survey import survey_of
 from tests.core.readers.films import HEIGHT, WIDTH, film, with_matrix
 
-av = pytest.importorskip("av")
 STEADY = [k / 10 for k in range(100)]
 LOST = [k / 10 for k in range(100) if k % 7 != 3]
 PAUSED = [k / 10 + (60 if k >= 64 else 0) for k in range(100)]

@@ -1,6 +1,14 @@
 """Row 0 is the north and column 0 the west, at the right place, whatever the file does."""
 
+# ruff: noqa: E402
+
 from __future__ import annotations
+
+import pytest
+
+for library in ("netCDF4", "pyproj", "rasterio", "xarray"):  # an edge device has none of them
+    pytest.importorskip(library)
+
 
 import tempfile
 from pathlib import Path
@@ -8,7 +16,6 @@ from typing import Any
 
 import netCDF4
 import numpy as np
-import pytest
 import rasterio
 from hypothesis import given, settings
 from hypothesis import strategies as st

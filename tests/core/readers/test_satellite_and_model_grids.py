@@ -1,6 +1,14 @@
 """Layouts of satellites and models: packed angles, angles to the west, places of every pixel."""
 
+# ruff: noqa: E402
+
 from __future__ import annotations
+
+import pytest
+
+for library in ("netCDF4", "pyproj", "xarray"):  # an edge device has none of them
+    pytest.importorskip(library)
+
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +16,6 @@ from typing import Any
 import netCDF4
 import numpy as np
 import pyproj
-import pytest
 
 from stpl_core.reader import Piece, ReadOptions
 from stpl_core.readers import cf

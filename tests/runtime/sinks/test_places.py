@@ -1,6 +1,14 @@
 """What is written lies where it should for those who read it: MetPy, Iris, rioxarray, GDAL."""
 
+# ruff: noqa: E402
+
 from __future__ import annotations
+
+import pytest
+
+for library in ("netCDF4", "pyproj", "rasterio", "xarray"):  # an edge device has none of them
+    pytest.importorskip(library)
+
 
 import re
 import tempfile
@@ -13,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import pyproj
-import pytest
 import rasterio
 from hypothesis import given, settings
 

@@ -1,12 +1,19 @@
 """A film has the same pictures at the same times, whichever way it comes in."""
 
+# ruff: noqa: E402
+
 from __future__ import annotations
+
+import pytest
+
+for library in ("av", "xarray"):  # an edge device has none of them
+    pytest.importorskip(library)
+
 
 from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from stpl_core.codec import FrameCodec
 from stpl_core.readers.opening import open_frames
