@@ -190,7 +190,7 @@ def test_predict_refuses_bad_arguments(
         ((path, tmp_path / "no.npy", "--out", out), 2, "no.npy"),
         ((path, tmp_path / "nowhere", "--out", out), 2, "a folder of frames"),
         ((path, short, "--out", out), 2, "3 frame(s); expected at least 4"),
-        ((path, flat, "--out", out), 2, "(1, 16, 16)"),
+        ((path, flat, "--out", out), 2, "1 frame(s); expected at least 4"),
         ((path, many, "--out", tmp_path / "o.gif"), 2, "--out FILE.npz"),
         ((tmp_path / "no.bundle", folder, "--out", out), 2, "manifest.json"),
         ((folder, folder, "--out", out), 2, "manifest.json"),
