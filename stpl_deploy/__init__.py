@@ -8,7 +8,13 @@
 Everything here is imported when it is first used.
 """
 
-from __future__ import annotations
+import os
+import sys
+
+# `python -m stpl_deploy` puts the current folder before everything installed: a json.py that lies
+# beside the data would be imported in place of Python's.
+if sys.argv[:1] == ["-m"] and not getattr(sys.flags, "safe_path", False):
+    sys.path[:] = [entry for entry in sys.path if entry not in ("", os.getcwd())]
 
 import importlib
 from typing import TYPE_CHECKING, Any
