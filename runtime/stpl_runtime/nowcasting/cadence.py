@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from stpl_runtime.timing import TOLERANCE
@@ -43,17 +44,20 @@ def learned_cadence(times: Sequence[datetime], *, last: bool = False) -> float |
     return min(steps) if last else None
 
 
+@dataclass
 class Between:
     """Frames at a regular fraction between the slots: the cadence was learned too long."""
 
-    def __init__(self) -> None:
-        """Start with none seen."""
-        self._parts = self._count = 0
-        self._fitted = False
+    parts: int = 0
+    """Into so many the last of them divides the cadence."""
+    count: int = 0
+    """So many in a row agree on that."""
+    fitted: bool = False
+    """Whether a frame in a slot came after the last of them."""
 
     def fits(self) -> None:
         """A frame came that lies in a slot."""
-        self._fitted = True
+        self.fitted = True
 
     def add(self, offset: float) -> int:
         """A frame lies `offset` slots after the phase.
@@ -63,7 +67,7 @@ class Between:
             one in a slot before it, decide; all frames between the slots are another phase.
         """
         parts = next((n for n in (2, 3, 4) if abs(offset * n - round(offset * n)) <= _PART), 0)
-        agrees = parts != 0 and parts == self._parts and self._fitted
-        self._count = self._count + 1 if agrees else 1
-        self._parts, self._fitted = parts, False
-        return parts if parts and self._count >= _AGREEING else 0
+        agrees = parts != 0 and parts == self.parts and self.fitted
+        self.count = self.count + 1 if agrees else 1
+        self.parts, self.fitted = parts, False
+        return parts if parts and self.count >= _AGREEING else 0

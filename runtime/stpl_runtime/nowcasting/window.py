@@ -80,6 +80,8 @@ class WindowState:
     entries: dict[int, Entry] = field(default_factory=dict)
     learning: list[tuple[Frame, float | None]] = field(default_factory=list)
     """Frames of distinct times, from which the cadence is to be learned; pending."""
+    between: Between = field(default_factory=Between)
+    misfits: Misfits = field(default_factory=Misfits)
 
 
 class Window:
@@ -134,7 +136,6 @@ class Window:
         self._ledger, self._reserve, self._clock = ledger, reserve, clock
         self.stated_s = cadence_s
         """The cadence that was stated; None: it is learned."""
-        self._misfits, self._between = Misfits(context), Between()
         self.state = WindowState(stated=cadence_s is not None)
         """What a state file keeps; to be replaced as a whole only."""
 
@@ -240,18 +241,20 @@ class Window:
         """Settle it, or start anew on a time line or with a cadence that it belongs to."""
         newest, time, cadence_s = self.state.newest, frame.valid_time, grid.cadence_s
         assert newest is not None
-        parts = self._between.add(grid.offset(time)) if fate == "dropped" else 0
+        parts = self.state.between.add(grid.offset(time)) if fate == "dropped" else 0
         if parts and not self.state.stated:
             cadence_s /= parts
             notice = f"cadence {cadence_s:g} s, not {grid.cadence_s:g} s: the window starts anew"
-        elif self._misfits.add(time, arrived, cadence_s, old=time <= grid.time(newest)):
+        elif self.state.misfits.add(
+            time, arrived, cadence_s, reach=self.context, old=time <= grid.time(newest)
+        ):
             notice = f"new time line from {time_text(time)} on: the window starts anew"
         else:
             return self._settle(fate, reason=reason)
         self.state.gaps += 1
         slot = newest + self.context + 1  # shares no window with what was
         self.state.grid = TimeGrid.through(time, slot, cadence_s)
-        self._between = Between()
+        self.state.between = Between()
         return self._fit(slot, frame, arrived, notice, jumped=True)
 
     def _fit(
@@ -265,8 +268,8 @@ class Window:
     ) -> Placed:
         """Put a frame into its slot."""
         state = self.state
-        self._misfits.clear()
-        self._between.fits()
+        state.misfits.clear()
+        state.between.fits()
         there = state.entries.get(slot)
         stands_in = there is not None and bool(there.how)
         if there is None or stands_in or not _same(frame, there.frame):

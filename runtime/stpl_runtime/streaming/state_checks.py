@@ -64,6 +64,13 @@ def check_window(window: WindowState, nowcaster: Nowcaster) -> None:
         _check_time(grid.phase + timedelta(seconds=grid.cadence_s * (window.newest + 1)))
     for frame, _ in window.learning:
         _check_frame(frame, nowcaster)
+    between = window.between
+    if not _is_whole(between.parts) or not _is_whole(between.count):
+        raise ValueError(f"frames between the slots are counted as {between.count!r}")
+    if not isinstance(between.fitted, bool):
+        raise ValueError(f"whether a frame fitted is {between.fitted!r}")
+    for time in window.misfits.times:
+        _check_time(time)
 
 
 def check_state(state: NowcasterState, past: PastState | None, nowcaster: Nowcaster) -> None:

@@ -28,8 +28,10 @@ from stpl_core.grid import Grid
 from stpl_core.readers.npz import open_npz
 from stpl_runtime.engines.tiled import TiledSession
 from stpl_runtime.ledger import Counts
+from stpl_runtime.nowcasting.cadence import Between
 from stpl_runtime.nowcasting.nowcaster import Nowcaster, NowcasterState, Tally
 from stpl_runtime.nowcasting.past import PastState
+from stpl_runtime.nowcasting.time_line_restart import Misfits
 from stpl_runtime.nowcasting.window import Entry, WindowState
 from stpl_runtime.streaming.state_checks import check_counts, check_state, check_window
 from stpl_runtime.timing import TimeGrid
@@ -166,6 +168,8 @@ class StateFile:
             "learning": [
                 _frame_facts(frame, f"l{n}", arrays) for n, (frame, _) in enumerate(window.learning)
             ],
+            "between": asdict(window.between),
+            "misfits": [time.isoformat() for time in window.misfits.times],
             "tally": tally,
             "done": done,
             "last": None if state.last is None else state.last[0],
@@ -189,6 +193,9 @@ class _Found:
                 for e in meta["entries"]
             },
             learning=[(_frame(facts, arrays), None) for facts in meta["learning"]],
+            # Files of earlier versions have neither.
+            between=Between(**meta.get("between", {})),
+            misfits=Misfits(map(_time, meta.get("misfits", ()))),
         )
         last = _map(meta["last"], lambda slot: (slot, arrays["last"]))
         self.state = NowcasterState(Tally(**meta["tally"]), meta["done"], last=last)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from stpl_core.bundle import Bundle
@@ -82,6 +82,8 @@ def assert_same(one: Nowcast | None, other: Nowcast | None) -> None:
     learned=st.booleans(),
     published=st.booleans(),
 )
+@example({1, 3}, {5}, 1, "window", "hold", True, False)  # learned too long, killed while it shows
+@example({1, 3}, {5, 7}, 0, "carry", "reset", True, True)
 def test_a_restart_at_any_frame_changes_nothing(
     bundle: Bundle,
     session: Session,
