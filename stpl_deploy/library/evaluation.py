@@ -83,7 +83,7 @@ def evaluate(path: Path | str, **options: Any) -> Evaluation:
     Raises:
         StplError: what it cannot read or run, in one line.
     """
-    from stpl_deploy.library.model import sized
+    from stpl_deploy.library.numbers import sized
 
     return run_evaluation(fill(EvaluateOptions, {"path": path, **sized(options)}, "evaluate"))
 

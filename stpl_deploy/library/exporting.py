@@ -83,7 +83,7 @@ def export(run: Run | Path | str, out: Path | str, **options: Any) -> Bundle:
     Raises:
         StplError: see `stpl_export.export.export_run`; no bundle is left behind.
     """
-    from stpl_deploy.library.model import sized
+    from stpl_deploy.library.numbers import sized
 
     where = run if isinstance(run, (str, Path)) else run.path
     return run_export(fill(ExportOptions, {"run": where, "out": out, **sized(options)}, "export"))

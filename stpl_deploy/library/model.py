@@ -16,6 +16,7 @@ from stpl_core.option import fill
 from stpl_core.options import EngineOptions, PredictOptions, RunLimits, StreamOptions
 from stpl_deploy.library.inputs import Frames, read_any
 from stpl_deploy.library.live import LiveNowcasts
+from stpl_deploy.library.numbers import sized
 from stpl_runtime.engine import Session
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.pipeline import make_nowcast, open_backend
@@ -181,11 +182,3 @@ class Model:
             opened = open_backend(self.bundle, self._backend, horizon)
             self._sessions[own] = self._stack.enter_context(opened)
         return self._sessions[own]
-
-
-def sized(options: dict[str, Any]) -> dict[str, Any]:
-    """The same options, with a `grid` of (H, W) in the words of the command line."""
-    grid = options.get("grid")
-    if isinstance(grid, (tuple, list)) and len(grid) == 2:
-        return {**options, "grid": f"{grid[0]}x{grid[1]}"}
-    return options

@@ -1,8 +1,9 @@
-"""Numbers with commas between, as options take them."""
+"""Numbers as options take them: with commas between, and sizes."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from stpl_core.errors import UsageError
 
@@ -29,3 +30,11 @@ def finite_numbers(option: str, text: str, example: str, *, blanks: bool = False
             f"{option} {text}", expected="numbers with commas between", fix=f"{option} {example}"
         )
     return found
+
+
+def sized(options: dict[str, Any]) -> dict[str, Any]:
+    """The same options, with a `grid` of (H, W) in the words of the command line."""
+    grid = options.get("grid")
+    if isinstance(grid, (tuple, list)) and len(grid) == 2:
+        return {**options, "grid": f"{grid[0]}x{grid[1]}"}
+    return options

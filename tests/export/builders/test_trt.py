@@ -271,9 +271,9 @@ def test_the_default_leaves_slow_builds_out(
 @pytest.mark.parametrize(
     ("wanted", "precision", "match"),
     [
-        (("9.0",), "fp16", r"no engine for compute capability 9.0 \(H100, H200\)"),
-        (("8.7",), "fp16", r"no engine for compute capability 8.7 \(Jetson Orin\)"),
-        (("4.2",), "fp16", r"no engine for compute capability 4.2;"),
+        (("9.0",), "fp16", r"builds no plan for compute capability 9.0 \(H100, H200\)"),
+        (("8.7",), "fp16", r"builds no plan for compute capability 8.7 \(Jetson Orin\)"),
+        (("4.2",), "fp16", r"builds no plan for compute capability 4.2;"),
         (("7.5", "8.6"), "bf16", r"7.5 \(Turing: RTX 20, T4\) has no bf16"),
         (("86",), "fp16", "--gpu 86 is not a compute capability"),
         (("sm86",), "fp16", "--gpu sm86 is not a compute capability"),
@@ -303,7 +303,7 @@ def test_requests_that_cannot_be_are_refused_at_once(monkeypatch: pytest.MonkeyP
         (PlanRequest("trt", compatible=("all",)), "unknown --compatible all"),
         (PlanRequest("trt", compatible=("version",)), "--compatible is for TensorRT"),
         (PlanRequest("trt-rtx", gpus=("nine",)), "--gpu nine"),
-        (PlanRequest("trt", gpus=("8.6", "9.0")), "no engine for compute capability 9.0"),
+        (PlanRequest("trt", gpus=("8.6", "9.0")), "builds no plan for compute capability 9.0"),
     ):
         with pytest.raises(UsageError, match=match):
             request.check("fp16")
