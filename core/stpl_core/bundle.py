@@ -356,7 +356,7 @@ def open_bundle(
         check_signature(path, content, trusted)
     manifest = _parsed(path / MANIFEST, content)
     if trusted is not None:
-        check_files(path, manifest.files)
+        check_files(path, [*manifest.files, MANIFEST])
     _check_names(path, manifest)
     for name, spec in manifest.files.items():
         file = path / name

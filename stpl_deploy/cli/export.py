@@ -40,7 +40,7 @@ def export(options: ExportCommand) -> None:
     out = options.export.out
     manifest = run_export(options.export, progress=say).manifest
     if options.sign is not None:
-        from stpl_core.safety.signing import sign_bundle
+        from stpl_core.safety.sign_bundle import sign_bundle
 
         statement = sign_bundle(out, options.sign)
         say(signed_line(out, statement.key, statement.version))

@@ -32,7 +32,8 @@ class SignCommand:
 @verb
 def sign(options: SignCommand) -> None:
     """Sign a bundle with an Ed25519 key, so that machines open only what you signed."""
-    from stpl_core.safety.signing import new_key, sign_bundle
+    from stpl_core.safety.sign_bundle import sign_bundle
+    from stpl_core.safety.signing import new_key
 
     if options.new_key is not None:
         public = new_key(options.new_key)

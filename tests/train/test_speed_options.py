@@ -113,7 +113,9 @@ def test_a_resumed_run_with_all_options_is_bit_identical(tmp_path: Path) -> None
         pass
 
     class StopAtTwo:
+        def note(self, line: str) -> None: ...
         def start(self, done: int, total: int) -> None: ...
+        def validating(self, done: int, of: int) -> None: ...
         def wants_step(self) -> bool:
             return True
 

@@ -18,7 +18,7 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -107,41 +107,6 @@ def new_key(path: Path) -> Path:
     return public
 
 
-def sign_bundle(
-    bundle: Path, key: Path, *, version: int | None = None, days: float | None = None
-) -> Statement:
-    """Sign a bundle that was opened and checked; a signature that is there is replaced.
-
-    Args:
-        bundle: its directory.
-        key: a private key, PEM.
-        version: of this release, greater than that of the one before; None: the time in seconds.
-        days: after which the signature no longer holds; None: it always does.
-
-    Raises:
-        UsageError: no such key, or a bundle that holds what its manifest does not name.
-        MissingExtraError: cryptography is not installed.
-    """
-    from stpl_core.bundle import MANIFEST, open_bundle
-
-    private = _private_key(key)
-    _refuse_added(bundle, open_bundle(bundle).manifest.files)
-    now = datetime.now(timezone.utc).replace(microsecond=0)
-    statement = Statement(
-        schema_version=1,
-        key=_fingerprint(private.public_key()),
-        version=int(now.timestamp()) if version is None else version,
-        signed=now,
-        expires=None if days is None else now + timedelta(days=days),
-        manifest_sha256=hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest(),
-    )
-    signature = base64.b64encode(private.sign(statement.message)).decode()
-    document = {**statement.model_dump(mode="json"), "signature": signature}
-    with atomic_file(bundle / SIGNATURE) as file:
-        file.write((json.dumps(document, indent=2) + "\n").encode())
-    return statement
-
-
 def trusted_keys(path: Path, min_version: int = 0) -> TrustedKeys:
     """Read a public key, or every one (.pem, .pub) in a folder.
 
@@ -175,7 +140,7 @@ def check_signature(bundle: Path, manifest: bytes, trusted: TrustedKeys) -> Stat
     from cryptography.exceptions import InvalidSignature
 
     statement, signature = _read(bundle)
-    key = next((key for key in trusted.keys if _fingerprint(key) == statement.key), None)
+    key = next((key for key in trusted.keys if fingerprint(key) == statement.key), None)
     if key is None:
         raise SignatureError(
             f"{bundle} is signed by the key {statement.key[:16]}…",
@@ -218,7 +183,7 @@ def check_files(bundle: Path, files: Iterable[str]) -> None:
         SignatureError: it does.
     """
     try:
-        _refuse_added(bundle, files)
+        refuse_added(bundle, files)
     except UsageError as error:
         raise SignatureError(error.found, expected=error.expected, fix=_REFUSE) from error
 
@@ -245,23 +210,6 @@ def _read(bundle: Path) -> tuple[Statement, bytes]:
         ) from error
 
 
-def _refuse_added(bundle: Path, files: Iterable[str]) -> None:
-    """Refuse files and links in a bundle that its manifest does not name."""
-    from stpl_core.bundle import MANIFEST
-
-    named = {*files, MANIFEST, SIGNATURE}
-    for folder, folders, names in os.walk(bundle):
-        for name in (*folders, *names):
-            path = Path(folder, name)
-            inside = path.relative_to(bundle).as_posix()
-            if path.is_symlink() or (inside not in named and not path.is_dir()):
-                raise UsageError(
-                    f"{bundle} holds {printable(inside)}, which its manifest does not name",
-                    expected="the files that were exported, and no links",
-                    fix=f"remove {printable(path)}",
-                )
-
-
 def _library() -> tuple[Any, Any]:
     try:
         from cryptography.hazmat.primitives import serialization
@@ -271,11 +219,18 @@ def _library() -> tuple[Any, Any]:
     return serialization, ed25519
 
 
-def _fingerprint(key: Ed25519PublicKey) -> str:
+def fingerprint(key: Ed25519PublicKey) -> str:
+    """SHA-256 of a public key, hexadecimal."""
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()
 
 
-def _private_key(path: Path) -> Ed25519PrivateKey:
+def private_key(path: Path) -> Ed25519PrivateKey:
+    """Read a private key, PEM.
+
+    Raises:
+        UsageError: there is none.
+        MissingExtraError: cryptography is not installed.
+    """
     serialization, ed25519 = _library()
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
@@ -309,3 +264,22 @@ def _public_key(path: Path) -> Ed25519PublicKey:
     if not isinstance(key, ed25519.Ed25519PublicKey):
         raise UsageError(f"{path} is another kind of key", expected="Ed25519", fix="another file")
     return cast("Ed25519PublicKey", key)
+
+
+def refuse_added(bundle: Path, files: Iterable[str]) -> None:
+    """Refuse files and links in a bundle that are not among `files`.
+
+    Raises:
+        UsageError: there is one.
+    """
+    named = {*files, SIGNATURE}
+    for folder, folders, names in os.walk(bundle):
+        for name in (*folders, *names):
+            path = Path(folder, name)
+            inside = path.relative_to(bundle).as_posix()
+            if path.is_symlink() or (inside not in named and not path.is_dir()):
+                raise UsageError(
+                    f"{bundle} holds {printable(inside)}, which its manifest does not name",
+                    expected="the files that were exported, and no links",
+                    fix=f"remove {printable(path)}",
+                )

@@ -18,11 +18,11 @@ pytest.importorskip("cryptography")
 from stpl_core.bundle import MANIFEST, Manifest, manifest_text, open_bundle, seal
 from stpl_core.errors import StplError, UsageError
 from stpl_core.safety import signing
+from stpl_core.safety.sign_bundle import sign_bundle
 from stpl_core.safety.signing import (
     SIGNATURE,
     SignatureError,
     new_key,
-    sign_bundle,
     trusted_keys,
 )
 
@@ -196,7 +196,7 @@ def test_every_flipped_bit_of_a_signature_is_refused(scene: Scene) -> None:
         assert json.loads(changed) == before, place  # a blank between its words
 
 
-def test_a_private_key_is_its_owners(scene: Scene) -> None:
+def test_aprivate_key_is_its_owners(scene: Scene) -> None:
     assert stat.S_IMODE(os.stat(scene.key).st_mode) == 0o600
     with pytest.raises(UsageError, match="already exists"):
         new_key(scene.key)
