@@ -19,6 +19,8 @@ _MOVED = frozenset({
 """Modules of `stpl_deploy` that `stpl_core` has under the same name."""
 
 _RENAMED = {
+    "cgroup": "host.cgroup",
+    "colours": "drawing.colours",
     "readers.extras": "readers.libraries",
     "readers.own": "readers.converted",
     "readers.sight": "readers.preview",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stpl_core import __version__
-from stpl_core.cgroup import cpu_quota
+from stpl_core.host.cgroup import cpu_quota
 
 ORT_BUILDS = (
     "onnxruntime",

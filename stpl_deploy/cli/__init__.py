@@ -14,7 +14,7 @@ import typer
 import typer.core
 
 from stpl_core.errors import EnvironmentFault, StplError
-from stpl_core.memory import memory_fault
+from stpl_core.host.memory import memory_fault
 from stpl_core.safety.printable import printable
 from stpl_deploy import __version__
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stpl_core.cgroup import cpu_quota
+from stpl_core.host.cgroup import cpu_quota
 
 
 def tree(root: Path, files: dict[str, str], membership: str) -> tuple[Path, Path]:

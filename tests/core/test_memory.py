@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from stpl_core.cgroup import memory_room
 from stpl_core.errors import EnvironmentFault
-from stpl_core.memory import amount, memory_fault, memory_room_bytes, require_memory
+from stpl_core.host.cgroup import memory_room
+from stpl_core.host.memory import amount, memory_fault, memory_room_bytes, require_memory
 
 TORCH = (
     "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
@@ -68,7 +68,7 @@ def test_more_than_there_is_is_refused_with_the_setting() -> None:
 
 def test_ulimit_counts() -> None:
     script = (
-        "import resource; from stpl_core.memory import memory_room_bytes as room\n"
+        "import resource; from stpl_core.host.memory import memory_room_bytes as room\n"
         "resource.setrlimit(resource.RLIMIT_AS, (400 << 20, 400 << 20)); print(room())"
     )
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True)

@@ -77,10 +77,14 @@ def decoded(variable: xr.Variable | xr.DataArray, where: str) -> Times:
         return np.asarray(numbers.astype("datetime64[ns]"))
     if numbers.dtype.kind in "OSU":
         return _from_texts(numbers, where)
+    least = np.iinfo(np.int64).min  # NaT, as NumPy and xarray store it
+    missing = numbers == least if numbers.dtype == np.int64 else ~np.isfinite(numbers)
     numbers = numbers.astype(np.float64)
-    if not np.isfinite(numbers).all():
+    if missing.any():
         raise FrameError(
-            f"{where} has a time that is missing", expected="a time for every frame", fix="set it"
+            f"{where} has a time that is missing (NaT)",
+            expected="a time for every frame",
+            fix="set it",
         )
     units = str(variable.attrs["units"]).strip()
     calendar = str(variable.attrs.get("calendar", "standard")).lower()
@@ -121,6 +125,8 @@ def _since(numbers: NDArray[np.float64], units: str, calendar: str) -> Times:
 
 
 def _us_to_delta(microseconds: NDArray[np.float64]) -> Any:
+    if (np.abs(microseconds) >= 2.0**63).any():
+        raise OverflowError("a time beyond 292,000 years")
     return microseconds.astype(np.int64).astype("timedelta64[us]")
 
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from stpl_core.safety.budget import most_pixels
 
 if TYPE_CHECKING:
-    from stpl_core.bundle import Manifest
     from stpl_core.grid import Grid
+    from stpl_core.manifest import Manifest
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 STATE_TYPES = ("float32", "float64", "float16")

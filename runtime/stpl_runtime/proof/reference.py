@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_core.bundle import REFERENCE, Bundle
+from stpl_core.bundle import REFERENCE, Bundle, Manifest
 from stpl_core.codec import Array
 from stpl_core.errors import BundleError, StplError
 from stpl_core.readers.npz import open_npz
 from stpl_core.safety.printable import printable
-from stpl_runtime.proof.reference_checks import check_reference
 
 Double = NDArray[np.float64]
 Places = NDArray[np.int32]
@@ -151,3 +150,62 @@ def load_reference(bundle: Bundle) -> Reference:
             expected="the sequences that export wrote",
             fix="export the run again",
         ) from error
+
+
+def check_reference(reference: Reference, manifest: Manifest) -> None:
+    """Hold every array against the manifest.
+
+    Raises:
+        ValueError: one has another shape or type, or values that are none.
+    """
+    count = len(reference.context) if reference.context.ndim else 0
+    frame, horizon = manifest.frame, manifest.horizon
+    if count < 1:
+        raise ValueError("it holds no sequence")
+    _check("context", reference.context, (count, manifest.context, *frame))
+    _check("truth", reference.truth, (count, horizon, *frame))
+    kept = frame
+    if reference.pixels is not None:
+        size = _places("pixels", reference.pixels, frame[1] * frame[2])
+        kept = (frame[0], 1, size)
+    _check("float32", reference.float32, (count, horizon, *kept))
+    _check("float64", reference.float64, (count, horizon, *kept))
+    _check("tolerance", reference.tolerance, (horizon,))
+    if not (reference.tolerance > 0).all():
+        raise ValueError("a tolerance is not above 0")
+    if reference.observed is not None:
+        seen = (count, manifest.context + horizon, *frame[1:])
+        _check("observed", reference.observed, seen, kinds="b")
+    for spec in manifest.state:
+        state = reference.states[spec.name]
+        whole = int(np.prod(spec.shape))
+        shape = (1, *spec.shape)
+        if state.places is not None:
+            shape = (1, _places(f"state_places/{spec.name}", state.places, whole))
+        _check(f"state/{spec.name}", state.values, shape)
+        if not 0 < state.tolerance < np.inf:
+            raise ValueError(f"state_tolerance/{spec.name} is not above 0")
+    if reference.int8 is not None:
+        early = reference.int8.early
+        steps = early.shape[1] if early.ndim > 1 else 0
+        _check("int8/early", early, (count, steps, *kept))
+        _check("int8/early_psnr_db", reference.int8.early_psnr_db, (steps,), finite=False)
+        _check("int8/min_psnr_db", reference.int8.min_psnr_db, (horizon,), finite=False)
+
+
+def _check(
+    name: str, array: NDArray[Any], shape: tuple[int, ...], *, kinds: str = "f", finite: bool = True
+) -> None:
+    if array.shape != shape or array.dtype.kind not in kinds:
+        raise ValueError(f"{name} is {array.dtype} {array.shape}, expected {shape}")
+    if finite and kinds == "f" and not np.isfinite(array).all():
+        raise ValueError(f"{name} holds values that are NaN or infinite")
+
+
+def _places(name: str, places: NDArray[Any], most: int) -> int:
+    """How many places there are, each in range."""
+    if places.ndim != 1 or places.dtype.kind not in "iu" or not 0 < len(places) <= most:
+        raise ValueError(f"{name} is {places.dtype} {places.shape}")
+    if places.min() < 0 or places.max() >= most:
+        raise ValueError(f"{name} leaves the frame")
+    return len(places)

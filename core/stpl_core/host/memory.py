@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from stpl_core.cgroup import memory_room
 from stpl_core.errors import EnvironmentFault
+from stpl_core.host.cgroup import memory_room
 
 _SIGNS = re.compile(
     r"DefaultCPUAllocator|can't allocate memory|cannot allocate memory|bad_alloc|bad allocation"

@@ -1,0 +1,1 @@
+"""What this machine allows: CPUs by control group, memory."""
