@@ -90,6 +90,8 @@ class OnnxGraph:
     outputs: tuple[Value, ...]
     operations: frozenset[str]
     weights: tuple[Weight, ...]
+    read: frozenset[str] = frozenset()
+    """Names that a node reads, and the outputs; a runtime drops weights that are not among them."""
 
 
 def read_graph(content: bytes) -> OnnxGraph:
@@ -115,15 +117,16 @@ def read_graph(content: bytes) -> OnnxGraph:
     known = {value.name for value in inputs} | {weight.name for weight in weights}
     if len(known) < len(inputs) + len(weights) or "" in known:
         raise ValueError("two of its inputs and weights have one name, or none")
-    operations = _check_nodes(_parts(found, 1), known)
+    read = {value.name for value in outputs}
+    operations = _check_nodes(_parts(found, 1), known, read)
     missing = [value.name for value in outputs if value.name not in known]
     if missing or len({value.name for value in outputs}) < len(outputs):
         raise ValueError(f"its outputs are not all made, or there twice: {missing[:3]}")
-    return OnnxGraph(inputs, outputs, operations, weights)
+    return OnnxGraph(inputs, outputs, operations, weights, frozenset(read))
 
 
-def _check_nodes(nodes: list[bytes], known: set[str]) -> frozenset[str]:
-    """Judge every node; add what it makes to `known`."""
+def _check_nodes(nodes: list[bytes], known: set[str], read: set[str]) -> frozenset[str]:
+    """Judge every node; add what it makes to `known`, and what it reads to `read`."""
     if len(nodes) > MOST_NODES:
         raise ValueError(f"it has {len(nodes):,} nodes")
     seen = set()
@@ -136,6 +139,7 @@ def _check_nodes(nodes: list[bytes], known: set[str]) -> frozenset[str]:
         inputs = [_decoded(name) for name in _parts(node, 1)]
         outputs = [_decoded(name) for name in _parts(node, 2)]
         _check_inputs(kind, inputs, known)
+        read.update(inputs)
         for name in outputs:
             if name in known or not name:
                 raise ValueError(f"a {kind} makes {name[:60]!r}, which already exists")

@@ -61,7 +61,7 @@ class CheckedGraphs:
 
     def lend_weights(self, graph: OnnxGraph, options: onnxruntime.SessionOptions) -> None:
         """Give a session the graph's weights from memory, which stays theirs; nothing is copied."""
-        outside = [weight for weight in graph.weights if weight.location]
+        outside = [one for one in graph.weights if one.location and one.name in graph.read]
         if not outside:
             return
         values = [self._value(weight) for weight in outside]
