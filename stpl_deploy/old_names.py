@@ -8,9 +8,12 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader
 
 _MOVED = frozenset({
     "baselines", "bundle", "cgroup", "codec", "colours", "errors", "fetch", "files", "frames",
@@ -40,7 +43,7 @@ def new_name(name: str) -> str | None:
     return f"stpl_core.{_RENAMED.get(rest, rest)}"
 
 
-class OldNames(MetaPathFinder):
+class OldNames:
     """Finds modules by their old names."""
 
     def find_spec(
@@ -55,10 +58,12 @@ class OldNames(MetaPathFinder):
             DeprecationWarning,
             stacklevel=2,
         )
-        return ModuleSpec(fullname, _Forward(new), is_package=new == "stpl_core.readers")
+        # importlib.abc would cost a third of the import of this package: its Loader is only named.
+        loader = cast("Loader", _Forward(new))
+        return ModuleSpec(fullname, loader, is_package=new == "stpl_core.readers")
 
 
-class _Forward(Loader):
+class _Forward:
     """Gives the module of the new name; there is one module, not two."""
 
     def __init__(self, new: str) -> None:

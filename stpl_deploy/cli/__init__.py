@@ -113,8 +113,7 @@ def run(arguments: list[str]) -> int:
     """
     from stpl_deploy.cli import verbs
 
-    if not app.registered_commands:
-        verbs.register(app)
+    verbs.register(app, next((word for word in arguments if not word.startswith("-")), ""))
     command = typer.main.get_command(app)
     command.context_settings.setdefault("help_option_names", ["-h", "--help"])
     try:

@@ -31,9 +31,24 @@ The texts are whole in a list of 80 columns: at most 64 characters.
 """
 
 
-def register(app: typer.Typer) -> None:
-    """Add every verb to the app."""
+def _listed() -> None:
+    """Stands in the list of verbs for one that is not run now, whose module stays unread."""
+
+
+def register(app: typer.Typer, asked: str | None = None) -> None:
+    """Add every verb to the app, in place of those that it had before.
+
+    Args:
+        app: the program.
+        asked: the verb that is run; the others are only listed, so that help is quick. None:
+            every verb is to be there with its options.
+    """
+    app.registered_commands = [one for one in app.registered_commands if one.name not in VERBS]
+    app.registered_groups = [one for one in app.registered_groups if one.name not in VERBS]
     for verb, about in VERBS.items():
+        if asked is not None and verb != asked:
+            app.command(verb, short_help=about)(_listed)
+            continue
         name = f"{verb}_" if keyword.iskeyword(verb) else verb
         module = importlib.import_module(f"stpl_deploy.cli.{name}")
         made = getattr(module, name)
