@@ -64,7 +64,11 @@ def test_every_name_is_there_sorted_and_typed() -> None:
     assert list(stpl.__all__) == sorted(stpl.__all__)
     assert set(stpl.__all__) <= set(dir(stpl))
     tree = ast.parse((ROOT / "stpl_deploy" / "__init__.py").read_text())
-    (typed,) = (node for node in tree.body if isinstance(node, ast.If))
+    (typed,) = (
+        node
+        for node in tree.body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
     names = {
         alias.asname
         for node in typed.body
