@@ -227,11 +227,11 @@ def _with(path: Path, change: str) -> None:
     part: dict[str, object] = document
     *inside, name = change.split(".")
     for key in inside:
-        part = part[key]  # type: ignore[assignment]
+        part = part[key]  # type: ignore[assignment]  # walks down any JSON
     part[name] = "new"
 
     class Later(Manifest):
-        def model_dump(self, **_: object) -> dict[str, object]:  # type: ignore[override]
+        def model_dump(self, **_: object) -> dict[str, object]:  # type: ignore[override]  # adds a field of a later version
             return document
 
     (path / MANIFEST).write_text(manifest_text(Later(**manifest().model_dump())))

@@ -80,7 +80,7 @@ def test_a_process_that_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     real = isolated.subprocess.run
 
     def ended(command: list[str], **how: object) -> object:
-        return real(["/bin/sh", "-c", "kill -SEGV $$"], **how)  # type: ignore[call-overload]
+        return real(["/bin/sh", "-c", "kill -SEGV $$"], **how)  # type: ignore[call-overload]  # as Popen
 
     monkeypatch.setattr(isolated.subprocess, "run", ended)
     with pytest.raises(BreachError, match="SIGSEGV"):

@@ -37,7 +37,7 @@ def session() -> Any:
 
 
 def made(session: Session, path: Path, mode: str) -> tuple[Nowcaster, StateFile]:
-    nowcaster = Nowcaster(open_bundle(TINY), session, cadence_s=CADENCE_S, mode=mode)  # type: ignore[arg-type]
+    nowcaster = Nowcaster(open_bundle(TINY), session, cadence_s=CADENCE_S, mode=mode)  # type: ignore[arg-type]  # a word
     return nowcaster, StateFile(path, nowcaster)
 
 
