@@ -58,8 +58,7 @@ def _texts(node: ast.expr) -> Iterator[str]:
 @cache
 def _options() -> dict[str, set[str]]:
     """Verb, such as `data convert`, -> its options."""
-    if not app.registered_commands:
-        verbs.register(app)
+    verbs.register(app)  # all: a verb that ran before lists the others only
     found: dict[str, set[str]] = {}
 
     def walk(command: Any, name: str) -> None:

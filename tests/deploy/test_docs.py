@@ -33,8 +33,7 @@ def command_lines() -> list[Line]:
 
 
 def root_command() -> Any:
-    if not app.registered_commands:
-        verbs.register(app)
+    verbs.register(app)  # all: a verb that ran before lists the others only
     return typer.main.get_command(app)
 
 
