@@ -113,8 +113,8 @@ def run(arguments: list[str]) -> int:
     """
     from stpl_deploy.cli import verbs
 
-    verbs.register(app, next((word for word in arguments if not word.startswith("-")), ""))
-    command = typer.main.get_command(app)
+    asked = next((word for word in arguments if not word.startswith("-")), "")
+    command = verbs.program(app, asked)
     command.context_settings.setdefault("help_option_names", ["-h", "--help"])
     try:
         code = command.main(arguments, prog_name="stpl-deploy", standalone_mode=False)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import keyword
+from typing import Any
 
 import typer
+import typer.main
 
 VERBS = {
     "demo": "Train a small model, export, verify and stream it: all in one.",
@@ -29,6 +31,16 @@ VERBS = {
 
 The texts are whole in a list of 80 columns: at most 64 characters.
 """
+
+
+def program(app: typer.Typer, asked: str) -> Any:
+    """The command that runs one verb and lists the others; the app stays as it was."""
+    before = app.registered_commands, app.registered_groups
+    try:
+        register(app, asked)
+        return typer.main.get_command(app)
+    finally:
+        app.registered_commands, app.registered_groups = before
 
 
 def _listed() -> None:
