@@ -58,7 +58,9 @@ def check_window(window: WindowState, nowcaster: Nowcaster) -> None:
         _check_frame(entry.frame, nowcaster)
         if entry.how not in _HOW or window.newest is None or slot > window.newest:
             raise ValueError(f"the frame of slot {slot} is not of this window")
-        if abs(grid.offset(entry.frame.valid_time) - slot) > 1:
+        # What only the reserve keeps may be of an earlier time line, with slots of its own.
+        in_window = slot > window.newest - nowcaster.window.context
+        if in_window and abs(grid.offset(entry.frame.valid_time) - slot) > 1:
             raise ValueError(f"the frame of slot {slot} is of another time")
     if grid is not None and window.newest is not None:
         _check_time(grid.phase + timedelta(seconds=grid.cadence_s * (window.newest + 1)))

@@ -84,6 +84,7 @@ def assert_same(one: Nowcast | None, other: Nowcast | None) -> None:
 )
 @example({1, 3}, {5}, 1, "window", "hold", True, False)  # learned too long, killed while it shows
 @example({1, 3}, {5, 7}, 0, "carry", "reset", True, True)
+@example({1, 3}, {9}, 0, "window", "hold", True, False)  # the reserve is of the time line before
 def test_a_restart_at_any_frame_changes_nothing(
     bundle: Bundle,
     session: Session,
