@@ -6,7 +6,7 @@ Grey levels: unsigned 8 and 16 bit values are read as a fraction of full scale, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -269,3 +269,18 @@ def sequence_layout(
 def _covers(found: tuple[int, ...], shape: FrameShape) -> bool:
     """Whether frames `(N, T, C, H, W)` are at least as large as the model's."""
     return found[3] >= shape[1] and found[4] >= shape[2]
+
+
+def masks_of(
+    masks: Sequence[NDArray[np.bool_] | None], shape: tuple[int, ...]
+) -> NDArray[np.bool_] | None:
+    """The masks of T frames as `(T, H, W)`; None where none of them has one.
+
+    Args:
+        masks: `(H, W)` each, False where there is no data; None: there is everywhere.
+        shape: of a frame, `(C, H, W)`.
+    """
+    if all(mask is None for mask in masks):
+        return None
+    everywhere = np.ones(shape[-2:], np.bool_)
+    return np.stack([everywhere if mask is None else mask for mask in masks])

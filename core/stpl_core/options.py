@@ -190,8 +190,9 @@ class StreamOptions:
     sources: Annotated[
         Sequence[str],
         Option(
-            "A folder, video or archive; - (standard input); camera:0; or a URL: http, s3, rtsp, "
-            "mqtt, kafka, zmq. Several as NAME=SOURCE. docs/live-sources.md has them all.",
+            "A folder, video or archive; - (standard input); camera:0; or a URL: http (also MJPEG "
+            "and HLS), s3, rtsp, mqtt, kafka, zmq. Several as NAME=SOURCE. All are in "
+            "docs/live-sources.md.",
             metavar="SOURCE",
             argument=True,
         ),

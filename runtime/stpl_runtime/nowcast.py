@@ -50,16 +50,36 @@ class Nowcast:
     """Where the pixels lie; None where the frames do not carry it."""
     observed: NDArray[np.bool_] | None = None
     """`(H, W)`, False where the newest frame had no data; None where it had everywhere."""
+    context_observed: NDArray[np.bool_] | None = None
+    """`(T, H, W)`, the same of each frame of the context; None where all had data everywhere."""
     standard_name: str = ""
     """CF standard name of the quantity, where the frames carry it."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """What goes along with the data: `institution`, `licence`, `attribution`."""
+
+    def observed_in(self, steps: int) -> NDArray[np.bool_] | None:
+        """`(H, W)` of one frame, False where it has no data; None where it has everywhere.
+
+        Args:
+            steps: frames after the newest observed one; 0 or less for the context.
+        """
+        if steps >= 0 or self.context_observed is None:
+            return self.observed if steps >= 0 else None
+        seen: NDArray[np.bool_] = self.context_observed[len(self.context) - 1 + steps]
+        return None if seen.all() else seen
 
     def masked(self) -> Array:
         """The predicted frames, NaN where the newest observed frame had no data."""
         if self.observed is None:
             return self.frames
         return np.where(self.observed, self.frames, np.float32(np.nan))
+
+    @property
+    def is_observed_everywhere(self) -> bool:
+        """Whether no frame, past or predicted, has a part without data."""
+        return all(
+            seen is None or bool(seen.all()) for seen in (self.observed, self.context_observed)
+        )
 
     @property
     def valid_times(self) -> tuple[datetime, ...]:

@@ -147,6 +147,7 @@ def make_nowcast(
         made_by=made_by(bundle, session, "window"),
         grid=context.grid,
         observed=context.observed,
+        context_observed=context.context_observed,
         standard_name=context.standard_name,
         notes=context.notes,
     )

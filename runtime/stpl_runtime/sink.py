@@ -99,6 +99,15 @@ class DeletesOld(Protocol):
 
 
 @runtime_checkable
+class HasReader(Protocol):
+    """A sink that somebody reads, who may go for good while nothing is written."""
+
+    def reader_is_gone(self) -> bool:
+        """Whether nobody will ever read what is written from now on."""
+        ...
+
+
+@runtime_checkable
 class ReportsFiles(Protocol):
     """A sink that reports where the others put a nowcast."""
 
@@ -273,5 +282,18 @@ def sink_error(path: Path, size: int, error: OSError) -> SinkError:
     return SinkError(
         f"cannot write {path}: {error.strerror or error} ({free})",
         expected=f"room and rights for {size:,} bytes" if size else "room and rights",
-        fix="free some space, or write elsewhere",
+        fix=_REMEDIES.get(error.errno or 0, "free some space, or write elsewhere"),
     )
+
+
+_REMEDIES = {
+    errno.EACCES: "give this user the right to write there, or write elsewhere",
+    errno.EPERM: "give this user the right to write there, or write elsewhere",
+    errno.EROFS: "write elsewhere: nothing can be written there",
+    errno.EISDIR: "the name of a file in that folder",
+    errno.ENOTDIR: "another path: a file is where a folder should be",
+    errno.ENAMETOOLONG: "a shorter name",
+    errno.ELOOP: "a path without links that lead to themselves",
+    errno.EMFILE: "a higher limit of open files: ulimit -n 4096",
+}
+"""What helps where it is not room that is lacking."""

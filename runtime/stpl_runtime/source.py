@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -39,6 +39,10 @@ SOURCES: dict[str, str] = {
     "folder": "stpl_runtime.sources.folder:open_source",
     "http": "stpl_runtime.sources.http:open_http",
     "https": "stpl_runtime.sources.http:open_https",
+    "mjpeg+http": "stpl_runtime.sources.mjpeg:open_http",
+    "mjpeg+https": "stpl_runtime.sources.mjpeg:open_https",
+    "hls+http": "stpl_runtime.sources.hls:open_http",
+    "hls+https": "stpl_runtime.sources.hls:open_https",
     "s3": "stpl_runtime.sources.s3:open_s3",
     "gs": "stpl_runtime.sources.s3:open_gs",
     "abfs": "stpl_runtime.sources.s3:open_abfs",
@@ -66,6 +70,23 @@ _ADDRESSES = frozenset(SOURCES) - {"folder", "video", "replay", "camera", "stdin
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What one frame is, before anything is done to it."""
+
+    shape: FrameShape
+    quantity: str = "grey level"
+    units: str = "1"
+    form: str = ""
+    """Reader, or container, codec and pixel format."""
+    low: float | None = None
+    high: float | None = None
+    """Least and greatest value; None where no pixel has one."""
+    grid: Grid | None = None
+    has_time: bool = True
+    """Whether it came with a time, in what way ever."""
+
+
+@dataclass(frozen=True)
 class SourceSpec:
     """What a source must know of the model it feeds, and how time is found."""
 
@@ -89,6 +110,8 @@ class SourceSpec:
     """Of the training; frames whose pixels have another size are bad. Empty: any are taken."""
     options: Mapping[str, str] = field(default_factory=dict)
     """`--source-option NAME=VALUE`; each source checks which it has (`words.check_options`)."""
+    look: Callable[[Seen], None] | None = None
+    """Frames are given as they come, for no model, and this is called for each."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +159,14 @@ class Source(Protocol):
 
 
 @runtime_checkable
+class Replays(Protocol):
+    """A source that knows whether its frames are of an archive."""
+
+    replays: bool
+    """True: how long ago they were observed means nothing."""
+
+
+@runtime_checkable
 class Notes(Protocol):
     """A source that may have something to report, once, that is no failure."""
 
@@ -149,7 +180,7 @@ def open_source(word: str, spec: SourceSpec) -> Source:
     Raises:
         UsageError: an unknown scheme, or a source that cannot be opened.
     """
-    scheme, rest = _scheme_of(word)
+    scheme, rest = scheme_of(word)
     words = known_words(SOURCES, GROUP)
     if scheme not in words:
         raise UsageError(
@@ -166,7 +197,7 @@ def open_source(word: str, spec: SourceSpec) -> Source:
     return cast("Source", load_word("source", scheme, SOURCES, GROUP)(rest, spec))
 
 
-def _scheme_of(word: str) -> tuple[str, str]:
+def scheme_of(word: str) -> tuple[str, str]:
     """The scheme of a word, and the rest of it."""
     if word == "-":
         return "stdin", ""

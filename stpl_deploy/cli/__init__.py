@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
+import io
 import os
 import sys
 import traceback
@@ -82,6 +84,7 @@ def _options(
 def main() -> None:
     """Run the command line and exit with its code; a user's mistake ends in one line."""
     _open_missing_streams()
+    _print_any_path()
     raise SystemExit(run(sys.argv[1:] or ["--help"]))
 
 
@@ -100,6 +103,14 @@ def _open_missing_streams() -> None:
             stream = open(number, mode, closefd=False)  # noqa: SIM115
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
+
+
+def _print_any_path() -> None:
+    """Paths that are not UTF-8 are printed as the bytes that they are, as `ls` does."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            is_utf8 = codecs.lookup(stream.encoding).name == "utf-8"
+            stream.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
 
 
 def run(arguments: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,11 +33,38 @@ def _help_alone(context: typer.Context) -> None:
 
 
 @dataclass(frozen=True)
+class LookOptions:
+    """How a live source is looked at."""
+
+    seconds: Annotated[
+        float, Option("How long to look at a live source.", least=0.1, most=86400)
+    ] = 10.0
+    cadence: Annotated[
+        float | None,
+        Option(
+            "Of a live source: seconds between files of a URL with a time in it.", default="none"
+        ),
+    ] = None
+    source_options: Annotated[
+        Sequence[str],
+        Option(
+            "Of a live source, as `stream` has it; repeatable.",
+            flag="--source-option",
+            metavar="NAME=VALUE",
+        ),
+    ] = ()
+
+
+@dataclass(frozen=True)
 class InspectCommand:
     """The options of `data inspect`."""
 
-    path: Annotated[Path, Option("File or folder of frames.", argument=True)]
+    path: Annotated[
+        str,
+        Option("File or folder of frames, or a live source, such as a URL.", argument=True),
+    ]
     reading: ReadingOptions = field(default_factory=ReadingOptions)
+    live: LookOptions = field(default_factory=LookOptions)
     picture: Annotated[Path | None, Option("Write first and last frame as a picture.")] = None
     recipe: Annotated[
         str | None, Option("Say what is missing for this recipe; exit 2 if anything.")
@@ -44,17 +72,31 @@ class InspectCommand:
     json: Json = False
 
 
-@data.command(short_help="Say what a file or folder holds.")
+@data.command(short_help="Say what a file, a folder or a live source holds.")
 @verb
 def inspect(options: InspectCommand) -> None:
-    """Say what a file or folder holds: times, gaps, range, units, masks, grid."""
+    """Say what a file, a folder or a live source holds: times, gaps, range, units, masks, grid.
+
+    A live source (http://, rtsp://, mqtt://, camera:0 and the others that `stream` takes) is looked
+    at for ten seconds.
+    """
+    from stpl_deploy.cli.reports.live_source import inspect_live, is_live
+
+    if is_live(options.path):
+        inspect_live(options)
+        return
+    _inspect_files(options)
+
+
+def _inspect_files(options: InspectCommand) -> None:
     from stpl_core.readers.names import check_no_model
     from stpl_core.readers.opening import joined_pieces
     from stpl_core.readers.survey import Surveyor
     from stpl_deploy.cli.output import print_json
+    from stpl_deploy.cli.reports.live_source import path_of
     from stpl_deploy.cli.reports.recipe import Expected
 
-    path, json = options.path, options.json
+    path, json = path_of(options.path), options.json
     check_no_model(path)
     expected = None if options.recipe is None else Expected(options.recipe, path)
     reading = options.reading

@@ -131,6 +131,7 @@ def _bundle(path: Path, json: bool) -> None:
                 for kind, share in manifest.convolution_share.items()
             ),
             **_int8_lines(manifest.int8),
+            **_link_lines(path, manifest),
             "made": f"{manifest.created.replace('+00:00', 'Z')} with "
             + ", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
         },
@@ -164,6 +165,24 @@ def _forecast_lines(manifest: Manifest) -> list[str]:
         if "step" in built:
             lines.append(f"  {flavour}: a forecast is made {how}")
     return lines
+
+
+def _link_lines(path: Path, manifest: Manifest) -> dict[str, str]:
+    """Files under several hard links, as `cp -l` makes them: fine here, refused by others."""
+    linked = [name for name in manifest.files if _links(path / name) > 1]
+    if not linked:
+        return {}
+    return {
+        "hard links": f"{', '.join(linked)}: runs here; onnx.load and programs that give ONNX "
+        f"Runtime the path refuse it; for them: cp -r {path} COPY"
+    }
+
+
+def _links(path: Path) -> int:
+    try:
+        return path.stat().st_nlink
+    except OSError:
+        return 0
 
 
 def _int8_lines(facts: Int8Facts | None) -> dict[str, str]:

@@ -55,6 +55,30 @@ def test_a_stream_whose_reader_has_gone_ends(frames: Path) -> None:
     assert code == "141"
 
 
+def test_a_reader_that_goes_while_nothing_comes(frames: Path) -> None:
+    """All twelve nowcasts fit into the pipe; after that, no line finds out that `head` is gone."""
+    done = shell(
+        STREAM.replace("--policy pace", "--policy queue")
+        + "--sink jsonl:- | (head -1; sleep 2); echo ${{PIPESTATUS[0]}}",
+        bundle=BUNDLE,
+        frames=frames,
+    )
+    assert done.stdout.splitlines()[-1] == "141"
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_is_no_file_of_lines(frames: Path, tmp_path: Path) -> None:
+    words = STREAM + "--sink jsonl:{out} --max-nowcasts 2"
+    done = shell(words, bundle=BUNDLE, frames=frames, out=tmp_path)
+    assert done.returncode == 2
+    assert "free some space" not in done.stderr
+    fix = done.stderr.partition("try: --sink ")[2].strip()
+    assert fix == f"jsonl:{tmp_path}/nowcasts.jsonl"
+    done = shell(words, bundle=BUNDLE, frames=frames, out=fix.partition(":")[2])
+    assert done.returncode == 0
+    assert len((tmp_path / "nowcasts.jsonl").read_text().splitlines()) == 2
+
+
 def test_lines_on_stdout_come_alone(frames: Path) -> None:
     done = shell(STREAM + "--sink jsonl:- --max-nowcasts 2", bundle=BUNDLE, frames=frames)
     assert done.returncode == 0, done.stderr

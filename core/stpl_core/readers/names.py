@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -103,3 +105,28 @@ def visible_files(folder: Path) -> list[Path]:
             if (path := Path(place, name)).is_file()
         ]
     return found
+
+
+def is_utf8(path: Path) -> bool:
+    """Whether a path can be given to libraries that want text: on Linux it is any bytes."""
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@contextmanager
+def utf8_path(path: Path) -> Iterator[Path]:
+    """The same file or folder, by a name that every library takes: a link, where its own is none.
+
+    Bytes that are no UTF-8 become `_`; digits and the suffix, which mean something, stay.
+    """
+    if is_utf8(path):
+        yield path
+        return
+    name = path.name.encode("utf-8", "replace").decode().replace("?", "_")
+    with TemporaryDirectory(prefix="stpl-name-", ignore_cleanup_errors=True) as folder:
+        link = Path(folder) / name
+        link.symlink_to(path.absolute())
+        yield link

@@ -21,7 +21,7 @@ from stpl_core.readers.dataset import dataset_from_joined
 from stpl_core.readers.in_units import convertible
 from stpl_core.readers.join import Joined, Joiner
 from stpl_core.readers.libraries import decoding, refuse_empty
-from stpl_core.readers.names import in_time_order, times_of
+from stpl_core.readers.names import in_time_order, is_utf8, times_of, utf8_path
 from stpl_core.readers.registry import Choice, choose
 from stpl_core.readers.units import cf_units
 
@@ -108,8 +108,8 @@ def read_pieces(choice: Choice, path: Path, options: ReadOptions) -> Iterator[Pi
         MissingExtraError: its reader's library is not installed.
     """
     refuse_empty(path)
-    with decoding(path, choice.word):
-        yield from checked(choice.reader.read(path, options), path, choice.word, options)
+    with utf8_path(path) as clean, decoding(clean, choice.word):
+        yield from checked(choice.reader.read(clean, options), clean, choice.word, options)
 
 
 def _joined(
@@ -147,6 +147,8 @@ def _as_it_lies(choice: Choice) -> xr.Dataset | None:
     from stpl_core.readers import cf
 
     path = choice.paths[0]
+    if not is_utf8(path):
+        return None
     refuse_empty(path)
     with decoding(path, choice.word):
         return cf.open_own(path)

@@ -20,6 +20,7 @@ from stpl_core.reader import Piece, ReadOptions, state_of
 from stpl_core.readers.completeness import refuse_cut_video
 from stpl_core.readers.film import FilmClock, upright
 from stpl_core.readers.libraries import reads_with
+from stpl_core.readers.names import is_utf8
 from stpl_core.readers.units import grey_level
 from stpl_core.safety.budget import check_pixels, most_pixels
 
@@ -46,6 +47,8 @@ def open_video(path: Path) -> Any:
     with reads_with("video"):
         import av
     options = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS}
+    if not is_utf8(path):
+        return av.open(path.open("rb"), options=options)  # FFmpeg's names are text
     return av.open(f"file:{path.absolute()}", options=options)
 
 

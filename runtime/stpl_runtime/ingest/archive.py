@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from stpl_core.errors import FrameError
+from stpl_core.frames import masks_of
 from stpl_core.reader import CREDITS, ReadOptions
 from stpl_core.readers.converted import files_of, grid_of, quantity_of
 from stpl_core.readers.fit import Fit, fit_for
@@ -163,6 +164,7 @@ def context_of(
         source_id=Path(files[rows[-1]]).name,
         grid=fitted.grid,
         observed=given[-1][1],
+        context_observed=masks_of([mask for _, mask in given], spec.shape),
         standard_name=fitted.standard_name,
         notes={key: str(dataset.attrs[key]) for key in CREDITS if key in dataset.attrs},
     )

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_core.errors import FrameError, StplError
+from stpl_core.errors import FrameError, StplError, UsageError
 from stpl_core.frames import (
     FRAME_SUFFIXES,
     Frame,
@@ -29,7 +29,16 @@ from stpl_core.frames import (
     physical_values,
 )
 from stpl_core.grid import pixel_grid
-from stpl_core.reader import CREDITS, NO_ECHO, Piece, Quantity, ReadOptions, state_of
+from stpl_core.reader import (
+    CREDITS,
+    NO_DATA,
+    NO_ECHO,
+    VALUE,
+    Piece,
+    Quantity,
+    ReadOptions,
+    state_of,
+)
 from stpl_core.readers.fit import Fit, Resize, fit_for, resized_note
 from stpl_core.readers.images import SUFFIXES as PICTURES
 from stpl_core.readers.model_input import model_input
@@ -38,7 +47,7 @@ from stpl_core.readers.plain import has_holes, read_stored
 from stpl_core.readers.registry import Choice, all_readers, choose, load_reader
 from stpl_core.safety.budget import most_values_of_file
 from stpl_core.same_grid import check_same_grid
-from stpl_runtime.source import SourceSpec
+from stpl_runtime.source import Seen, SourceSpec
 from stpl_runtime.timing import EPOCH, NameClock, time_text
 
 _MAGIC = (
@@ -114,6 +123,8 @@ class Decoder:
         with _named_shortly(path):
             if not isinstance(stored, list):
                 return [self._plain(stored, path, time)]
+            if self._spec.look is not None:
+                return list(self._as_they_come(stored, path, time, self._spec.look))
             count = sum(len(piece.frames) for piece in stored)
             if not count:
                 raise FrameError(f"{path} holds no frame", expected="at least one", fix="check it")
@@ -159,7 +170,8 @@ class Decoder:
             FrameError: it cannot be decoded; names the file.
         """
         variable = self._spec.variable
-        if variable is None and choice.word == "video" and self._spec.shape[0] == 3:
+        has_colours = choice.word in ("video", "pictures") and self._spec.shape[0] == 3
+        if variable is None and has_colours and (choice.word == "video" or self._spec.look):
             variable = "rgb"
         options = replace(self.options, variable=variable, broken=broken)
         return read_pieces(choice, path, options)
@@ -198,8 +210,43 @@ class Decoder:
         averages = ", or --source-option resize=area averages them down"
         return fit_for(size, self._spec.shape, self._spec.fit, self._resize, name, averages)
 
+    def _as_they_come(
+        self,
+        pieces: list[Piece],
+        path: Path,
+        known: datetime | None,
+        look: Callable[[Seen], None],
+    ) -> Iterator[Frame]:
+        """The frames for no model, in their own unit and size."""
+        count = sum(len(piece.frames) for piece in pieces)
+        word = self.choose(path).word
+        try:
+            alone = count == 1 and (self.clock.stated or pieces[0].time is None)
+            times = [self.clock.time(path, known)] if alone else [*self._times(pieces, path, known)]
+        except UsageError:  # which FrameError is, too
+            times = []
+        at = iter(times or [EPOCH] * count)
+        for piece in pieces:
+            for given, state in zip(piece.frames, piece.state, strict=True):
+                is_grey = word == "pictures" and bool((given == given[:1]).all())
+                frame = given[:1] if is_grey else given
+                values = frame[:, state == VALUE]
+                look(
+                    Seen(
+                        shape=(frame.shape[0], frame.shape[1], frame.shape[2]),
+                        quantity=piece.quantity.name,
+                        units=piece.quantity.units,
+                        form=f"{word}, {path.suffix.lstrip('.') or 'no suffix'}",
+                        low=float(values.min()) if values.size else None,
+                        high=float(values.max()) if values.size else None,
+                        grid=piece.grid,
+                        has_time=bool(times),
+                    )
+                )
+                yield Frame(next(at), frame, mask=state != NO_DATA, source_id=path.name)
+
     def _is_plain(self, path: Path) -> bool:
-        if self._spec.reader is not None:
+        if self._spec.reader is not None or self._spec.look is not None:
             return False
         suffix = path.suffix.lower()
         if self._spec.shape[0] != 1:

@@ -48,6 +48,8 @@ class Context:
     """Where the pixels lie, where the frames have it."""
     observed: NDArray[np.bool_] | None = None
     """`(H, W)`, False where the newest frame had no data; None where it had everywhere."""
+    context_observed: NDArray[np.bool_] | None = None
+    """`(T, H, W)`, the same of each frame; None where all had data everywhere."""
     standard_name: str = ""
     """CF standard name of the quantity, where the frames have it."""
     notes: Mapping[str, str] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stpl_core.errors import FrameError
-from stpl_runtime.ingest.pictures import Pictures, decoded, video_stream
+from stpl_runtime.ingest.pictures import Pictures, decoded, form_of, video_stream
 from stpl_runtime.ingest.sampling import LiveClock, Sampler
 from stpl_runtime.links.health import Health
 from stpl_runtime.links.reconnect import reconnecting
@@ -78,6 +78,7 @@ class LiveVideo:
             timeout=(self._timeout_s, self._timeout_s),
         ) as container:
             stream = video_stream(container, self.name, "SLICE")
+            self._pictures.form = form_of(container, stream)
             clock, damaged = LiveClock(), list[str]()
             seen = time.monotonic()
             for pictures in decoded(container, stream, damaged):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from stpl_core.readers.libraries import reads_with
 from stpl_core.readers.model_input import model_input
 from stpl_core.readers.units import grey_level
 from stpl_core.safety.budget import check_pixels, most_pixels
-from stpl_runtime.source import BadFrame, SourceSpec
+from stpl_runtime.source import BadFrame, Seen, SourceSpec
 
 if TYPE_CHECKING:
     import av
@@ -44,13 +44,16 @@ class Pictures:
         with reads_with("video"):
             import av  # noqa: F401  # reported here, before anything is opened
         codec, channels = spec.codec, spec.shape[0]
-        if codec.units != "1" or channels not in _FORMATS:
+        takes_pictures = codec.units == "1" and channels in _FORMATS
+        if spec.look is None and not takes_pictures:
             raise UsageError(
                 f"{name} gives grey or colour pictures",
                 expected=f"{channels} channel(s) of {codec.quantity} in {codec.range_text()}",
                 fix="a model that was trained on pictures",
             )
         self._spec, self._resize, self._name = spec, resize, name
+        self.form = ""
+        """Container and codec, where the source knows them: `form_of`."""
 
     def frame(self, picture: av.VideoFrame, at: datetime) -> Frame | BadFrame:
         """The frame of a picture that was taken at the time `at`."""
@@ -59,6 +62,8 @@ class Pictures:
             return BadFrame(name, "a picture is damaged")
         try:
             check_pixels(name, picture.width, picture.height, spec.shape[0])
+            if spec.look is not None:
+                return self._as_it_comes(picture, at, spec.look)
             stored = upright(picture, _FORMATS[spec.shape[0]])  # (H, W) or (H, W, 3)
             planes = stored[None] if stored.ndim == 2 else np.moveaxis(stored, -1, 0)
             values = planes.astype(np.float32)[None] / np.float32(255)  # (1, C, H, W)
@@ -74,6 +79,29 @@ class Pictures:
         resized = spec.fit is None and fit.size is not None
         notes = {"resized": resized_note(size, fit)} if resized else {}
         return Frame(at, data, grid=fitted.grid, notes=notes, source_id=name)
+
+    def _as_it_comes(
+        self, picture: av.VideoFrame, at: datetime, look: Callable[[Seen], None]
+    ) -> Frame:
+        """The frame for no model."""
+        colours = upright(picture, "rgb24")  # (H, W, 3)
+        is_grey = bool((colours == colours[..., :1]).all())
+        values = np.moveaxis(colours[..., : 1 if is_grey else 3], -1, 0) / np.float32(255)
+        look(
+            Seen(
+                shape=(values.shape[0], values.shape[1], values.shape[2]),
+                form=", ".join(filter(None, (self.form, picture.format.name))),
+                low=float(values.min()),
+                high=float(values.max()),
+            )
+        )
+        return Frame(at, values.astype(np.float32), source_id=self._name)
+
+
+def form_of(container: Any, stream: Any) -> str:
+    """Container and codec of a film, and its rate, in words."""
+    rate = f", {float(stream.average_rate):.6g} pictures a second" if stream.average_rate else ""
+    return f"{container.format.name.partition(',')[0]}, {stream.codec_context.name}{rate}"
 
 
 def video_stream(container: Any, name: str, threads: str = "AUTO") -> Any:

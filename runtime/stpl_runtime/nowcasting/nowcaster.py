@@ -15,7 +15,7 @@ import numpy as np
 from stpl_core.bundle import Bundle
 from stpl_core.codec import Array
 from stpl_core.errors import AccuracyError, FrameError
-from stpl_core.frames import Frame, wrong_size
+from stpl_core.frames import Frame, masks_of, wrong_size
 from stpl_core.options import ContextMode, OnGap
 from stpl_runtime.engine import Session, StateHandle
 from stpl_runtime.ledger import Ledger
@@ -339,6 +339,7 @@ class Nowcaster:
             source_id=newest.source_id,
             grid=newest.grid,
             observed=newest.mask,
+            context_observed=masks_of([entry.frame.mask for entry in window], newest.data.shape),
             standard_name=newest.standard_name,
             notes=newest.notes,
             made_by=self.made_by,

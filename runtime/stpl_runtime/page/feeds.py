@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from time import monotonic
 
 from stpl_runtime.links.health import HealthNow
+from stpl_runtime.source import Replays
 from stpl_runtime.streaming.report import StreamReport
 from stpl_runtime.streaming.stream import Stream
 
@@ -39,6 +40,16 @@ class StreamFeed:
     def frames_to_next(self) -> int:
         """See `Feed`."""
         return self._stream.nowcaster.frames_to_next
+
+    def is_replay(self) -> bool:
+        """See `Feed`."""
+        source = self._stream.source
+        return isinstance(source, Replays) and source.replays
+
+    def stage(self) -> str:
+        """See `Feed`."""
+        begun = self._stream.ended != "not started"
+        return "" if begun else "the model is loaded and run once; then frames are read"
 
 
 def feeds_of(streams: Sequence[Stream]) -> list[StreamFeed]:

@@ -18,7 +18,14 @@ from stpl_runtime.links.health import HealthNow
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.nowcasting.window import Verdict
 from stpl_runtime.page.stream_view import Look, StreamView
-from stpl_runtime.page.verdict import StreamVerdict, judge, stale_after_s, worst
+from stpl_runtime.page.verdict import (
+    StreamVerdict,
+    judge,
+    old_after_s,
+    old_data,
+    stale_after_s,
+    worst,
+)
 from stpl_runtime.streaming.publisher import SinkReport
 from stpl_runtime.streaming.report import StreamReport
 from stpl_runtime.timing import utc_now, utc_text
@@ -48,6 +55,14 @@ class Feed(Protocol):
         """Frames that are to come before the next nowcast."""
         ...
 
+    def is_replay(self) -> bool:
+        """Whether its frames are an archive's: how old they are means nothing."""
+        ...
+
+    def stage(self) -> str:
+        """What is done before frames are read, in words; empty once they are."""
+        ...
+
 
 class Hub:
     """A watcher that keeps what the page shows."""
@@ -60,6 +75,7 @@ class Hub:
         *,
         cadence_s: float | None = None,
         stale_s: float | None = None,
+        max_age_s: float | None = None,
         missed: Callable[[], int] = lambda: 0,
     ) -> None:
         """Start with nothing to show.
@@ -70,6 +86,8 @@ class Hub:
             skill: asked for scores; its `listen` should be `verified`.
             cadence_s: stated; None: taken from the nowcasts.
             stale_s: seconds without a frame after which a stream is stale; None: 3 cadences.
+            max_age_s: of the newest frame's data before a stream is stale; 0: by the cadence;
+                None: no limit.
             missed: events that those who watch had no time for.
         """
         self.look, self.skill = look, skill
@@ -81,7 +99,7 @@ class Hub:
         self.missed = missed
         self.ended = ""
         """Why the stream ended; empty while it runs."""
-        self._cadence_s, self._stale_s = cadence_s, stale_s
+        self._cadence_s, self._stale_s, self._max_age_s = cadence_s, stale_s, max_age_s
         self._problems: deque[tuple[datetime, str]] = deque(maxlen=_PROBLEMS)
         self._sinks: dict[str, Mapping[str, SinkReport]] = {}
         self._troubles: dict[str, tuple[str, ...]] = {}
@@ -121,6 +139,12 @@ class Hub:
         )
         self._sinks[name] = sinks
 
+    def restore(self, nowcast: Nowcast, arrived_at: datetime) -> None:
+        """Show a nowcast from before a restart, whose newest frame came at `arrived_at`."""
+        view = self.views.get(nowcast.stream)
+        if view is not None:
+            view.restore(nowcast, max(0.0, (utc_now() - arrived_at).total_seconds()))
+
     def problem(self, line: str) -> None:
         """See `Watcher`."""
         with self._lock:
@@ -141,10 +165,19 @@ class Hub:
             self.health(name),
             arrival_age_s=self.arrival_age_s(name),
             stale_s=stale_after_s(self._stale_s, self.cadence_s(name)),
+            old=self._old(name),
+            is_restored=view.is_restored,
             alarm=alarm is not None and alarm.standing,
             filled_frames=0 if latest is None else sum(map(bool, latest.context_fill)),
             troubles=self._troubles.get(name, ()),
         )
+
+    def _old(self, name: str) -> str:
+        arrived = self.views[name].arrived
+        if arrived is None or self.feeds[name].is_replay():
+            return ""
+        most_s = old_after_s(self._max_age_s, self.cadence_s(name))
+        return old_data(arrived.valid_time, utc_now(), most_s)
 
     def health(self, name: str) -> HealthNow:
         """Of a stream's source; `ended` once the whole stream did."""
@@ -218,6 +251,8 @@ class Hub:
         return {
             "status": verdict.word,
             "reasons": verdict.reasons,
+            "is_replay": self.feeds[name].is_replay(),
+            "stage": self.feeds[name].stage(),
             "source": {
                 "state": health.state,
                 "since": utc_text(health.since),

@@ -20,7 +20,7 @@ from stpl_core.frames import Frame, FrameShape
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.nowcasting.window import Verdict
 from stpl_runtime.page.pictures import difference_legend, difference_png, frame_png, legend
-from stpl_runtime.timing import time_text, utc_text
+from stpl_runtime.timing import time_text, utc_now, utc_text
 from stpl_runtime.watching.skill import Verified
 
 SLOTS = 60
@@ -112,11 +112,34 @@ class StreamView:
         self._newest_check: tuple[str, Verified] | None = None
         self._checks: OrderedDict[str, Verified] = OrderedDict()
         self._pngs: OrderedDict[str, bytes] = OrderedDict()
+        self.is_restored = False
+        """Whether what it shows was made before a restart, and nothing came since."""
 
     @property
     def latest(self) -> Nowcast | None:
         """The newest nowcast."""
         return None if self._latest is None else self._latest[1]
+
+    def restore(self, nowcast: Nowcast, arrived_s_ago: float) -> None:
+        """Show a nowcast from before a restart until there is a newer one.
+
+        Args:
+            nowcast: the newest one.
+            arrived_s_ago: since its newest frame came.
+        """
+        assert nowcast.issue_time is not None, "a stream's frames have times"
+        lag_s = (utc_now() - nowcast.issue_time).total_seconds() - arrived_s_ago
+        with self._lock:
+            self.version += 1
+            self.is_restored = True
+            self._latest = (self._key(nowcast.issue_time), nowcast)
+            fills = nowcast.context_fill or ("",) * len(nowcast.context_times)
+            for time, how in zip(nowcast.context_times, fills, strict=True):
+                if how:
+                    self._fills[time] = how
+                else:
+                    self._times.append(time)
+            self.arrived = Arrived(nowcast.issue_time, monotonic() - arrived_s_ago, lag_s)
 
     def frame(self, frame: Frame, verdict: Verdict, now: datetime) -> None:
         """A frame was put into the window, or not."""
@@ -130,6 +153,7 @@ class StreamView:
                 self.arrived = None
                 for known in (self._observed, self._times, self._fills):
                     known.clear()
+            self.is_restored = False
             self._observed[frame.valid_time] = (self._key(frame.valid_time), frame)
             if verdict == "duplicate":  # a correction
                 return
@@ -153,6 +177,7 @@ class StreamView:
         assert nowcast.issue_time is not None, "a stream's frames have times"
         with self._lock:
             self.version += 1
+            self.is_restored = False
             self._latest = (self._key(nowcast.issue_time), nowcast)
             if nowcast.latency_ms is not None:
                 self.latency.add(nowcast.latency_ms)
@@ -250,6 +275,7 @@ class StreamView:
             "source": nowcast.source_id,
             "made_by": nowcast.made_by,
             "notes": dict(nowcast.notes),
+            "is_restored": self.is_restored,
             "past": past,
             "ahead": ahead,
         }
@@ -309,7 +335,8 @@ class StreamView:
             frames = nowcast.context if kind == "context" else nowcast.frames
             at = place if kind == "context" else place - 1
             if 0 <= at < len(frames):
-                observed = nowcast.observed if kind == "forecast" else None
+                steps = at + 1 if kind == "forecast" else at + 1 - len(frames)
+                observed = nowcast.observed_in(steps)
                 return lambda: frame_png(frames[at], observed, *colours)
         if kind == "check" and len(parts) == 3 and parts[0] in self._checks:
             return self._check_drawing(self._checks[parts[0]], _number(parts[1]), parts[2])

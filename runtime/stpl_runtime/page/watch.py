@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stpl_runtime.streaming.newest_file import Kept, NewestFile
 from stpl_runtime.watching.background import Background
 from stpl_runtime.watching.skill import WINDOW, LiveSkill, Verified
 
@@ -36,6 +37,8 @@ class WatchOptions:
     port: int = 8765
     token_file: Path | None = None
     stale_s: float | None = None
+    max_age_s: float | None = None
+    """Of the newest frame's data; 0: by the cadence; None: no limit."""
     waits: bool = False
     """The stream waits for those who watch: a replay, where no score may be left out."""
 
@@ -61,6 +64,7 @@ class Watch:
         self.server: PageServer | None = None
         self.notes: list[str] = []
         """Lines for the person who starts it; complete once a stream is attached."""
+        self._kept: list[NewestFile] = []
         self._socket: socket.socket | None = None
         if options.page:
             from stpl_runtime.page import server
@@ -99,8 +103,9 @@ class Watch:
             log=streams[0].log,
             listen=verified,
         )
+        restored = self._open_kept(streams, self.skill)
         if self._socket is None:
-            self.background.watchers = [self.skill]
+            self.background.watchers = [self.skill, *self._kept]
             return
         from stpl_runtime.page.feeds import feeds_of
         from stpl_runtime.page.hub import Hub
@@ -124,11 +129,27 @@ class Watch:
             self.skill,
             cadence_s=cadence_s,
             stale_s=self.options.stale_s,
+            max_age_s=self.options.max_age_s,
             missed=lambda: self.background.missed,
         )
-        self.background.watchers = [self.hub, self.skill]
+        for found in restored:
+            self.hub.restore(found.nowcast, found.arrived_at)
+        self.background.watchers = [self.hub, self.skill, *self._kept]
         self.server = PageServer(self.hub, self._socket, self._access)
         self.notes.append(self._where(self.server.url))
+
+    def _open_kept(self, streams: Sequence[Stream], skill: LiveSkill) -> list[Kept]:
+        """What is kept beside the state files, and what an earlier process left of it there."""
+        found = []
+        for stream in streams:
+            if stream.state_file is None:
+                continue
+            kept = NewestFile(stream.state_file.path, stream.nowcaster, skill, stream.log)
+            self._kept.append(kept)
+            left = kept.restore() if stream.state_file.restored else None
+            if left is not None:
+                found.append(left)
+        return found
 
     def __enter__(self) -> Watch:
         """Start watching, and the page."""
@@ -144,6 +165,8 @@ class Watch:
             self.server.stop()
         if self.watchers:
             self.background.close(_PATIENCE_S)
+        for kept in self._kept:
+            kept.close()
 
     def close(self) -> None:
         """Give the port back, where watching never began."""

@@ -6,12 +6,13 @@ import contextlib
 import errno
 import json
 import os
+import select
 import stat
 import sys
 from datetime import datetime
 from pathlib import Path
 
-from stpl_core.errors import SinkError
+from stpl_core.errors import SinkError, UsageError
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.plugins import check_options
 from stpl_runtime.sink import (
@@ -29,12 +30,23 @@ _TAIL = 1 << 20
 
 
 def open_sink(rest: str, spec: SinkSpec | None = None) -> JsonLines | StdoutLines | DeviceLines:
-    """`jsonl:FILE`, or `jsonl:-` for stdout."""
+    """`jsonl:FILE`, or `jsonl:-` for stdout.
+
+    Raises:
+        UsageError: it is a folder.
+        SinkError: it cannot be written.
+    """
     spec = spec or SinkSpec()
     check_options("the sink jsonl", spec.options, ())
     if is_stdout(rest):
         return StdoutLines()
     path = Path(rest)
+    if os.path.isdir(path) or rest.endswith("/"):  # `Path.is_dir` raises without rights
+        raise UsageError(
+            f"--sink jsonl:{rest} is a folder",
+            expected="a file, to which a line is added for each nowcast",
+            fix=f"--sink jsonl:{path / 'nowcasts.jsonl'}",
+        )
     return DeviceLines(path) if _is_device(path) else JsonLines(path, spec)
 
 
@@ -70,6 +82,17 @@ class StdoutLines:
             raise ReaderGoneError(*error.args) from error
         except OSError as error:
             raise sink_error(Path("/dev/stdout"), 0, error) from error
+
+    def reader_is_gone(self) -> bool:
+        """Whether the other end of the pipe was closed, as by `head -1`."""
+        if not hasattr(select, "poll"):
+            return False  # Windows: the next line finds out
+        try:
+            poll = select.poll()
+            poll.register(sys.stdout.fileno(), 0)  # errors are always reported
+            return any(event & select.POLLERR for _, event in poll.poll(0))
+        except (OSError, ValueError):  # no file, or a closed one
+            return False
 
     def close(self) -> None:
         """Stdout stays open."""

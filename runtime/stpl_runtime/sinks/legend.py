@@ -42,7 +42,7 @@ def legend(nowcast: Nowcast, widest: int) -> Image | None:
     shows_values = not is_colour_picture(nowcast)
     boxes = _boxes(colours) if shows_values and colours.classes else []
     ramp = colours if shows_values and not colours.classes else None
-    if nowcast.observed is not None and not nowcast.observed.all():
+    if not nowcast.is_observed_everywhere:
         boxes.append((NO_DATA_ON_DARK, "not observed"))
     units = "" if nowcast.units == "1" else nowcast.units
     if ramp is None and not boxes:

@@ -24,7 +24,8 @@ def npz_bytes(nowcast: Nowcast) -> bytes:
     `made_by` and `notes` (JSON), `source_id`, `stand_ins` (of each frame of the context: empty,
     `held` or `bridged`), and, where the frames carry times, `issue_time`, `valid_times` and
     `context_times` (datetime64, UTC); where they carry a grid, `affine` (left, top, pixel width,
-    pixel height) and `crs_wkt`; where a part was not observed, `observed` (H, W).
+    pixel height) and `crs_wkt`; where a part was not observed, `observed` (H, W) of the newest
+    frame and `context_observed` (T, H, W).
     """
     arrays: dict[str, Any] = {
         "frames": nowcast.frames,
@@ -46,6 +47,8 @@ def npz_bytes(nowcast: Nowcast) -> bytes:
         arrays["crs_wkt"] = np.asarray(nowcast.grid.crs_wkt)
     if nowcast.observed is not None:
         arrays["observed"] = nowcast.observed
+    if nowcast.context_observed is not None:
+        arrays["context_observed"] = nowcast.context_observed
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()

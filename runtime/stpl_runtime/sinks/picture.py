@@ -8,10 +8,10 @@ from stpl_core.codec import Array
 from stpl_core.drawing.colours import (
     DARK,
     FORECAST,
-    INK_ON_DARK,
     NO_DATA_ON_DARK,
     PAST,
     STAND_IN,
+    Colour,
     colour_map,
 )
 from stpl_core.drawing.pictures import canvas, frame_picture, scaled, text_width, write_text
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _SIDE = 96
 """Least height of a frame on a picture, in pixels."""
-_MOST = 384
+MOST = 384
 """Greatest height: a strip of a whole country's frames must still open."""
 MARGIN = 6
 TITLE = 20
@@ -40,29 +40,28 @@ class Tile(NamedTuple):
     """Frames after the newest observed one; 0 or less for the context."""
 
 
-def tiles(nowcast: Nowcast) -> list[Tile]:
+def tiles(nowcast: Nowcast, most: int = MOST, *, with_times: bool = False) -> list[Tile]:
     """Every frame of the context, then of the forecast, labelled with its time.
 
-    A frame that stands in for one that was missing says so; pixels that were not observed in the
-    newest frame have a colour of their own there and in the forecast.
+    A frame that stands in for one that was missing says so; pixels that were not observed have a
+    colour of their own: there, and those of the newest frame in the forecast.
+
+    Args:
+        nowcast: one nowcast.
+        most: greatest height of a frame, pixels.
+        with_times: label each with its valid time, too.
     """
     first = 1 - len(nowcast.context)
     had = nowcast.context_fill or ("",) * len(nowcast.context)
-    past = [_tile(nowcast, frame, first + t, had[t]) for t, frame in enumerate(nowcast.context)]
-    return past + [_tile(nowcast, frame, k + 1) for k, frame in enumerate(nowcast.frames)]
-
-
-def pages(nowcast: Nowcast) -> list[Tile]:
-    """The pages of an animation: each frame under the title, all of one size."""
-    every, heading = tiles(nowcast), title(nowcast)
-    width = max(text_width(heading), *(tile.image.width for tile in every)) + 2 * MARGIN
-    height = TITLE + every[0].image.height + 2 * MARGIN
     made = []
-    for tile in every:
-        page = canvas(width, height, DARK)
-        write_text(page, (MARGIN, 4), heading, INK_ON_DARK)
-        page.paste(tile.image, (MARGIN, TITLE + MARGIN))
-        made.append(Tile(page, tile.steps))
+    for n, frame in enumerate((*nowcast.context, *nowcast.frames)):
+        steps = first + n
+        words = ["now" if steps == 0 else nowcast.lead_text(steps), *had[n : n + 1]]
+        time = _time_of(nowcast, steps) if with_times else ""
+        label = ", ".join(filter(None, (" ".join(filter(None, words)), time)))
+        colour = FORECAST if steps > 0 else STAND_IN if had[n : n + 1] != ("",) else PAST
+        picture = _image(frame, nowcast, nowcast.observed_in(steps), most)
+        made.append(Tile(_framed(picture, label, colour), steps))
     return made
 
 
@@ -87,30 +86,32 @@ def title(nowcast: Nowcast) -> str:
     return f"{stream}{nowcast.quantity}{units}{issued}{missing}"
 
 
-def _tile(nowcast: Nowcast, frame: Array, steps: int, stand_in: str = "") -> Tile:
-    """The frame in a coloured border, with its lead time above."""
-    colour = FORECAST if steps > 0 else STAND_IN if stand_in else PAST
-    observed = nowcast.observed if steps >= 0 else None
-    picture = _image(frame, nowcast, observed)
-    label = "now" if steps == 0 else nowcast.lead_text(steps)
-    label = f"{label} {stand_in}".strip()
+def _time_of(nowcast: Nowcast, steps: int) -> str:
+    """When a frame is valid, in words; empty without times."""
+    times = (*nowcast.context_times, *nowcast.valid_times)
+    place = len(nowcast.context_times) - 1 + steps
+    return utc_text(times[place]) if nowcast.context_times and place < len(times) else ""
+
+
+def _framed(picture: Image, label: str, colour: Colour) -> Image:
+    """A picture in a coloured border, with a label above."""
     width = max(picture.width + 4, text_width(label) + 2)
     tile = canvas(width, picture.height + 4 + TITLE, DARK)
     write_text(tile, (1, 2), label, colour)
     tile.paste(colour, (0, TITLE, picture.width + 4, TITLE + picture.height + 4))
     tile.paste(picture, (2, TITLE + 2))
-    return Tile(tile, steps)
+    return tile
 
 
-def _image(frame: Array, nowcast: Nowcast, observed: Mask | None) -> Image:
+def _image(frame: Array, nowcast: Nowcast, observed: Mask | None, most: int) -> Image:
     """`(C, H, W)` in physical units, as large as it is drawn."""
     from PIL import Image
 
     colours = colour_map(nowcast.units, nowcast.low, nowcast.high)
     picture = frame_picture(frame, colours, observed=observed, no_data=NO_DATA_ON_DARK)
     height, width = picture.shape[:2]
-    if height > _MOST:
-        size = (max(1, round(width * _MOST / height)), _MOST)
+    if height > most:
+        size = (max(1, round(width * most / height)), most)
         return Image.fromarray(picture).resize(size, Image.Resampling.BOX)
     factor = max(1, -(-_SIDE // height))
     return scaled(picture, width * factor, height * factor)

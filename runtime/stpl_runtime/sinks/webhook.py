@@ -3,6 +3,8 @@
     webhook:https://host/path                       JSON
     webhook,attach=npz:https://host/path            a form: `nowcast`, the JSON, and `file`
     webhook,secret_env=NAME:https://host/path       signed with what that variable holds
+    webhook,token_env=NAME:https://host/path        a bearer token; also token_file=FILE
+    webhook,ca=FILE:https://host/path               the certificate authority to trust
     webhook,timeout=20,tries=5:https://host/path    seconds for one answer; tries
 
 The signature is HMAC-SHA256 of the whole body, as `X-Hub-Signature-256: sha256=<hex>` (the form
@@ -26,6 +28,7 @@ from stpl_core.errors import SinkError, UsageError
 from stpl_core.fetch.http_headers import retry_after_s
 from stpl_core.readers.libraries import reads_with
 from stpl_runtime.links.reconnect import Backoff, reason_of, without_credentials
+from stpl_runtime.links.web_access import TOKEN_OPTIONS, bearer, trusted
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.options import Options
 from stpl_runtime.sink import KeepsFiles, SinkSpec
@@ -35,7 +38,7 @@ from stpl_runtime.sinks.summary import summary_line
 if TYPE_CHECKING:
     import httpx
 
-_OPTIONS = ("attach", "secret_env", "timeout", "tries")
+_OPTIONS = ("attach", "secret_env", "timeout", "tries", *TOKEN_OPTIONS)
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
 """Answers that another try may change."""
 _MOST_S = 30.0
@@ -80,7 +83,12 @@ class WebhookSink:
         self._url, self._attach, self._secret = url, _attached(options), _secret(options)
         self._tries = int(options.number("tries", 4, least=1, most=100))
         timeout_s = options.number("timeout", 10.0, least=0.1, most=600.0)
-        self._client = httpx.Client(timeout=timeout_s, follow_redirects=False)
+        self._client = httpx.Client(
+            timeout=timeout_s,
+            follow_redirects=False,
+            headers=bearer(options),
+            verify=trusted(options.text("ca")),
+        )
         self._stop, self._busy = threading.Event(), threading.Lock()
 
     def write(self, nowcast: Nowcast) -> None:
@@ -161,9 +169,12 @@ class WebhookSink:
         return request
 
     def _error(self, reason: str, expected: str) -> SinkError:
-        return SinkError(
-            f"{self.name} {reason}", expected=expected, fix="check the URL and its server"
-        )
+        fix = "check the URL and its server"
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            expected, fix = "a certificate that is trusted here", "webhook,ca=FILE: with its CA"
+        elif "answered 401" in reason or "answered 403" in reason:
+            fix = "webhook,token_env=NAME: or token_file=FILE, with the token that it wants"
+        return SinkError(f"{self.name} {reason}", expected=expected, fix=fix)
 
 
 def _attached(options: Options) -> FileFormat | None:

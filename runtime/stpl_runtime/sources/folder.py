@@ -22,7 +22,7 @@ import watchfiles
 
 from stpl_core.errors import FrameError, UsageError
 from stpl_core.frames import FRAME_SUFFIXES, Frame
-from stpl_core.readers.names import check_no_model
+from stpl_core.readers.names import check_no_model, is_utf8, utf8_path
 from stpl_core.readers.registry import load_reader
 from stpl_runtime.ingest.decoding import Decoder, file_suffixes
 from stpl_runtime.ingest.unread_files import Unread
@@ -178,13 +178,14 @@ class FolderSource:
             return error
         return None
 
-    def _watch(self, stop: threading.Event) -> Iterator[Arrival]:
-        """Watch until `stop`, or until another folder stands in this one's place."""
-        inode = self._inode()
-        next_scan = 0.0  # at once: something may have come between listing and watching
-        try:
+    def _changed(self, stop: threading.Event) -> Iterator[set[str]]:
+        """The names of what was touched, again and again.
+
+        A folder whose name is no UTF-8 is watched by a link, and these are no names in it.
+        """
+        with utf8_path(self.path) as watched:
             for changes in watchfiles.watch(
-                self.path,
+                watched,
                 watch_filter=None,
                 debounce=_GROUP_MS,
                 step=_STEP_MS,
@@ -195,12 +196,20 @@ class FolderSource:
                 poll_delay_ms=_TICK_MS,
                 recursive=self._recursive,
             ):
+                yield {name for change, name in changes if change.name != "deleted"}
+
+    def _watch(self, stop: threading.Event) -> Iterator[Arrival]:
+        """Watch until `stop`, or until another folder stands in this one's place."""
+        inode = self._inode()
+        next_scan = 0.0  # at once: something may have come between listing and watching
+        try:
+            for names in self._changed(stop):
                 if self._inode() != inode:
                     return
-                touched = {Path(name) for change, name in changes if change.name != "deleted"}
+                touched = map(Path, names)
                 yield from self._look_at(p for p in touched if self._may_be_frame(p))
                 yield from self._look_at(list(self._unripe))
-                if time.monotonic() >= next_scan:
+                if time.monotonic() >= next_scan or (names and not is_utf8(self.path)):
                     began = time.monotonic()
                     yield from self._look_at(self._listed())
                     took = time.monotonic() - began

@@ -5,6 +5,9 @@
     https://host/radar_%Y%m%d%H%M.h5          one file for each slot of the cadence: what is
                                               missing is looked for again, `back` slots back
 
+A camera that answers with pictures without an end (`sources.mjpeg`), or a server that answers with
+a playlist (`sources.hls`), is taken as what it is.
+
 404 means not there yet. A body that is shorter than it should be, or that cannot be decoded, is
 asked for once more before it is bad.
 """
@@ -12,14 +15,12 @@ asked for once more before it is bad.
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import re
-import ssl
 import threading
 import time
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -29,19 +30,23 @@ from typing import TYPE_CHECKING
 from stpl_core.errors import FrameError, UsageError
 from stpl_core.fetch.http_headers import http_date, retry_after_s
 from stpl_core.frames import Frame
-from stpl_core.readers.libraries import reads_with
 from stpl_runtime.ingest.decoding import Decoder
+from stpl_runtime.ingest.playlist import is_playlist
 from stpl_runtime.links.health import Health
 from stpl_runtime.links.reconnect import Backoff, reason_of, without_credentials
-from stpl_runtime.links.web import Redirects, decoded_body, no_cookies
+from stpl_runtime.links.web import decoded_body
+from stpl_runtime.links.web_access import ACCESS_OPTIONS, WebAccess, web_access
 from stpl_runtime.options import Options
-from stpl_runtime.source import Arrival, BadFrame, SourceSpec
+from stpl_runtime.source import Arrival, BadFrame, Source, SourceSpec
+from stpl_runtime.sources.hls import HlsSource
+from stpl_runtime.sources.mjpeg import KIND as MJPEG
+from stpl_runtime.sources.mjpeg import MjpegSource
 from stpl_runtime.timing import EPOCH
 
 if TYPE_CHECKING:
     import httpx
 
-OPTIONS = ("interval", "timeout", "max_mb", "token_env", "ca", "resize", "back", "phase")
+OPTIONS = (*ACCESS_OPTIONS, "interval", "max_mb", "resize", "back", "phase", "speed")
 _TIMEOUT_S = 5.0
 _MAX_MB = 256.0
 _BACK = 32
@@ -62,6 +67,10 @@ _PATIENCE_S = 3600.0
 _LEAST_WAIT_S = 0.5
 """A Retry-After shorter than this is made so long: `0` would be asked for hundreds of times a
 second."""
+_PAGE = (
+    "{} is a web page, no frame; expected a picture, a file, MJPEG or a playlist; "
+    "try: the address of the picture itself, as the browser's menu copies it"
+)
 _LONGEST_VALIDATOR = 1024
 _DIRECTIVE = re.compile(r"%([YymdHMSjbB])")
 
@@ -93,6 +102,19 @@ class _RefusedHereError(_RefusedError):
         self.status = status
 
 
+_NAMES = {"hls": "a playlist", "mjpeg": "MJPEG"}
+
+
+class _OtherKindError(_RefusedHereError):
+    """What lies there has no end, or names what has none: another source reads it."""
+
+    def __init__(
+        self, word: str, source: Callable[[WebAccess, SourceSpec, Health], Source]
+    ) -> None:
+        super().__init__(f"it is {_NAMES[word]}, no file")
+        self.word, self.source = word, source
+
+
 class _TooLargeError(Exception):
     """More bytes than are taken."""
 
@@ -101,29 +123,14 @@ class _TooLargeError(Exception):
         self.validators = validators
 
 
-def _open(scheme: str, rest: str, spec: SourceSpec) -> HttpSource:
-    with reads_with("http"):
-        import httpx
-    try:
-        url = httpx.URL(f"{scheme}:{rest}")
-        host = url.host.encode("idna")
-    except (httpx.InvalidURL, UnicodeError) as error:  # the latter: no name server takes the host
-        raise _wrong(f"{scheme}:{rest}", str(error)) from error
-    if not host:
-        raise _wrong(f"{scheme}:{rest}", "no host")
-    text = f"{scheme}:{re.sub('^//[^/]*@', '//', rest)}"
-    auth = (url.username, url.password) if url.username or url.password else None
-    if re.search("%[Yy]", text):
-        return PatternSource(text, auth, spec)
-    return HttpSource(text, auth, spec)
-
-
-def _wrong(word: str, reason: str) -> UsageError:
-    return UsageError(
-        f"{without_credentials(word)} is no URL: {reason}",
-        expected="http://HOST/PATH",
-        fix="http://HOST/PATH",
-    )
+def _open(scheme: str, rest: str, spec: SourceSpec) -> Source:
+    name = without_credentials(f"{scheme}:{rest}")
+    access = web_access(scheme, rest, Options(name, spec.options, OPTIONS), _TIMEOUT_S)
+    if re.search("%[Yy]", access.url):
+        return PatternSource(access, spec)
+    if is_playlist(access.url):
+        return HlsSource(access, spec)
+    return HttpSource(access, spec)
 
 
 open_http = partial(_open, "http")
@@ -135,38 +142,42 @@ class HttpSource:
 
     waits = False
 
-    def __init__(self, url: str, auth: tuple[str, str] | None, spec: SourceSpec) -> None:
+    def __init__(self, access: WebAccess, spec: SourceSpec) -> None:
         """Read the options.
 
         Args:
-            url: without credentials.
-            auth: user and password.
+            access: the URL, and how its server is asked.
             spec: the frames that are expected; a cadence sets how often it is polled.
 
         Raises:
             UsageError: an option that does not hold.
         """
-        self.name, self.health = without_credentials(url), Health()
-        self.url = url
+        self.name, self.health = access.name, Health()
+        self.url, self._access, self._spec = access.url, access, spec
         options = Options(self.name, spec.options, OPTIONS)
         every = min(max((spec.cadence_s or 10 * _USUAL_S) / 10, _LEAST_S), _MOST_S)
         self._interval_s = options.number("interval", every, least=0.01)
-        self._timeout_s = options.number("timeout", _TIMEOUT_S, least=0.01)
         self._most_bytes = int(options.number("max_mb", _MAX_MB) * 1e6)
-        self._auth, self._headers = auth, _headers(options)
-        self._verify = _trusted(options.text("ca"))
         self._decoder = Decoder(spec, options.resize("none"))
         self._options = options
         self._validators: dict[str, str] = {}
         self._digest = self._doubt = b""
         self.note = self._absent = ""
+        self.kind = self.url.partition(":")[0]
+        """The word that fits best; known better once the server has answered."""
 
     def arrivals(self, stop: threading.Event) -> Iterator[Arrival]:
         """Yield what is new until `stop`; see the protocol."""
         backoff = Backoff()
-        with self._client() as client:
+        with self._access.client() as client:
             while not stop.is_set():
                 failure = yield from self._turn(client, stop)
+                if isinstance(failure, _OtherKindError):
+                    self.kind = f"{failure.word}+{self.kind}"
+                    self.note = f"{self.name} is {_NAMES[failure.word]}: read as {self.kind}:"
+                    other = failure.source(self._access, self._spec, self.health)
+                    yield from other.arrivals(stop)
+                    return
                 if failure is None:
                     self.health.up()
                     backoff.reset()
@@ -191,19 +202,6 @@ class HttpSource:
             return error  # the last one: sent elsewhere, to a host that no name server takes
         return None
 
-    def _client(self) -> httpx.Client:
-        import httpx
-
-        return httpx.Client(
-            auth=self._auth,
-            headers=self._headers,
-            timeout=self._timeout_s,
-            follow_redirects=True,
-            verify=self._verify,
-            cookies=no_cookies(),
-            event_hooks={"request": [Redirects(self.url)]},
-        )
-
     def _pause_s(self) -> float:
         return min(self._interval_s, _DOUBT_S) if self._doubt else self._interval_s
 
@@ -222,6 +220,8 @@ class HttpSource:
             if self._absent and not self._digest:
                 self.note = f"{self.name} is not there yet: {self._absent}; it is asked for again"
             return
+        if answer.content.startswith(b"#EXTM3U"):
+            raise _OtherKindError("hls", HlsSource)
         digest = hashlib.sha256(answer.content).digest()
         if digest == self._digest:
             self._validators = answer.validators
@@ -239,7 +239,8 @@ class HttpSource:
         try:
             return self._decoder.from_bytes(answer.content, name, time)
         except FrameError as error:
-            return [BadFrame(name, str(error))] if sure else []
+            reason = _PAGE.format(name) if _is_web_page(answer.content) else str(error)
+            return [BadFrame(name, reason)] if sure else []
 
     def _fetch(self, client: httpx.Client, url: str, asked: dict[str, str]) -> _Answer | None:
         """The body behind `url`; None where there is none, or none that is new.
@@ -259,6 +260,7 @@ class HttpSource:
                 if status in _OF_ALL or wait_s is not None:
                     raise _RefusedError(reason, wait_s)
                 raise _RefusedHereError(reason, status)
+            self._check_kind(headers.get("Content-Type", ""))
             validators = _validators(headers)
             promised = headers.get("Content-Length", "")
             if promised.isdecimal() and int(promised) > self._most_bytes:
@@ -276,6 +278,12 @@ class HttpSource:
         body = bytes(content) if packed else self._unpacked(bytes(content), headers, validators)
         sent = http_date(headers.get("Last-Modified")) or http_date(headers.get("Date"))
         return _Answer(body, sent or datetime.now(timezone.utc), validators)
+
+    def _check_kind(self, content_type: str) -> None:
+        if content_type.lower().startswith(MJPEG):
+            raise _OtherKindError("mjpeg", MjpegSource)
+        if is_playlist("", content_type):
+            raise _OtherKindError("hls", HlsSource)
 
     def _unpacked(
         self, content: bytes, headers: httpx.Headers, validators: dict[str, str]
@@ -299,13 +307,13 @@ class PatternSource(HttpSource):
 
     waits = True
 
-    def __init__(self, url: str, auth: tuple[str, str] | None, spec: SourceSpec) -> None:
+    def __init__(self, access: WebAccess, spec: SourceSpec) -> None:
         """Read the options; see `HttpSource`.
 
         Raises:
             UsageError: no cadence is known, or an option that does not hold.
         """
-        super().__init__(url, auth, spec)
+        super().__init__(access, spec)
         if spec.cadence_s is None:
             raise UsageError(
                 f"{self.name} has a time in it and no cadence is known",
@@ -399,30 +407,9 @@ class PatternSource(HttpSource):
         yield from items
 
 
-def _headers(options: Options) -> dict[str, str]:
-    headers = {"Accept-Encoding": "identity", "User-Agent": "stpl-deploy"}
-    variable = options.text("token_env")
-    if variable:
-        if variable not in os.environ:
-            raise UsageError(
-                f"token_env={variable}: no such environment variable",
-                expected="the token in it",
-                fix=f"export {variable}=...",
-            )
-        headers["Authorization"] = f"Bearer {os.environ[variable]}"
-    return headers
-
-
-def _trusted(ca: str) -> ssl.SSLContext | bool:
-    """Whose certificates are believed: those of the file `ca`, else the usual ones."""
-    try:
-        return ssl.create_default_context(cafile=ca) if ca else True
-    except OSError as error:  # ssl.SSLError is one
-        raise UsageError(
-            f"ca={ca} cannot be used: {error.strerror or error}",
-            expected="a PEM file of certificates",
-            fix="check the path",
-        ) from error
+def _is_web_page(content: bytes) -> bool:
+    start = content[:1000].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return start.startswith((b"<!doctype html", b"<html", b"<head"))
 
 
 def _validators(headers: httpx.Headers) -> dict[str, str]:

@@ -41,6 +41,7 @@ class ReplaySource:
     """Keeps `stpl_runtime.source.Source`; frames wait in the archive."""
 
     waits = True
+    replays = True
 
     def __init__(self, path: Path, spec: SourceSpec) -> None:
         """Find the reader; see `open_source`."""

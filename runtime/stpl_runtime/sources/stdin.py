@@ -1,13 +1,15 @@
 """Standard input: `ffmpeg ... | stpl-deploy stream BUNDLE -`, or .npy files one after the other.
 
-Of videos, whatever FFmpeg knows from a pipe (nut, mpegts, matroska, PNG or JPEG pictures). The
-first frame is of the time `start`, else of now; the others follow by the times in the stream.
-Pictures and arrays have none: they are one cadence apart, or of the time they arrive.
+Of videos, whatever FFmpeg knows from a pipe (nut, mpegts, matroska, PNG or JPEG pictures), and raw
+video with `size=640x480`. The first frame is of the time `start`, else of now; the others follow by
+the times in the stream. Pictures, arrays and raw video have none: they are one cadence apart, or of
+the time they arrive; raw video with `rate=N` is N pictures a second.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import select
 import sys
 import threading
@@ -20,16 +22,22 @@ import numpy as np
 from stpl_core.errors import FrameError, SourceLostError, UsageError
 from stpl_core.frames import Frame, as_frame, physical_values
 from stpl_core.readers.film import FilmClock
-from stpl_runtime.ingest.pictures import Pictures, decoded, video_stream
+from stpl_core.readers.libraries import reads_with
+from stpl_core.safety.budget import check_pixels
+from stpl_runtime.ingest.pictures import Pictures, decoded, form_of, video_stream
 from stpl_runtime.ingest.sampling import Sampler
 from stpl_runtime.links.health import Health
 from stpl_runtime.options import Options
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec
 
-OPTIONS = ("start", "format", "resize")
+OPTIONS = ("start", "format", "size", "pixel_format", "rate", "resize")
 _NPY = b"\x93NUMPY"
 _CLOCKLESS = ("mjpeg", "h264", "hevc", "rawvideo", "image2pipe")
 """FFmpeg's names of streams without times, beside those that end in `_pipe`."""
+_RAW = "rawvideo"
+"""FFmpeg's name of pictures one after the other, with nothing between them."""
+_PIXELS = {1: "gray", 3: "rgb24"}
+"""Channels of the model -> how raw pixels lie there, where the user does not say it."""
 _LOOK_S = 0.2
 """How often `stop` is looked at while nothing comes."""
 
@@ -47,10 +55,6 @@ def open_source(rest: str, spec: SourceSpec) -> StdinSource:
             fix="ffmpeg -i FILE -f nut - | stpl-deploy stream BUNDLE -",
         )
     return StdinSource(sys.stdin.fileno(), spec)
-
-
-_FFMPEG = {"analyzeduration": "1000000", "protocol_whitelist": "pipe"}
-"""A playlist that comes through the pipe opens nothing."""
 
 
 class StdinSource:
@@ -71,11 +75,18 @@ class StdinSource:
         self._descriptor, self._spec = descriptor, spec
         self._resize, self._format = options.resize("area"), options.text("format")
         self._start = options.time("start")
+        self.replays = self._start is not None  # else they are of now
+        self._ffmpeg = {"analyzeduration": "1000000", "protocol_whitelist": "pipe"}
+        """A playlist that comes through the pipe opens nothing."""
+        raw = _raw_options(options, self._format, spec.shape[0])
+        self._ffmpeg.update(raw)
+        self._format = _RAW if raw else self._format
+        self._has_clock = "framerate" in raw
 
     def arrivals(self, stop: threading.Event) -> Iterator[Arrival]:
         """Yield frames until the pipe's other end is closed; see the protocol."""
         pipe = _Pipe(self._descriptor, stop)
-        head = pipe.peek(len(_NPY))
+        head = pipe.peek(1 if self._format == _RAW else len(_NPY))
         if not head:
             if stop.is_set():
                 return
@@ -114,7 +125,7 @@ class StdinSource:
             container = av.open(
                 pipe,
                 format=self._format or None,
-                options={"analyzeduration": "1000000", "protocol_whitelist": "pipe"},
+                options=self._ffmpeg,
             )
         except av.error.FFmpegError as error:
             if pipe.stopped:
@@ -122,7 +133,8 @@ class StdinSource:
             raise FrameError(
                 f"{self.name} holds nothing that is known ({error.strerror})",
                 expected=".npy arrays, or a stream that FFmpeg knows",
-                fix="ffmpeg -i FILE -f nut - | stpl-deploy stream BUNDLE -",
+                fix="ffmpeg -i FILE -f nut - | stpl-deploy stream BUNDLE -; of raw video, "
+                "--source-option size=WIDTHxHEIGHT",
             ) from error
         with container:
             yield from self._film(container, pictures)
@@ -131,8 +143,9 @@ class StdinSource:
         import av
 
         stream = video_stream(container, self.name, "SLICE")
+        pictures.form = form_of(container, stream)
         kind = container.format.name
-        timeless = kind.endswith("_pipe") or kind in _CLOCKLESS
+        timeless = (kind.endswith("_pipe") or kind in _CLOCKLESS) and not self._has_clock
         clock = FilmClock(stream)
         sampler: Sampler[Any] = Sampler(None if timeless else self._spec.cadence_s)
         count, damaged = 0, list[str]()
@@ -161,6 +174,51 @@ class StdinSource:
             return datetime.now(timezone.utc)
         self._start = self._start or datetime.now(timezone.utc)
         return self._start + timedelta(seconds=count * self._spec.cadence_s)
+
+
+def _raw_options(options: Options, container: str, channels: int) -> dict[str, str]:
+    """FFmpeg's options of raw video; empty where it is none.
+
+    Raises:
+        UsageError: one that does not hold, or without a size.
+    """
+    size, pixels = options.text("size"), options.text("pixel_format")
+    given = bool(size or pixels or options.text("rate") or container == _RAW)
+    if not given:
+        return {}
+    if container not in ("", _RAW):
+        raise UsageError(
+            f"size, pixel_format or rate beside format={container}",
+            expected="them for raw video alone",
+            fix=f"leave them out, or --source-option format={_RAW}",
+        )
+    found = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", size)
+    if found is None:
+        raise UsageError(
+            f"raw video of the size {size}" if size else "raw video without a size",
+            expected="WIDTHxHEIGHT in pixels",
+            fix="--source-option size=640x480",
+        )
+    check_pixels("a picture on standard input", int(found[1]), int(found[2]), channels)
+    raw = {"video_size": size, "pixel_format": pixels or _PIXELS.get(channels, "gray")}
+    if pixels:
+        _check_pixel_format(pixels)
+    if options.text("rate"):
+        raw["framerate"] = f"{options.number('rate', 25.0, least=0.001, most=100000.0):g}"
+    return raw
+
+
+def _check_pixel_format(name: str) -> None:
+    with reads_with("video"):
+        import av
+    try:
+        av.VideoFormat(name)
+    except ValueError as error:
+        raise UsageError(
+            f"pixel_format={name} is none that FFmpeg knows",
+            expected="its name, as `ffmpeg -pix_fmts` lists them",
+            fix="--source-option pixel_format=gray, or rgb24, yuv420p",
+        ) from error
 
 
 class _Pipe:

@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Container, Iterable, Mapping
 
 _OTHERS: Mapping[str, str] = {
+    "mjpeg": "mjpeg+http:{rest}",
+    "mjpg": "mjpeg+http:{rest}",
+    "hls": "hls+https:{rest}",
     "gcs": "gs:{rest}",
     "az": "abfs:{rest}",
     "abfss": "abfs:{rest}",
@@ -38,7 +41,7 @@ _FILE_SERVERS = (
     "dav",
 )
 """Schemes that serve files, and that no source takes: a folder does."""
-_FFMPEG = ("srt", "rtp", "rtmps", "rtmpt", "mms", "mmsh", "hls", "rist")
+_FFMPEG = ("srt", "rtp", "rtmps", "rtmpt", "mms", "mmsh", "rist")
 """Schemes that FFmpeg takes, and no source does: a pipe does."""
 
 

@@ -40,6 +40,7 @@ class VideoSource:
     """Keeps `stpl_runtime.source.Source`; frames wait in the file."""
 
     waits = True
+    replays = True
 
     def __init__(self, path: Path, spec: SourceSpec) -> None:
         """Open and close the file once: a wrong one is reported at once; see `open_source`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections import deque
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from stpl_core.errors import SinkError
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.sink import DeletesOld, ReaderGoneError, Sink
+from stpl_runtime.sink import DeletesOld, HasReader, ReaderGoneError, Sink
 from stpl_runtime.timing import utc_now
 
 LIMIT = 8
@@ -18,7 +19,8 @@ LIMIT = 8
 FLUSH_S = 30.0
 """How long the end of a stream waits for what is still to be written."""
 _LOOK_S = 0.2
-"""How often an `offer` that waits for room looks whether it is to stop."""
+"""How often an `offer` that waits for room looks whether it is to stop, and a thread that waits for
+work whether anybody still reads."""
 _AGES = 4096
 """The newest ages that the report is made of."""
 
@@ -178,8 +180,11 @@ class Publisher:
     def _next(self) -> _Item | None:
         """What is to be written next; None when there will be nothing more."""
         with self._changed:
+            watched = self.sink if isinstance(self.sink, HasReader) else None
             while not self._queue and not self._closing:
-                self._changed.wait()
+                self._changed.wait(None if watched is None else _LOOK_S)
+                if watched is not None and watched.reader_is_gone():
+                    raise ReaderGoneError(errno.EPIPE, "nobody reads it")
             if not self._queue:
                 return None
             item = self._queue.popleft()

@@ -49,6 +49,8 @@ class StateFile:
         """Look at nothing yet; see `restore`."""
         self.path, self._nowcaster = path, nowcaster
         self._synced = float("-inf")
+        self.restored = False
+        """Whether there was a state, and it was taken up."""
         cadence_s = nowcaster.window.stated_s
         self._identity: dict[str, Any] = {
             "bundle": nowcaster.made_by["bundle"],
@@ -99,6 +101,7 @@ class StateFile:
         nowcaster.ledger.restore(found.counts)
         if found.past is not None:
             nowcaster.past.restore(found.past)
+        self.restored = True
         return f"resuming from {self.path}: {len(found.window.entries)} frames in the window"
 
     def save(self, *, published: bool) -> None:

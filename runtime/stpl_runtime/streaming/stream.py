@@ -74,7 +74,7 @@ class Stream:
         self.ended = "not started"
         """Why it ended, in words."""
         self._queue_limit = queue_limit or _queue_limit(nowcaster.manifest.frame)
-        self._state_file = state_file
+        self.state_file = state_file
         self._noted = False
         self._publishers: tuple[Publisher, ...] = ()
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
@@ -207,11 +207,11 @@ class Stream:
             self._log.line(self.source.note)
         if self.name and self.over and self.error is not None:
             self._log.once("source", f"{self.error}; the other streams go on")
-        if self._state_file is None:
+        if self.state_file is None:
             return
         idle = all(publisher.idle(self.name) for publisher in self._publishers)
         if self._unsaved or (self._unpublished and idle):
-            self._save(self._state_file, idle)
+            self._save(self.state_file, idle)
 
     @property
     def over(self) -> bool:

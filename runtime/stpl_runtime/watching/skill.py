@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -233,6 +233,42 @@ class LiveSkill:
 
     def problem(self, line: str) -> None:
         """Nothing to score."""
+
+    def kept(self, stream: str) -> dict[str, Doubles]:
+        """A stream's scores as arrays for a file; empty before its first nowcast."""
+        with self._lock:
+            one = self._streams.get(stream)
+            if one is None:
+                return {}
+            parts = {"skill": one.observed.kept(), "flagged": one.flagged.kept()}
+            limits = np.asarray(self.thresholds, np.float64)
+            return {"skill.thresholds": limits} | {
+                f"{part}.{name}": array.copy()
+                for part, arrays in parts.items()
+                for name, array in arrays.items()
+            }
+
+    def restore(self, newest: Nowcast, kept: Mapping[str, Doubles]) -> None:
+        """Go on from what `kept` gave; scores of other thresholds or of another window are left.
+
+        Args:
+            newest: the stream's newest nowcast, which waits for its truth again.
+            kept: with arrays of others, too.
+        """
+        limits = kept.get("skill.thresholds")
+        with self._lock:
+            one = self._stream(newest)
+            if limits is not None and limits.tolist() == list(self.thresholds):
+                fresh = [LeadSums(one.horizon, self.thresholds, self.window) for _ in range(2)]
+                try:
+                    for sums, part in zip(fresh, ("skill", "flagged"), strict=True):
+                        names = ("total", "newest", "added")
+                        sums.restore({name: kept[f"{part}.{name}"] for name in names})
+                except (ValueError, KeyError):
+                    pass
+                else:
+                    one.observed, one.flagged = fresh
+        self.nowcast(newest)
 
     def _score(self, one: _OneStream, frame: Frame) -> tuple[tuple[Pair, ...], str]:
         pairs = []

@@ -102,6 +102,39 @@ class LeadSums:
         self._ring[k, self._added[k] % self._ring.shape[1]] = sums
         self._added[k] += 1
 
+    def kept(self) -> dict[str, Doubles]:
+        """Everything that was added, as arrays for a file."""
+        filled = int(min(self._added.max(initial=0), self._ring.shape[1]))
+        return {
+            "total": self._total,
+            "newest": self._ring[:, :filled],
+            "added": self._added.astype(np.float64),
+        }
+
+    def restore(self, kept: dict[str, Doubles]) -> None:
+        """Go on from what `kept` gave.
+
+        Raises:
+            ValueError, KeyError: it is of other lead times, thresholds or another window.
+        """
+        total, newest, added = kept["total"], kept["newest"], kept["added"]
+        filled = newest.shape[1] if newest.ndim == 4 else -1
+        most = self._ring.shape[1]
+        fits = (
+            total.shape == self._total.shape
+            and newest.shape == (len(total), filled, *self._total.shape[1:])
+            and added.shape == self._added.shape
+            and all(array.dtype == np.float64 for array in (total, newest, added))
+            and all(np.isfinite(array).all() for array in (total, newest, added))
+            and bool((added >= 0).all())
+            and filled == min(int(added.max(initial=0)), most)
+        )
+        if not fits:
+            raise ValueError("scores of another kind")
+        self._total = total.copy()
+        self._ring[:, :filled] = newest
+        self._added = added.astype(np.int64)
+
     def total(self) -> LiveScores:
         """Scores of everything."""
         return self._scores(self._total)

@@ -51,3 +51,10 @@ class PageOptions:
         str | None,
         Option("Without a frame for so long, /healthz says stale: 90s, 15m.", default="3 cadences"),
     ] = None
+    max_age: Annotated[
+        str | None,
+        Option(
+            "With data older than this, /healthz says stale: 30m, 2h, or none.",
+            default="6 cadences, at least 15m; none in a replay",
+        ),
+    ] = None

@@ -134,4 +134,14 @@ def watch_options(live: Live) -> WatchOptions:
         token_file=page.token_file,
         waits=live.stream.policy != "latest",
         stale_s=None if stale is None else seconds("--stale-after", stale),
+        max_age_s=_max_age_s(page.max_age),
     )
+
+
+def _max_age_s(text: str | None) -> float | None:
+    """As `WatchOptions` has it."""
+    from stpl_runtime.pipeline import seconds
+
+    if text is None:
+        return 0.0
+    return None if text.strip().lower() == "none" else seconds("--max-age", text)

@@ -15,10 +15,14 @@ import pytest
 from PIL import Image
 
 from stpl_core.bundle import Bundle
+from stpl_core.drawing import pictures
 from stpl_core.drawing.colours import NO_DATA_ON_DARK, STAND_IN, colour_map
 from stpl_core.errors import MissingExtraError, SinkError, UsageError
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SINKS, open_sink, write_whole
+from stpl_runtime.sinks import animation
+from stpl_runtime.sinks import legend as legend_sink
+from stpl_runtime.sinks import picture as picture_sink
 from stpl_runtime.sinks.file_format import attachments
 from stpl_runtime.sinks.gif import gif_bytes
 from stpl_runtime.sinks.legend import legend
@@ -110,6 +114,47 @@ def test_pictures_mark_what_was_not_observed() -> None:
     assert len(tiles(nowcast)) == 7
     assert title(nowcast).startswith("north: rain rate")
     assert title(nowcast).endswith("2 of 4 frames not observed")
+
+
+def test_past_frames_mark_what_was_not_observed() -> None:
+    """Each by its own mask: what a radar did not see is no dry weather, in PNG, GIF and .npz."""
+    seen = np.ones((4, 16, 16), bool)
+    seen[0, :4], seen[2, :, :8] = False, False
+    nowcast = replace(make_nowcast(), context_observed=seen)
+    with Image.open(io.BytesIO(png_bytes(nowcast))) as image:
+        unseen = (np.asarray(image) == NO_DATA_ON_DARK).all(axis=2)
+    assert unseen.sum() == (4 * 16 + 16 * 8) * 6 * 6 + 12 * 12  # and the legend's box
+    with Image.open(io.BytesIO(gif_bytes(nowcast))) as film:
+        counts = []
+        for n in range(7):
+            film.seek(n)
+            page = np.asarray(film.convert("RGB")).astype(int)
+            near = np.abs(page - NO_DATA_ON_DARK).max(axis=2) < 12  # a GIF has few colours
+            counts.append(int(near[-110:].sum()))
+    assert [count > 1000 for count in counts] == [True, False, True, *[False] * 4]
+    with np.load(io.BytesIO(npz_bytes(nowcast)), allow_pickle=False) as archive:
+        np.testing.assert_array_equal(archive["context_observed"], seen)
+
+
+def test_an_animation_has_a_legend_and_valid_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    draw = pictures.write_text
+
+    def note(image: Image.Image, at: tuple[int, int], text: str, colour: object = None) -> None:
+        written.append(text)
+        draw(image, at, text, colour)  # type: ignore[arg-type]
+
+    for module in (animation, picture_sink, legend_sink):
+        monkeypatch.setattr(module, "write_text", note)
+    big = make_nowcast(side=500)
+    with Image.open(io.BytesIO(gif_bytes(big))) as film:
+        assert film.height >= 500  # its own pixels, not fewer
+        assert film.n_frames == 7
+    assert "+5 min, 2026-01-31T23:55:00Z" in written
+    assert "-15 min, 2026-01-31T23:35:00Z" in written
+    assert "now, 2026-01-31T23:50:00Z" in written
+    assert any("or more" in text for text in written)
+    assert "mm h-1" in written
 
 
 def test_npz_says_what_stood_in() -> None:

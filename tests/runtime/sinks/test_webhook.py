@@ -7,6 +7,9 @@ import hashlib
 import hmac
 import io
 import json
+import shutil
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -180,6 +183,65 @@ def test_secrets_of_the_url_are_not_shown(receiver: Receiver) -> None:
     assert not [word for word in ("s3cret", "hush", "t0ken") if word in str(caught.value)]
     assert f"http://127.0.0.1:{receiver.server_port}/" in str(caught.value)
     assert receiver.posts[0][1]["Authorization"].startswith("Basic ")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """One that its own owner signed, for 127.0.0.1, and its key."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl here")
+    folder = tmp_path_factory.mktemp("tls")
+    found = folder / "own.pem", folder / "key.pem"
+    words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=own"]
+    more = ["-addext", "subjectAltName=IP:127.0.0.1", "-out", found[0], "-keyout", found[1]]
+    subprocess.run([openssl, *words, *more], check=True, capture_output=True)
+    return found
+
+
+def test_a_server_with_a_certificate_of_its_own_and_a_token(
+    receiver: Receiver,
+    certificate: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    receiver.socket = context.wrap_socket(receiver.socket, server_side=True)
+    url = receiver.url.replace("http:", "https:")
+    monkeypatch.setenv("HOOK_TOKEN", "t0ken.in-env")
+    (tmp_path / "token").write_text("t0ken.in-file\n")
+    for option in ("token_env=HOOK_TOKEN", f"token_file={tmp_path / 'token'}"):
+        hook = open_sink(f"webhook,ca={certificate[0]},{option}:{url}")
+        hook.write(make_nowcast())
+        hook.close()
+        assert "t0ken" not in hook.name
+    sent = [headers["Authorization"] for _, headers, _ in receiver.posts]
+    assert sent == ["Bearer t0ken.in-env", "Bearer t0ken.in-file"]
+    stranger = open_sink(f"webhook,token_env=HOOK_TOKEN,tries=1:{url}")
+    with pytest.raises(SinkError, match=r"certificate .*ca=FILE"):
+        stranger.write(make_nowcast())
+    stranger.close()
+    assert len(receiver.posts) == 2
+
+
+def test_a_token_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "two").write_text("one\ntwo")
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    monkeypatch.setenv("HOOK_TOKEN", "t0ken")
+    for option, reason in (
+        ("token_env=NOT_THERE", "NOT_THERE: no such environment variable"),
+        (f"token_file={tmp_path}/none", "cannot be read: No such file"),
+        (f"token_file={tmp_path}/empty", "is empty"),
+        (f"token_file={tmp_path}/two", "leads to is no token"),
+        (f"token_file={tmp_path}/bytes", "cannot be read: it is no text"),
+        (f"token_env=HOOK_TOKEN,token_file={tmp_path}/two", "expected one of them"),
+        (f"ca={tmp_path}/two", "expected a PEM file"),
+    ):
+        with pytest.raises(UsageError, match=reason) as caught:
+            open_sink(f"webhook,{option}:https://host/")
+        assert "t0ken" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

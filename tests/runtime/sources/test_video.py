@@ -237,6 +237,48 @@ def test_ffmpeg_by_a_pipe(tmp_path: Path, kind: list[str], timed: bool) -> None:
     assert offsets(frames) == [round(0.2 * n, 3) for n in range(len(wanted))]
 
 
+@pytest.mark.parametrize(("pixels", "channels"), [("gray", 1), ("yuv420p", 1), ("", 3), ("", 1)])
+@pytest.mark.parametrize("rate", ["", "10"])
+def test_raw_video_by_a_pipe(pixels: str, channels: int, rate: str) -> None:
+    """As FFmpeg writes it; without a rate, pictures are one cadence apart."""
+    read, write = os.pipe()
+    kind = pixels or {1: "gray", 3: "rgb24"}[channels]
+    pictures = [av.VideoFrame.from_ndarray(grey(n), format="rgb24") for n in range(20)]
+    raw = b"".join(one.reformat(format=kind).to_ndarray().tobytes() for one in pictures)
+    options = {"size": "64x64", "pixel_format": pixels, "rate": rate, "start": MADE}
+    given = {name: value for name, value in options.items() if value}
+    source = StdinSource(read, spec(0.2, (channels, 16, 16), **given))
+    with SourceReader(source) as reader, os.fdopen(write, "wb") as file:
+        file.write(raw)
+        file.write(raw[:1000])  # it breaks off
+        file.close()
+        items = reader.wait_for_end()
+    os.close(read)
+    frames = [item for item in items if isinstance(item, Frame)]
+    wanted = list(range(0, 20, 2)) if rate else list(range(20))
+    assert close_to(levels(frames), [level(n) for n in wanted]), levels(frames)
+    assert offsets(frames) == [round(0.2 * n, 3) for n in range(len(wanted))]
+    assert len(items) == len(frames) + 1, items
+    assert isinstance(items[-1], BadFrame)
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"format": "rawvideo"}, "without a size; .*size=640x480"),
+        ({"pixel_format": "gray"}, "without a size"),
+        ({"size": "64"}, "of the size 64; expected WIDTHxHEIGHT"),
+        ({"size": "64x64", "pixel_format": "grey"}, "pixel_format=grey is none"),
+        ({"size": "64x64", "format": "nut"}, "beside format=nut"),
+        ({"size": "64x64", "rate": "0"}, "rate=0"),
+        ({"size": "99999x99999"}, "--max-pixels"),
+    ],
+)
+def test_raw_video_that_cannot_be_read(options: dict[str, str], found: str) -> None:
+    with pytest.raises(UsageError, match=found):
+        StdinSource(0, spec(**options))
+
+
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
     read, write = os.pipe()

@@ -417,7 +417,7 @@ function drawPulse() {
   const one = pulse?.streams[state.stream];
   if (!one) return;
   const lost = performance.now() - state.heard > LOST_MS;
-  const words = { ok: "live", degraded: "degraded", stale: "stale", down: "source down" };
+  const words = { ok: one.is_replay ? "replay" : "live", degraded: "degraded", stale: "stale", down: "source down" };
   const ended = one.source.state === "ended";
   setStatus(lost ? "lost" : one.status, lost ? "no contact" : ended ? "ended" : words[one.status]);
   const notice = $("notice");
@@ -435,7 +435,7 @@ function drawPulse() {
   $("source").replaceChildren(make("span", bad ? { class: bad } : {}, source.state), ` ${since}${again} · ${named}`);
   if (frame) {
     const age = (Date.parse(pulse.now) - Date.parse(frame.valid_time)) / 1000;
-    const old = age < 0 ? ", ahead of the clock" : age < 86400 ? `, ${span(age)} old` : "";
+    const old = age < 0 ? ", ahead of the clock" : one.is_replay ? ", of an archive" : `, ${span(age)} old`;
     $("age").textContent = `${clock(frame.valid_time)}${old}; arrived ${span(frame.arrived_s_ago)} ago`;
   }
   const sum = $("counts");
@@ -445,12 +445,21 @@ function drawPulse() {
   const left = [["skipped", "skipped"], ["incomplete", "without a whole window"], ["not_finite", "not finite"]];
   const texts = left.filter(([name]) => nowcasts[name]).map(([name, meaning]) => `${nowcasts[name].toLocaleString("en-GB")} ${meaning}`);
   $("nowcasts").textContent = [`${nowcasts.made.toLocaleString("en-GB")} made`, ...texts].join(", ");
-  if (!state.frames.length) $("tag").textContent = "no frame yet";
-  drawWaits(source.state, nowcasts.wanted, counts.used);
+  if (!state.frames.length) $("tag").textContent = emptyText(counts, one.stage);
+  drawWaits(source.state, nowcasts.wanted, counts.used, one.stage);
+}
+
+// Where there is no picture: why.
+function emptyText(counts, stage) {
+  if (stage) return "loading the model";
+  if (!counts.received) return "no frame yet";
+  if (state.facts?.nowcast || state.facts?.observed.length || next) return "loading pictures";
+  if (counts.pending || counts.used) return "reading frames";
+  return `none of ${counts.received.toLocaleString("en-GB")} frames could be used: see below`;
 }
 
 // Before the first nowcast: what is waited for.
-function drawWaits(source, wanted, used) {
+function drawWaits(source, wanted, used, stage) {
   const needs = state.hello?.look.context;
   const waits = $("waits");
   waits.hidden = !state.hello || !state.facts || Boolean(state.facts.nowcast);
@@ -458,6 +467,7 @@ function drawWaits(source, wanted, used) {
   const more = `${wanted} ${used ? "more " : ""}${wanted === 1 ? "frame" : "frames"}`;
   let text = `Waiting for ${more}: a nowcast needs ${needs} in a row.`;
   if (wanted === 0) text = "The first nowcast is being made.";
+  if (stage) text = `${stage[0].toUpperCase()}${stage.slice(1)}.`;
   if (source === "ended") text = `No nowcast: the source ended before there were ${needs} frames in a row.`;
   if (waits.textContent !== text) waits.textContent = text; // it is read out when it changes
 }
