@@ -66,6 +66,12 @@ class OptionField:
     """`dataclasses.MISSING` where it must be given."""
     about: Option
 
+    @property
+    def key(self) -> str:
+        """Its name as a person writes it, such as `state-file`; of an argument, its metavar."""
+        flag = self.about.flag.partition("/")[0] or self.about.metavar * self.about.argument
+        return flag.strip("-").lower() or self.name.replace("_", "-")
+
 
 def option_fields(options: type[Any]) -> tuple[OptionField, ...]:
     """Every option of a dataclass, in order; those of a nested one in its place."""
@@ -92,7 +98,7 @@ def fill(options: type[Options], given: Mapping[str, Any], what: str = "options"
                 expected=f"of {', '.join(known)}",
                 fix=f"{near[0]}=..." if near else "leave it out",
             )
-    values = {name: _checked(known[name], value) for name, value in given.items()}
+    values = {name: checked(known[name], value) for name, value in given.items()}
     return _made(options, values, what)
 
 
@@ -123,7 +129,12 @@ def _default(field: Field[Any]) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
-def _checked(one: OptionField, value: Any) -> Any:
+def checked(one: OptionField, value: Any) -> Any:
+    """The value as its field has it: a path of text, a tuple of a list.
+
+    Raises:
+        UsageError: it is of another type, or out of its range.
+    """
     if value is None:
         return value
     if get_origin(one.kind) is Literal and value not in get_args(one.kind):

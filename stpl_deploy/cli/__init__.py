@@ -41,7 +41,7 @@ app = typer.Typer(
     name="stpl-deploy",
     cls=_InOrder,
     help="Train spatiotemporal models, export them, and stream nowcasts at the edge.",
-    add_completion=False,
+    add_completion=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -124,7 +124,8 @@ def run(arguments: list[str]) -> int:
     """
     from stpl_deploy.cli import verbs
 
-    asked = next((word for word in arguments if not word.startswith("-")), "")
+    words = _words_to_complete() or arguments
+    asked = next((word for word in words if not word.startswith("-")), "")
     command = verbs.program(app, asked)
     command.context_settings.setdefault("help_option_names", ["-h", "--help"])
     try:
@@ -142,6 +143,17 @@ def run(arguments: list[str]) -> int:
         return _report(error, arguments)
     # An exit code where typer.Exit was raised, else what the verb returned.
     return _fail("interrupted", code) if code == INTERRUPTED else code or 0
+
+
+def _words_to_complete() -> list[str]:
+    """The words of the command line that the shell asks to complete, without the program's name.
+
+    They stand in the environment, as the scripts of `--show-completion` put them there.
+    """
+    if "_STPL_DEPLOY_COMPLETE" not in os.environ:
+        return []
+    line = os.environ.get("COMP_WORDS", os.environ.get("_TYPER_COMPLETE_ARGS", ""))
+    return line.split()[1:]
 
 
 def _report(error: Exception, arguments: Sequence[str]) -> int:

@@ -147,22 +147,27 @@ def convert(options: ConvertCommand) -> None:
     print(f"      stpl-deploy train NAME --set data.path={out} --out RUN")
 
 
-@data.command(short_help="Fetch a public data set, checked; an interrupted download resumes.")
-def fetch(
+@dataclass(frozen=True)
+class FetchCommand:
+    """The options of `data fetch`."""
+
     name: Annotated[
-        str | None, typer.Argument(help="Which data set; without it they are listed.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder to fetch into; default: ./NAME.")
-    ] = None,
-    listed: Annotated[bool, typer.Option("--list", help="List what there is.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
-) -> None:
+        str | None, Option("Which data set; without it they are listed.", argument=True)
+    ] = None
+    out: Annotated[Path | None, Option("Folder to fetch into.", default="./NAME")] = None
+    listed: Annotated[bool, Option("List what there is.", flag="--list")] = False
+    json: Json = False
+
+
+@data.command(short_help="Fetch a public data set, checked; an interrupted download resumes.")
+@verb
+def fetch(options: FetchCommand) -> None:
     """Fetch a public data set, checked; an interrupted download resumes where it stopped."""
     from stpl_core.fetch.sets import fetch_set, public_set, public_sets
     from stpl_deploy.cli.output import download_bar, print_json, say
 
-    if name is None or listed:
+    name, out, json = options.name, options.out, options.json
+    if name is None or options.listed:
         if out is not None:
             raise UsageError(
                 f"--out {out} without a data set",

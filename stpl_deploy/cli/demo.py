@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stpl_core.errors import AccuracyError, UsageError
+from stpl_core.option import Option
+from stpl_deploy.cli.options.common import Json
+from stpl_deploy.cli.options.signature import verb
 
 if TYPE_CHECKING:
     from stpl_deploy.demo.skill import Skill
@@ -22,14 +27,20 @@ FRAMES = 90
 PERIOD_S = 0.2
 
 
-def demo(
-    out: Annotated[Path, typer.Option(help="Directory for everything it makes.")] = Path("demo"),
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a key of the recipe."),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the skill as JSON.")] = False,
-) -> None:
+@dataclass(frozen=True)
+class DemoCommand:
+    """The options of `demo`."""
+
+    out: Annotated[Path, Option("Directory for everything it makes.")] = Path("demo")
+    settings: Annotated[
+        Sequence[str],
+        Option("Change a key of the recipe.", flag="--set", metavar="SECTION.KEY=VALUE"),
+    ] = ()
+    json: Json = False
+
+
+@verb
+def demo(options: DemoCommand) -> None:
     """Train a small model, export and verify it, then stream live nowcasts from a folder."""
     from stpl_deploy.cli.output import print_accuracy, print_json, say
     from stpl_deploy.demo.skill import save_skill, score
@@ -44,7 +55,8 @@ def demo(
         from stpl_train.recipe import load_recipe
         from stpl_train.training import train
 
-    recipe = load_recipe("modernn-mini", setting or ())
+    out, json = options.out, options.json
+    recipe = load_recipe("modernn-mini", options.settings)
     begin = time.monotonic()
     _make_room(out)
     say(f"1/4 train {recipe.model.name} for {recipe.training.iterations} iterations")

@@ -6,11 +6,11 @@ import re
 import sys
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from stpl_core.errors import EnvironmentFault
+from stpl_deploy.cli.options.common import Json
+from stpl_deploy.cli.options.signature import verb
 
 if TYPE_CHECKING:
     from stpl_core.machine import Machine
@@ -52,12 +52,18 @@ class Examination:
         return any(trial.works for trial in self.trials)
 
 
-def doctor(
-    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-) -> None:
+@dataclass(frozen=True)
+class DoctorCommand:
+    """The options of `doctor`."""
+
+    json: Json = False
+
+
+@verb
+def doctor(options: DoctorCommand) -> None:
     """Say what this machine has, which engines really work, and what to type for the rest."""
     found = examine_all()
-    if json:
+    if options.json:
         from stpl_deploy.cli.output import print_json
 
         print_json({"works": found.works, **asdict(found)})

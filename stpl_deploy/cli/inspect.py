@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from stpl_core.errors import UsageError
+from stpl_core.option import Option
 from stpl_core.safety.printable import printable
+from stpl_deploy.cli.options.common import Json
+from stpl_deploy.cli.options.signature import verb
 
 if TYPE_CHECKING:
     from stpl_core.bundle import Int8Facts, Manifest
 
 
-def inspect(
-    path: Annotated[Path, typer.Argument(help="Run or bundle directory, or an .engine file.")],
-    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
-) -> None:
+@dataclass(frozen=True)
+class InspectCommand:
+    """The options of `inspect`."""
+
+    path: Annotated[
+        Path, Option("Run or bundle directory, or an .engine file.", argument=True)
+    ]
+    json: Json = False
+
+
+@verb
+def inspect(options: InspectCommand) -> None:
     """Say what a run, a bundle or an engine is: model, frames, state, files, accuracy."""
     from stpl_deploy.cli.output import print_json
 
+    path, json = options.path, options.json
     if (path / "manifest.json").is_file():
         _bundle(path, json)
     elif (path / "recipe.toml").is_file() or str(path).startswith("pretrained:"):

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from dataclasses import dataclass
 from typing import Annotated
 
-import typer
+from stpl_core.option import Option
+from stpl_deploy.cli.options.common import Json
+from stpl_deploy.cli.options.signature import verb
 
 
-def models(
-    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+@dataclass(frozen=True)
+class ModelsCommand:
+    """The options of `models`."""
+
+    json: Json = False
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the tables of docs/models.md.")
-    ] = False,
-) -> None:
+        bool, Option("Print the tables of docs/models.md.", flag="--markdown")
+    ] = False
+
+
+@verb
+def models(options: ModelsCommand) -> None:
     """List the models: parameters and GMAC per step as counted, state, source."""
     from stpl_deploy.cli.output import print_json, print_table
     from stpl_deploy.extras import needs
@@ -24,10 +33,10 @@ def models(
         from stpl_train.pretrained import pretrained_names
 
     entries = catalogue.catalogue()
-    if json:
+    if options.json:
         print_json([dataclasses.asdict(found) for found in entries])
         return
-    if markdown:
+    if options.markdown:
         sys.stdout.write(catalogue.markdown(entries))
         return
     size = "x".join(str(side) for side in catalogue.FRAME)
