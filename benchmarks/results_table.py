@@ -1,4 +1,4 @@
-"""The tables of docs/results.md, from benchmarks/printed.toml and benchmarks/results/recipe-*.json.
+"""The tables of docs/results.md, from benchmarks/printed.toml and benchmarks/results/.
 
     python benchmarks/results_table.py            print them
     python benchmarks/results_table.py --write    put them into docs/results.md
@@ -27,6 +27,8 @@ BEGIN, END = "<!-- tables: benchmarks/results_table.py --write -->", "<!-- end o
 _SCORES = {"mse": "MSE", "mae": "MAE", "ssim": "SSIM", "psnr": "PSNR", "cross_entropy": "CE"}
 _WAYS = ("model", "persistence", "flow", "day", "week")
 _MINUTE_S, _HOUR_S = 60, 3600
+_CHOSEN_LEADS = (1, 3, 6, 12)
+_FIELD_SCORES = ("rmse", "csi_0.1", "csi_1", "csi_5", "bias_1", "bias_5")
 
 
 def printed() -> dict[str, Any]:
@@ -38,6 +40,13 @@ def results() -> dict[str, Any]:
     """What was measured here, by recipe."""
     found = sorted((HERE / "results").glob("recipe-*.json"))
     return {made["recipe"]: made for made in (json.loads(path.read_text()) for path in found)}
+
+
+def whole_fields() -> dict[str, Any] | None:
+    """What benchmarks/whole_fields.py measured."""
+    path = HERE / "results" / "whole-fields.json"
+    found: dict[str, Any] | None = json.loads(path.read_text()) if path.is_file() else None
+    return found
 
 
 def tables() -> str:
@@ -52,6 +61,8 @@ def tables() -> str:
         if (words := _notes(fact))
     ]
     lines += [*notes, ""]
+    if (fields := whole_fields()) is not None:
+        lines += _fields(fields)
     for name in sorted(made.keys() - facts.keys()):
         lines += _practical(name, made[name])
     return "\n".join(lines).rstrip() + "\n"
@@ -94,10 +105,49 @@ def _practical(name: str, made: dict[str, Any]) -> Iterator[str]:
         yield ""
     for evaluation in made["evaluations"]:
         size = "x".join(map(str, evaluation["frame"][1:]))
-        yield f"{evaluation['sequences']} windows of the test part, frames of {size}:"
+        cut = f"{evaluation['sequences']} windows of the test part, frames of {size}"
+        larger = evaluation["units"].startswith("mm")
+        yield f"{cut}, cut first: flow gets nothing over their edges:" if larger else f"{cut}:"
         yield ""
         yield from _per_lead(evaluation)
         yield ""
+
+
+def _fields(fields: dict[str, Any]) -> Iterator[str]:
+    """Whole fields, and beside them the windows of before."""
+    yield f"### `{fields['model']}` on whole fields"
+    yield ""
+    yield "    python benchmarks/whole_fields.py --fmi FOLDER --knmi FOLDER"
+    yield ""
+    yield (
+        "Two protocols on the same frames. *Whole fields* are what a nowcast is made of. *Windows* "
+        "of the model's size, cut out first, let nothing in over their edges; flow, which moves "
+        "rain in, looks worse there than it is. Each cell: model / persistence / flow; the best of "
+        "them is bold. A frequency bias of 1 is right; below it, rain is missing."
+    )
+    yield ""
+    for name, one in fields["sets"].items():
+        for which in ("field", "windows"):
+            found = one[which]
+            yield f"**{name}**, {one['about']}. {found['sequences']} {found['protocol']}."
+            yield ""
+            yield from _chosen_leads(found)
+            yield ""
+
+
+def _chosen_leads(found: dict[str, Any]) -> Iterator[str]:
+    ways = [way for way in _WAYS if way in found["scores"]]
+    rows = [
+        [
+            _lead(lead, found["cadence_s"]),
+            *(
+                _cell(score, [found["scores"][way][score][lead - 1] for way in ways])
+                for score in _FIELD_SCORES
+            ),
+        ]
+        for lead in _CHOSEN_LEADS
+    ]
+    yield from _table(["lead", *(_title(score, found["units"]) for score in _FIELD_SCORES)], rows)
 
 
 def _training_time(made: dict[str, Any]) -> str:
@@ -131,8 +181,9 @@ def _per_lead(evaluation: dict[str, Any]) -> Iterator[str]:
 
 
 def _title(score: str, units: str) -> str:
-    if score.startswith("csi_"):
-        return f"CSI at {score.removeprefix('csi_')} {units}"
+    kind, _, threshold = score.partition("_")
+    if kind in ("csi", "bias"):
+        return f"{'CSI' if kind == 'csi' else 'bias'} at {threshold} {units}"
     rmse = "RMSE" if units == "1" else f"RMSE, {units}"
     return {"mse": "MSE, sum over a frame, model units", "rmse": rmse}.get(score, score.upper())
 
@@ -151,7 +202,10 @@ def _cell(score: str, values: list[float | None]) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return " / ".join(texts)
-    best = _short((min if score in ("mse", "rmse") else max)(known))
+    if score.startswith("bias_"):
+        best = _short(min(known, key=lambda value: abs(value - 1)))
+    else:
+        best = _short((min if score in ("mse", "rmse") else max)(known))
     return " / ".join(f"**{text}**" if text == best else text for text in texts)
 
 

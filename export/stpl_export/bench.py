@@ -269,19 +269,29 @@ def _ratio(name: str, slow: list[float], fast: list[float]) -> Ratio:
 
 
 def save_chart(report: BenchReport, path: Path) -> None:
-    """Draw the rows as bars, median with a whisker to p95, as SVG or PNG by the file's name."""
+    """Draw each row as a point at its median and a line from the least to p95, on a log axis.
+
+    SVG or PNG, by the file's name. The median stands beside the row's name: at the end of the line
+    it would read as p95.
+    """
     import matplotlib.figure
 
     figure = matplotlib.figure.Figure(figsize=(7.5, 0.6 * len(report.rows) + 1.6), layout="tight")
     axes = figure.subplots()
-    names = [row.name for row in report.rows]
+    names = [f"{row.name}\n{row.median_ms:.1f} ms" for row in report.rows]
     medians = [row.median_ms for row in report.rows]
-    whiskers = [[0.0] * len(names), [row.p95_ms - row.median_ms for row in report.rows]]
-    bars = axes.barh(names, medians, xerr=whiskers, color="#3b6ea5", ecolor="#888888", capsize=3)
-    axes.bar_label(bars, labels=[f" {value:.1f}" for value in medians], padding=4)
+    reach = [
+        [row.median_ms - row.min_ms for row in report.rows],
+        [row.p95_ms - row.median_ms for row in report.rows],
+    ]
+    axes.errorbar(medians, names, xerr=reach, fmt="o", color="#3b6ea5", ecolor="#888888", capsize=3)
+    axes.set_xscale("log")
+    axes.grid(axis="x", which="both", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
     axes.invert_yaxis()
-    axes.margins(x=0.15)
-    axes.set_xlabel("ms from a frame's arrival to its nowcast (bar: median, whisker: p95)")
+    axes.margins(y=0.15)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("ms from a frame's arrival to its nowcast (point: median, line: least to p95)")
     axes.set_title(
         f"{report.model}, {report.context} in, {report.horizon} out, {report.threads} threads",
         fontsize=10,

@@ -18,7 +18,7 @@ from stpl_core.options import DomainOptions, EngineOptions, FrameOptions, Stream
 from stpl_core.reader import ReadOptions
 from stpl_core.same_grid import check_same_grid
 from stpl_runtime.engine import Session, open_session
-from stpl_runtime.engines.tiled import Size, domain_size, on_domain
+from stpl_runtime.engines.tiled import Size, domain_size, on_domain, seams_note
 from stpl_runtime.ingest.archive import archive_spec, read_archive
 from stpl_runtime.ingest.inputs import Context, issue_time, needs_reader, read_context
 from stpl_runtime.ledger import Ledger
@@ -203,6 +203,8 @@ def open_stream(
             whole = on_domain(bundle, session, size or manifest.domain, options.domain.overlap)
             parts = _Parts(*whole, (*sinks, *opened), status or Status(), tuple(watchers))
             found = _put_together(options, parts, sources)
+            seams = seams_note(bundle, size or manifest.domain)
+            found.notes.extend([seams] if seams else [])
             yield found
     finally:
         if found is None or all(one.ended == "not started" for one in found.each):

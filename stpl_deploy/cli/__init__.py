@@ -122,8 +122,10 @@ def run(arguments: list[str]) -> int:
     Returns:
         The exit code: see `stpl_core.errors`.
     """
+    from stpl_core.log import LogOptions, set_log
     from stpl_deploy.cli import verbs
 
+    set_log(LogOptions())
     words = _words_to_complete() or arguments
     asked = next((word for word in words if not word.startswith("-")), "")
     command = verbs.program(app, asked)
@@ -199,8 +201,11 @@ def _usage(error: Exception, arguments: Sequence[str]) -> str:
 
 
 def _fail(line: str, code: int) -> int:
+    from stpl_core.log import log_text
+
+    text = log_text(line, "end", "error", exit_code=code)
     try:
-        sys.stderr.write(f"{line}\n")
+        sys.stderr.write(f"{text}\n")
     except BrokenPipeError:
         return _pipe_closed()
     return code

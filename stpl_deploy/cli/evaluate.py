@@ -101,7 +101,7 @@ def _save(evaluation: Evaluation, out: Path) -> None:
 def _print(evaluation: Evaluation) -> None:
     """The mean of every score, then the first ones for each lead time."""
     from stpl_deploy.cli.output import print_table
-    from stpl_runtime.evaluation.report import number, title
+    from stpl_runtime.evaluation.report import lead_text, number, title, verdict
 
     judged, ways = evaluation.judged, evaluation.scores
     print_table(
@@ -118,8 +118,14 @@ def _print(evaluation: Evaluation) -> None:
             title(evaluation, name),
             ["lead", *ways],
             [
-                [str(k + 1), *(number(float(one.per_lead[name][k])) for one in ways.values())]
+                [
+                    lead_text(evaluation, k + 1),
+                    *(number(float(one.per_lead[name][k])) for one in ways.values()),
+                ]
                 for k in range(judged.horizon)
             ],
         )
-    print(f"{evaluation.sequences} sequences: {evaluation.data}")
+    print(verdict(evaluation))
+    print(f"protocol: {evaluation.protocol}")
+    period = "" if evaluation.period is None else f", {' to '.join(evaluation.period)}"
+    print(f"{evaluation.sequences} sequences: {evaluation.data}{period}")

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 class InspectCommand:
     """The options of `inspect`."""
 
-    path: Annotated[
-        Path, Option("Run or bundle directory, or an .engine file.", argument=True)
-    ]
+    path: Annotated[Path, Option("Run or bundle directory, or an .engine file.", argument=True)]
     json: Json = False
 
 

@@ -17,9 +17,9 @@ class ModelsCommand:
     """The options of `models`."""
 
     json: Json = False
-    markdown: Annotated[
-        bool, Option("Print the tables of docs/models.md.", flag="--markdown")
-    ] = False
+    markdown: Annotated[bool, Option("Print the tables of docs/models.md.", flag="--markdown")] = (
+        False
+    )
 
 
 @verb

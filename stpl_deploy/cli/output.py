@@ -10,6 +10,7 @@ from typing import Any
 
 from stpl_core.bundle import AccuracyReport
 from stpl_core.json_numbers import finite
+from stpl_core.log import log
 from stpl_core.safety.printable import printable
 
 _LONGEST_LINE = 4000
@@ -17,8 +18,7 @@ _LONGEST_LINE = 4000
 
 def say(line: str) -> None:
     """Print what runs now, on stderr."""
-    sys.stderr.write(f"{printable(line, _LONGEST_LINE)}\n")
-    sys.stderr.flush()
+    log(printable(line, _LONGEST_LINE))
 
 
 def count_text(number: int, what: str) -> str:

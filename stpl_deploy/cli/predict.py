@@ -46,7 +46,8 @@ def predict(options: PredictCommand) -> None:
 
     from stpl_core.readers.names import check_no_model
     from stpl_deploy.cli.output import print_json, say
-    from stpl_runtime.pipeline import make_nowcast, open_backend, read_newest
+    from stpl_runtime.engines.tiled import seams_note
+    from stpl_runtime.pipeline import make_nowcast, open_backend, read_newest, wanted_size
     from stpl_runtime.sinks.file_format import format_of
 
     asked = options.predict
@@ -58,6 +59,10 @@ def predict(options: PredictCommand) -> None:
     say(f"data {options.frames}: the newest: {read.line()}")
     if remark:
         say(remark)
+    if size := wanted_size(asked.domain):
+        note = seams_note(bundle, size)
+        if note:
+            say(note)
     with open_backend(bundle, options.backend, asked.horizon) as session:
         began = time.perf_counter()
         nowcast = make_nowcast(bundle, session, context, asked.horizon, asked.domain)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from stpl_core.log import LogOptions
 from stpl_core.options import BundlePath, RunLimits, StreamOptions
 from stpl_deploy.cli.live.options import PageOptions, SkillOptions
 from stpl_deploy.cli.options.common import Json
@@ -21,6 +22,7 @@ class ServeCommand:
     skill: SkillOptions = field(default_factory=SkillOptions)
     page: PageOptions = field(default_factory=PageOptions)
     trust: TrustOptions = field(default_factory=TrustOptions)
+    log: LogOptions = field(default_factory=LogOptions)
     json: Json = False
 
 
@@ -40,6 +42,7 @@ def serve(options: ServeCommand) -> None:
             options.skill,
             options.page,
             trust=options.trust,
+            log=options.log,
             json=options.json,
             stays=True,
         )

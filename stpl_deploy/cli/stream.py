@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from stpl_core.log import LogOptions
 from stpl_core.option import Option
 from stpl_core.options import BundlePath, RunLimits, StreamOptions
 from stpl_deploy.cli.live.options import PageOptions, SkillOptions
@@ -26,6 +27,7 @@ class StreamCommand:
     )
     pages: PageOptions = field(default_factory=PageOptions)
     trust: TrustOptions = field(default_factory=TrustOptions)
+    log: LogOptions = field(default_factory=LogOptions)
     json: Json = False
 
 
@@ -42,6 +44,7 @@ def stream(options: StreamCommand) -> None:
             options.skill,
             options.pages if options.page else None,
             trust=options.trust,
+            log=options.log,
             json=options.json,
         )
     )

@@ -31,6 +31,10 @@ class TrainCommand:
     show: Annotated[
         bool, Option("Print the whole recipe as TOML, and train nothing.", flag="--show")
     ] = False
+    keys: Annotated[
+        bool,
+        Option("Print every key that RECIPE (or any) may have, and train nothing.", flag="--keys"),
+    ] = False
 
 
 @verb
@@ -41,6 +45,11 @@ def train(options: TrainCommand) -> None:
         return
     if options.show:
         _show(options.train, options.json)
+        return
+    if options.keys:
+        from stpl_deploy.cli.reports.recipe_keys import print_keys
+
+        print_keys(options.train, options.json)
         return
     from stpl_deploy.cli.options.own_modules import import_from_here
     from stpl_deploy.cli.output import print_json, say

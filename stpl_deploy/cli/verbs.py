@@ -33,6 +33,44 @@ The texts are whole in a list of 80 columns: at most 64 characters.
 """
 
 
+EXAMPLES = {
+    "demo": ("--out demo",),
+    "train": (
+        "radar-nowcast --data radar/ --out run",
+        "radar-nowcast --keys",
+        "--resume --out run",
+    ),
+    "import": ("checkpoint.pth --from predrnn --frame 1,64,64 --out run",),
+    "export": (
+        "run --out rain.bundle",
+        "pretrained:radar-nowcast --grid 765x700 --out knmi.bundle",
+    ),
+    "sign": ("rain.bundle --key signer",),
+    "verify": ("rain.bundle", "rain.bundle --engine trt --require-provider trt"),
+    "evaluate": (
+        "rain.bundle --data storms/ --out report",
+        "run --part test --thresholds 0.5,5",
+    ),
+    "bench": ("rain.bundle --rounds 50",),
+    "predict": (
+        "rain.bundle radar/ --out nowcast.nc",
+        "rain.bundle radar/ --grid 765x700 --at 2026-05-01T12:00 --out nowcast.gif",
+    ),
+    "stream": (
+        "rain.bundle radar/ --sink nc:out --state-file radar.state",
+        "camera.bundle rtsp://camera/stream --sink jsonl:- --log-format json",
+    ),
+    "serve": (
+        "rain.bundle radar/ --on-gap bridge",
+        "--config radar.toml --print-config",
+    ),
+    "inspect": ("rain.bundle",),
+    "models": ("--json",),
+    "doctor": ("--json",),
+}
+"""What follows the verb on command lines that its help shows; groups show theirs verb by verb."""
+
+
 def program(app: typer.Typer, asked: str) -> Any:
     """The command that runs one verb and lists the others; the app stays as it was."""
     before = app.registered_commands, app.registered_groups
@@ -45,6 +83,11 @@ def program(app: typer.Typer, asked: str) -> Any:
 
 def _listed() -> None:
     """Stands in the list of verbs for one that is not run now, whose module stays unread."""
+
+
+def _examples(verb: str) -> str:
+    lines = (f"  stpl-deploy {verb} {line}" for line in EXAMPLES[verb])
+    return "\b\n" + "\n".join(["Examples:", *lines])
 
 
 def register(app: typer.Typer, asked: str | None = None) -> None:
@@ -67,4 +110,4 @@ def register(app: typer.Typer, asked: str | None = None) -> None:
         if isinstance(made, typer.Typer):  # a group of verbs
             app.add_typer(made, name=verb, short_help=about)
         else:
-            app.command(verb, short_help=about)(made)
+            app.command(verb, short_help=about, epilog=_examples(verb))(made)

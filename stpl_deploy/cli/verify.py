@@ -14,7 +14,7 @@ from stpl_deploy.cli.options.signature import verb
 from stpl_deploy.cli.options.trust import TrustOptions, open_trusted
 
 if TYPE_CHECKING:
-    from stpl_core.bundle import Bundle
+    from stpl_core.bundle import AccuracyReport, Bundle
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,9 @@ def verify(options: VerifyCommand) -> None:
     else:
         print_accuracy(report)
         if report.passed:
-            print(f"{bundle}: checksums match, accuracy within tolerance")
+            print(f"{bundle}: checksums match; accuracy within tolerance on {_run(report)}")
+            for line in _not_run(opened, report):
+                print(line)
             print(f"next: stpl-deploy stream {bundle} SOURCE --sink png:out")
     breach = first_breach(report)
     if breach is not None:
@@ -68,6 +70,26 @@ def verify(options: VerifyCommand) -> None:
             if options.bisect
             else "do not use this bundle on this machine; stpl-deploy doctor",
         )
+
+
+def _run(report: AccuracyReport) -> str:
+    """What was run, in words: each engine with its provider."""
+    ways = dict.fromkeys((check.engine, check.provider) for check in report.checks)
+    return ", ".join(f"{engine} ({provider})" for engine, provider in ways)
+
+
+def _not_run(bundle: Bundle, report: AccuracyReport) -> list[str]:
+    """A line for each engine of the bundle that nothing was proved of."""
+    ran = {check.engine for check in report.checks}
+    files: dict[str, list[str]] = {}
+    for spec in bundle.manifest.engines:
+        if spec.engine not in ran:
+            files.setdefault(spec.engine, []).append(spec.file)
+    return [
+        f"not run: {', '.join(names)}: only its bytes were compared; "
+        f"try: stpl-deploy verify {bundle.path} --engine {engine}, where its GPU is"
+        for engine, names in files.items()
+    ]
 
 
 def _culprits(bundle: Bundle) -> str:

@@ -55,6 +55,14 @@ class EvaluateOptions:
             "Frames between the windows of an archive; default: as many as it predicts.", least=1
         ),
     ] = None
+    windows: Annotated[
+        bool,
+        Option(
+            "Cut windows of the model's size first, as training does; flow then loses what comes "
+            "in over their edges. Default: whole fields.",
+            flag="--windows",
+        ),
+    ] = False
     backend: EngineOptions = field(default_factory=EngineOptions)
     grid: Annotated[
         str | None,
@@ -121,6 +129,8 @@ def run_evaluation(
     if words is None:
         _remark_on_flow(remark)
     material = _material(judged, options)
+    if material.field is not None:
+        judged = judged.covering(material.field)
     for line in material.remarks:
         remark(line)
     return scored(
@@ -140,6 +150,12 @@ def check(options: EvaluateOptions) -> None:
             f"--horizon {options.horizon} for the sequences that it carries, which have their own",
             expected="--horizon with --data or --part",
             fix="--part test, or --data D",
+        )
+    if options.grid is not None and options.windows:
+        raise UsageError(
+            f"--grid {options.grid} with --windows",
+            expected="whole fields, or windows of the model's size",
+            fix="leave one out",
         )
     if options.grid is not None and not options.given:
         raise UsageError(
@@ -180,4 +196,5 @@ def _material(judged: Judged, options: EvaluateOptions) -> Material:
         part=part or "test",
         stride=options.stride,
         any_grid=options.any_grid,
+        windows=options.windows,
     )

@@ -58,6 +58,12 @@ def test_a_documented_line_is_understood(document: str, line: str) -> None:
     assert problems(line) == [], f"{document}: {line}"
 
 
+@pytest.mark.parametrize("verb", verbs.EXAMPLES)
+def test_the_examples_of_the_help_are_understood(verb: str) -> None:
+    for line in verbs.EXAMPLES[verb]:
+        assert problems(f"stpl-deploy {verb} {line}") == []
+
+
 def test_the_check_sees_mistakes() -> None:
     assert problems("stpl-deploy exprot a") == ["no verb exprot"]
     assert problems("stpl-deploy verify B --engin onnx | head") == ["no option --engin"]

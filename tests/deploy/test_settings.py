@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pytest
-import tomllib
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +19,11 @@ from stpl_core.errors import UsageError
 from stpl_core.option import MISSING, Option, OptionField, option_fields
 from stpl_deploy.cli import app, run, verbs
 from stpl_deploy.cli.options.settings import as_toml, doubtful, settings, variable
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 
 @dataclass(frozen=True)

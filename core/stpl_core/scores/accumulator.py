@@ -154,6 +154,7 @@ class Accumulator:
             "squared": np.square(error).sum(),
             "absolute": np.abs(error).sum(),
             "squared_physical": np.square(physical).sum(),
+            "error_physical": physical.sum(),
             "power_forecast": spectrum.radial_power(guess),
             "power_truth": spectrum.radial_power(seen),
             "counts": events.contingency(forecast, truth, self.thresholds, mask),
@@ -178,15 +179,18 @@ class Accumulator:
             yield "mse_channel_0", _mean(sums["squared_first"], frames)
         yield "mae", _mean(sums["absolute"], frames)
         yield "rmse", np.sqrt(_mean(sums["squared_physical"], sums["pixels"]))
+        yield "mean_error", _mean(sums["error_physical"], sums["pixels"])
         for name in _PER_FRAME:
             yield name, _mean(sums[name], sums[f"{name}_frames"])
         if "nats" in sums:
             yield "cross_entropy", _mean(sums["nats"], frames)
         for n, threshold in enumerate(self.thresholds):
             counts = sums["counts"][:, n]  # (leads, 3)
+            yield f"observed_{threshold:g}", counts[:, 0] + counts[:, 1]
             yield f"csi_{threshold:g}", events.csi(counts)
             yield f"pod_{threshold:g}", events.pod(counts)
             yield f"far_{threshold:g}", events.far(counts)
+            yield f"bias_{threshold:g}", events.bias(counts)
             for m, scale in enumerate(self.scales):
                 yield f"fss_{threshold:g}_{scale}px", events.fss(sums["fractions"][:, n, m])
 

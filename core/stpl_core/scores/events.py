@@ -1,7 +1,7 @@
 """Events: pixels at or above a threshold. Counts, and the fractions of neighbourhoods.
 
 Everything here is a sum, so that sums of parts are the sums of the whole; the scores are worked out
-from the sums at the end (`csi`, `pod`, `far`, `fss`) and are NaN where nothing ever happened.
+from the sums at the end (`csi`, `pod`, `far`, `bias`, `fss`); NaN where nothing ever happened.
 """
 
 from __future__ import annotations
@@ -82,6 +82,11 @@ def pod(counts: Doubles) -> Doubles:
 def far(counts: Doubles) -> Doubles:
     """False alarm ratio of `(..., 3)` counts: false alarms over all predicted events."""
     return _ratio(counts[..., 2], counts[..., 0] + counts[..., 2])
+
+
+def bias(counts: Doubles) -> Doubles:
+    """Frequency bias of `(..., 3)` counts: events predicted over observed, 1 is right."""
+    return _ratio(counts[..., 0] + counts[..., 2], counts[..., 0] + counts[..., 1])
 
 
 def fss(sums: Doubles) -> Doubles:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from stpl_core.readers.opening import open_frames
 from stpl_core.readers.units import cf_units
 from stpl_core.windows.cut import Windows, whole_places
 from stpl_core.windows.frames import ArchiveFrames, Values
-from stpl_core.windows.placing import Indices, as_published, breaks, by_time
+from stpl_core.windows.placing import Indices, Layout, as_published, breaks, by_time
 from stpl_core.windows.settings import ArchiveSettings
 from stpl_core.windows.tiles import find_places
 
@@ -43,6 +43,29 @@ class Archive:
     """training, validation and test; any of them may be empty."""
     cadence_s: float | None
     """Seconds between the frames of a window; None where times are counted."""
+    starts: dict[str, Indices] = field(default_factory=dict)
+    """First frame of each window of a part, counted over all archives."""
+    layout: Layout = field(default_factory=lambda: Layout(1))
+
+    def whole(self, part: str) -> Windows:
+        """The windows of a part as whole fields, where `parts` has tiles of them.
+
+        Raises:
+            FrameError: they lie in archives of several sizes.
+        """
+        own = _of_each(self.frames, self.starts[part])
+        used = [number for number, first in enumerate(own) if len(first)]
+        sizes = sorted({self.frames[number].frame[1:] for number in used})
+        if len(sizes) > 1:
+            raise FrameError(
+                f"the {part} part has fields of {' and '.join(f'{h}x{w}' for h, w in sizes)}",
+                expected="fields of one size",
+                fix="--data with one of the archives, or --windows",
+            )
+        places = [whole_places(own[number], number) for number in used]
+        empty = np.zeros((0, 4), np.int64)
+        size = sizes[0] if sizes else self.frames[0].frame[1:]
+        return Windows(self.frames, np.concatenate([empty, *places]), size, self.layout)
 
 
 def open_archive(settings: ArchiveSettings, keep: Values) -> Archive:
@@ -72,7 +95,8 @@ def open_archive(settings: ArchiveSettings, keep: Values) -> Archive:
             parts[part] = Windows(opened, whole_places(at), first.frame[1:], settings.window_layout)
     every = cadence_s[0] if first.dataset.attrs["time_is"] == "observed" else None
     shape = settings.frame if settings.tiles and settings.frame else first.frame
-    return Archive(opened, shape, parts, every * settings.every if every else None)
+    cadence = every * settings.every if every else None
+    return Archive(opened, shape, parts, cadence, starts, settings.window_layout)
 
 
 def check_there(path: Path, settings: ArchiveSettings) -> None:
@@ -146,14 +170,19 @@ def _split(
 def _tiles(
     settings: ArchiveSettings, opened: tuple[ArchiveFrames, ...], starts: Indices, *, training: bool
 ) -> Windows:
-    edges = np.cumsum([0, *(len(frames.usable) for frames in opened)])
-    own = [starts[(starts >= low) & (starts < high)] - low for low, high in pairwise(edges)]
+    own = _of_each(opened, starts)
     size = opened[0].frame[1:] if settings.frame is None else settings.frame[1:]
     least_echo = settings.least_echo if training else 0.0
     places = find_places(
         opened, own, size, settings.window_layout, overlap=training, least_echo=least_echo
     )
     return Windows(opened, places, size, settings.window_layout)
+
+
+def _of_each(opened: tuple[ArchiveFrames, ...], starts: Indices) -> list[Indices]:
+    """Starts that are counted over all archives, of each archive by itself."""
+    edges = np.cumsum([0, *(len(frames.usable) for frames in opened)])
+    return [starts[(starts >= low) & (starts < high)] - low for low, high in pairwise(edges)]
 
 
 def _check_units(dataset: xr.Dataset, codec: FrameCodec) -> None:

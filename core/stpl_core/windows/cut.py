@@ -62,8 +62,8 @@ class Windows:
         return self.archives[int(place[0])].read(self._rows(place), values, area)
 
 
-def whole_places(starts: Indices) -> NDArray[np.int64]:
-    """`Windows.places` of whole frames of one archive."""
+def whole_places(starts: Indices, archive: int = 0) -> NDArray[np.int64]:
+    """`Windows.places` of whole frames of the archive of this number."""
     places = np.zeros((len(starts), 4), np.int64)
-    places[:, 1] = starts
+    places[:, 0], places[:, 1] = archive, starts
     return places

@@ -161,6 +161,19 @@ def _weights(starts: tuple[int, ...], tile: int) -> NDArray[np.float32]:
     ).astype(np.float32)
 
 
+def seams_note(bundle: Bundle, domain: Size) -> str:
+    """What is to be known of a nowcast in tiles; empty where one tile holds the domain."""
+    height, width = bundle.manifest.frame[1:]
+    if domain[0] <= height and domain[1] <= width:
+        return ""
+    grid = f"{domain[0]}x{domain[1]}"
+    return (
+        f"tiles of {height}x{width} cover {grid}: their seams may show, more so at long lead times; "
+        f"stpl-deploy export RUN --grid {grid} makes a bundle for the whole field, which has none "
+        "and is quicker, where the model's norm is gn1 or none"
+    )
+
+
 @dataclass(frozen=True)
 class TiledState:
     """The states of all tiles of `batch` sequences."""

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from stpl_core.errors import FrameError, UsageError
-from stpl_core.frames import wrong_size
+from stpl_core.frames import FrameShape, wrong_size
 from stpl_core.machine import memory_bytes
 from stpl_core.readers.npz import open_npz
 from stpl_core.same_grid import check_same_grid
 from stpl_core.windows.archive import open_archive
+from stpl_core.windows.cut import Windows
 from stpl_core.windows.frames import ArchiveFrames
+from stpl_core.windows.placing import Indices
 from stpl_core.windows.settings import ArchiveSettings
-from stpl_runtime.evaluation.subject import Judged, Material, always_seen
+from stpl_runtime.evaluation.subject import Judged, Material, Surroundings, always_seen
 
 Part = Literal["validation", "test"]
 
@@ -43,8 +46,12 @@ def archive_material(
     part: Part = "test",
     stride: int | None = None,
     any_grid: bool = False,
+    windows: bool = False,
 ) -> Material:
-    """Cut an archive into windows, one every K frames, on the model's grid.
+    """Cut an archive into sequences, one every K frames, on the model's grid.
+
+    A model of tiles is judged on whole fields, which it has to cover (`Material.field`): baselines
+    then see what comes in over a tile's edge, as they would at work.
 
     Args:
         judged: says what frames are expected, and how its own archive was read.
@@ -52,6 +59,7 @@ def archive_material(
         part: of the archive it was trained on; training has seen nothing of `test`.
         stride: frames between the starts of windows; None: K, so that none is forecast twice.
         any_grid: take `path` also where its pixels have another size than those of the training.
+        windows: cut frames of the model's size first, as training does.
 
     Raises:
         UsageError: no `path`, and the model was not trained on an archive.
@@ -76,23 +84,77 @@ def archive_material(
                 opened.grid, judged.grids, str(path), any_grid=any_grid, crop=own.get("crop")
             )
             remarks += [remark] if remark else []
-    windows = archive.parts["test" if path is not None else part]
-    if windows.count == 0:
+    chosen_part = "test" if path is not None else part
+    whole = settings.tiles and not windows
+    found = archive.whole(chosen_part) if whole else archive.parts[chosen_part]
+    if found.count == 0:
         raise FrameError(
             f"{settings.where} has no {judged.context + judged.horizon} frames in a row",
             expected="at least one such run of frames" + ("" if path else f" in its {part} part"),
             fix="more frames, or another --data",
         )
-    chosen = _spread(windows.count, judged)
-    frames, observed = windows.read(chosen, "physical")  # (N, T + K, C, H, W), (N, T + K, H, W)
+    channels = judged.frame[0]
+    chosen = _spread(found.count, judged, (channels, *found.size))
+    frames, observed = found.read(chosen, "physical")  # (N, T + K, C, H, W), (N, T + K, H, W)
     what = settings.where if path is not None else f"{settings.where}, {part} part"
-    some = "" if len(chosen) == windows.count else f" ({windows.count} evenly thinned)"
+    some = "" if len(chosen) == found.count else f" ({found.count} evenly thinned)"
+    around = None if windows else _surroundings(settings, found, chosen, judged.context)
     return Material(
         about=what + some,
         frames=frames,
         valid=None if observed.all() else always_seen(observed),
-        times=None if archive.cadence_s is None else windows.times(chosen),
+        times=None if archive.cadence_s is None else found.times(chosen),
         remarks=tuple(remarks),
+        protocol=_protocol(judged, found, whole=whole, windows=windows, around=around),
+        field=found.size if whole else None,
+        surroundings=around,
+    )
+
+
+def _protocol(
+    judged: Judged,
+    found: Windows,
+    *,
+    whole: bool,
+    windows: bool,
+    around: Surroundings | None,
+) -> str:
+    """What the model and the baselines see, in words."""
+    height, width = found.size
+    size = f"{height}x{width}"
+    stored = found.archives[int(found.places[0, 0])].stored_size
+    if windows:
+        return (
+            f"windows of {size} are cut first, and nothing comes in over their edges: not as in a "
+            "nowcast, and to the disadvantage of flow"
+        )
+    if around is not None:
+        return f"crops of {size}; baselines see the whole field of {stored[0]}x{stored[1]}"
+    if whole or judged.tiling:
+        tiling = judged.covering((height, width)).tiling or "the model at once"
+        return f"whole fields of {size}: {tiling}; baselines see the whole field"
+    return f"frames of {size}, for the model and the baselines alike"
+
+
+def _surroundings(
+    settings: ArchiveSettings, found: Windows, chosen: Indices, context: int
+) -> Surroundings | None:
+    """What lies around the crop that the model sees; None where it sees all, or averages."""
+    crop = settings.crop
+    if crop is None or tuple(crop[2:]) != found.size or len(settings.paths) > 1:
+        return None
+    everything = open_archive(
+        settings.model_copy(update={"crop": None, "frame": None, "tiles": False}), keep="physical"
+    )
+    places = found.places[chosen].copy()
+    places[:, 2:] = 0
+    field = everything.frames[0].frame[1:]
+    past = replace(found.layout, length=context)
+    whole = Windows(everything.frames, places, (field[0], field[1]), past)
+    top, left, height, width = crop
+    return Surroundings(
+        past=lambda rows: whole.read(np.arange(whole.count)[rows], "physical")[0],
+        crop=(slice(top, top + height), slice(left, left + width)),
     )
 
 
@@ -142,8 +204,8 @@ def _settings(
     return ArchiveSettings.model_validate(asked)
 
 
-def _spread(count: int, judged: Judged) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    window = 4 * (judged.context + judged.horizon) * int(np.prod(judged.frame))
+def _spread(count: int, judged: Judged, frame: FrameShape) -> Indices:
+    window = 4 * (judged.context + judged.horizon) * int(np.prod(frame))
     most = min(_MOST_BYTES, memory_bytes() // 4 or _MOST_BYTES)
     keep = min(count, max(1, most // window))
     return np.linspace(0, count - 1, keep).round().astype(np.int64)

@@ -57,7 +57,11 @@ class Evaluation:
 
     judged: Judged
     data: str
+    protocol: str
+    """What the model and the baselines saw, and what was scored, in words."""
     sequences: int
+    period: tuple[str, str] | None
+    """When the first and the last frame were observed; None where time has no meaning."""
     thresholds: tuple[float, ...]
     scales: tuple[int, ...]
     scores: dict[str, Scores]
@@ -76,7 +80,9 @@ class Evaluation:
             "model": judged.name,
             "engine": judged.how,
             "data": self.data,
+            "protocol": self.protocol,
             "sequences": self.sequences,
+            "period": self.period,
             "context": judged.context,
             "horizon": judged.horizon,
             "frame": list(judged.frame),
@@ -162,12 +168,22 @@ def evaluate(
     return Evaluation(
         judged=judged,
         data=material.about,
+        protocol=material.protocol,
         sequences=count,
+        period=_period(material),
         thresholds=limits,
         scales=sides,
         scores={name: one.result() for name, one in sums.items()},
         shown=tuple(shown),
     )
+
+
+def _period(material: Material) -> tuple[str, str] | None:
+    times = material.times
+    if times is None or np.isnat(times).any():
+        return None
+    first, last = (np.datetime_as_string(end, unit="s") for end in (times.min(), times.max()))
+    return f"{first}Z", f"{last}Z"
 
 
 def _model(judged: Judged, material: Material) -> Forecaster:
@@ -184,12 +200,12 @@ def _baselines(
                 expected=f"one of {', '.join(BASELINES)}",
                 fix="--baseline persistence,flow",
             )
-    past, horizon, units = judged.context, judged.horizon, judged.codec.units
+    past, horizon = judged.context, judged.horizon
     ways: dict[str, Forecaster] = {}
     if wanted is None or "persistence" in wanted:
         ways["persistence"] = lambda rows: persistence(material.frames[rows, :past], horizon)
     if "flow" in wanted if wanted is not None else importlib.util.find_spec("cv2") is not None:
-        ways["flow"] = lambda rows: flow(material.frames[rows, :past], horizon, units)
+        ways["flow"] = _flow(judged, material)
     for word, period in _PERIODS.items():
         if wanted is not None and word not in wanted:
             continue
@@ -207,6 +223,15 @@ def _baselines(
                 fix=f"leave {word} out of --baseline",
             )
     return ways
+
+
+def _flow(judged: Judged, material: Material) -> Forecaster:
+    """Along the motion of the whole field, where it is known; cropped to the model's pixels."""
+    past, horizon, units = judged.context, judged.horizon, judged.codec.units
+    around = material.surroundings
+    if around is None:
+        return lambda rows: flow(material.frames[rows, :past], horizon, units)
+    return lambda rows: around.forecast(rows, lambda fields: flow(fields, horizon, units))
 
 
 def _rows_of(forecasts: Array) -> Forecaster:

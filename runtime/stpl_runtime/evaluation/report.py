@@ -39,6 +39,7 @@ body { background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sa
   max-width: 74rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 p, figcaption, summary { color: var(--soft); }
+.verdict { color: var(--ink); font-weight: 600; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .15rem .7rem; border-bottom: 1px solid var(--line); text-align: right; }
 th:first-child, td:first-child { text-align: left; } td.best { font-weight: 650; }
@@ -65,14 +66,17 @@ _MEANING = {
     "mse_channel_0": ("MSE of channel 0 alone", -1),
     "mae": ("MAE, absolute error summed over a frame, in [0, 1]", -1),
     "rmse": ("RMSE of a pixel, {units}", -1),
+    "mean_error": ("mean error, forecast less observed, {units}", 0),
     "psnr": ("PSNR, dB", 1),
     "psnr_uint8": ("PSNR on bytes as in the papers' code, dB", 1),
     "ssim": ("SSIM", 1),
     "ssim_uint8": ("SSIM on bytes as in the papers' code", 1),
     "cross_entropy": ("cross-entropy of a frame, nats", -1),
+    "observed": ("pixels observed at {0} {units} or more", 0),
     "csi": ("CSI at {0} {units}", 1),
     "pod": ("POD at {0} {units}", 1),
     "far": ("FAR at {0} {units}", -1),
+    "bias": ("frequency bias at {0} {units}, 1 is right", 0),
     "fss": ("FSS at {0} {units}, {1}", 1),
 }
 """Kind of score -> what it is, and whether more (1) or less (-1) is better."""
@@ -82,13 +86,18 @@ def html_report(evaluation: Evaluation) -> str:
     """The whole report."""
     judged = evaluation.judged
     cadence = "" if judged.cadence_s is None else f", a frame every {judged.cadence_s:g} s"
+    period = "" if evaluation.period is None else f" {' to '.join(evaluation.period)}."
     facts = (
         f"{judged.how}. {judged.context} frames in, {judged.horizon} out{cadence}, "
         f"{'x'.join(map(str, judged.frame))}. {judged.codec.quantity}, "
         f"{_units(evaluation)}. {evaluation.sequences} sequences of {evaluation.data}."
+        f"{period}"
     )
     body = [
-        f"<h1>{escape(judged.name)}</h1><p>{escape(facts)}</p>",
+        f"<h1>{escape(judged.name)}</h1>",
+        f'<p class="verdict">{escape(verdict(evaluation))}</p>',
+        f"<p>{escape(facts)}</p>",
+        f"<p>Protocol: {escape(evaluation.protocol)}.</p>",
         "<h2>All lead times together</h2>",
         _means(evaluation),
         "<h2>By lead time</h2>",
@@ -107,6 +116,41 @@ def html_report(evaluation: Evaluation) -> str:
         + "\n".join(body)
         + "</body></html>\n"
     )
+
+
+def verdict(evaluation: Evaluation) -> str:
+    """At how many lead times the model is better than each baseline, by MSE and by CSI."""
+    chosen = ["mse", *(f"csi_{threshold:g}" for threshold in evaluation.thresholds)]
+    parts = []
+    for way, scores in evaluation.scores.items():
+        if way == MODEL:
+            continue
+        wins: list[str] = []
+        for name in chosen:
+            ours, theirs = evaluation.scores[MODEL].per_lead[name], scores.per_lead[name]
+            known = ~(np.isnan(ours) | np.isnan(theirs))
+            if known.any():
+                ahead = better(name) * (ours - theirs)[known] > 0
+                short = title(evaluation, name).partition(",")[0]
+                unit = "" if wins else " lead times"
+                wins.append(f"{int(ahead.sum())} of {int(known.sum())}{unit} by {short}")
+        if wins:
+            parts.append(f"than {way} at {', '.join(wins)}")
+    if not parts:
+        return "No baseline to compare with."
+    return f"The model is better {'; '.join(parts)}."
+
+
+def lead_text(evaluation: Evaluation, step: int) -> str:
+    """A lead time: `+15 min`, or `+3` frames where time has no meaning."""
+    cadence_s = evaluation.judged.cadence_s
+    if cadence_s is None:
+        return f"+{step}"
+    seconds = step * cadence_s
+    for unit, size in (("h", 3600), ("min", 60)):
+        if cadence_s >= size and cadence_s % size == 0:
+            return f"+{seconds / size:g} {unit}"
+    return f"+{seconds:g} s"
 
 
 def title(evaluation: Evaluation, name: str) -> str:
@@ -141,7 +185,7 @@ def _means(evaluation: Evaluation) -> str:
 def _numbers(evaluation: Evaluation, name: str) -> str:
     rows = [
         _row(
-            str(k + 1),
+            lead_text(evaluation, k + 1),
             [float(scores.per_lead[name][k]) for scores in evaluation.scores.values()],
             better(name),
         )
@@ -251,7 +295,7 @@ def _strip(evaluation: Evaluation, n: int, shown: Shown) -> str:
     at = np.linspace(0, judged.horizon - 1, min(judged.horizon, _MOST_PICTURES)).round().astype(int)
     colours = _map(evaluation)
     past, future = shown.frames[judged.context - 1], shown.frames[judged.context :]
-    heads = ["", "last read", *(f"+{k + 1}" for k in at)]
+    heads = ["", "last read", *(lead_text(evaluation, k + 1) for k in at)]
     rows = [("observed", [past, *future[at]])]
     rows += [(way, [None, *forecast[at]]) for way, forecast in shown.forecasts.items()]
     lines = ["".join(f"<td>{escape(head)}</td>" for head in heads)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,21 @@ class Backend:
 
 
 @dataclass(frozen=True)
+class Surroundings:
+    """The whole fields that the frames of sequences were cropped from."""
+
+    past: Callable[[slice], Array]
+    """Which sequences -> `(n, T, C, H', W')`, physical units."""
+    crop: tuple[slice, slice]
+    """Rows and columns of the frames in them."""
+
+    def forecast(self, rows: slice, way: Callable[[Array], Array]) -> Array:
+        """`(n, K, C, H, W)`: made of the whole fields, then cropped."""
+        down, across = self.crop
+        return way(self.past(rows))[..., down, across]
+
+
+@dataclass(frozen=True)
 class Material:
     """Sequences with their truth."""
 
@@ -44,6 +59,12 @@ class Material:
     """`(N, T + K)`; None where time has no meaning."""
     remarks: tuple[str, ...] = ()
     """Notes for the person who reads the report."""
+    protocol: str = "sequences as they are: nothing comes in over an edge"
+    """What the model and the baselines see, and what is scored, in words."""
+    field: tuple[int, int] | None = None
+    """(H, W) of the frames where they are fields that the model has to cover in tiles."""
+    surroundings: Surroundings | None = None
+    """What lies around the frames, for baselines; None: nothing that is known."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +89,56 @@ class Judged:
     """Of the training data, as the model saw them; empty where unknown."""
     whole_domain: bool = False
     """It covers larger frames in tiles: all of them, as they are."""
+    tiling: str = ""
+    """How it covers them, in words."""
+    cover: Callable[[tuple[int, int]], Judged] | None = None
+    """The same forecaster on fields of (H, W), which it covers in tiles."""
+
+    def covering(self, field: tuple[int, int]) -> Judged:
+        """The same forecaster on fields of (H, W), in tiles as `predict` has them."""
+        if self.frame[1:] == field:
+            return self
+        if self.cover is not None:
+            return self.cover(field)
+        return in_tiles(self, field)
+
+
+def in_tiles(judged: Judged, field: tuple[int, int]) -> Judged:
+    """A forecaster on larger fields: of each tile by itself, blended as in a nowcast.
+
+    Args:
+        judged: on frames of its own size.
+        field: (H, W).
+    """
+    from stpl_runtime.engines.tiled import Tiling, default_overlap
+
+    tile = judged.frame[1:]
+    tiling = Tiling(field, tile, default_overlap(tile))
+
+    def forecast(frames: Array) -> Array:
+        count, context = frames.shape[:2]
+        tiles = tiling.split(frames.reshape(-1, *frames.shape[2:]))  # (N T n, C, h, w)
+        tiles = tiles.reshape(count, context, tiling.count, *tiles.shape[1:])
+        tiles = np.moveaxis(tiles, 2, 1).reshape(-1, context, *tiles.shape[3:])  # (N n, T, C, h, w)
+        return tiling.join(judged.forecast(tiles))
+
+    return replace(
+        judged,
+        frame=(judged.frame[0], *field),
+        forecast=forecast,
+        whole_domain=True,
+        tiling=tiling_text(field, tile),
+        cover=None,
+    )
+
+
+def tiling_text(field: tuple[int, int], tile: tuple[int, int]) -> str:
+    """How a model covers a field, in words."""
+    from stpl_runtime.engines.tiled import Tiling, default_overlap
+
+    overlap = default_overlap(tile)
+    count = Tiling(field, tile, overlap).count
+    return f"the model in {count} tiles of {tile[0]}x{tile[1]} that share {overlap} pixels"
 
 
 def asked_horizon(horizon: int | None, testing: bool, data: Mapping[str, Any], trained: int) -> int:
@@ -120,24 +191,30 @@ def judged_bundle(
         forecast=backend.forecast,
         require_provider=backend.require_provider,
     )
-    wide, session = on_domain(bundle, session, domain or manifest.domain)
+    whole = data
     if domain is not None:
-        data = {key: value for key, value in data.items() if key not in ("crop", "tiles")}
+        whole = {key: value for key, value in data.items() if key not in ("crop", "tiles")}
 
-    return Judged(
-        name=f"{manifest.model.name}, {manifest.model.parameters:,} parameters",
-        how=f"{session.engine} on {session.provider}, {manifest.precision}",
-        context=manifest.context,
-        horizon=asked,
-        frame=wide.manifest.frame,
-        codec=manifest.codec,
-        cadence_s=manifest.cadence_s,
-        forecast=lambda frames: predict_sequences(wide, session, frames, asked),
-        own=lambda: _reference(bundle),
-        data=data,
-        grids=manifest.grids,
-        whole_domain=domain is not None,
-    )
+    def on(size: tuple[int, int], data: Mapping[str, Any], covers: bool) -> Judged:
+        wide, opened = on_domain(bundle, session, size)
+        return Judged(
+            name=f"{manifest.model.name}, {manifest.model.parameters:,} parameters",
+            how=f"{session.engine} on {session.provider}, {manifest.precision}",
+            context=manifest.context,
+            horizon=asked,
+            frame=wide.manifest.frame,
+            codec=manifest.codec,
+            cadence_s=manifest.cadence_s,
+            forecast=lambda frames: predict_sequences(wide, opened, frames, asked),
+            own=lambda: _reference(bundle),
+            data=data,
+            grids=manifest.grids,
+            whole_domain=covers,
+            tiling=tiling_text(size, manifest.frame[1:]) if size != manifest.frame[1:] else "",
+            cover=lambda field: on(field, data, True),
+        )
+
+    return on(domain or manifest.domain, whole, domain is not None)
 
 
 def _reference(bundle: Bundle) -> Material:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from stpl_core.errors import UsageError
 from stpl_runtime.links.reconnect import without_credentials
+from stpl_runtime.links.secrets import secret
 from stpl_runtime.options import Options
 
 
@@ -44,8 +44,9 @@ class Address:
 def parse_address(scheme: str, rest: str, example: str, options: Options) -> Address:
     """The parts of `SCHEME:REST`.
 
-    The option `password_env` names a variable of the environment that holds the password: what
-    stands on a command line is read by everybody on the machine.
+    The option `password_env` names a variable of the environment that holds the password, or whose
+    name with _FILE behind it names a file: what stands on a command line is read by everybody on
+    the machine.
 
     Args:
         scheme: for messages.
@@ -66,11 +67,5 @@ def parse_address(scheme: str, rest: str, example: str, options: Options) -> Add
         )
     user, _, password = userinfo.partition(":")
     variable = options.text("password_env")
-    if variable and variable not in os.environ:
-        raise UsageError(
-            f"the environment has no {variable}",
-            expected="the password",
-            fix=f"export {variable}=PASSWORD",
-        )
-    password = os.environ[variable] if variable else unquote(password)
+    password = secret(variable, "the password") if variable else unquote(password)
     return Address(hosts, path, unquote(user), password)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from stpl_core.errors import UsageError
 from stpl_core.readers.libraries import reads_with
 from stpl_runtime.links.reconnect import without_credentials
+from stpl_runtime.links.secrets import secret
 from stpl_runtime.links.web import Redirects, no_cookies
 from stpl_runtime.options import Options
 
@@ -148,17 +149,19 @@ def bearer(options: Options) -> dict[str, str]:
 def environment(option: str, options: Options, what: str) -> str:
     """What the environment variable holds that an option names; empty where it is not given.
 
+    Or the file that the variable NAME_FILE names: see `stpl_runtime.links.secrets`.
+
     Raises:
         UsageError: there is none, or nothing is in it.
     """
     variable = options.text(option)
-    if variable and not os.environ.get(variable):
+    if variable and not (os.environ.get(variable) or os.environ.get(f"{variable}_FILE")):
         raise UsageError(
             f"{option}={variable}: no such environment variable",
             expected=f"{what} in it",
-            fix=f"export {variable}=...",
+            fix=f"export {variable}=..., or {variable}_FILE=PATH of a file with it",
         )
-    return os.environ[variable] if variable else ""
+    return secret(variable, what) if variable else ""
 
 
 def trusted(ca: str) -> ssl.SSLContext | bool:

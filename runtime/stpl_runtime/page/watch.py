@@ -100,7 +100,7 @@ class Watch:
             self.options.thresholds,
             window=self.options.window,
             alarm=self.options.alarm,
-            log=streams[0].log,
+            log=lambda line: streams[0].log(line, "alarm"),
             listen=verified,
         )
         restored = self._open_kept(streams, self.skill)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import hmac
-import os
 import threading
 import time
 from collections.abc import Mapping
@@ -28,6 +27,7 @@ from stpl_core.errors import SinkError, UsageError
 from stpl_core.fetch.http_headers import retry_after_s
 from stpl_core.readers.libraries import reads_with
 from stpl_runtime.links.reconnect import Backoff, reason_of, without_credentials
+from stpl_runtime.links.secrets import secret
 from stpl_runtime.links.web_access import TOKEN_OPTIONS, bearer, trusted
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.options import Options
@@ -189,11 +189,4 @@ def _secret(options: Options) -> bytes | None:
     name = options.text("secret_env")
     if not name:
         return None
-    secret = os.environ.get(name, "")
-    if not secret:
-        raise UsageError(
-            f"the environment has no {name}",
-            expected="the secret that signs webhooks",
-            fix=f"export {name}=SECRET",
-        )
-    return secret.encode()
+    return secret(name, "the secret that signs webhooks").encode()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from dataclasses import asdict
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from stpl_core.log import Level, is_logged, log, log_is_json
 from stpl_runtime.ledger import Counts
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.timing import duration_text, time_text
@@ -29,7 +31,7 @@ class Status:
 
     def __enter__(self) -> Status:
         """Open the live line where stderr is a terminal."""
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not log_is_json():
             from rich.console import Console
             from rich.live import Live
 
@@ -49,21 +51,20 @@ class Status:
         if self._live is not None:
             self._live.stop()
 
-    def line(self, line: str) -> None:
+    def line(self, line: str, event: str = "note", level: Level = "info", **facts: Any) -> None:
         """A line that stays: a problem, or how it goes."""
-        if self._live is not None:
+        if self._live is None:
+            with contextlib.suppress(OSError):  # a full disk under a log ends no stream
+                log(line, event, level, **facts)
+        elif is_logged(level):
             from rich.text import Text
 
             self._live.console.print(Text(line))
-        else:
-            with contextlib.suppress(OSError):  # a full disk under a log ends no stream
-                sys.stderr.write(f"{line}\n")
-                sys.stderr.flush()
 
     def nowcast(self, nowcast: Nowcast, counts: Counts, skipped: int) -> None:
         """A nowcast was made."""
         now = time.monotonic()
-        if self._live is None and now - self._last_s < _EVERY_S:
+        if self._live is None and now - self._last_s < _EVERY_S and not log_is_json():
             return
         self._last_s = now
         issued = "" if nowcast.issue_time is None else f" {time_text(nowcast.issue_time)}"
@@ -73,7 +74,17 @@ class Status:
         if skipped:
             text += f"; {skipped} nowcasts skipped"
         if self._live is None:
-            self.line(text)
+            self.line(
+                text,
+                "nowcast",
+                stream=nowcast.stream,
+                issue_time=issued.strip(),
+                lead_times=len(nowcast.frames),
+                latency_ms=nowcast.latency_ms,
+                stand_ins=sum(map(bool, nowcast.context_fill)) or None,
+                skipped=skipped,
+                counts=asdict(counts),
+            )
         else:
             from rich.text import Text
 

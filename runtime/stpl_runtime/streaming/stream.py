@@ -194,7 +194,7 @@ class Stream:
         self.nowcaster.past.reset()
         self._not_finite += 1
         self._unsaved = True
-        self._log.once("not finite", f"nowcast not published: {error}")
+        self._log.once("not finite", f"nowcast not published: {error}", "error")
 
     def attend(self) -> None:
         """Report what the source met, and save the state where it changed."""
@@ -206,7 +206,7 @@ class Stream:
             self._noted = True
             self._log.line(self.source.note)
         if self.name and self.over and self.error is not None:
-            self._log.once("source", f"{self.error}; the other streams go on")
+            self._log.once("source lost", f"{self.error}; the other streams go on", "error")
         if self.state_file is None:
             return
         idle = all(publisher.idle(self.name) for publisher in self._publishers)
@@ -225,9 +225,9 @@ class Stream:
             return self._fault
         return self._inbox.error
 
-    def log(self, line: str) -> None:
+    def log(self, line: str, event: str = "note") -> None:
         """A line for the person and the watchers, of no stream alone."""
-        self._log.shared_line(line)
+        self._log.shared_line(line, event)
 
     def close(self) -> None:
         """Stop the source."""
@@ -250,7 +250,7 @@ class Stream:
             state_file.save(published=published)
         except OSError as error:
             line = f"{state_file.path} cannot be written: {error.strerror or error}"
-            self._log.once("state file", f"{line}; the stream continues")
+            self._log.once("state file", f"{line}; the stream continues", "error")
 
     def _put(self, arrival: Arrival) -> None:
         item = arrival.item

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from stpl_core.frames import Frame
+from stpl_core.log import Level, is_logged
 from stpl_core.safety.printable import printable
 from stpl_runtime.links.health import HealthNow
 from stpl_runtime.nowcasting.nowcaster import Nowcaster, Put
@@ -38,48 +40,61 @@ class StreamLog:
         """The bad frames, by what is wrong with them."""
         return self._faults.seen()
 
-    def line(self, line: str) -> None:
+    def line(self, line: str, event: str = "note", level: Level = "warning", **facts: Any) -> None:
         """A line of this stream."""
-        self.shared_line(f"{self._name}: {line}" if self._name else line)
+        text = f"{self._name}: {line}" if self._name else line
+        self.shared_line(text, event, level, stream=self._name, **facts)
 
-    def shared_line(self, line: str) -> None:
+    def shared_line(
+        self, line: str, event: str = "note", level: Level = "warning", **facts: Any
+    ) -> None:
         """A line that is of no stream alone."""
         line = printable(line, _LONGEST_LINE)
-        self._status.line(line)
+        self._status.line(line, event, level, **facts)
         self.notify(lambda watcher: watcher.problem(line))
 
-    def once(self, kind: str, line: str) -> None:
+    def once(self, kind: str, line: str, level: Level = "warning", **facts: Any) -> None:
         """The first of its kind; the others are in the counts."""
         if kind not in self._logged:
             self._logged.add(kind)
-            self.line(f"{line} {_ONCE}")
+            self.line(f"{line} {_ONCE}", kind, level, **facts)
 
     def bad(self, source_id: str, reason: str) -> None:
         """A bad frame; the first of its kind is logged."""
         line = self._faults.add(source_id, reason)
         if line is not None:
-            self.line(f"{line} {_ONCE}")
+            self.line(f"{line} {_ONCE}", "bad frame", frame=source_id, reason=reason)
 
     def put(self, frame: Frame, put: Put, nowcaster: Nowcaster) -> None:
         """A frame was put into the window, or not."""
         self.notify(lambda watcher: watcher.frame(frame, put.verdict, self._name))
         if put.notice:
-            self.line(put.notice)
-        named = f"frame {frame.source_id} of {time_text(frame.valid_time)}"
+            self.line(put.notice, "time line")
+        at = time_text(frame.valid_time)
+        facts: dict[str, Any] = {"frame": frame.source_id, "valid_time": at}
+        named = f"frame {frame.source_id} of {at}"
+        if is_logged("debug"):
+            of = f"{self._name}: " if self._name else ""
+            text = printable(f"{of}{named}: {put.verdict}", _LONGEST_LINE)
+            self._status.line(
+                text, "frame", "debug", stream=self._name, verdict=put.verdict, **facts
+            )
         if put.verdict == "bad":
             self.bad(frame.source_id, put.reason)
         elif put.verdict == "late":
             late = f"more than {nowcaster.window.lateness} slots older than the newest frame"
-            self.once("late", f"{named} is late: {late}")
+            self.once("late", f"{named} is late: {late}", **facts)
         elif put.verdict == "dropped":
-            self.once("dropped", f"{named} is off the grid of {_grid_text(nowcaster)}")
+            off = f"{named} is off the grid of {_grid_text(nowcaster)}"
+            self.once("dropped", off, **facts)
 
     def health(self, source: str, before: HealthNow, now: HealthNow) -> None:
         """The source's state, where it changed since `before`."""
         if now.state == "down" and before.state != "down":
-            self.line(f"{source} is down: {now.reason}; it is tried again")
+            line = f"{source} is down: {now.reason}; it is tried again"
+            self.line(line, "source down", source=source, reason=now.reason)
         elif now.state == "up" and now.reconnects > before.reconnects:
-            self.line(f"{source} is up again")
+            self.line(f"{source} is up again", "source up", source=source)
 
     def notify(self, event: Callable[[Watcher], None]) -> None:
         """Pass an event on to everyone who watches."""

@@ -12,6 +12,8 @@ from stpl_runtime.sink import ReportsFiles
 from stpl_runtime.streaming.batching import Batcher
 from stpl_runtime.streaming.publisher import LIMIT, Publisher
 from stpl_runtime.streaming.report import StreamsReport
+from stpl_runtime.streaming.service_manager import ServiceManager
+from stpl_runtime.streaming.status import counts_text
 from stpl_runtime.streaming.stream import Stream
 
 _WAIT_S = 0.2
@@ -22,12 +24,14 @@ _ALL_ENDED = "the source ended"
 class Streams:
     """One stream or several in one loop, over one session; batched where that pays."""
 
-    def __init__(self, streams: Sequence[Stream]) -> None:
+    def __init__(self, streams: Sequence[Stream], manager: ServiceManager | None = None) -> None:
         """Put them together.
 
         Args:
             streams: their nowcasters share a session and a horizon.
+            manager: notified of how it goes; None: the one that started this process.
         """
+        self._manager = manager or ServiceManager()
         self.streams = tuple(streams)
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -48,7 +52,9 @@ class Streams:
     def wait_for_stop(self) -> None:
         """Return once `stop` was called."""
         while not self._stop.is_set():  # a handler of signals may call it at any moment
+            self._manager.alive(lambda: self.ended)
             time.sleep(_WAIT_S)
+        self._manager.stopping()
 
     def run(
         self, *, max_nowcasts: int | None = None, idle_timeout_s: float | None = None
@@ -71,11 +77,14 @@ class Streams:
         for stream in self.streams:
             of_its_own = [publishers[id(sink)] for sink in stream.sinks]
             stream.start(self._wake, of_its_own)
+        self._manager.ready()
         try:
             with self.streams[0].status:
                 try:
                     ended = self._loop(max_nowcasts, idle_timeout_s)
                 finally:
+                    if self._stop.is_set():
+                        self._manager.stopping()
                     for stream in self.streams:
                         stream.close()
                     for publisher in publishers.values():
@@ -117,7 +126,7 @@ class Streams:
 
     def _log_lines(self) -> None:
         while self._lines:
-            self.streams[0].log(self._lines.popleft())
+            self.streams[0].log(self._lines.popleft(), "sink")
 
     def _log_sinks(self) -> None:
         self._log_lines()
@@ -136,6 +145,7 @@ class Streams:
         last = time.monotonic()
         while not self._stop.is_set():
             self._wake.clear()
+            self._manager.alive(self._line)
             arrived = [stream.take_in() for stream in self.streams]
             made = self._issue()
             self._log_sinks()
@@ -155,6 +165,11 @@ class Streams:
                     return f"nothing arrived for {idle_timeout_s:g} s"
                 self._wake.wait(_WAIT_S)
         return "stopped"
+
+    def _line(self) -> str:
+        """How it goes, in one line."""
+        report = self.report()
+        return f"{report.nowcasts} nowcasts; {counts_text(report.counts)}"
 
     def _issue(self) -> bool:
         """Make the nowcasts that can be made; False where there are none."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from stpl_core.errors import AccuracyError, StplError, UsageError
+from stpl_core.log import LogOptions, set_log
 from stpl_core.options import RunLimits, StreamOptions
 from stpl_deploy.cli.live.options import PageOptions, SkillOptions
 from stpl_deploy.cli.options.trust import TrustOptions, open_trusted
@@ -32,6 +33,7 @@ class Live:
     page: PageOptions | None
     """None: there is no page."""
     trust: TrustOptions = field(default_factory=TrustOptions)
+    log: LogOptions = field(default_factory=LogOptions)
     json: bool = False
     stays: bool = False
     """Whether the page stays up when the source has ended."""
@@ -48,6 +50,7 @@ def run_live(live: Live) -> None:
     from stpl_runtime.pipeline import open_stream
     from stpl_runtime.streaming.signals import stop_on_signals
 
+    set_log(live.log)
     watch = Watch(watch_options(live))
     with ExitStack() as stack:
         try:

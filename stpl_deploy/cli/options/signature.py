@@ -92,7 +92,10 @@ def _parameter(one: OptionField, **how: Any) -> Parameter:
     if default is None:
         kind = kind | None
     return Parameter(
-        one.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, _typer(one, how)]
+        one.name,
+        Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind, _typer(one, how)],
     )
 
 

@@ -247,3 +247,18 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_frames_smaller_than_the_window_have_no_ssim() -> None:
     small = np.zeros((2, 1, 6, 9), np.float32)
     assert np.isnan(images.ssim(small, small, 1.0)).all()
+
+
+def test_the_bias_counts_events_and_adds_up_errors() -> None:
+    truth = np.zeros((1, 2, 1, 4, 4), np.float32)
+    truth[:, :, :, :2] = 4.0  # 8 events in each frame
+    forecast = np.zeros_like(truth)
+    forecast[:, 0, :, :1] = 2.0  # 4 events, 8 less than observed in 8 pixels of 16
+    forecast[:, 1] = 4.0  # 16 events
+    codec = FrameCodec(quantity="rain rate", units="mm h-1", low=0.0, high=60.0)
+    scores = Accumulator(2, codec, (1.0,))
+    scores.update(forecast, truth)
+    found = scores.result()
+    np.testing.assert_array_equal(found.per_lead["bias_1"], [0.5, 2.0])
+    assert found.overall["bias_1"] == 20 / 16
+    np.testing.assert_allclose(found.per_lead["mean_error"], [(4 * 2 - 8 * 4) / 16, 2.0])
