@@ -112,8 +112,22 @@ class MissingExtraError(EnvironmentFault):
         super().__init__(
             f"{library} is not installed",
             expected=f"the extra [{extra}]",
-            fix=f"pip install 'stpl-deploy[{extra}]'",
+            fix=install_command(extra),
         )
+
+
+def install_command(extra: str) -> str:
+    """What adds an extra here: to the installed package, else to the checkout that is run."""
+    from importlib import metadata
+    from pathlib import Path
+
+    checkout = Path(__file__).parents[2]
+    try:
+        metadata.distribution("stpl-deploy")
+    except metadata.PackageNotFoundError:
+        if (checkout / "pyproject.toml").is_file():
+            return f"pip install -e '{checkout}[{extra}]'"
+    return f"pip install 'stpl-deploy[{extra}]'"
 
 
 class SinkError(EnvironmentFault):

@@ -68,10 +68,33 @@ def check_same_grid(
         )
     if any(_same_projection(found, grid) for grid in alike):
         return ""
+    here, there = _distinguished(found.crs_wkt, alike[0].crs_wkt)
     return (
-        f"{where} is in another projection ({projection_name(found.crs_wkt)}) than the training "
-        f"({projection_name(alike[0].crs_wkt)}), with pixels of the same size{cut}"
+        f"{where} is in another projection ({here}) than the training ({there}), with pixels of "
+        f"the same size{cut}"
     )
+
+
+def _distinguished(one: str, other: str) -> tuple[str, str]:
+    """The names of two projections; with the first parameter that differs where they are equal."""
+    names = projection_name(one), projection_name(other)
+    if names[0] != names[1]:
+        return names
+    from pyproj import CRS
+
+    first, second = (
+        {} if crs.coordinate_operation is None
+        else {param.name: param.value for param in crs.coordinate_operation.params}
+        for crs in (CRS(one), CRS(other))
+    )  # fmt: skip
+    for name, value in first.items():
+        if second.get(name) != value:
+            return f"{names[0]}, {name} {value:g}", f"{names[1]}, {name} {second.get(name, 0):g}"
+    shapes = [CRS(text).ellipsoid for text in (one, other)]
+    words = ["another datum" if shape is None else shape.name for shape in shapes]
+    if words[0] == words[1]:
+        return names[0], "of another datum"
+    return f"{names[0]}, {words[0]}", f"{names[1]}, {words[1]}"
 
 
 def _alike(one: Grid, other: Grid) -> bool:

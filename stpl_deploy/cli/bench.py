@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from stpl_core.errors import install_command
 from stpl_core.option import Option
 from stpl_core.options import BundlePath, EngineOptions
 from stpl_deploy.cli.options.common import Json, TrustModel, trust
@@ -69,7 +70,7 @@ def _save(report: BenchReport, folder: Path) -> None:
     try:
         save_chart(report, folder / "bench.svg")
     except ModuleNotFoundError:
-        say("no chart: matplotlib is not installed; pip install 'stpl-deploy[export]'")
+        say(f"no chart: matplotlib is not installed; {install_command('export')}")
 
 
 def _print(report: BenchReport) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from stpl_core.errors import EnvironmentFault
+from stpl_core.errors import EnvironmentFault, install_command
 from stpl_deploy.cli.options.common import Json
 from stpl_deploy.cli.options.signature import verb
 
@@ -95,7 +95,7 @@ def examine_all() -> Examination:
                 f"{build} {here.libraries[build]} cannot be imported ({error}); "
                 f"try: pip install --force-reinstall {build}"
                 if build
-                else "onnxruntime is not installed; try: pip install 'stpl-deploy[cpu]'"
+                else f"onnxruntime is not installed; try: {install_command('cpu')}"
             )
     local = look_here()
     able = abilities(local)
@@ -148,7 +148,7 @@ def _fix(extra: str, lacks: bool, too_old: bool, has_ort: bool) -> str:
         return "Python 3.11 or later"
     if extra == "gpu" and has_ort:
         return f"pip uninstall -y onnxruntime && pip install '{DISTRIBUTION}[gpu]'"
-    return f"pip install '{DISTRIBUTION}[{extra}]'"
+    return install_command(extra)
 
 
 def _first_fix(problems: tuple[str, ...]) -> str:

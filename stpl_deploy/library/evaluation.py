@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from stpl_core.errors import UsageError
+from stpl_core.errors import UsageError, install_command
 from stpl_core.option import Option, fill
 from stpl_core.options import EngineOptions
 from stpl_deploy.library.numbers import finite_numbers
@@ -174,7 +174,7 @@ def _sides(scales: str) -> list[int]:
 
 def _remark_on_flow(remark: Callable[[str], None]) -> None:
     if importlib.util.find_spec("cv2") is None:
-        remark("no optical flow: OpenCV is not installed; pip install 'stpl-deploy[evaluate]'")
+        remark(f"no optical flow: OpenCV is not installed; {install_command('evaluate')}")
 
 
 def _material(judged: Judged, options: EvaluateOptions) -> Material:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import re
+from importlib import metadata
+from pathlib import Path
 from typing import Literal
 
 import pydantic
 import pytest
 
 from stpl_core import errors
-from stpl_core.errors import MissingExtraError, RecipeError, StplError, UsageError, first_problem
+from stpl_core.errors import (
+    MissingExtraError,
+    RecipeError,
+    StplError,
+    UsageError,
+    first_problem,
+    install_command,
+)
 
 
 def descendants(cls: type[StplError]) -> list[type[StplError]]:
@@ -94,3 +103,14 @@ def test_one_line_for_a_key_that_does_not_hold(
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+def test_what_installs_an_extra_names_what_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert install_command("http") == "pip install 'stpl-deploy[http]'"
+
+    def missing(name: str) -> None:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "distribution", missing)
+    root = Path(__file__).parents[2]
+    assert install_command("http") == f"pip install -e '{root}[http]'"

@@ -62,3 +62,21 @@ def test_what_is_nowhere_fits_everything() -> None:
     assert check_same_grid(FINLAND, [], "x") == ""
     assert check_same_grid(FINLAND, [pixel_grid(8, 8)], "x") == ""
     assert grid_text(FINLAND) == "pixels of 1 x 1 km, ETRS89 / TM35FIN(E,N)"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("+lat_ts=60 +lon_0=0 +ellps=WGS84", "Longitude of origin 10) than the training"),
+        ("+lat_ts=70 +lon_0=10 +ellps=WGS84", "(Polar Stereographic (variant B), Latitude of s"),
+        ("+lat_ts=60 +lon_0=10 +R=6371000", "WGS 84) than the training"),
+    ],
+)
+def test_projections_of_one_name_are_distinguished(text: str, words: str) -> None:
+    base = "+proj=stere +lat_0=90 +lat_ts=60 +lon_0=10 +ellps=WGS84 +no_defs"
+    here = replace(FINLAND, crs_wkt=pyproj.CRS(base).to_wkt())
+    there = replace(FINLAND, crs_wkt=pyproj.CRS(f"+proj=stere +lat_0=90 {text} +no_defs").to_wkt())
+    remark = check_same_grid(here, [there], "x")
+    assert words in remark
+    first, _, second = remark.partition(" than the training ")
+    assert first.rpartition("projection ")[2] != second.partition(", with")[0]

@@ -168,7 +168,7 @@ def seams_note(bundle: Bundle, domain: Size) -> str:
         return ""
     grid = f"{domain[0]}x{domain[1]}"
     return (
-        f"tiles of {height}x{width} cover {grid}: their seams may show, more so at long lead times; "
+        f"tiles of {height}x{width} cover {grid}: their seams may show, most at long lead times; "
         f"stpl-deploy export RUN --grid {grid} makes a bundle for the whole field, which has none "
         "and is quicker, where the model's norm is gn1 or none"
     )

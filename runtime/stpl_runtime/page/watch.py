@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stpl_core.errors import MissingExtraError
 from stpl_runtime.streaming.newest_file import Kept, NewestFile
 from stpl_runtime.watching.background import Background
 from stpl_runtime.watching.skill import WINDOW, LiveSkill, Verified
@@ -32,6 +34,8 @@ class WatchOptions:
     thresholds: Sequence[float] | None = None
     window: int = WINDOW
     alarm: int | None = None
+    flow: bool = False
+    """Score what moves along the optical flow too."""
     page: bool = False
     host: str = "127.0.0.1"
     port: int = 8765
@@ -66,6 +70,8 @@ class Watch:
         """Lines for the person who starts it; complete once a stream is attached."""
         self._kept: list[NewestFile] = []
         self._socket: socket.socket | None = None
+        if options.flow and importlib.util.find_spec("cv2") is None:
+            raise MissingExtraError("opencv-python-headless", "evaluate")
         if options.page:
             from stpl_runtime.page import server
 
@@ -100,6 +106,7 @@ class Watch:
             self.options.thresholds,
             window=self.options.window,
             alarm=self.options.alarm,
+            flow=self.options.flow,
             log=lambda line: streams[0].log(line, "alarm"),
             listen=verified,
         )

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from stpl_core.baselines import flow
 from stpl_core.codec import Array, FrameCodec
 from stpl_core.frames import Frame
 from stpl_core.scores.images import Doubles, Mask
@@ -22,7 +23,14 @@ from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.nowcasting.window import Verdict
 from stpl_runtime.timing import time_text
 from stpl_runtime.watching.alarm import Alarm, AlarmNow
-from stpl_runtime.watching.skill_sums import LeadSums, LiveScores, default_thresholds, pair_sums
+from stpl_runtime.watching.skill_sums import (
+    FLOW,
+    WAYS,
+    LeadSums,
+    LiveScores,
+    default_thresholds,
+    pair_sums,
+)
 
 WINDOW = 288
 """Pairs of each lead time in the rolling scores: a day of frames every 5 minutes."""
@@ -38,7 +46,7 @@ class Pair:
     """1..K."""
     nowcast: Nowcast
     sums: Doubles
-    """`(2, ...)`, see `pair_sums`: of the nowcast, of persistence."""
+    """`(ways, ...)`, see `pair_sums`: of the nowcast, of persistence, of flow if asked for."""
 
     @property
     def mse(self) -> tuple[float, float]:
@@ -108,6 +116,8 @@ class _Waiting:
     cadence_s: float
     left: set[int]
     """Lead times that were not scored yet."""
+    flow: Array | None = None
+    """`(K, C, H, W)`, once a frame of it was scored, where it is asked for."""
 
     def lead(self, time: datetime) -> int:
         """Which of its frames is about `time`; any number, also outside 1..K."""
@@ -135,6 +145,7 @@ class LiveSkill:
         *,
         window: int = WINDOW,
         alarm: int | None = None,
+        flow: bool = False,
         log: Callable[[str], None] = lambda line: None,
         listen: Callable[[Verified], None] = lambda verified: None,
         budget_bytes: int = BUDGET_BYTES,
@@ -146,6 +157,7 @@ class LiveSkill:
             thresholds: of CSI, physical units; None takes those of the unit.
             window: pairs of each lead time in the rolling scores.
             alarm: frames in a row worse than persistence that raise the alarm; None: no alarm.
+            flow: score what moves along the optical flow of the context too; needs OpenCV.
             log: given a line when the alarm is raised and when it is cleared.
             listen: given each frame that something had been forecast of.
             budget_bytes: most memory for a stream's nowcasts that wait for their truth.
@@ -155,6 +167,7 @@ class LiveSkill:
             default_thresholds(codec.units) if thresholds is None else tuple(thresholds)
         )
         self.window = window
+        self._ways = (*WAYS, FLOW) if flow else WAYS
         self._alarm_after, self._log, self._listen = alarm, log, listen
         self._budget = budget_bytes
         self._streams: dict[str, _OneStream] = {}
@@ -202,8 +215,8 @@ class LiveSkill:
                     leads = old.left
             # None is later, unless the source's clock was set back: their truth never comes.
             one.waiting = [old for old in one.waiting if old.issue_time < nowcast.issue_time]
-            held = sum(_bytes(waiting.nowcast) for waiting in one.waiting)
-            if one.waiting and held + _bytes(nowcast) > self._budget:
+            held = sum(self._bytes(waiting.nowcast) for waiting in one.waiting)
+            if one.waiting and held + self._bytes(nowcast) > self._budget:
                 one.unscored += 1
                 return
             one.waiting.append(_Waiting(nowcast, nowcast.issue_time, nowcast.cadence_s, leads))
@@ -276,7 +289,7 @@ class LiveSkill:
             lead = waiting.lead(frame.valid_time)
             if lead in waiting.left:
                 waiting.left.discard(lead)
-                pairs.append(Pair(lead, waiting.nowcast, self._sums(waiting.nowcast, lead, frame)))
+                pairs.append(Pair(lead, waiting.nowcast, self._sums(waiting, lead, frame)))
         pairs.sort(key=lambda pair: pair.lead)
         errors, turn = np.zeros(2), ""
         with self._lock:
@@ -290,14 +303,24 @@ class LiveSkill:
                 turn = one.alarm.frame(bool(errors[0] > errors[1]), frame.valid_time)
         return tuple(pairs), turn
 
-    def _sums(self, nowcast: Nowcast, lead: int, truth: Frame) -> Doubles:
-        """Both ways on the same pixels: those that were observed then and now."""
+    def _sums(self, waiting: _Waiting, lead: int, truth: Frame) -> Doubles:
+        """Every way on the same pixels: those that were observed then and now."""
+        nowcast = waiting.nowcast
         masks = [mask for mask in (nowcast.observed, truth.mask) if mask is not None]
         valid: Mask | None = np.logical_and.reduce(masks) if masks else None  # (H, W)
-        guesses = (nowcast.frames[lead - 1], _newest_observed(nowcast))
+        guesses = [nowcast.frames[lead - 1], _newest_observed(nowcast)]
+        if FLOW in self._ways:
+            if waiting.flow is None:
+                horizon, units = len(nowcast.frames), self.codec.units
+                waiting.flow = flow(nowcast.context[None], horizon, units)[0]
+            guesses.append(waiting.flow[lead - 1])
         return np.stack(
             [pair_sums(guess, truth.data, valid, self.codec, self.thresholds) for guess in guesses]
         )
+
+    def _bytes(self, nowcast: Nowcast) -> int:
+        frames = nowcast.frames.nbytes
+        return frames * (2 if FLOW in self._ways else 1) + nowcast.context.nbytes
 
     def _stream(self, nowcast: Nowcast) -> _OneStream:
         horizon = len(nowcast.frames)
@@ -305,8 +328,8 @@ class LiveSkill:
         if one is None or one.horizon != horizon:
             one = self._streams[nowcast.stream] = _OneStream(
                 horizon,
-                LeadSums(horizon, self.thresholds, self.window),
-                LeadSums(horizon, self.thresholds, self.window),
+                LeadSums(horizon, self.thresholds, self.window, self._ways),
+                LeadSums(horizon, self.thresholds, self.window, self._ways),
                 None if self._alarm_after is None else Alarm(self._alarm_after),
             )
         return one
@@ -325,7 +348,3 @@ def _over(waiting: _Waiting, frame: Frame) -> bool:
     """Whether no frame that may still come is about it: none is later than a whole window."""
     newest = len(waiting.nowcast.frames) + len(waiting.nowcast.context)
     return waiting.lead(frame.valid_time) > newest
-
-
-def _bytes(nowcast: Nowcast) -> int:
-    return nowcast.frames.nbytes + nowcast.context.nbytes

@@ -18,6 +18,8 @@ from stpl_core.scores import events
 from stpl_core.scores.images import Doubles, Mask
 
 WAYS = ("nowcast", "persistence")
+FLOW = "flow"
+"""A third way, where it is asked for."""
 
 _FIXED = ("frames", "pixels", "squared", "absolute", "psnr", "psnr_frames")
 """What is summed beside the three counts of each threshold."""
@@ -82,12 +84,15 @@ class LiveScores:
 class LeadSums:
     """Sums for lead times 1..K: of everything, and of the newest `window` pairs of each lead."""
 
-    def __init__(self, horizon: int, thresholds: Sequence[float], window: int) -> None:
+    def __init__(
+        self, horizon: int, thresholds: Sequence[float], window: int, ways: Sequence[str] = WAYS
+    ) -> None:
         """Start from nothing; memory is K times `window` rows and does not grow."""
+        self._ways = tuple(ways)
         self._thresholds = tuple(thresholds)
         width = len(_FIXED) + 3 * len(self._thresholds)
-        self._total = np.zeros((horizon, len(WAYS), width))
-        self._ring = np.zeros((horizon, window, len(WAYS), width))
+        self._total = np.zeros((horizon, len(ways), width))
+        self._ring = np.zeros((horizon, window, len(ways), width))
         self._added = np.zeros(horizon, np.int64)
 
     def add(self, lead: int, sums: Doubles) -> None:
@@ -95,7 +100,7 @@ class LeadSums:
 
         Args:
             lead: 1..K.
-            sums: `(2, ...)`, of the nowcast and of persistence, from `pair_sums`.
+            sums: `(ways, ...)`, from `pair_sums`.
         """
         k = lead - 1
         self._total[k] += sums
@@ -144,10 +149,10 @@ class LeadSums:
         return self._scores(self._ring.sum(axis=1))
 
     def _scores(self, sums: Doubles) -> LiveScores:
-        """Args: sums: `(K, 2, ...)`."""
-        whole = sums.sum(axis=0, keepdims=True)  # (1, 2, ...)
+        """Args: sums: `(K, ways, ...)`."""
+        whole = sums.sum(axis=0, keepdims=True)  # (1, ways, ...)
         per_lead, overall = {}, {}
-        for w, way in enumerate(WAYS):
+        for w, way in enumerate(self._ways):
             per_lead[way] = self._named(sums[:, w])
             overall[way] = {name: float(v[0]) for name, v in self._named(whole[:, w]).items()}
         return LiveScores(sums[:, 0, 0].copy(), per_lead, overall)

@@ -16,6 +16,13 @@ class SkillOptions:
     no_skill: Annotated[
         bool, Option("Do not score nowcasts as truth comes.", flag="--no-skill")
     ] = False
+    flow: Annotated[
+        bool,
+        Option(
+            "Score optical flow beside persistence too: rain moved along. Needs OpenCV.",
+            flag="--flow",
+        ),
+    ] = False
     thresholds: Annotated[
         str | None,
         Option("CSI at these values, such as 0.1,1,5, in the frames' unit.", default="by the unit"),

@@ -122,6 +122,10 @@ def watch_options(live: Live) -> WatchOptions:
         raise UsageError(
             "--alarm with --no-skill", expected="scores to raise it on", fix="leave --no-skill out"
         )
+    if skill.no_skill and skill.flow:
+        raise UsageError(
+            "--flow with --no-skill", expected="scores to set it beside", fix="leave one out"
+        )
     limits = None
     if skill.thresholds is not None:
         limits = finite_numbers("--thresholds", skill.thresholds, "0.1,1,5")
@@ -131,6 +135,7 @@ def watch_options(live: Live) -> WatchOptions:
         thresholds=None if limits is None else tuple(sorted(set(limits))),
         window=skill.skill_window,
         alarm=skill.alarm,
+        flow=skill.flow,
         page=live.page is not None,
         host=page.host,
         port=page.port,

@@ -97,11 +97,16 @@ def skill_line(skill: SkillNow) -> str:
     pairs = int(scores.frames.sum())
     if not pairs:
         return ""
-    ours, theirs = (scores.overall[way]["mse"] for way in ("nowcast", "persistence"))
-    text = f"skill: MSE {ours:.4g}, persistence {theirs:.4g}"
-    if theirs > 0:
-        less = 1 - ours / theirs
-        text += f" ({abs(less):.0%} {'less' if less >= 0 else 'more'})"
+    ours = scores.overall["nowcast"]["mse"]
+    text = f"skill: MSE {ours:.4g}"
+    for way, found in scores.overall.items():
+        if way == "nowcast":
+            continue
+        theirs = found["mse"]
+        text += f", {way} {theirs:.4g}"
+        if theirs > 0:
+            less = 1 - ours / theirs
+            text += f" ({abs(less):.0%} {'less' if less >= 0 else 'more'})"
     text += f", {pairs:,} forecasts compared with what came"
     apart = int(skill.flagged.frames.sum())
     if apart:

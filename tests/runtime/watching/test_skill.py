@@ -9,10 +9,11 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from stpl_core.baselines import persistence
+from stpl_core.baselines import flow, persistence
 from stpl_core.codec import Array, FrameCodec
 from stpl_core.frames import Frame
 from stpl_core.scores.accumulator import Accumulator
+from stpl_deploy.cli.reports.stream import skill_line
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.watching.alarm import Alarm
 from stpl_runtime.watching.background import Background
@@ -326,3 +327,30 @@ def test_a_clock_that_is_set_back_leaves_nothing_waiting() -> None:
     now = skill.now()
     assert now is not None
     assert now.unscored == 0
+
+
+def test_flow_is_scored_beside_where_it_is_asked_for() -> None:
+    pytest.importorskip("cv2", reason="OpenCV is in the extra evaluate")
+    skill = LiveSkill(RAIN, flow=True)
+    made = []
+    scores = Accumulator(K, RAIN, LIMITS, scales=())
+    for slot in range(9):
+        skill.frame(truth(slot), "used", "")
+        if slot < 9 - K:
+            made.append(made_at(slot))
+            skill.nowcast(made[-1])
+            seen = np.stack([rain(slot + k) for k in range(1, K + 1)])[None]
+            scores.update(flow(made[-1].context[None], K, RAIN.units), seen)
+    now = skill.now()
+    assert now is not None
+    assert list(now.total.overall) == ["nowcast", "persistence", "flow"]
+    wanted = scores.result()
+    for name, values in now.total.per_lead["flow"].items():
+        np.testing.assert_allclose(values, wanted.per_lead[name], rtol=1e-9, err_msg=name)
+    without = LiveSkill(RAIN)
+    without.nowcast(made[0])
+    (plain,) = without.all().values()
+    assert list(plain.total.overall) == ["nowcast", "persistence"]
+    text = skill_line(now)
+    ours, theirs = now.total.overall["nowcast"]["mse"], now.total.overall["flow"]["mse"]
+    assert f"flow {theirs:.4g} ({abs(1 - ours / theirs):.0%} " in text
