@@ -8,8 +8,10 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
+from typing import Any
 
 from stpl_core.bundle import Bundle
+from stpl_core.log import Level
 from stpl_core.options import RunLimits, StreamOptions
 from stpl_runtime.ledger import Counts
 from stpl_runtime.nowcast import Nowcast
@@ -180,8 +182,9 @@ class _Logged(Status):
     def __enter__(self) -> _Logged:
         return self
 
-    def say(self, line: str) -> None:
-        _log.info("%s", line)
+    def line(self, line: str, event: str = "note", level: Level = "info", **facts: Any) -> None:
+        """A record of that level."""
+        _log.log(logging.getLevelName(level.upper()), "%s", line)
 
     def nowcast(self, nowcast: Nowcast, counts: Counts, skipped: int) -> None:
         """The iterator gives it."""

@@ -189,6 +189,17 @@ def test_what_ends_a_stream_reaches_whoever_iterates() -> None:
             next(stream)
 
 
+def test_what_a_stream_reports_is_logged_and_not_printed(
+    folder: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "20260101T1200.npy").write_bytes(b"not an array")
+    with stpl.load(BUNDLE) as model, caplog.at_level("INFO", "stpl_deploy.stream"):
+        list(model.stream(folder, policy="pace", max_nowcasts=9, idle_timeout=0.0))
+    (record,) = [one for one in caplog.records if "20260101T1200" in one.getMessage()]
+    assert record.levelname == "WARNING"
+    assert capsys.readouterr().err == ""
+
+
 def test_verify_says_what_the_verb_says() -> None:
     with stpl.load(BUNDLE) as model:
         report = model.verify()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+import hypothesis
 import pytest
 import typer
 from hypothesis import given
@@ -131,15 +132,24 @@ def values_of(one: OptionField) -> st.SearchStrategy[Any]:
         return st.booleans()
     if one.kind is int:
         return st.integers(0, 65535)
-    return st.floats(0, 1) if one.kind is float else st.text(min_size=1)
+    if one.kind is float:
+        return st.floats(0, 1)
+    text = st.text(min_size=1)
+    return text.map(lambda value: str(Path(value))) if one.kind is Path else text
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("settings")
+
+
+@hypothesis.settings(max_examples=50, deadline=None)
 @given(st.fixed_dictionaries({one.name: values_of(one) for one in SOME}))
-def test_what_is_printed_comes_back(tmp_path_factory: Any, values: dict[str, Any]) -> None:
+def test_what_is_printed_comes_back(folder: Path, values: dict[str, Any]) -> None:
     text = as_toml(SOME, values)
     if "***" in text:  # something looks like a secret
         return
-    found = read(tmp_path_factory.mktemp("x"), text)
+    found = read(folder, text)
     assert found == {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
@@ -217,15 +227,14 @@ SHELL_WORDS = {
 }
 
 
-@pytest.mark.parametrize("shell", SHELL_WORDS)
 @pytest.mark.parametrize(
-    ("line", "found"),
+    ("shell", "line", "found"),
     [
-        ("stpl-deploy ser", "serve"),
-        ("stpl-deploy serve --state", "--state-file"),
-        ("stpl-deploy data con", "convert"),
-        ("stpl-deploy data convert --o", "--out"),
-        ("stpl-deploy serve --policy pa", "pace"),
+        ("bash", "stpl-deploy ser", "serve"),
+        ("bash", "stpl-deploy data con", "convert"),
+        ("bash", "stpl-deploy serve --policy pa", "pace"),
+        ("zsh", "stpl-deploy serve --state", "--state-file"),
+        ("fish", "stpl-deploy data convert --o", "--out"),
     ],
 )
 def test_a_shell_completes(shell: str, line: str, found: str) -> None:
