@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,14 @@ from stpl_core.codec import Array
 from stpl_core.errors import EnvironmentFault, UsageError
 from stpl_core.machine import usable_cpus
 from stpl_core.npz_extras import read_beside
-from stpl_runtime.evaluation.subject import Backend, Judged, Material, always_seen, asked_horizon
+from stpl_runtime.evaluation.subject import (
+    Backend,
+    Judged,
+    Material,
+    always_seen,
+    asked_horizon,
+    in_tiles,
+)
 from stpl_train.run import VALIDATION, Run, open_run
 from stpl_train.validation import forecasts
 
@@ -55,15 +63,18 @@ def judged_run(
     torch.set_num_threads(backend.threads or usable_cpus())
     _check_torch(path, backend)
 
-    def forecast(frames: Array) -> Array:
+    def unclipped(frames: Array) -> Array:
         inside = data.codec.model_from_physical(frames)  # (N, T, C, H, W)
         # The values of the frames to come are not read, only their number.
         room = np.zeros((len(inside), asked, *inside.shape[2:]), np.float32)
         sequences = np.concatenate([inside, room], axis=1)
-        return data.codec.physical_from_model(forecasts(model, sequences, data.context, _BATCH))
+        return forecasts(model, sequences, data.context, _BATCH, clip=False)
+
+    def forecast(frames: Array) -> Array:
+        return data.codec.physical_from_model(unclipped(frames))
 
     parameters = sum(tensor.numel() for tensor in model.parameters())
-    return Judged(
+    judged = Judged(
         name=f"{run.recipe.model.name}, {parameters:,} parameters",
         how="PyTorch, float32",
         context=data.context,
@@ -76,6 +87,7 @@ def judged_run(
         data=document,
         grids=run.grids(),
     )
+    return replace(judged, cover=lambda field: in_tiles(judged, field, unclipped))
 
 
 def _validation(run: Run) -> Material:

@@ -28,11 +28,13 @@ from stpl_core.errors import (
     UsageError,
 )
 from stpl_core.safety.trust import trust_model
+from stpl_train import interrupt
 from stpl_train.checkpoint import ValidationRow, load_training
 from stpl_train.progress import Plain, Quiet
 from stpl_train.recipe import Recipe, parse_recipe
 from stpl_train.run import TRAINING, open_run
 from stpl_train.training import train
+from stpl_train.unroll import TrainingPass
 
 
 def tiny(**training: Any) -> Recipe:
@@ -186,6 +188,37 @@ def test_sigterm_saves_too(undisturbed: Path, tmp_path: Path) -> None:
     stopped = train(tiny(), tmp_path / "run", device="cpu", reporter=StopAt(5, signal.SIGTERM))
     assert (stopped.stopped_by, stopped.iterations) == (signal.SIGTERM, 6)
     train(tiny(), tmp_path / "run", resume=True, device="cpu")
+    assert bytes_of(tmp_path / "run") == bytes_of(undisturbed)
+
+
+@pytest.mark.parametrize("at", [1, 7])
+def test_an_iteration_that_takes_long_is_left_off(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    monkeypatch.setattr(interrupt, "PATIENCE_S", 0.0)
+    stopped = train(tiny(), tmp_path / "run", device="cpu", reporter=StopAt(at, signal.SIGTERM))
+    assert (stopped.stopped_by, stopped.iterations) == (signal.SIGTERM, at)
+    train(None, tmp_path / "run", resume=True, device="cpu")
+    assert bytes_of(tmp_path / "run") == bytes_of(undisturbed)
+
+
+def test_an_iteration_whose_weights_changed_is_finished(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wish comes in the reversed pass: the first one has moved the weights already."""
+    monkeypatch.setattr(interrupt, "PATIENCE_S", 0.0)
+    forward, calls = TrainingPass.forward, []
+
+    def counted(self: TrainingPass, frames: Any, use_true: Any) -> Any:
+        calls.append(None)
+        if len(calls) == 6:  # the second pass of the third iteration
+            os.kill(os.getpid(), signal.SIGTERM)
+        return forward(self, frames, use_true)
+
+    monkeypatch.setattr(TrainingPass, "forward", counted)
+    stopped = train(tiny(), tmp_path / "run", device="cpu")
+    assert (stopped.stopped_by, stopped.iterations) == (signal.SIGTERM, 3)
+    train(None, tmp_path / "run", resume=True, device="cpu")
     assert bytes_of(tmp_path / "run") == bytes_of(undisturbed)
 
 

@@ -80,6 +80,7 @@ class Trainer:
         unrolled = TrainingPass(
             self.model, recompute=self.training.recompute, compiled=self.training.compile
         )
+        self._pass = unrolled
         self.unrolled, self.stepper = fabric.setup(unrolled, self.optimizer)
         if state.progress.precision:
             fabric.strategy.precision.load_state_dict(state.progress.precision)
@@ -110,7 +111,12 @@ class Trainer:
                     if stopped is not None:
                         return stopped
                 for iteration, (frames, observed) in self._batches():
-                    loss = self._iterate(iteration, frames, observed)
+                    if self.fabric.world_size == 1:  # else the others would wait for this one
+                        self._pass.between = stop.check_patience
+                    try:
+                        loss = self._iterate(iteration, frames, observed)
+                    except StoppedError:
+                        return self._left_off(stop)
                     stopped = self._after(iteration + 1, loss, stop, reporter, scalars)
                     if stopped is not None:
                         return stopped
@@ -118,6 +124,12 @@ class Trainer:
             reporter.close()
             scalars.close()
         return None
+
+    def _left_off(self, stop: StopRequest) -> int | None:
+        """Save what was before the iteration that was left off, which changed no weight yet."""
+        self.progress.loss_sum = float(self.loss_sum)
+        self._save()
+        return stop.signal
 
     def _scalars(self) -> Scalars:
         if not self.main:
@@ -180,6 +192,7 @@ class Trainer:
                 error_if_nonfinite=False,
             )
         self.stepper.step()
+        self._pass.between = lambda: None  # from now on the iteration has to be finished
         whole = loss.detach() * (weight / devices)
         if devices > 1:
             whole = self._sum(whole)
@@ -282,11 +295,15 @@ class Trainer:
 
         def step(predicted: int) -> None:
             reporter.validating(predicted, len(sequences))
+
+        def between() -> None:
             if stop.signal is not None:
                 raise StoppedError
 
         with self.fabric.autocast():
-            forecast = forecasts(self.model, sequences, self.context, self.training.batch, step)
+            forecast = forecasts(
+                self.model, sequences, self.context, self.training.batch, step, between
+            )
         mse = forecast_mse(forecast, sequences, observed)
         self._finite(float(mse.sum()), "validation error", done)
         row = ValidationRow(

@@ -36,6 +36,8 @@ class TrainingPass(nn.Module):
         step = _step_of(model)
         self._step = _compiled(step) if compiled else step
         self._recompute = recompute
+        self.between: Callable[[], None] = lambda: None
+        """Called before each step; what it raises ends the pass."""
 
     def forward(self, frames: Tensor, use_true: TrueFrameMask) -> tuple[Tensor, Tensor]:
         """Run T + K - 1 steps; the first reads the true frame.
@@ -52,6 +54,7 @@ class TrainingPass(nn.Module):
         guesses: list[Tensor] = []
         penalties: list[Tensor] = []
         for t in range(frames.shape[1] - 1):
+            self.between()
             true = frames[:, t]  # (B, C, H, W)
             frame = true if t == 0 else _mixed(true, guess, use_true[:, t - 1])
             if self._recompute:

@@ -16,7 +16,7 @@ from stpl_core.drawing.colours import NO_DATA_ON_DARK, Picture
 from stpl_core.files import atomic_file
 from stpl_core.metrics import PerLead, mse_per_frame
 from stpl_core.reader import Mask
-from stpl_train.forecaster import rollout
+from stpl_train.forecaster import emissions
 from stpl_train.models import ForecasterModule
 
 _GAP = 2  # pixels between pictures
@@ -52,15 +52,20 @@ def forecasts(
     context: int,
     batch: int,
     step: Callable[[int], None] = lambda done: None,
+    between: Callable[[], None] = lambda: None,
+    *,
+    clip: bool = True,
 ) -> Array:
-    """Free-running forecasts `(N, K, C, H, W)`, clipped to [0, 1] as a nowcast is.
+    """Free-running forecasts `(N, K, C, H, W)`, clipped as a nowcast is.
 
     Args:
         model: put into evaluation mode and back into training mode.
         sequences: `(N, T + K, C, H, W)`.
         context: T.
         batch: sequences at a time.
-        step: given the sequences done after each batch; what it raises ends this.
+        step: given the sequences done after each batch.
+        between: called after each step of the model and each batch; what it raises ends this.
+        clip: to [0, 1].
     """
     device = next(model.parameters()).device
     horizon = sequences.shape[1] - context
@@ -69,8 +74,15 @@ def forecasts(
     try:
         for start in range(0, len(sequences), batch):
             frames = torch.from_numpy(sequences[start : start + batch, :context]).to(device)
-            parts.append(rollout(model, frames, horizon).float().clamp(0, 1).cpu().numpy())
+            every = []
+            for guess in emissions(model, frames, horizon):
+                every.append(guess)
+                between()
+            made = torch.stack(every[context - 1 :], dim=1)  # (B, K, C, H, W)
+            made = made.float().clamp(0, 1) if clip else made.float()
+            parts.append(made.cpu().numpy())
             step(min(start + batch, len(sequences)))
+            between()
     finally:
         model.train()
     return np.concatenate(parts)  # (N, K, C, H, W)

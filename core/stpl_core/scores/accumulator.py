@@ -186,7 +186,8 @@ class Accumulator:
             yield "cross_entropy", _mean(sums["nats"], frames)
         for n, threshold in enumerate(self.thresholds):
             counts = sums["counts"][:, n]  # (leads, 3)
-            yield f"observed_{threshold:g}", counts[:, 0] + counts[:, 1]
+            seen = np.where(frames > 0, counts[:, 0] + counts[:, 1], np.nan)
+            yield f"observed_{threshold:g}", seen
             yield f"csi_{threshold:g}", events.csi(counts)
             yield f"pod_{threshold:g}", events.pod(counts)
             yield f"far_{threshold:g}", events.far(counts)

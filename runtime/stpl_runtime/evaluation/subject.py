@@ -103,24 +103,34 @@ class Judged:
         return in_tiles(self, field)
 
 
-def in_tiles(judged: Judged, field: tuple[int, int]) -> Judged:
+def in_tiles(
+    judged: Judged, field: tuple[int, int], of_tiles: Callable[[Array], Array] | None = None
+) -> Judged:
     """A forecaster on larger fields: of each tile by itself, blended as in a nowcast.
 
     Args:
         judged: on frames of its own size.
         field: (H, W).
+        of_tiles: as `judged.forecast`, but gives model units that are not clipped yet: a nowcast is
+            clipped when its tiles are joined. None takes what `judged` gives.
     """
     from stpl_runtime.engines.tiled import Tiling, default_overlap
 
     tile = judged.frame[1:]
     tiling = Tiling(field, tile, default_overlap(tile))
+    codec = judged.codec
+
+    def clipped(tiles: Array) -> Array:
+        return codec.model_from_physical(judged.forecast(tiles))
+
+    inside = of_tiles or clipped
 
     def forecast(frames: Array) -> Array:
         count, context = frames.shape[:2]
         tiles = tiling.split(frames.reshape(-1, *frames.shape[2:]))  # (N T n, C, h, w)
         tiles = tiles.reshape(count, context, tiling.count, *tiles.shape[1:])
         tiles = np.moveaxis(tiles, 2, 1).reshape(-1, context, *tiles.shape[3:])  # (N n, T, C, h, w)
-        return tiling.join(judged.forecast(tiles))
+        return codec.physical_from_model(tiling.join(inside(tiles)))
 
     return replace(
         judged,

@@ -296,7 +296,7 @@ class LiveSkill:
             for pair in pairs:
                 flagged = any(pair.nowcast.context_fill)
                 (one.flagged if flagged else one.observed).add(pair.lead, pair.sums)
-                errors += 0.0 if flagged else pair.sums[:, 2]
+                errors += 0.0 if flagged else pair.sums[: len(errors), 2]
             one.waiting = [w for w in one.waiting if w.left and not _over(w, frame)]
             clean = any(not any(pair.nowcast.context_fill) for pair in pairs)
             if one.alarm is not None and clean:
