@@ -50,11 +50,7 @@ def judged_run(
         RunError: no run, or a broken one.
     """
     if domain is not None:
-        raise UsageError(
-            f"--grid for the run {path}",
-            expected="a bundle, which covers larger frames in tiles",
-            fix=f"stpl-deploy export {path} --out BUNDLE, then evaluate that",
-        )
+        raise _no_domain(path)
     run = open_run(path)
     data = run.recipe.data
     document = data.model_dump(exclude_none=True)
@@ -88,6 +84,14 @@ def judged_run(
         grids=run.grids(),
     )
     return replace(judged, cover=lambda field: in_tiles(judged, field, unclipped))
+
+
+def _no_domain(run: Path) -> UsageError:
+    return UsageError(
+        f"--grid for the run {run}",
+        expected="a bundle, which covers larger frames in tiles",
+        fix=f"stpl-deploy export {run} --out BUNDLE, then evaluate that",
+    )
 
 
 def _validation(run: Run) -> Material:

@@ -14,7 +14,7 @@ from stpl_core.frames import FrameShape, wrong_size
 from stpl_core.machine import memory_bytes
 from stpl_core.readers.npz import open_npz
 from stpl_core.same_grid import check_same_grid
-from stpl_core.windows.archive import open_archive
+from stpl_core.windows.archive import Archive, open_archive
 from stpl_core.windows.cut import Windows
 from stpl_core.windows.frames import ArchiveFrames
 from stpl_core.windows.placing import Indices
@@ -75,15 +75,7 @@ def archive_material(
         )
     settings = _settings(judged, own, path, stride)
     archive = open_archive(settings, keep="physical")
-    remarks: list[str] = []
-    if path is not None:
-        for opened in archive.frames:
-            _check_size(opened, judged, own)
-            remarks += _resized(opened, judged)
-            remark = check_same_grid(
-                opened.grid, judged.grids, str(path), any_grid=any_grid, crop=own.get("crop")
-            )
-            remarks += [remark] if remark else []
+    remarks = [] if path is None else _remarks(archive, judged, own, path, any_grid)
     chosen_part = "test" if path is not None else part
     whole = settings.tiles and not windows
     found = archive.whole(chosen_part) if whole else archive.parts[chosen_part]
@@ -109,6 +101,25 @@ def archive_material(
         field=found.size if whole else None,
         surroundings=around,
     )
+
+
+def _remarks(
+    archive: Archive, judged: Judged, own: Mapping[str, Any], path: Path, any_grid: bool
+) -> list[str]:
+    """What is to be known of another archive than that of the training.
+
+    Raises:
+        FrameError: it does not fit the model.
+    """
+    remarks: list[str] = []
+    for opened in archive.frames:
+        _check_size(opened, judged, own)
+        remarks += _resized(opened, judged)
+        remark = check_same_grid(
+            opened.grid, judged.grids, str(path), any_grid=any_grid, crop=own.get("crop")
+        )
+        remarks += [remark] if remark else []
+    return remarks
 
 
 def _protocol(

@@ -201,9 +201,6 @@ def judged_bundle(
         forecast=backend.forecast,
         require_provider=backend.require_provider,
     )
-    whole = data
-    if domain is not None:
-        whole = {key: value for key, value in data.items() if key not in ("crop", "tiles")}
 
     def on(size: tuple[int, int], data: Mapping[str, Any], covers: bool) -> Judged:
         wide, opened = on_domain(bundle, session, size)
@@ -224,7 +221,9 @@ def judged_bundle(
             cover=lambda field: on(field, data, True),
         )
 
-    return on(domain or manifest.domain, whole, domain is not None)
+    if domain is None:
+        return on(manifest.domain, data, False)
+    return on(domain, {k: v for k, v in data.items() if k not in ("crop", "tiles")}, True)
 
 
 def _reference(bundle: Bundle) -> Material:
