@@ -272,7 +272,10 @@ class LiveSkill:
         with self._lock:
             one = self._stream(newest)
             if limits is not None and limits.tolist() == list(self.thresholds):
-                fresh = [LeadSums(one.horizon, self.thresholds, self.window) for _ in range(2)]
+                fresh = [
+                    LeadSums(one.horizon, self.thresholds, self.window, self._ways)
+                    for _ in range(2)
+                ]
                 try:
                     for sums, part in zip(fresh, ("skill", "flagged"), strict=True):
                         names = ("total", "newest", "added")
