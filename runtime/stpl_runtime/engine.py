@@ -28,8 +28,8 @@ ENGINES: dict[str, str] = {
     "trt-rtx": "stpl_runtime.engines.trt:RtxSession",
 }
 """One word -> where the session class lives. The class is made with (bundle, graphs, threads)."""
-_MEANT = {"tensorrt": "trt", "engine": "trt", "rtx": "trt-rtx", "cpu": "onnx", "ort": "onnx"}
-_MEANT |= {"gpu": "onnx-cuda", "cuda": "onnx-cuda", "onnx-tensorrt": "onnx-trt"}
+_OTHER_NAMES = {"tensorrt": "trt", "engine": "trt", "rtx": "trt-rtx", "cpu": "onnx", "ort": "onnx"}
+_OTHER_NAMES |= {"gpu": "onnx-cuda", "cuda": "onnx-cuda", "onnx-tensorrt": "onnx-trt"}
 """What people call some of them elsewhere."""
 
 ForecastWay = Literal["auto", "replays", "unrolled"]
@@ -124,7 +124,11 @@ def open_session(
         BundleError: the bundle lacks a graph.
     """
     if engine not in ENGINES:
-        near = [_MEANT[engine]] if engine in _MEANT else difflib.get_close_matches(engine, ENGINES)
+        near = (
+            [_OTHER_NAMES[engine]]
+            if engine in _OTHER_NAMES
+            else difflib.get_close_matches(engine, ENGINES)
+        )
         raise UsageError(
             f"unknown engine {engine}",
             expected=f"one of {', '.join(ENGINES)}",

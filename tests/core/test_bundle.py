@@ -146,7 +146,7 @@ def test_a_graph_outside_the_checksums_is_refused(small: Path, name: str) -> Non
         open_bundle(small)
 
 
-def test_what_is_no_bundle_is_told(tmp_path: Path) -> None:
+def test_what_is_no_bundle_is_reported(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="no directory"):
         open_bundle(tmp_path / "nowhere")
     with pytest.raises(BundleError, match="is not a bundle"):

@@ -62,7 +62,7 @@ def test_a_typo_is_refused() -> None:
         ([], "no values"),
     ],
 )
-def test_values_out_of_range_are_told(values: list[float], words: str) -> None:
+def test_values_out_of_range_are_reported(values: list[float], words: str) -> None:
     with pytest.raises(FrameError, match=words) as caught:
         FrameCodec().check(np.asarray(values, np.float32), "frame.npy")
     assert caught.value.found.startswith("frame.npy")

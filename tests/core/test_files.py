@@ -150,7 +150,7 @@ def test_a_directory_that_came_meanwhile_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("below", ["a", "a/b"])
-def test_a_file_on_the_way_is_told(tmp_path: Path, below: str) -> None:
+def test_a_file_on_the_way_is_reported(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_bytes(b"")
     out = tmp_path / "file" / below
     with pytest.raises(UsageError, match="is not a directory"), atomic_file(out):

@@ -84,7 +84,7 @@ def test_a_truncated_file_is_told_whatever_the_length(tmp_path: Path, suffix: st
 def test_a_file_without_rights_is_not_called_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody is told to write a whole file again. (A superuser reads any: so it is raised.)"""
+    """Nobody is asked to write a whole file again. (A superuser reads any: so it is raised.)"""
     path = save(tmp_path / "a.png", GREY)
 
     def refused(*_: object, **__: object) -> None:
@@ -136,7 +136,9 @@ def test_damaged_bytes_never_escape_as_another_error(
         (np.full((8, 6), -3, np.int16), "from -3"),
     ],
 )
-def test_a_frame_that_does_not_fit_is_told(tmp_path: Path, array: np.ndarray, words: str) -> None:
+def test_a_frame_that_does_not_fit_is_reported(
+    tmp_path: Path, array: np.ndarray, words: str
+) -> None:
     path = save(tmp_path / "a.npy", array)
     with pytest.raises(FrameError, match=words) as caught:
         read_frame(path, SHAPE, CODEC)
@@ -171,14 +173,14 @@ def test_pickles_are_refused_and_never_run(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize(
     ("name", "words"), [("none.npy", "no file"), ("a.jpeg", "ends in"), ("bare", "ends in nothing")]
 )
-def test_other_files_are_told(tmp_path: Path, name: str, words: str) -> None:
+def test_other_files_are_reported(tmp_path: Path, name: str, words: str) -> None:
     if name != "none.npy":
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(FrameError, match=words):
         read_array(tmp_path / name)
 
 
-def test_an_empty_file_and_a_directory_are_told(tmp_path: Path) -> None:
+def test_an_empty_file_and_a_directory_are_reported(tmp_path: Path) -> None:
     (tmp_path / "a.npy").touch()
     with pytest.raises(FrameError, match="is empty"):
         read_array(tmp_path / "a.npy")
@@ -207,7 +209,7 @@ def test_sequences_in_the_accepted_layouts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(8, 6), (3, 0, 1, 8, 6), (3, 5, 1, 8, 7), (1, 1, 1, 1, 8, 6)])
-def test_sequences_of_another_shape_are_told(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_sequences_of_another_shape_are_reported(tmp_path: Path, shape: tuple[int, ...]) -> None:
     path = save(tmp_path / "a.npy", np.zeros(shape, np.float32))
     with pytest.raises(FrameError, match="has shape"):
         read_sequences(path, SHAPE, CODEC)

@@ -26,7 +26,7 @@ def test_the_same_pixels_at_another_place_are_fine() -> None:
     assert check_same_grid(nearly, [FINLAND], "x") == ""
 
 
-def test_another_projection_is_told() -> None:
+def test_another_projection_is_reported() -> None:
     remark = check_same_grid(DUTCH, [FINLAND], "nl.zarr", crop=[0, 0, 8, 8])
     assert remark == (
         "nl.zarr is in another projection (Amersfoort / RD New) than the training "

@@ -33,7 +33,7 @@ def test_an_option_that_would_do_nothing_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_the_usual_batch_may_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_usual_batch_may_be_stated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--batch", "1", "--sequences", "1", "--json"]
     assert run(["export", str(TRAINED), "--out", str(tmp_path / "bundle"), *options]) == 0
     assert '"precision": "fp32"' in capsys.readouterr().out

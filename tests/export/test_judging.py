@@ -77,13 +77,13 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_provider_that_a_run_needs_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
-    def told(*options: str, code: int) -> str:
+    def evaluated(*options: str, code: int) -> str:
         assert run(["evaluate", str(RUN), "--baseline", "persistence", *options]) == code
         return capsys.readouterr().err
 
-    told("--require-provider", "cpu", code=0)
-    refusal = told("--require-provider", "cuda", code=4)
+    evaluated("--require-provider", "cpu", code=0)
+    refusal = evaluated("--require-provider", "cuda", code=4)
     assert "runs in PyTorch on the CPU" in refusal
     assert "stpl-deploy export" in refusal
-    assert "--engine onnx-cuda for the run" in told("--engine", "onnx-cuda", code=2)
-    assert "--grid for the run" in told("--grid", "64x64", "--part", "test", code=2)
+    assert "--engine onnx-cuda for the run" in evaluated("--engine", "onnx-cuda", code=2)
+    assert "--grid for the run" in evaluated("--grid", "64x64", "--part", "test", code=2)

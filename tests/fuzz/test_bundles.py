@@ -61,14 +61,14 @@ def check_verbs(room: Path, bundle: Path, capsys: pytest.CaptureFixture[str]) ->
         ["predict", str(bundle), str(room / "frames.npy"), "--out", str(out), "--overwrite"],
     ):
         code = run(words)
-        told = capsys.readouterr()
-        assert code in (0, 2, 3, 4), told.err[-2000:]
-        assert "\x1b[31m" not in told.out + told.err
+        output = capsys.readouterr()
+        assert code in (0, 2, 3, 4), output.err[-2000:]
+        assert "\x1b[31m" not in output.out + output.err
         if code in (2, 3):
             # `predict` has said what it took the frames for before it found the fault.
-            lines = [line for line in told.err.splitlines() if not line.startswith("data /")]
-            assert len(lines) == 1, told.err
-            assert lines[0].startswith("error: "), told.err
+            lines = [line for line in output.err.splitlines() if not line.startswith("data /")]
+            assert len(lines) == 1, output.err
+            assert lines[0].startswith("error: "), output.err
 
 
 @few(25)
@@ -100,8 +100,8 @@ def test_references(room: Path, capsys: pytest.CaptureFixture[str], seed: int) -
     content = mutated_npz((TINY / "reference.npz").read_bytes(), Random(seed))
     put(bundle, document, "reference.npz", content)
     code = run(["verify", str(bundle), "--threads", "1"])
-    told = capsys.readouterr()
-    assert code in (0, 2, 3, 4), told.err[-2000:]
+    output = capsys.readouterr()
+    assert code in (0, 2, 3, 4), output.err[-2000:]
 
 
 def test_the_bundle_is_good_unless_it_is_changed(

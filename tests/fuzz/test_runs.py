@@ -54,9 +54,9 @@ def _without_null(value: Any) -> Any:
 
 def check(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     code = run(words)
-    told = capsys.readouterr()
-    assert code in (0, 2, 3, 4), told.err[-2500:]
-    assert "\x1b[31m" not in told.out + told.err
+    output = capsys.readouterr()
+    assert code in (0, 2, 3, 4), output.err[-2500:]
+    assert "\x1b[31m" not in output.out + output.err
 
 
 @few(30)

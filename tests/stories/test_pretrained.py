@@ -63,7 +63,7 @@ def test_exported_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     capsys.readouterr()
 
 
-def test_an_unknown_name_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_an_unknown_name_is_reported(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run(["export", "pretrained:rader", "--out", str(tmp_path / "b")]) == 2
     err = capsys.readouterr().err
     assert "no pretrained model rader; expected one of radar-nowcast" in err

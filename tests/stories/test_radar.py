@@ -90,14 +90,14 @@ def test_from_fmi_files_to_cf_netcdf(
 
     monkeypatch.chdir(tmp_path)
 
-    told = ""
+    stderr = ""
 
     def call(*words: object, code: int = 0) -> str:
-        nonlocal told
+        nonlocal stderr
         capsys.readouterr()
         ended = run([str(word) for word in words])
-        out, told = capsys.readouterr()
-        assert ended == code, told
+        out, stderr = capsys.readouterr()
+        assert ended == code, stderr
         return out
 
     call("train", "recipe.toml", "--out", "run", "--device", "cpu")
@@ -141,7 +141,8 @@ def test_from_fmi_files_to_cf_netcdf(
             metres = np.subtract(here, there) * 111_000
             assert np.abs(metres).max() < 20
 
-    # Another radar with pixels of the same size is fine, and told; one of twice the size is not.
+    # Another radar with pixels of the same size is fine, and reported; one of twice the
+    # size is not.
     rain = tmp_path / "knmi"
     rain.mkdir()
     for file in sorted(KNMI.iterdir())[:8]:
@@ -150,14 +151,14 @@ def test_from_fmi_files_to_cf_netcdf(
     recipe = manifest.recipe | middle  # the corner that was trained on is empty there
     seal(tmp_path / "fmi.bundle", manifest.model_copy(update={"recipe": recipe}))
     call("predict", "fmi.bundle", rain, "--out", "knmi.nc")
-    assert "in another projection" in told
-    assert "pixels of the same size; its crop [250, 250, 128, 128]" in told
+    assert "in another projection" in stderr
+    assert "pixels of the same size; its crop [250, 250, 128, 128]" in stderr
     found = json.loads(call("evaluate", "fmi.bundle", "--data", rain, "--json"))
     assert found["sequences"] == 2
-    assert "in another projection" in told
+    assert "in another projection" in stderr
     coarse = ["predict", "fmi.bundle", OPERA, "--cadence", "900", "--out", "opera.nc"]
     call(*coarse, code=2)
-    assert "has pixels of 4 x 4 km; expected 2 x 2 km, as this model was trained on" in told
-    assert "--any-grid" in told
+    assert "has pixels of 4 x 4 km; expected 2 x 2 km, as this model was trained on" in stderr
+    assert "--any-grid" in stderr
     call(*coarse, "--any-grid")
-    assert "has pixels of 4 x 4 km; the model was trained on 2 x 2 km" in told
+    assert "has pixels of 4 x 4 km; the model was trained on 2 x 2 km" in stderr

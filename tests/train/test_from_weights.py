@@ -50,7 +50,7 @@ def test_more_iterations_equal_an_undisturbed_run(
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
 
 
-def test_where_the_schedule_follows_the_length_it_is_said(
+def test_where_the_schedule_follows_the_length_it_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     out = tmp_path / "run"

@@ -165,7 +165,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, 
     return code, *capsys.readouterr()
 
 
-def test_data_that_are_not_there_are_told(
+def test_data_that_are_not_there_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = f"data.path={tmp_path / 'none'}"

@@ -132,7 +132,7 @@ def test_a_resumed_run_with_all_options_is_bit_identical(tmp_path: Path) -> None
     assert (whole / WEIGHTS).read_bytes() == (parts / WEIGHTS).read_bytes()
 
 
-def test_a_missing_compiler_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", str(tmp_path / "no-such-compiler"))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     torch._dynamo.reset()

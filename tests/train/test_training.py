@@ -288,7 +288,7 @@ def test_other_data_is_not_resumed(tmp_path: Path) -> None:
     assert train(recipe, out, resume=True, device="cpu").finished
 
 
-def test_a_broken_state_is_told(undisturbed: Path, tmp_path: Path) -> None:
+def test_a_broken_state_is_reported(undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(tiny(), out, device="cpu", reporter=StopAt(2))
     state = out / TRAINING

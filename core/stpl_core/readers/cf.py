@@ -259,8 +259,10 @@ def _variable(opened: xr.Dataset, wanted: str | None, path: Path) -> str:
     if wanted is not None and wanted in fields and opened[wanted].dtype.kind in "uif":
         return wanted
     # What speaks of another variable, such as its quality, is not what one came for.
-    aside = {word for name in fields for word in _ancillary(opened[name])}
-    numeric = [name for name in fields if opened[name].dtype.kind in "uif" and name not in aside]
+    ancillary = {word for name in fields for word in _ancillary(opened[name])}
+    numeric = [
+        name for name in fields if opened[name].dtype.kind in "uif" and name not in ancillary
+    ]
     usual = [name for name in _USUAL if name in numeric]
     if wanted is None and (len(numeric) == 1 or len(usual) == 1):
         return (usual or numeric)[0]

@@ -1,17 +1,18 @@
 """What an ONNX file says about itself, read and judged before any runtime sees it.
 
 A runtime trusts a graph: it opens the files that it names, and some nonsense in it ends the process
-by a signal. So its inputs, outputs, operations and weights are read here, by a small reading of
-protobuf's wire format (an edge device has no onnx package), and held against what a bundle's graph
-is: operations of the standard that only compute, values that exist before they are read, weights
-that lie in files of the bundle.
+by a signal. So its inputs, outputs, operations and weights are read here and held against what a
+bundle's graph is: operations of the standard that only compute, values that exist before they are
+read, weights that lie in files of the bundle.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+from stpl_core.safety.protobuf import fields, signed
 
 MOST_NODES = 200_000
 _MOST_DIM = 2**31
@@ -226,42 +227,10 @@ _Fields = Mapping[int, list[bytes | int]]
 def _fields(message: bytes) -> _Fields:
     """Field number -> what is there, in order: bytes, or the number of a varint."""
     found: dict[int, list[bytes | int]] = {}
-    for number, value in _walk(message):
-        found.setdefault(number, []).append(value)
+    for field in fields(message):
+        value = field.value if field.is_number else field.content
+        found.setdefault(field.number, []).append(value)
     return found
-
-
-def _walk(message: bytes) -> Iterator[tuple[int, bytes | int]]:
-    at, end = 0, len(message)
-    while at < end:
-        key, at = _varint(message, at)
-        kind = key & 7
-        if kind == 0:
-            value, at = _varint(message, at)
-            yield key >> 3, value
-            continue
-        if kind == 2:
-            size, at = _varint(message, at)
-        elif kind in (1, 5):
-            size = 8 if kind == 1 else 4
-        else:
-            raise ValueError(f"it is no ONNX file (wire type {kind})")
-        if at + size > end:
-            raise ValueError("it is cut off")
-        yield key >> 3, message[at : at + size]
-        at += size
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if at >= len(message) or shift > 63:
-            raise ValueError("it is cut off inside a number")
-        byte = message[at]
-        value |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 128:
-            return value, at
 
 
 def _parts(message: _Fields, number: int) -> list[bytes]:
@@ -292,16 +261,7 @@ def _decoded(content: bytes) -> str:
 
 def _numbers(message: _Fields, number: int) -> list[int]:
     """A repeated integer field, packed or not."""
-    values: list[int] = []
-    for part in message.get(number, []):
-        if isinstance(part, int):
-            values.append(part)
-            continue
-        at = 0
-        while at < len(part):
-            value, at = _varint(part, at)
-            values.append(value)
-    return [value - (1 << 64) if value >> 63 else value for value in values]
+    return signed(message.get(number, []))
 
 
 def check_weights(graph: OnnxGraph, size_of: Callable[[str], int | None]) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stpl_runtime.engines.protobuf import Field, fields, number, numbers, part
+from stpl_core.safety.protobuf import Field, fields, number, numbers, part
 
 if TYPE_CHECKING:
     pass

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from stpl_core.errors import EnvironmentFault
+from stpl_core.safety.protobuf import number, part
 from stpl_runtime.engines.placement import (
     CPU,
     CUDA,
@@ -24,7 +25,6 @@ from stpl_runtime.engines.placement import (
     load_on,
     refusal_reason,
 )
-from stpl_runtime.engines.protobuf import number, part
 
 _ENGINES = {
     CPU: "onnx",

@@ -264,7 +264,7 @@ def test_two_grids_in_one_folder(tmp_path: Path) -> None:
 
 
 def test_gaps_odd_steps_and_empty_frames_are_found(tmp_path: Path) -> None:
-    """Not refused when reading: told, with the file, for the windows to step over."""
+    """Not refused when reading: reported with the file, for the windows to step over."""
     for minute in (0, 5, 10, 15, 30, 36, 40):
         value = np.nan if minute == 10 else minute
         dated(tmp_path, minute, np.full((3, 3), value))

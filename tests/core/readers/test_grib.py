@@ -124,7 +124,7 @@ def test_decoding_leaves_no_trace_and_the_process_ends_well() -> None:
 
 @needs_files
 def test_a_decoder_that_dies_is_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed half-way, it is told as a broken environment, not as fewer frames."""
+    """Killed half-way, it is reported as a broken environment, not as fewer frames."""
     popen = subprocess.Popen
     dying = "import os; os.kill(os.getpid(), 9)"
 

@@ -145,7 +145,7 @@ def test_what_is_masked_changes_nothing() -> None:
     part.update(forecast[..., :22], truth[..., :22])
     other_forecast, other_truth = forecast.copy(), truth.copy()
     other_forecast[..., 22:], other_truth[..., 22:] = 39, np.nan
-    for given in (valid, None):  # told by the mask, or by NaN in the truth
+    for given in (valid, None):  # given by the mask, or by NaN in the truth
         whole = Accumulator(3, RAIN, (0.1, 5.0))
         whole.update(other_forecast, other_truth, given)
         ours, wanted = whole.result().per_lead, part.result().per_lead

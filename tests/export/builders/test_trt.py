@@ -201,16 +201,16 @@ def test_export_builds_plans_caches_them_and_keeps_stdout_clean(
     run_maker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    told: list[str] = []
+    lines: list[str] = []
     request = PlanRequest("trt", gpus=("12.0", "7.5", "8.6"), batches=(1, 2), graphs=("step",))
     bundle = export_run(
         run_maker("convlstm"),
         tmp_path / "bundle",
         precision="fp16",
         plans=request,
-        progress=told.append,
+        progress=lines.append,
     )
-    assert any(line.startswith("TensorRT") and line.endswith(", fp16") for line in told)
+    assert any(line.startswith("TensorRT") and line.endswith(", fp16") for line in lines)
     specs = open_bundle(bundle.path).manifest.engines
     files = [f"step-b{batch}-{gpus}.engine" for batch in (1, 2) for gpus in ("8.6-12.0", "7.5")]
     assert [spec.file for spec in specs] == files
@@ -222,18 +222,18 @@ def test_export_builds_plans_caches_them_and_keeps_stdout_clean(
     assert capfd.readouterr().out == ""
     # The same again comes from the cache, bit for bit; a damaged entry is built anew.
     first = bundle.file(files[0]).read_bytes()
-    assert sum(line == "taken from the cache" for line in told) == 0
+    assert sum(line == "taken from the cache" for line in lines) == 0
     entry = next(
         path for path in cache_directory("engines").glob("*.engine") if path.read_bytes() == first
     )
-    told.clear()
-    build_plans(bundle, request, progress=told.append)
-    assert sum(line == "taken from the cache" for line in told) == 4
+    lines.clear()
+    build_plans(bundle, request, progress=lines.append)
+    assert sum(line == "taken from the cache" for line in lines) == 4
     assert bundle.file(files[0]).read_bytes() == first
     entry.write_bytes(first[:-1] + bytes([first[-1] ^ 1]))
-    told.clear()
-    build_plans(bundle, request, progress=told.append)
-    assert sum(line == "taken from the cache" for line in told) == 3
+    lines.clear()
+    build_plans(bundle, request, progress=lines.append)
+    assert sum(line == "taken from the cache" for line in lines) == 3
 
 
 @rtx

@@ -267,12 +267,12 @@ def test_a_wrong_fp16_bundle_is_found(run_maker: Any, tmp_path: Path) -> None:
 
 
 def test_bf16_says_that_the_cpu_cannot_run_it(run_maker: Any, tmp_path: Path) -> None:
-    told: list[str] = []
+    lines: list[str] = []
     bundle = export_run(
-        run_maker("convlstm"), tmp_path / "bundle", precision="bf16", progress=told.append
+        run_maker("convlstm"), tmp_path / "bundle", precision="bf16", progress=lines.append
     )
     assert bundle.manifest.precision == "bf16"
-    assert any("checked by emulation alone" in line for line in told)
+    assert any("checked by emulation alone" in line for line in lines)
     report = bundle.manifest.accuracy
     assert report is not None
     assert {check.provider for check in report.checks} == {"CPU, bf16 emulated"}

@@ -178,7 +178,7 @@ def test_predict_and_stream_cover_a_larger_field(
     np.testing.assert_array_equal(np.load(streamed)["frames"], wanted)
 
 
-def test_a_size_that_the_frames_do_not_have_is_told(
+def test_a_size_that_the_frames_do_not_have_is_reported(
     cli: Cli, bundle: Bundle, tmp_path: Path
 ) -> None:
     np.save(tmp_path / "in.npy", np.zeros((4, 1, *DOMAIN), np.float32))

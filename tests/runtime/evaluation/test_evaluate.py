@@ -171,13 +171,13 @@ def test_what_cannot_be_judged_is_refused(tmp_path: Path) -> None:
 def test_the_required_provider_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
     """In the words of `predict` and `stream`, before anything is read."""
 
-    def told(*options: str, code: int) -> str:
+    def evaluated(*options: str, code: int) -> str:
         assert run(["evaluate", str(BUNDLE), "--baseline", "persistence", *options]) == code
         out, err = capsys.readouterr()
         return err if code else out
 
-    assert "CPUExecutionProvider" in told("--require-provider", "cpu", code=0)
-    refusal = told("--require-provider", "cuda", code=4)
+    assert "CPUExecutionProvider" in evaluated("--require-provider", "cpu", code=0)
+    refusal = evaluated("--require-provider", "cuda", code=4)
     assert "the session runs on CPUExecutionProvider" in refusal
     assert "cuda, which --require-provider asks for" in refusal
     assert "--engine onnx-cuda" in refusal

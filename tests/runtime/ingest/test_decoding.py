@@ -273,7 +273,7 @@ def test_another_size_is_told_alike_of_every_kind(
     assert f"try: {fix}" in line
 
 
-def test_another_number_of_channels_is_told() -> None:
+def test_another_number_of_channels_is_reported() -> None:
     with pytest.raises(FrameError, match=r"shape \(1, 16, 16\); .*try: frames with 3 channel"):
         Decoder(SourceSpec((3, 16, 16), FrameCodec())).from_bytes(
             npy(picture(0)[0]), "x.npy", KNOWN

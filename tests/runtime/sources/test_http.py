@@ -161,7 +161,7 @@ def test_only_what_is_new_arrives_and_only_that_is_sent(server: Server) -> None:
         ("/%Y%m%d%H%M.npy", 60.0, "none of the newest 32 slots is there yet, up to 20"),
     ],
 )
-def test_a_url_that_is_never_there_is_told(
+def test_a_url_that_is_never_there_is_reported(
     server: Server, path: str, cadence_s: float | None, note: str
 ) -> None:
     """No failure, and yet a misspelt one must not be waited for in silence."""
@@ -231,7 +231,7 @@ def test_redirects_are_followed_and_401_is_down(server: Server) -> None:
         assert reader.wait_for_state("down").reason == "HTTP 401 Unauthorized"
 
 
-def test_credentials_are_sent_and_never_told(
+def test_credentials_are_sent_and_never_printed(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.put("/a.npy", npy(0))

@@ -134,7 +134,7 @@ def test_a_mistake_is_one_line(cli: Cli, bundle: Bundle, word: str, code: int, f
     assert found in err
 
 
-def test_credentials_are_never_told(bundle: Bundle) -> None:
+def test_credentials_are_never_printed(bundle: Bundle) -> None:
     """Of sources that are refused, cut off or unknown; on stderr, and in the summary."""
     for library in ("av", "httpx"):
         pytest.importorskip(library)

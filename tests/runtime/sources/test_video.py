@@ -335,7 +335,7 @@ def test_a_pipe_with_nothing_in_it(
         reader.wait_for_end()
 
 
-def test_a_silent_pipe_stops_when_told(pipe: tuple[int, int]) -> None:
+def test_a_silent_pipe_stops_when_asked(pipe: tuple[int, int]) -> None:
     read, write = pipe
     with SourceReader(StdinSource(read, spec())):
         pass

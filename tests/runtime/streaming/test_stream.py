@@ -184,7 +184,7 @@ def test_a_sink_that_fails_is_told_once_per_incident(
     assert report.exit_code == 4
 
 
-def test_bad_late_and_dropped_frames_are_told(
+def test_bad_late_and_dropped_frames_are_reported(
     bundle: Bundle, session: Session, capsys: pytest.CaptureFixture[str]
 ) -> None:
     off = Frame(make_frame(9).valid_time.replace(minute=2), make_frame(9).data, source_id="off")
@@ -238,7 +238,7 @@ def test_every_slot_is_accounted_for(bundle: Bundle, session: Session, count: in
     assert (report.nowcasts, report.incomplete) == (max(0, count - 3), min(3, count))
 
 
-def test_nan_from_the_engine_is_counted_and_told(
+def test_nan_from_the_engine_is_counted_and_reported(
     bundle: Bundle, session: Session, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counting = CountingSession(session)

@@ -366,7 +366,7 @@ def wait_until(true: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-def test_a_source_that_goes_down_and_comes_back_is_told(
+def test_a_source_that_goes_down_and_comes_back_is_reported(
     bundle: Bundle, session: Session, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines: list[str] = []

@@ -1,4 +1,4 @@
-"""Protobuf's wire format, as much as an ONNX file needs: the runtime has no onnx package."""
+"""Protobuf's wire format, as much as an ONNX file needs: an edge device has no onnx package."""
 
 from __future__ import annotations
 
@@ -19,12 +19,17 @@ class Field(NamedTuple):
     raw: bytes
     """The whole field as it lies in the message."""
 
+    @property
+    def is_number(self) -> bool:
+        """Whether it is a varint field."""
+        return self.raw[0] & 7 == _VARINT
+
 
 def fields(message: bytes) -> Iterator[Field]:
     """The fields of a message, in order.
 
     Raises:
-        ValueError: the bytes are no protobuf message.
+        ValueError: the bytes are no protobuf message; its text says what is wrong with the file.
     """
     at = 0
     while at < len(message):
@@ -40,9 +45,9 @@ def fields(message: bytes) -> Iterator[Field]:
         elif kind in (_FIXED32, _FIXED64):
             begin, at = at, at + (4 if kind == _FIXED32 else 8)
         else:
-            raise ValueError(f"wire type {kind}")
+            raise ValueError(f"it is no ONNX file (wire type {kind})")
         if at > len(message):
-            raise ValueError("a field that ends behind its message")
+            raise ValueError("it is cut off")
         yield Field(key >> 3, message[begin:at], value, message[start:at])
 
 
@@ -58,17 +63,24 @@ def part(field: int, content: bytes) -> bytes:
 
 def numbers(message: Iterable[Field], field: int) -> list[int]:
     """The values of a repeated integer field, packed or not; those below zero as they are."""
+    return signed(
+        entry.value if entry.is_number else entry.content
+        for entry in message
+        if entry.number == field
+    )
+
+
+def signed(values: Iterable[int | bytes]) -> list[int]:
+    """Integers of a repeated field, each on its own or packed; those below zero as they are."""
     found: list[int] = []
-    for entry in message:
-        if entry.number != field:
-            continue
-        if entry.raw[0] & 7 == _VARINT:
-            found.append(entry.value)
+    for value in values:
+        if isinstance(value, int):
+            found.append(value)
             continue
         at = 0
-        while at < len(entry.content):
-            value, at = _read_varint(entry.content, at)
-            found.append(value)
+        while at < len(value):
+            one, at = _read_varint(value, at)
+            found.append(one)
     return [value - (1 << 64) if value >> 63 else value for value in found]
 
 
@@ -76,7 +88,7 @@ def _read_varint(message: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         if at >= len(message) or shift > 63:
-            raise ValueError("a number without an end")
+            raise ValueError("it is cut off inside a number")
         byte = message[at]
         value |= (byte & 127) << shift
         at, shift = at + 1, shift + 7
