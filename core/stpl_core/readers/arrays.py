@@ -46,6 +46,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
         stored = read_array(path, lazy=True)
     many = _as_sequences(stored, path, options.layout)  # (N, T, C, H, W)
     count, length = many.shape[:2]
+    lone = (count, length) == (1, 1)  # one frame continues the file before it
     times = _times(beside.get("time"), many.shape, path, options)
     units = cf_units(str(beside["units"])) if "units" in beside else "1"
     block = max(1, _BLOCK_VALUES // max(1, int(np.prod(many.shape[2:]))))
@@ -60,7 +61,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
                 quantity=_quantity(units, frames.shape[1]),
                 source=str(path),
                 time=None if times is None else times[rows],
-                begins=np.arange(len(frames)) == (0 if start == 0 and _breaks(stored) else -1),
+                begins=np.arange(len(frames)) == (0 if start == 0 and not lone else -1),
             )
 
 
@@ -83,11 +84,6 @@ def _is_field(archive: Any, name: str) -> bool:
     except ValueError:  # it would have to be unpickled
         return False
     return array.dtype.kind in "uifb" and array.ndim >= 2
-
-
-def _breaks(stored: NDArray[Any]) -> bool:
-    """A lone frame continues the file before; longer arrays are sequences of their own."""
-    return stored.ndim > 2
 
 
 def _as_sequences(stored: NDArray[Any], path: Path, layout: str | None) -> NDArray[Any]:

@@ -255,9 +255,11 @@ def test_arrays_with_times_units_and_gaps_in_the_values(tmp_path: Path) -> None:
     assert dataset["state"].values[0].tolist() == [[0, NO_DATA]]
 
 
-def test_a_folder_of_dated_arrays_is_one_sequence(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ahead", [(), (1,), (1, 1)])
+def test_a_folder_of_dated_arrays_is_one_sequence(tmp_path: Path, ahead: tuple[int, ...]) -> None:
     for minute in (10, 5, 0):
-        np.save(tmp_path / f"rain_20240101{0:02}{minute:02}.npy", np.full((3, 4), minute / 10))
+        field = np.full((*ahead, 3, 4), minute / 10)
+        np.save(tmp_path / f"rain_20240101{0:02}{minute:02}.npy", field)
     dataset = open_frames(tmp_path)
     np.testing.assert_allclose(dataset["frames"].values[:, 0, 0, 0], [0, 0.5, 1.0])
     assert dataset.attrs["cadence_s"] == 300
