@@ -61,7 +61,11 @@ _POLL_S = "1"
 _BEHIND_S, _AHEAD_S = 86400.0, 60.0
 """Frame times further off this machine's clock than that are doubted."""
 _JOIN_S = 6.0
-_REFUSED = ("401", "403", "not authorized", "not authorised", "authentication", "unauthorized")
+_REFUSED = (
+    *("401", "403", "not authorized", "not authorised", "authentication", "unauthorized"),
+    *("access denied", "credentials"),
+)
+"""What the reasons of a refusal hold, lower case."""
 _RECIPES = {"grey": "camera", "rain": "radar-nowcast", "temperature": "era5-t2m"}
 
 

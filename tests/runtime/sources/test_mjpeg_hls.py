@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import os
 import re
 import secrets
@@ -23,6 +24,7 @@ from PIL import Image
 pytest.importorskip("httpx")
 av = pytest.importorskip("av")
 
+from stpl_core.bundle import Bundle  # noqa: E402
 from stpl_core.codec import FrameCodec  # noqa: E402
 from stpl_core.errors import FrameError, UsageError  # noqa: E402
 from stpl_core.frames import Frame  # noqa: E402
@@ -34,6 +36,7 @@ from stpl_runtime.ingest.multipart import (  # noqa: E402
 )
 from stpl_runtime.ingest.playlist import read_playlist  # noqa: E402
 from stpl_runtime.source import BadFrame, Source, SourceSpec, open_source  # noqa: E402
+from tests.runtime.conftest import Cli  # noqa: E402
 from tests.runtime.sources.source_reader import SourceReader  # noqa: E402
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
@@ -200,6 +203,22 @@ def test_bad_parts_are_bad_frames_and_the_others_arrive(camera: Camera) -> None:
     assert "an empty part" in reasons[1]
     assert "max_mb=" in reasons[3]
     assert "max_mb=" in reasons[4]
+
+
+def test_every_part_is_counted_once(camera: Camera, cli: Cli, bundle: Bundle) -> None:
+    good, bad = [part(jpeg(40 + 20 * n)) for n in range(5)], [part(b"x"), part(b""), part(b"y")]
+    parts = [*good[:2], *bad, *good[2:]]
+    camera.answer = lambda handler: handler.stream(MIXED, parts, stays=True)
+    word = f"http://{camera.root}/a"
+    code, out, err = cli("stream", bundle.path, word, "--idle-timeout", 3, "--json",
+                         "--policy", "queue", "--source-option", "timeout=30")  # fmt: skip
+    assert code == 0, err
+    counts = json.loads(out)["counts"]
+    assert counts["received"] == 8
+    assert counts["bad"] == 3
+    fates = ("used", "late", "duplicate", "dropped", "bad", "pending")
+    assert sum(counts[fate] for fate in fates) == 8
+    assert f"{word} is MJPEG: read as mjpeg+http:" in err
 
 
 def test_a_picture_beyond_the_budget_is_not_decoded(
