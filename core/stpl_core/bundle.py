@@ -88,6 +88,8 @@ class Bundle:
 
     path: Path
     manifest: Manifest
+    version: int | None = None
+    """That its signer states; None where no signature was asked for."""
 
     def file(self, name: str) -> Path:
         """Path of one of the bundle's files."""
@@ -190,8 +192,9 @@ def open_bundle(
         SignatureError: none of the trusted keys signed it as it is.
     """
     content = _manifest_bytes(path)
+    version = None
     if trusted is not None:
-        check_signature(path, content, trusted)
+        version = check_signature(path, content, trusted).version
     manifest = _parsed(path / MANIFEST, content)
     if trusted is not None:
         check_files(path, [*manifest.files, MANIFEST])
@@ -211,7 +214,7 @@ def open_bundle(
             raise ChecksumError(
                 f"{file} has SHA-256 {found[:12]}…", expected=f"{spec.sha256[:12]}…", fix=_AGAIN
             )
-    return Bundle(path, manifest)
+    return Bundle(path, manifest, version)
 
 
 def _has_link(path: Path, name: str) -> bool:
@@ -233,7 +236,7 @@ def _check_names(path: Path, manifest: Manifest) -> None:
         inside = not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
         if name not in manifest.files or not inside:
             raise BundleError(
-                f"{path / MANIFEST} names {name}",
+                f"{path / MANIFEST} names {printable(name)}",
                 expected="a file of the bundle, with its checksum",
                 fix=_AGAIN,
             )

@@ -61,6 +61,24 @@ class EngineOptions:
 
 
 @dataclass(frozen=True)
+class SignatureOptions:
+    """Whose bundles are opened; see `stpl_core.safety.open_signed`."""
+
+    trusted_keys: Annotated[
+        Path | None,
+        Option("Public key, or folder of them: open only what one of them signed."),
+    ] = None
+    min_version: Annotated[
+        int | None,
+        Option(
+            "With --trusted-keys: refuse a bundle of an older version.",
+            default="the newest that was opened here",
+            least=0,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
 class ReadingOptions:
     """What a person may say about how files are read."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from stpl_core.errors import install_command
 from stpl_core.option import Option
-from stpl_core.options import BundlePath, EngineOptions
+from stpl_core.options import BundlePath, EngineOptions, SignatureOptions
 from stpl_deploy.cli.options.common import Json, TrustModel, trust
 from stpl_deploy.cli.options.signature import verb
 
@@ -29,6 +29,7 @@ class BenchCommand:
     out: Annotated[
         Path | None, Option("Directory for bench.json and bench.svg; default: BUNDLE-bench.")
     ] = None
+    signature: SignatureOptions = field(default_factory=SignatureOptions)
     trust_model: TrustModel = ()
     json: Json = False
 
@@ -36,12 +37,12 @@ class BenchCommand:
 @verb
 def bench(options: BenchCommand) -> None:
     """Time PyTorch on the CPU and an engine's ways to a nowcast side by side in one process."""
-    from stpl_core.bundle import open_bundle
+    from stpl_core.safety.open_signed import open_signed
     from stpl_deploy.cli.output import print_json, progress_bar
     from stpl_export.bench import bench_bundle
 
     trust(options.trust_model)
-    opened = open_bundle(options.bundle)
+    opened = open_signed(options.bundle, options.signature)
     with progress_bar("rounds") as progress:
         report = bench_bundle(
             opened,

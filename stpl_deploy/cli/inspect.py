@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from stpl_core.errors import UsageError
 from stpl_core.option import Option
+from stpl_core.options import SignatureOptions
 from stpl_core.safety.printable import printable
 from stpl_deploy.cli.options.common import Json
 from stpl_deploy.cli.options.signature import verb
@@ -23,6 +24,7 @@ class InspectCommand:
     """The options of `inspect`."""
 
     path: Annotated[Path, Option("Run or bundle directory, or an .engine file.", argument=True)]
+    signature: SignatureOptions = field(default_factory=SignatureOptions)
     json: Json = False
 
 
@@ -33,7 +35,15 @@ def inspect(options: InspectCommand) -> None:
 
     path, json = options.path, options.json
     if (path / "manifest.json").is_file():
-        _bundle(path, json)
+        _bundle(path, options)
+    elif path.suffix == ".engine":
+        _plan(path, options)
+    elif options.signature.trusted_keys is not None:
+        raise UsageError(
+            f"{path} is no bundle, and only bundles are signed",
+            expected="a directory with manifest.json",
+            fix="leave --trusted-keys out",
+        )
     elif (path / "recipe.toml").is_file() or str(path).startswith("pretrained:"):
         from stpl_deploy.extras import needs
 
@@ -45,8 +55,6 @@ def inspect(options: InspectCommand) -> None:
             print_json(document)
         else:
             _pairs(f"run {path}", _run_lines(document))
-    elif path.suffix == ".engine":
-        _plan(path, json)
     else:
         frames = path.exists()
         raise UsageError(
@@ -97,25 +105,25 @@ def _state_line(shapes: Collection[tuple[int, ...]]) -> str:
     return f"{len(shapes)} tensors, {kib:,.0f} KiB for each stream"
 
 
-def _plan(path: Path, json: bool) -> None:
+def _plan(path: Path, options: InspectCommand) -> None:
     from stpl_deploy.cli.output import print_json
     from stpl_runtime.engines.plan_report import describe_plan, plan_lines
     from stpl_runtime.engines.preflight import look_here
 
-    report = describe_plan(path, look_here())
-    if json:
+    report = describe_plan(path, look_here(), options.signature)
+    if options.json:
         print_json(report)
     else:
         _pairs(f"engine {path}", plan_lines(report))
 
 
-def _bundle(path: Path, json: bool) -> None:
-    from stpl_core.bundle import open_bundle
+def _bundle(path: Path, options: InspectCommand) -> None:
+    from stpl_core.safety.open_signed import open_signed
     from stpl_core.same_grid import grid_text
     from stpl_deploy.cli.output import print_accuracy, print_json, print_table
 
-    manifest = open_bundle(path).manifest
-    if json:
+    manifest = open_signed(path, options.signature).manifest
+    if options.json:
         print_json(manifest.model_dump(mode="json"))
         return
     channels, height, width = manifest.frame

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from stpl_core.errors import UsageError, install_command
 from stpl_core.option import Option, fill
-from stpl_core.options import EngineOptions
+from stpl_core.options import EngineOptions, SignatureOptions
 from stpl_deploy.library.numbers import finite_numbers
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class EvaluateOptions:
         ),
     ] = False
     backend: EngineOptions = field(default_factory=EngineOptions)
+    signature: SignatureOptions = field(default_factory=SignatureOptions)
     grid: Annotated[
         str | None,
         Option("HxW of larger frames of --data or --part: a bundle covers in tiles."),
@@ -125,6 +126,7 @@ def run_evaluation(
         horizon=options.horizon,
         testing=options.given,
         domain=None if options.grid is None else domain_size(options.grid),
+        signature=options.signature,
     )
     if words is None:
         _remark_on_flow(remark)

@@ -6,14 +6,22 @@ import warnings
 import weakref
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from stpl_core.bundle import AccuracyReport, Bundle, open_bundle
+from stpl_core.bundle import AccuracyReport, Bundle
 from stpl_core.errors import UsageError
 from stpl_core.option import fill
-from stpl_core.options import EngineOptions, PredictOptions, RunLimits, StreamOptions
+from stpl_core.options import (
+    EngineOptions,
+    PredictOptions,
+    RunLimits,
+    SignatureOptions,
+    StreamOptions,
+)
+from stpl_core.safety.open_signed import open_signed
 from stpl_deploy.library.inputs import Frames, read_any
 from stpl_deploy.library.live import LiveNowcasts
 from stpl_deploy.library.numbers import sized
@@ -38,21 +46,28 @@ def load(path: Path | str, engine: str = "auto", **options: Any) -> Model:
         path: a bundle's directory, or `pretrained:NAME` for a model that comes trained, which is
             exported once into the user's cache folder (this needs the extra `export`).
         engine: what runs it, a word of `stpl-deploy predict --engine`; `auto` takes `onnx`.
-        **options: of `stpl_core.options.EngineOptions`, by name: `threads`, `require_provider`.
+        **options: of `EngineOptions` and `SignatureOptions` in `stpl_core.options`, by name:
+            `threads`, `require_provider`, `trusted_keys`, `min_version`.
 
     Raises:
         BundleError: no bundle is there.
         MissingExtraError: `pretrained:NAME` without the extra.
         UsageError: an option that does not hold.
+        SignatureError: with `trusted_keys`, a bundle that none of them signed as it is.
     """
-    backend = fill(
-        EngineOptions, {"engine": "onnx" if engine == "auto" else engine, **options}, "load"
-    )
+    given = {"engine": "onnx" if engine == "auto" else engine, **options}
+    chosen = fill(_LoadOptions, given, "load")
     if str(path).startswith(PRETRAINED):
         from stpl_deploy.library.exporting import pretrained_bundle
 
         path = pretrained_bundle(str(path).removeprefix(PRETRAINED))
-    return Model(open_bundle(Path(path)), backend)
+    return Model(open_signed(Path(path), chosen.signature), chosen.backend)
+
+
+@dataclass(frozen=True)
+class _LoadOptions:
+    backend: EngineOptions = field(default_factory=EngineOptions)
+    signature: SignatureOptions = field(default_factory=SignatureOptions)
 
 
 class Model:

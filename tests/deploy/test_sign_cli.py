@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(TINY, tmp_path / "b")
     np.save(tmp_path / "frames.npy", np.zeros((4, 1, 16, 16), np.float32))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     return tmp_path
 
 
@@ -29,6 +33,9 @@ VERBS = [
     ["predict", "b", "frames.npy", "--out", "out.npz", "--overwrite"],
     ["stream", "b", "frames", "--idle-timeout", "0.1"],
     ["serve", "b", "frames", "--port", "0", "--max-nowcasts", "1"],
+    ["inspect", "b"],
+    ["evaluate", "b", "--baseline", "persistence", "--threads", "1"],
+    ["bench", "b", "--rounds", "3", "--threads", "1", "--out", "timed"],
 ]
 
 
@@ -49,6 +56,47 @@ def test_only_what_a_trusted_key_signed_is_opened(
     assert run(["sign", "--new-key", "other"]) == 0
     assert run([*words, "--trusted-keys", "other.pub"]) == 3
     assert run([*words, "--min-version", "5"]) == 2
+
+
+def test_an_older_version_is_noticed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["sign", "--new-key", "signer"]) == 0
+    words = ["inspect", "b", "--trusted-keys", "signer.pub"]
+    for version, code in ((5, 0), (7, 0), (6, 3), (7, 0)):
+        assert run(["sign", "b", "--key", "signer", "--version", str(version)]) == 0
+        assert run(words) == code
+    assert run(["sign", "b", "--key", "signer", "--version", "6"]) == 0
+    capsys.readouterr()
+    assert run(words) == 3
+    told = capsys.readouterr().err
+    assert "version 7 or newer, which was opened here before" in told
+    assert run([*words, *told.rpartition("once: ")[2].split()]) == 0
+    assert run(words) == 0  # 6 is the newest again
+    kept = list((here / "state" / "stpl-deploy" / "versions").iterdir())
+    assert [stat.S_IMODE(path.stat().st_mode) for path in kept] == [0o600]
+    kept[0].write_text("{")
+    assert run(words) == 0
+    assert json.loads(kept[0].read_text())["version"] == 6
+
+
+def test_the_library_and_plans_ask_for_signatures(here: Path) -> None:
+    import stpl_deploy as stpl
+    from stpl_core.errors import StplError
+    from stpl_core.safety.signing import SignatureError
+
+    assert run(["sign", "--new-key", "signer"]) == 0
+    for work in (
+        lambda: stpl.load("b", trusted_keys="signer.pub").close(),
+        lambda: stpl.evaluate("b", trusted_keys="signer.pub", baseline="persistence", threads=1),
+    ):
+        with pytest.raises(SignatureError, match="not signed"):
+            work()
+        assert run(["sign", "b", "--key", "signer"]) == 0
+        work()
+        (here / "b" / "manifest.sig").unlink()
+    assert run(["inspect", "b/step.engine", "--trusted-keys", "signer.pub"]) == 3
+    with pytest.raises(StplError, match="only bundles are signed"):
+        stpl.evaluate("frames.npy", trusted_keys="signer.pub")
+    assert run(["inspect", "frames.npy", "--trusted-keys", "signer.pub"]) == 2
 
 
 def test_a_key_is_asked_for(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

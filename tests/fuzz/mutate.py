@@ -123,13 +123,14 @@ def mutated_npz(content: bytes, random: Random) -> bytes:
     elif kind == 1:
         arrays[name] = arrays[random.choice(list(arrays))]
     elif kind == 2:
-        arrays[name] = arrays[name].astype(random.choice(["f2", "f8", "i1", "u8", "?", "U9", "c8"]))
+        kinds = (
+            ["f2", "f8", "i1", "u8", "?", "U9", "c8"] if arrays[name].dtype.kind != "U" else ["S9"]
+        )
+        arrays[name] = arrays[name].astype(random.choice(kinds))
     elif kind == 3:
         arrays[name] = arrays[name].ravel()[: random.randint(0, 5)]
     elif kind == 4:
-        arrays[name] = np.full_like(
-            arrays[name].astype("f4"), random.choice([np.nan, np.inf, 1e38])
-        )
+        arrays[name] = np.full(arrays[name].shape, random.choice([np.nan, np.inf, 1e38]), "f4")
     else:
         arrays[name] = arrays[name][None]
     buffer = io.BytesIO()

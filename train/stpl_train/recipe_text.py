@@ -19,6 +19,8 @@ _WHOLE = {"model": "name", "data": "source"}
 """Sections that replace the extended recipe's where they state another one of this key."""
 _DEEPEST = 8
 _MOST_BYTES = 2**20
+_MOST_DOTS = 200
+"""In one line."""
 
 
 def shipped_recipes() -> list[str]:
@@ -58,7 +60,7 @@ def read_document(
             raise RecipeError(
                 f"no recipe file {path}", expected="a .toml file", fix="check the path"
             )
-        text = _text_of(path)
+        text = text_of(path)
     elif name in shipped_recipes():
         text = _shipped_text(name)
     else:
@@ -128,11 +130,20 @@ def _shipped_text(name: str) -> str:
     return (resources.files("stpl_train") / "recipes" / f"{name}.toml").read_text()
 
 
-def _text_of(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """The text of a recipe's file, within what recipes have.
+
+    Raises:
+        RecipeError: it is no such file.
+    """
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f"it has more than {_MOST_BYTES:,} bytes")
-        return path.read_text()
+        text = path.read_text()
+        # A key a.a.a... of thousands of parts takes the square of them to read.
+        if any(line.count(".") > _MOST_DOTS for line in text.splitlines()):
+            raise ValueError(f"a line has more than {_MOST_DOTS} dots")
+        return text
     except (ValueError, OSError) as error:
         raise RecipeError(
             f"{path} cannot be read: {error}", expected="TOML in UTF-8", fix="check the file"

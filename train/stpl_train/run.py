@@ -35,6 +35,7 @@ from stpl_train.forecaster import FrameShape
 from stpl_train.models import ForecasterModule, build_model
 from stpl_train.pretrained import run_path
 from stpl_train.recipe import Recipe, parse_recipe
+from stpl_train.recipe_text import text_of
 
 RECIPE = "recipe.toml"
 WEIGHTS = "weights.safetensors"
@@ -225,7 +226,7 @@ def open_run(path: Path) -> Run:
             else f"stpl-deploy train modernn-mini --out {path}",
         )
     try:
-        document: dict[str, Any] = tomllib.loads(file.read_text())
+        document: dict[str, Any] = tomllib.loads(text_of(file))
     except (ValueError, RecursionError, OSError) as error:
         raise RunError(f"{file} is broken: {error}", expected="TOML", fix="train again") from error
     return Run(path, parse_recipe(document))

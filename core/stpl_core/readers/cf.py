@@ -68,8 +68,8 @@ def open_dataset(path: Path, group: str | None = None, *, decode: bool = True) -
         import netCDF4  # noqa: F401  # as above
         import xarray as xr
     refuse_cut_netcdf(path)
-    check_netcdf(path)
     with NETCDF_LOCK:
+        check_netcdf(path)
         # What is read later is read under it too, and so is the closing, whoever drops it.
         return xr.open_dataset(
             path.absolute(), engine="netcdf4", lock=NETCDF_LOCK, group=group, decode_cf=decode

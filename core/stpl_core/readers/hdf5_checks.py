@@ -67,7 +67,9 @@ def whole(dataset: Any, path: Path) -> Any:
 
 
 def check_netcdf(path: Path) -> None:
-    """Refuse a NetCDF-4 file that reaches out, or whose coordinates claim too much.
+    """Refuse a NetCDF-4 file that reaches out, claims too much, or says two things of a size.
+
+    Call it with the lock of the NetCDF library held.
 
     Raises:
         FrameError: it does.
@@ -77,13 +79,54 @@ def check_netcdf(path: Path) -> None:
         return
     import h5py
 
+    shapes: dict[str, tuple[int, ...]] = {}
     with open_hdf5(path) as file:
 
         def check(name: str, found: Any) -> None:
             if isinstance(found, h5py.Dataset):
-                check_pixels(f"{path}: {name}", *(found.shape or ())[-2:])
+                shapes[name] = found.shape or ()
+                check_pixels(f"{path}: {name}", *shapes[name][-2:])
 
         file.visititems(check)
+    import netCDF4
+
+    with netCDF4.Dataset(path.absolute()) as opened:
+        _check_shapes(opened, shapes, path)
+
+
+_NO_COORDINATE = "_nc4_non_coord_"
+"""Before the name, in the file, of a variable that is called as a dimension and is none."""
+
+
+def _check_shapes(group: Any, shapes: dict[str, tuple[int, ...]], path: Path) -> None:
+    """Hold the sizes of dimensions against those of the values.
+
+    The library makes room by the dimensions and reads by the values: where they differ it writes
+    beyond its room, which ends the process. Only an unlimited dimension may be longer.
+    """
+    inside = group.path.strip("/")
+    for name, variable in group.variables.items():
+        where = f"{inside}/{name}".strip("/")
+        plain = f"{inside}/{_NO_COORDINATE}{name}".strip("/")
+        stored = shapes.get(where, shapes.get(plain))
+        sizes = tuple(
+            (dimension.size, dimension.isunlimited()) for dimension in variable.get_dims()
+        )
+        if stored is None or (not stored and not sizes):
+            continue
+        fits = len(stored) == len(sizes) and all(
+            size == length or (endless and size > length)
+            for length, (size, endless) in zip(stored, sizes, strict=True)
+        )
+        if not fits:
+            raise FrameError(
+                f"{path}: {where} has dimensions of {tuple(size for size, _ in sizes)} and values "
+                f"of {stored}",
+                expected="the same sizes",
+                fix="get the file again: it is damaged",
+            )
+    for below in group.groups.values():
+        _check_shapes(below, shapes, path)
 
 
 def _refuse_elsewhere(file: h5py.File, path: Path) -> None:

@@ -76,6 +76,8 @@ class TrustedKeys:
     """What the user named."""
     min_version: int = 0
     """Older bundles are refused though they are signed."""
+    remembered: bool = False
+    """That version was opened here before; nobody named it."""
 
 
 def new_key(path: Path) -> Path:
@@ -166,8 +168,14 @@ def check_signature(bundle: Path, manifest: bytes, trusted: TrustedKeys) -> Stat
     if statement.version < trusted.min_version:
         raise SignatureError(
             f"{bundle} is version {statement.version}",
-            expected=f"version {trusted.min_version} or newer",
-            fix="get the newest bundle",
+            expected=f"version {trusted.min_version} or newer"
+            + (", which was opened here before" if trusted.remembered else ""),
+            fix="get the newest bundle"
+            + (
+                f"; to go back on purpose, once: --min-version {statement.version}"
+                if trusted.remembered
+                else ""
+            ),
         )
     return statement
 

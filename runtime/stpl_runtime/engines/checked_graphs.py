@@ -6,7 +6,10 @@ a running engine's results, cut short they end its process.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,6 +71,26 @@ class CheckedGraphs:
         options.add_external_initializers([weight.name for weight in outside], values)
         self._kept += values
 
+    @contextmanager
+    def private_copy(self, name: GraphName) -> Iterator[Path]:
+        """The graph and its weights as files that only this user can reach, while it is loaded.
+
+        Raises:
+            BundleError, ChecksumError: see `graph`.
+        """
+        content, found = self.graph(name)
+        outside = {weight.location for weight in found.weights if weight.location}
+        # A runtime may hold the weights open for longer, which Windows does not delete.
+        with TemporaryDirectory(prefix="stpl-graph-", ignore_cleanup_errors=True) as folder:
+            for file in sorted(outside):
+                own = Path(folder, file)
+                own.parent.mkdir(parents=True, exist_ok=True)
+                own.write_bytes(self._content(file))
+            path = Path(folder, self._bundle.manifest.graphs[name].file)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            yield path
+
     def close(self) -> None:
         """Let go of all that sessions were lent: after they are gone."""
         self._kept.clear()
@@ -76,15 +99,18 @@ class CheckedGraphs:
     def _value(self, weight: Weight) -> onnxruntime.OrtValue:
         import onnxruntime
 
-        content = self._files.get(weight.location)
-        if content is None:
-            content = self._files[weight.location] = self._bundle.content(weight.location)
+        content = self._content(weight.location)
         count = weight.bytes // np.dtype(_NUMPY[weight.kind]).itemsize
         array: NDArray[Any] = np.frombuffer(content, _NUMPY[weight.kind], count, weight.offset)
         array = np.require(array.reshape(weight.shape), requirements=["C", "A"])
         if weight.kind == _BFLOAT16:
             return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, _BFLOAT16)
         return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+
+    def _content(self, file: str) -> bytes:
+        if file not in self._files:
+            self._files[file] = self._bundle.content(file)
+        return self._files[file]
 
     def _size_of(self, name: str) -> int | None:
         spec = self._bundle.manifest.files.get(name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,7 +112,8 @@ class OrtSession:
         check_shape(frames, expected, "T, C, H, W")
         session = self._session("rollout")
         spec = self.manifest.graphs["rollout"]
-        out: Array = session.run([spec.outputs[0]], {spec.inputs[0]: frames})[0]
+        with running("rollout"):
+            out: Array = session.run([spec.outputs[0]], {spec.inputs[0]: frames})[0]
         return out  # (B, K, C, H, W)
 
     def _run(self, graph: GraphName, frame: Array, state: OrtState) -> tuple[Array, OrtState]:
@@ -124,7 +126,8 @@ class OrtSession:
             binding.bind_ortvalue_input(part.input, value)
         for name in spec.outputs:
             binding.bind_output(name, "cpu")
-        session.run_with_iobinding(binding)
+        with running(graph):
+            session.run_with_iobinding(binding)
         outputs = dict(zip(spec.outputs, binding.get_outputs(), strict=True))
         result: Array = outputs[spec.outputs[0]].numpy()
         after = tuple(outputs[part.output] for part in self.manifest.state)
@@ -157,6 +160,23 @@ class OrtSession:
                 fix=f"ask for {graph} when the session is opened",
             )
         return self._sessions[graph]
+
+
+@contextmanager
+def running(graph: GraphName) -> Iterator[None]:
+    """One line for what a graph cannot compute.
+
+    Raises:
+        EnvironmentFault: onnxruntime refuses what it met on the way.
+    """
+    try:
+        yield
+    except Exception as error:  # onnxruntime's own errors share no public base
+        raise EnvironmentFault(
+            f"onnxruntime cannot run the {graph} graph: {_line(error)}",
+            expected="a graph that runs here",
+            fix="stpl-deploy verify BUNDLE; where that fails too, export the run again",
+        ) from error
 
 
 def check_shape(array: Array, expected: tuple[int, ...], axes: str) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from stpl_core.bundle import Bundle, GraphName
 from stpl_core.codec import Array
-from stpl_runtime.engines.ort import OrtSession, OrtState, check_shape
+from stpl_runtime.engines.ort import OrtSession, OrtState, check_shape, running
 from stpl_runtime.engines.placement import CUDA, RTX, TENSORRT, Provider, load_on, placement_note
 
 if TYPE_CHECKING:
@@ -83,7 +83,9 @@ class OrtDeviceSession(OrtSession):
         return {}
 
     def _load(self, graph: GraphName, path: Path) -> onnxruntime.InferenceSession:
-        return load_on(self.target, path, self._options(), self.provider_options(graph))
+        # By a path, since not every provider takes weights that are lent; but by one of our own.
+        with self._checked.private_copy(graph) as own:
+            return load_on(self.target, own, self._options(), self.provider_options(graph))
 
     def _running_on(self) -> str:
         return self.target.name + placement_note(self.target, tuple(self._sessions.values()))
@@ -108,7 +110,8 @@ class OrtDeviceSession(OrtSession):
         check_shape(frames, (self.manifest.context, *self.manifest.frame), "T, C, H, W")
         spec = self.manifest.graphs["rollout"]
         feeds = {spec.inputs[0]: np.ascontiguousarray(frames)}
-        out: Array = self._session("rollout").run([spec.outputs[0]], feeds)[0]
+        with running("rollout"):
+            out: Array = self._session("rollout").run([spec.outputs[0]], feeds)[0]
         return out  # (B, K, C, H, W)
 
     def close(self) -> None:
@@ -127,7 +130,8 @@ class OrtDeviceSession(OrtSession):
         key = (graph, state.batch, state.buffers.number, after.buffers.number)
         if key not in self._bindings:
             self._bindings[key] = self._bind(graph, buffers.frame, state, result, after)
-        self._session(graph).run_with_iobinding(self._bindings[key], self._run_options(key))
+        with running(graph):
+            self._session(graph).run_with_iobinding(self._bindings[key], self._run_options(key))
         return result.numpy().copy(), after
 
     def _bind(

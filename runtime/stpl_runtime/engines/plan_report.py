@@ -5,17 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stpl_core.bundle import MANIFEST, Bundle, EngineSpec, open_bundle
+from stpl_core.bundle import MANIFEST, Bundle, EngineSpec
 from stpl_core.errors import BundleError
+from stpl_core.options import SignatureOptions
+from stpl_core.safety.open_signed import open_signed
 from stpl_runtime.engines.preflight import FLAVOURS, Here, mismatch, read_plan
 
 
-def describe_plan(path: Path, here: Here) -> dict[str, Any]:
+def describe_plan(
+    path: Path, here: Here, signature: SignatureOptions | None = None
+) -> dict[str, Any]:
     """Describe the plan at `path`, which lies in its bundle; checks its bytes first.
 
     Args:
         path: an `.engine` file.
         here: the machine that the answer to `runs here` is about.
+        signature: whose bundles are opened; None: anybody's.
 
     Raises:
         BundleError: no bundle around it, or not one of the bundle's plans.
@@ -27,7 +32,7 @@ def describe_plan(path: Path, here: Here) -> dict[str, Any]:
             expected="the plan inside its bundle",
             fix="stpl-deploy inspect BUNDLE",
         )
-    bundle = open_bundle(path.parent, checksums=False)
+    bundle = open_signed(path.parent, signature or SignatureOptions(), checksums=False)
     specs = {spec.file: spec for spec in bundle.manifest.engines}
     if path.name not in specs:
         raise BundleError(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_core.bundle import Bundle, open_bundle
+from stpl_core.bundle import Bundle
 from stpl_core.codec import Array, FrameCodec
 from stpl_core.errors import FrameError
 from stpl_core.frames import FrameShape, read_sequences
@@ -164,17 +164,17 @@ def asked_horizon(horizon: int | None, testing: bool, data: Mapping[str, Any], t
 
 
 def judged_bundle(
-    path: Path,
+    bundle: Bundle,
     *,
     backend: Backend,
     horizon: int | None,
     testing: bool,
     domain: tuple[int, int] | None,
 ) -> Judged:
-    """Open a bundle to be judged.
+    """A bundle to be judged, on its engine.
 
     Args:
-        path: its directory.
+        bundle: an opened bundle.
         backend: what it runs on.
         horizon: frames to predict; None: as it was trained.
         testing: without `horizon`, the recipe's `data.test_horizon`, where it has one.
@@ -189,7 +189,6 @@ def judged_bundle(
     from stpl_runtime.engines.tiled import on_domain
     from stpl_runtime.nowcasting.predict import graphs_needed, predict_sequences
 
-    bundle = open_bundle(path)
     manifest = bundle.manifest
     data = manifest.recipe.get("data", {})
     asked = asked_horizon(horizon, testing, data, manifest.horizon)

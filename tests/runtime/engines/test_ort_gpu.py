@@ -7,6 +7,8 @@ cannot show is CUDA itself; that needs a GPU.
 from __future__ import annotations
 
 import gc
+import shutil
+import stat
 import sys
 from collections import Counter
 from importlib.machinery import ModuleSpec
@@ -20,6 +22,7 @@ import pytest
 from stpl_core.bundle import Bundle, open_bundle
 from stpl_core.errors import EnvironmentFault, FrameError, UsageError
 from stpl_runtime.engine import ENGINES, closed_loop, open_session, require
+from stpl_runtime.engines import ort_gpu
 from stpl_runtime.engines import placement as placement_module
 from stpl_runtime.engines.ort_gpu import OrtCudaGraphSession, OrtCudaSession, OrtDeviceSession
 from stpl_runtime.engines.placement import (
@@ -186,6 +189,29 @@ def test_the_required_provider_is_checked(bundle: Bundle) -> None:
     for typed, fixed in (("onnx-cud", "onnx-cuda"), ("cuda", "onnx-cuda"), ("tensorrt", "trt")):
         with pytest.raises(UsageError, match=f"--engine {fixed}$"):
             open_session(bundle, ["step"], engine=typed)
+
+
+def test_what_was_checked_is_what_a_provider_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exchanged between the check and the use, the bundle's files are not looked at again."""
+    path = Path(shutil.copytree(TINY, tmp_path / "b"))
+    opened = open_bundle(path)
+    context = load_reference(opened).context[:1]
+    seen: list[Path] = []
+
+    def exchanged(provider: Any, model: Path, *options: Any) -> Any:
+        for name in opened.manifest.files:
+            (path / name).write_bytes(b"another's")
+        seen.append(model)
+        assert stat.S_IMODE(model.parent.stat().st_mode) == 0o700
+        return load_on(provider, model, *options)
+
+    monkeypatch.setattr(ort_gpu, "load_on", exchanged)
+    session = OnHost(opened, ("rollout",), 1)
+    plain = open_session(open_bundle(TINY), ["rollout"], threads=1)
+    assert np.array_equal(session.rollout(context), plain.rollout(context))
+    assert not any(model.exists() for model in seen)
 
 
 @reports_placement

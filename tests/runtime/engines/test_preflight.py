@@ -264,7 +264,7 @@ def test_abilities_say_what_each_flavour_can_do() -> None:
 def test_inspect_says_how_a_forecast_is_made(
     bundle: Bundle, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    inspect(bundle.path, json=False)
+    inspect(path=bundle.path, json=False)
     shown = capsys.readouterr().out
     for flavour in ("trt", "trt-rtx"):
         assert f"{flavour}: a forecast is made by replays of the step plan or by the unr" in shown
@@ -300,9 +300,9 @@ def test_a_plan_is_described_without_a_driver(
     assert "never run" in plan_lines(report)["ran"]
     assert "needs an NVIDIA GPU" in describe_plan(path, _here(gpu=None))["why_not"]
     assert not describe_plan(path, _here(gpu=None))["runs_here"]
-    inspect(path, json=False)
+    inspect(path=path, json=False)
     assert "8 convolution, 4 cast" in capsys.readouterr().out
-    inspect(bundle.path, json=False)
+    inspect(path=bundle.path, json=False)
     shown = capsys.readouterr().out
     assert spec.file in shown
     assert "trt: a forecast is made by replays of the step plan\n" in shown

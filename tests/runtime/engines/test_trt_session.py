@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from stpl_core.bundle import Bundle, EngineSpec, open_bundle
-from stpl_core.errors import BundleError, EnvironmentFault, FrameError, UsageError
+from stpl_core.errors import BundleError, ChecksumError, EnvironmentFault, FrameError, UsageError
 from stpl_runtime.engine import ForecastWay, closed_loop, open_session
 from stpl_runtime.engines.gpu import Gpu
 from stpl_runtime.engines.preflight import Here
@@ -179,6 +180,29 @@ def _open(
         bundle, ("step",), None, forecast=forecast, here=HERE, device=device, loader=load
     )
     return session, device
+
+
+def test_the_plan_that_was_hashed_is_the_one_that_is_loaded(tmp_path: Path) -> None:
+    """Exchanged after it was read, another plan is not loaded; exchanged before, it is refused."""
+    opened = _with_plans("step")
+    own = Bundle(Path(shutil.copytree(TINY, tmp_path / "b")), opened.manifest)
+    plan = own.file("step.onnx")
+    real, loaded = plan.read_bytes(), []
+
+    def load(data: bytes, spec: EngineSpec, _: Any) -> Callable[[], GraphExecutor]:
+        plan.write_bytes(real[::-1])
+        loaded.append(data)
+        raise EnvironmentFault("enough")
+
+    def session() -> RtxSession:
+        return RtxSession(own, ("step",), None, here=HERE, device=HostDevice(), loader=load)
+
+    with pytest.raises(EnvironmentFault, match="enough"):
+        session().zero_state()
+    assert loaded == [real]
+    with pytest.raises(ChecksumError, match="SHA-256"):
+        session().zero_state()
+    assert loaded == [real]
 
 
 @pytest.mark.parametrize("recordable", ["yes", "no", "wrong"])
