@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import secrets
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from stpl_core.errors import UsageError
+from stpl_core.half_written import held_directory, hold, name_beside, sweep_beside
 
 
 def cache_directory(kind: str) -> Path:
@@ -72,31 +71,47 @@ def atomic_file(path: Path, *, sync: bool = True, private: bool = False) -> Iter
     Raises:
         UsageError: a parent of `path` is a file.
     """
-    temporary = _beside(path, "tmp")
+    _make_parent(path)
+    sweep_beside(path)
+    temporary, handle = _new_file(path, 0o600 if private else 0o666)
+    held = os.dup(handle)  # until it has its name; Windows renames no open file, and has no locks
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        with os.fdopen(os.open(temporary, flags, 0o600 if private else 0o666), "wb") as file:
+        with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             if sync:
                 os.fsync(file.fileno())
+        if sys.platform == "win32":
+            os.close(held)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        if sys.platform != "win32":
+            os.close(held)
     if sync:
         _sync_directory(path.parent)
 
 
-def _beside(path: Path, suffix: str) -> Path:
-    """A hidden name in the same directory, which is made where it is missing."""
+def _new_file(path: Path, mode: int) -> tuple[Path, int]:
+    """A hidden file that is held, and its handle."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    while True:
+        temporary = name_beside(path, "tmp")
+        handle = os.open(temporary, flags, mode)
+        if hold(handle):
+            return temporary, handle
+        os.close(handle)
+
+
+def _make_parent(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise UsageError(
             f"{path.parent} is not a directory", expected="a directory", fix="another path"
         ) from error
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{suffix}")
 
 
 @contextmanager
@@ -107,9 +122,8 @@ def atomic_directory(out: Path) -> Iterator[Path]:
         UsageError: `out` already exists and is not an empty directory.
     """
     refuse_existing(out)
-    partial = _beside(out, "partial")
-    partial.mkdir()
-    try:
+    _make_parent(out)
+    with held_directory(out) as partial:
         yield partial
         for path in partial.rglob("*"):
             if path.is_dir():
@@ -122,9 +136,6 @@ def atomic_directory(out: Path) -> Iterator[Path]:
         if out.is_dir():
             out.rmdir()
         partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     _sync_directory(out.parent)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import shutil
-import tempfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -34,6 +33,7 @@ from stpl_core.bundle import (
 )
 from stpl_core.codec import Array
 from stpl_core.errors import AccuracyError
+from stpl_core.half_written import scratch_directory
 from stpl_export.builders.plans import PlanRequest, build_plans
 from stpl_export.checking import judging_sequences
 from stpl_export.graphs.compose import forecast_onnx, rollout_onnx
@@ -217,8 +217,7 @@ class _BundleWriter:
     def timed_beside_fp32(self, bundle: Bundle) -> Speed:
         """Time an int8 bundle beside an fp32 one of the same run, which is thrown away."""
         self._progress("int8 beside fp32, in turn")
-        with tempfile.TemporaryDirectory(prefix="stpl-fp32-") as name:
-            directory = Path(name)
+        with scratch_directory("fp32") as directory:
             shutil.copyfile(bundle.file(REFERENCE), directory / REFERENCE)
             speed = measure_speed(bundle, self.write(directory, PlainStep(self.step)))
         self._progress(speed_line(speed))

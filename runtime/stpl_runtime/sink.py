@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import gettempdir
 from typing import Protocol, cast, runtime_checkable
 
 from stpl_core.errors import SinkError, UsageError
 from stpl_core.files import atomic_directory, atomic_file, check_writable
+from stpl_core.half_written import scratch_directory
 from stpl_runtime.links.reconnect import without_credentials
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.plugins import known_words, load_word, nearest
@@ -254,8 +255,8 @@ def temporary_file(name: str) -> Iterator[Path]:
         OSError: it could not be written: mostly, the temporary directory is full.
     """
     try:
-        with TemporaryDirectory(prefix="stpl-nowcast-", ignore_cleanup_errors=True) as folder:
-            yield Path(folder) / name
+        with scratch_directory("nowcast") as folder:
+            yield folder / name
     except (OSError, RuntimeError) as error:  # the latter: NetCDF's way to say it
         reason = getattr(error, "strerror", None) or error
         raise OSError(errno.EIO, f"{reason}, in {gettempdir()}") from error

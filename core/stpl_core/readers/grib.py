@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import numpy as np
 from stpl_core.codec import Array
 from stpl_core.errors import EnvironmentFault, FrameError, MissingExtraError
 from stpl_core.grid import Grid
+from stpl_core.half_written import scratch_directory
 from stpl_core.reader import agreed_step
 from stpl_core.readers import grib_process
 from stpl_core.readers.projections import lon_lat_wkt
@@ -147,8 +147,8 @@ def _unzipped(path: Path) -> Iterator[Path]:
     if not path.name.lower().endswith(".gz"):
         yield path
         return
-    with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / path.name[: -len(".gz")]
+    with scratch_directory("grib") as folder:
+        plain = folder / path.name[: -len(".gz")]
         with open_unpacked(path) as packed, plain.open("wb") as file:
             copy_within(packed, file, path)
         yield plain

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from stpl_core.errors import FrameError, UsageError
 from stpl_core.files import atomic_directory, atomic_file, refuse_existing
+from stpl_core.half_written import held_directory
 from stpl_core.reader import ReadOptions
 from stpl_core.readers.converted import chunk_bytes, grid_of
 from stpl_core.readers.dataset import TIME_UNITS, dataset_from_joined, true_places
@@ -160,8 +160,8 @@ def _netcdf(
     for name in ("frames", "state"):
         encoding[name].update(zlib=True, complevel=4, shuffle=True)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
-        temporary = Path(folder) / "partial.nc"
+    with held_directory(out) as folder:
+        temporary = folder / "partial.nc"
         with NETCDF_LOCK:
             joined.to_netcdf(
                 temporary, engine="netcdf4", encoding=encoding, unlimited_dims=["time"]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -14,6 +12,7 @@ from onnx import ModelProto
 
 from stpl_core.bundle import REFERENCE, AccuracyReport, Bundle, seal
 from stpl_core.errors import AccuracyError
+from stpl_core.half_written import scratch_directory
 from stpl_export.precision.bisect import bisect_step
 from stpl_export.precision.emulate import emulated
 from stpl_export.precision.macs import Work, graph_work
@@ -135,8 +134,7 @@ def verify_emulated(
     manifest = bundle.manifest
     rounded = emulated(step, policy.half, policy.precision)
     only_step = {"step": manifest.graphs["step"]}
-    with tempfile.TemporaryDirectory(prefix="stpl-emulated-") as name:
-        directory = Path(name)
+    with scratch_directory("emulated") as directory:
         shutil.copyfile(bundle.file(REFERENCE), directory / REFERENCE)
         (directory / only_step["step"].file).write_bytes(rounded.SerializeToString())
         twin = seal(directory, manifest.model_copy(update={"engines": (), "graphs": only_step}))

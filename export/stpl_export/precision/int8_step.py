@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from onnx import ModelProto
 
 from stpl_core.bundle import AccuracyReport, Bundle, Int8Facts
 from stpl_core.codec import Array
+from stpl_core.half_written import scratch_directory
 from stpl_export.graphs.onnx_step import OPSET
 from stpl_export.graphs.shapes import state_shapes
 from stpl_export.precision.calibrate import (
@@ -129,8 +128,8 @@ def fused_work(typed: ModelProto) -> Work:
     A convolution counts as int8 only where the optimised graph has a QLinearConv that reads its
     weights; one that was left between its casts counts as fp32.
     """
-    with tempfile.TemporaryDirectory(prefix="stpl-fused-") as directory:
-        path = Path(directory) / "fused.onnx"
+    with scratch_directory("fused") as directory:
+        path = directory / "fused.onnx"
         open_optimised(typed, dump=path)
         fused = onnx.load(path)
     found = Counter(node.input[3] for node in fused.graph.node if node.op_type == "QLinearConv")

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from stpl_core.bundle import Bundle, GraphName
 from stpl_core.errors import BundleError
+from stpl_core.half_written import scratch_directory
 from stpl_core.safety.onnx_graph import TYPES, OnnxGraph, Value, Weight, check_weights, read_graph
 from stpl_core.safety.printable import printable
 
@@ -80,13 +80,12 @@ class CheckedGraphs:
         """
         content, found = self.graph(name)
         outside = {weight.location for weight in found.weights if weight.location}
-        # A runtime may hold the weights open for longer, which Windows does not delete.
-        with TemporaryDirectory(prefix="stpl-graph-", ignore_cleanup_errors=True) as folder:
+        with scratch_directory("graph") as folder:
             for file in sorted(outside):
-                own = Path(folder, file)
+                own = folder / file
                 own.parent.mkdir(parents=True, exist_ok=True)
                 own.write_bytes(self._content(file))
-            path = Path(folder, self._bundle.manifest.graphs[name].file)
+            path = folder / self._bundle.manifest.graphs[name].file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
             yield path

@@ -29,6 +29,7 @@ from stpl_core.frames import (
     physical_values,
 )
 from stpl_core.grid import pixel_grid
+from stpl_core.half_written import scratch_directory
 from stpl_core.reader import (
     CREDITS,
     NO_DATA,
@@ -377,8 +378,7 @@ def _laid_down(content: bytes, name: str, time: datetime | None) -> Iterator[Pat
     """
     with ExitStack() as stack:
         try:
-            folder = tempfile.TemporaryDirectory(prefix="stpl-frame-", ignore_cleanup_errors=True)
-            path = Path(stack.enter_context(folder)) / name
+            path = stack.enter_context(scratch_directory("frame")) / name
             path.write_bytes(content)
             if time is not None:
                 os.utime(path, (time.timestamp(), time.timestamp()))

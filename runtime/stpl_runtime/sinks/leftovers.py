@@ -14,9 +14,12 @@ import time
 from pathlib import Path
 
 from stpl_core.errors import SinkError
+from stpl_core.half_written import remove_left
 
 _STALE_S = 3600.0
-"""Another process may be writing beside us: what is younger is left alone."""
+"""Another process may be writing beside us: what is younger is left alone, but for what is half
+written: that is held by a process that lives."""
+_HALF_WRITTEN = re.compile(r".*\.[0-9a-f]{8}\.(tmp|partial)")
 
 
 def sweep(folder: Path, names: str) -> None:
@@ -38,6 +41,8 @@ def sweep(folder: Path, names: str) -> None:
         try:
             if path.name == f".{match[1]}.older" and not (folder / match[1]).exists():
                 path.rename(folder / match[1])
+            elif _HALF_WRITTEN.fullmatch(path.name):
+                remove_left(path)
             elif time.time() - path.stat().st_mtime > _STALE_S:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         except OSError:

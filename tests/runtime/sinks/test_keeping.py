@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stpl_core.errors import SinkError, UsageError
+from stpl_core.half_written import hold
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SinkSpec, open_sink, open_sinks
 from tests.runtime.conftest import slot_time
@@ -168,7 +169,7 @@ def test_room_is_made_where_there_is_none(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_what_a_kill_left_is_mended(tmp_path: Path) -> None:
-    """Half-written files go once they are old; a store that had stepped aside comes back."""
+    """What no process is writing goes; a store that had stepped aside comes back."""
     name = f"{small(0).name}.zarr"
     (tmp_path / f".{name}.older").mkdir()
     (tmp_path / f".{name}.older" / ".zgroup").touch()
@@ -180,7 +181,10 @@ def test_what_a_kill_left_is_mended(tmp_path: Path) -> None:
     for left in (*stale, other):
         os.utime(tmp_path / left, (0, 0))
     pytest.importorskip("zarr")
+    handle = os.open(tmp_path / fresh, os.O_RDONLY)
+    assert hold(handle)
     open_sink(f"zarr:{tmp_path}")
+    os.close(handle)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, fresh, other])
 
 
