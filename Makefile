@@ -7,8 +7,10 @@ SHELL := /bin/bash
 
 VENV := .venv
 EDGE_VENV := .venv-edge
+AUDIT_VENV := .venv-audit
 BIN := $(VENV)/bin
 EDGE_BIN := $(EDGE_VENV)/bin
+AUDIT_BIN := $(AUDIT_VENV)/bin
 
 # A name may be there and not run (version managers leave such shims), so each is tried.
 runs = $(shell $(1) -c 'import sys; sys.exit(sys.version_info[:2] $(2))' >/dev/null 2>&1 && echo $(1))
@@ -26,7 +28,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 # One process for each CPU (tests/conftest.py pins it there).
 PYTEST_FLAGS ?= -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: fuzz help venv venv-edge venv-compare demo test test-all test-edge soak matrix matrix-ends lint format bench recipes wheel clean
+.PHONY: audit fuzz help venv venv-edge venv-compare demo test test-all test-edge soak matrix matrix-ends lint format bench recipes wheel clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +46,12 @@ $(EDGE_VENV)/.stamp: pyproject.toml
 	test -x $(EDGE_BIN)/python || $(EDGE_PYTHON) -m venv $(EDGE_VENV)
 	$(EDGE_BIN)/python -m pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
 	$(EDGE_BIN)/python -m pip install $(PIP_FLAGS) --editable '.[cpu]' --group edge
+	@touch $@
+
+$(AUDIT_VENV)/.stamp: pyproject.toml
+	test -x $(AUDIT_BIN)/python || $(PYTHON) -m venv $(AUDIT_VENV)
+	$(AUDIT_BIN)/python -m pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
+	$(AUDIT_BIN)/python -m pip install $(PIP_FLAGS) --group audit
 	@touch $@
 
 venv: $(VENV)/.stamp ## make .venv with everything for development
@@ -65,7 +73,17 @@ test-edge: venv-edge
 	STPL_TORCH_FREE=1 $(EDGE_BIN)/python -m pytest -o cache_dir=$(EDGE_VENV)/.pytest_cache tests/core tests/deploy tests/runtime $(PYTEST_FLAGS)
 
 fuzz: venv ## hours of hostile files, manifests, graphs and states (FUZZ_EXAMPLES each)
-	STPL_FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest -n 2 --timeout 36000 tests/fuzz
+	$(BIN)/python -m tests.fuzz.campaign --inputs $(FUZZ_EXAMPLES) --out dist/fuzz.jsonl
+
+audit: venv $(AUDIT_VENV)/.stamp ## our code, what we depend on (dist/sbom.json), and known faults of that
+	$(AUDIT_BIN)/bandit --quiet --configfile pyproject.toml --recursive core train runtime export stpl_deploy
+	mkdir -p dist
+	$(AUDIT_BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-format JSON --output-file dist/sbom.json
+	@$(BIN)/python -c 'import json; print(len(json.load(open("dist/sbom.json"))["components"]), "components in dist/sbom.json")'
+	@# It ends with 1 for a fault and for a service that it cannot reach; only then it writes nothing.
+	@rm -f dist/faults.json; $(AUDIT_BIN)/pip-audit --progress-spinner off --skip-editable --format json --output dist/faults.json \
+	  --path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); code=$$?; \
+	  test -s dist/faults.json && exit $$code || echo "known faults were not looked up: the service cannot be reached from here"
 
 soak: venv ## the long runs, by hand
 	$(BIN)/python -m pytest -m soak $(PYTEST_FLAGS)
@@ -97,4 +115,4 @@ wheel: venv ## build dist/*.whl
 	$(BIN)/python -m build --wheel
 
 clean: ## remove what was built, and both virtual environments
-	rm -rf $(VENV) $(EDGE_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(EDGE_VENV) $(AUDIT_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -227,6 +227,8 @@ def main() -> None:
         _attempts(options.child, seeds, options.out)
     from tests.fuzz.targets import TARGETS
 
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         for kind in options.kinds or TARGETS:
             result = campaign(kind, options.first, options.inputs, Path(scratch))

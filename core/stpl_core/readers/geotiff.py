@@ -170,7 +170,7 @@ def _items(xml: str, path: Path) -> dict[str, tuple[str, dict[str, str]]]:
             f"{path} declares entities in its metadata", expected="plain items", fix="rewrite it"
         )
     try:
-        root = ElementTree.fromstring(xml)  # noqa: S314
+        root = ElementTree.fromstring(xml)  # noqa: S314  # nosec B314
     except ElementTree.ParseError as error:
         raise FrameError(
             f"{path} has metadata that are no XML: {error}", expected="items", fix="rewrite it"

@@ -76,10 +76,15 @@ def reconnecting(
 _CREDENTIALS = re.compile(r"(?<=://)(?:[^/\s@:]*:\S*|[^/\s]+)@")
 _STREAM_KEY = re.compile(r"(?i)(\brtmp[a-z]*://[^/\s]+/[^/\s]+/)[^\s?]+")
 """Who knows the last part of an RTMP address may publish there."""
-_SECRETS = re.compile(
-    r"(?i)\b([\w.-]*(?:token|key|secret|pass|password|passwd|pwd|signature|sig|auth|credential"
-    r"|appid|jwt|psw|sas|session|sessionid|bearer)s?|code|pin|pw|sid)=[^&\s]+"
+_SECRET = re.compile(
+    r"(?i)(?:(?:token|key|secret|pass|password|passwd|pwd|signature|sig|auth|credential"
+    r"|appid|jwt|psw|sas|session|sessionid|bearer)s?|\b(?:code|pin|pw|sid))\Z"
 )
+"""The end of a name whose value nobody else may read."""
+_VALUE_END = re.compile(r"[&\s]|\Z")
+_LONGEST_NAME = 32
+_LONGEST = 4000
+"""Of a text that is looked through: patterns take the square of what others make long."""
 
 
 def reason_of(error: BaseException) -> str:
@@ -90,4 +95,21 @@ def reason_of(error: BaseException) -> str:
 
 def without_credentials(text: str) -> str:
     """`text` with `user:password@` of its URLs, and secrets in their queries, left out."""
-    return _SECRETS.sub(r"\1=***", _STREAM_KEY.sub(r"\1***", _CREDENTIALS.sub("***@", text)))
+    if len(text) > _LONGEST:
+        text = f"{text[:_LONGEST]}…"
+    return _without_values(_STREAM_KEY.sub(r"\1***", _CREDENTIALS.sub("***@", text)))
+
+
+def _without_values(text: str) -> str:
+    """`text` with what follows `token=` and the like left out, each sign looked at once."""
+    kept, at = [], 0
+    for equals in re.finditer("=", text):
+        start = equals.end()
+        if start <= at or not _SECRET.search(text[max(0, start - 1 - _LONGEST_NAME) : start - 1]):
+            continue
+        found = _VALUE_END.search(text, start)
+        end = len(text) if found is None else found.start()
+        if end > start:
+            kept.append(f"{text[at:start]}***")
+            at = end
+    return "".join([*kept, text[at:]])

@@ -105,8 +105,25 @@ class Redirects(NoInnerAddress):
 
 def is_inner(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     """Whether it lies in this machine or a private network."""
-    inside = getattr(address, "ipv4_mapped", None) or address
-    return bool(inside.is_private or inside.is_loopback or inside.is_unspecified)
+    inside = _within(address)
+    return not inside.is_global or inside.is_multicast or str(inside) in _OF_CLOUDS
+
+
+_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
+"""IPv6 addresses that a network's translator sends on to the IPv4 address in their end."""
+_OF_CLOUDS = ("168.63.129.16",)
+"""Public by its number, and answered by the host that a cloud's machine runs on."""
+
+
+def _within(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The IPv4 address that an IPv6 one stands for, else itself."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address in _TRANSLATED:
+        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour or address
 
 
 def addresses_of(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
@@ -116,4 +133,4 @@ def addresses_of(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Addres
     except (OSError, UnicodeError):
         return []
     addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
-    return [getattr(address, "ipv4_mapped", None) or address for address in addresses]
+    return [_within(address) for address in addresses]

@@ -198,6 +198,8 @@ def test_bodies_are_unpacked_once_and_within_a_limit() -> None:
         ("https://host/x?code=abc123&y=1", "abc123"),
         ("http://cam/video?usr=a&psw=hidden", "hidden"),
         ("https://host/x?SAS=abc", "abc"),
+        ("https://host/x?next=token=abc=def", "abc"),
+        ("https://host/x?token=abc=def", "def"),
         ("https://host/x?X-Amz-Signature=abcdef", "abcdef"),
     ],
 )
@@ -205,6 +207,30 @@ def test_secrets_are_masked(text: str, secret: str) -> None:
     masked = without_credentials(f"cannot reach {text} now")
     assert secret not in masked
     assert "***" in masked
+
+
+@pytest.mark.parametrize("part", ["a.", "a-", "://", "x:", "=", "a=", "token=", "rtmp://a/b/"])
+def test_a_long_text_is_masked_at_once(part: str) -> None:
+    """One message with such an address held a stream up for hours."""
+    masked = without_credentials(f"file://{part * 200_000}?token=hidden")
+    assert "hidden" not in masked
+    assert len(masked) < 10_000
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["100.64.0.1", "100.100.100.200", "168.63.129.16", "0.0.0.0", "224.0.0.1", "240.0.0.1",
+     "[64:ff9b::a9fe:a9fe]", "[2002:7f00:1::]", "[fd00:ec2::254]", "[::]"],
+)  # fmt: skip
+def test_inner_addresses_in_disguise(host: str) -> None:
+    """Of clouds, carriers and translators: each leads inside."""
+    with pytest.raises(httpx.UnsupportedProtocol, match="own network"):
+        web.NoInnerAddress("93.184.216.34")(httpx.Request("GET", f"http://{host}/"))
+
+
+@pytest.mark.parametrize("host", ["93.184.216.34", "[2606:2800:220:1::1]", "[64:ff9b::5db8:d822]"])
+def test_outer_addresses_are_asked(host: str) -> None:
+    web.NoInnerAddress("")(httpx.Request("GET", f"http://{host}/"))
 
 
 @pytest.mark.parametrize(
