@@ -77,6 +77,7 @@ from stpl_core.safety.signing import SIGNATURE, TrustedKeys, check_files, check_
 _log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+_LARGEST_MANIFEST = 16 * 2**20
 WEIGHTS = "weights.safetensors"
 LOW_WEIGHTS = "weights-{precision}.safetensors"
 REFERENCE = "reference.npz"
@@ -267,6 +268,12 @@ def _manifest_bytes(path: Path) -> bytes:
             fix=f"stpl-deploy export {path} --out {path.name}.bundle"
             if what == "a run directory"
             else "stpl-deploy export RUN --out BUNDLE",
+        )
+    if file.stat().st_size > _LARGEST_MANIFEST:
+        raise BundleError(
+            f"{file} has {file.stat().st_size:,} bytes",
+            expected=f"at most {_LARGEST_MANIFEST:,}",
+            fix="do not use it: no export wrote this",
         )
     return file.read_bytes()
 

@@ -157,7 +157,7 @@ def check_writable(folder: Path) -> None:
 
 def refuse_existing(out: Path) -> None:
     """Raise UsageError if `out` holds something that would be overwritten."""
-    if out.is_dir() and not any(out.iterdir()):
+    if out.is_dir() and not out.is_symlink() and not any(out.iterdir()):
         return
     if out.exists() or out.is_symlink():
         raise UsageError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -22,6 +23,7 @@ from stpl_core.safety.printable import printable
 
 INDEX = "parts.json"
 _LONGEST = 400
+_LARGEST_INDEX = 64 * 2**20
 SIZE = 15 * 2**20
 """Bytes of a part: below the 16 MB that many places allow."""
 
@@ -150,6 +152,8 @@ def _within(parts: Path) -> Iterator[None]:
 def _read_index(parts: Path) -> Index:
     path = parts / INDEX
     try:
+        if path.exists() and not (path.is_file() and path.stat().st_size <= _LARGEST_INDEX):
+            raise ValueError("it is no file, or too long")
         return Index.model_validate(json.loads(path.read_text()))
     except FileNotFoundError as error:
         raise UsageError(
@@ -180,6 +184,14 @@ def _inside(name: str, parts: Path) -> PurePosixPath:
 
 def _content(path: Path, part: Part) -> bytes:
     try:
+        # Looked at first: a pipe would be waited for, and another size may be of any length.
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size != part.bytes:
+            raise ChecksumError(
+                f"{path} has changed ({found.st_size:,} bytes)",
+                expected=f"a file of {part.bytes:,} bytes",
+                fix="copy it again",
+            )
         content = path.read_bytes()
     except OSError as error:
         raise ChecksumError(

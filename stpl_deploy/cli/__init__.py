@@ -53,6 +53,7 @@ _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]  # ClickExcep
 _MACHINE_ERRORS = {
     errno.ENOSPC: "free some space, or write to another disk",
     errno.EDQUOT: "free some of your quota, or write to another disk",
+    errno.EFBIG: "a higher ulimit -f, or another disk",
     errno.EROFS: "write to another place",
     errno.EACCES: "check the permissions, or write to another place",
     errno.EPERM: "check the permissions, or write to another place",

@@ -12,6 +12,7 @@ import typer
 from stpl_core.errors import UsageError
 from stpl_core.option import Option
 from stpl_core.options import ReadingOptions
+from stpl_core.safety.printable import printable
 from stpl_deploy.cli.options.common import Json
 from stpl_deploy.cli.options.signature import verb
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from stpl_core.fetch.checked import Fetched
     from stpl_core.fetch.sets import PublicSet
     from stpl_core.readers.survey import Survey
+
+_LONGEST_LINE = 4000
 
 data = typer.Typer(
     help="Look at frames of any format, convert them, or fetch public ones.",
@@ -253,9 +256,9 @@ def _print(path: Path, survey: Survey) -> None:
         shown = ", ".join(survey.empty[:3]) + (" ..." if len(survey.empty) > 3 else "")
         pairs["empty"] = f"{len(survey.empty)} frames are no data all over: {shown}"
     pairs.update(survey.notes)
-    print(f"data {path}: {survey.understood.line()}")
+    print(printable(f"data {path}: {survey.understood.line()}", _LONGEST_LINE))
     for key, value in pairs.items():
-        print(f"  {key:<13}{value}")
+        print(printable(f"  {key:<13}{value}", _LONGEST_LINE))
 
 
 def _gaps(survey: Survey) -> str:

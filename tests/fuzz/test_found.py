@@ -17,6 +17,7 @@ for library in ("netCDF4", "onnxruntime", "torch"):
 from stpl_core.bundle import open_bundle  # noqa: E402
 from stpl_core.errors import EnvironmentFault, FrameError, RecipeError, RunError  # noqa: E402
 from stpl_core.readers.opening import open_frames  # noqa: E402
+from stpl_deploy.cli import run  # noqa: E402
 from stpl_runtime.engine import open_session  # noqa: E402
 from stpl_train.recipe import load_recipe  # noqa: E402
 from stpl_train.run import open_run  # noqa: E402
@@ -73,3 +74,14 @@ def test_a_graph_that_cannot_compute(tmp_path: Path) -> None:
     session = open_session(opened, ["step"], threads=1)
     with pytest.raises(EnvironmentFault, match="cannot run the step graph"):
         session.step(np.zeros((1, *opened.manifest.frame), np.float32), session.zero_state())
+
+
+def test_a_name_that_would_write_on_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a\x1b[31m\nerror: forged.npy"
+    np.save(path, np.zeros((4, 1, 8, 8), np.float32))
+    assert run(["data", "inspect", str(path)]) == 0
+    told = capsys.readouterr()
+    assert "\x1b" not in told.out + told.err
+    assert "\nerror: forged" not in told.out + told.err

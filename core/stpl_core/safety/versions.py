@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import os
+import stat
 import sys
 from pathlib import Path
 
@@ -28,8 +29,9 @@ def remembered_version(bundle: Path) -> int:
     """The newest version that was opened at this place; 0 where none is known."""
     file = _file(bundle)
     try:
-        if file.stat().st_size > _MOST_BYTES:
-            raise ValueError("it is too long")
+        found = file.stat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_BYTES:
+            raise ValueError("it is no file, or too long")
         version = json.loads(file.read_bytes())["version"]
         if not isinstance(version, int) or isinstance(version, bool) or version < 0:
             raise ValueError("it holds no version")
