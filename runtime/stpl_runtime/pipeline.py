@@ -19,6 +19,7 @@ from stpl_core.reader import ReadOptions
 from stpl_core.same_grid import check_same_grid
 from stpl_runtime.engine import Session, open_session
 from stpl_runtime.engines.tiled import Size, domain_size, on_domain, seams_note
+from stpl_runtime.forecast_memory import plan_memory
 from stpl_runtime.ingest.archive import archive_spec, read_archive
 from stpl_runtime.ingest.inputs import Context, issue_time, needs_reader, read_context
 from stpl_runtime.ledger import Ledger
@@ -114,6 +115,38 @@ def grid_remark(manifest: Manifest, context: Context, domain: DomainOptions, whe
     return check_same_grid(context.grid, manifest.grids, where, any_grid=domain.any_grid, crop=crop)
 
 
+def plan_nowcast(
+    bundle: Bundle,
+    backend: EngineOptions,
+    horizon: int | None,
+    domain: DomainOptions,
+    context: Context | None = None,
+    streams: int = 1,
+) -> str:
+    """One line on the memory of nowcasts, before the engine is opened; empty where it is little.
+
+    Args:
+        bundle: an opened bundle.
+        backend: what it is to run on.
+        horizon: frames to predict; None takes the bundle's.
+        domain: where frames are larger than the model's.
+        context: what was read; None: one sequence at a time.
+        streams: that share the engine.
+
+    Raises:
+        EnvironmentFault: more is needed than there is; names the setting that fits.
+    """
+    return plan_memory(
+        bundle,
+        backend.engine,
+        horizon,
+        wanted_size(domain),
+        domain.overlap,
+        sequences=1 if context is None else len(context.frames),
+        streams=streams,
+    )
+
+
 def make_nowcast(
     bundle: Bundle,
     session: Session,
@@ -196,6 +229,9 @@ def open_stream(
     spec = source_spec(manifest, reading, options.domain, given)
     kept = sink_spec(options)
     words = named_sources(options.sources)
+    planned = plan_nowcast(
+        bundle, options.backend, options.horizon, options.domain, streams=len(words)
+    )
     sources = {name: open_source(word, spec) for name, word in words.items()}
     opened, found = open_sinks(options.sinks, kept), None  # which keep several streams apart
     try:
@@ -204,7 +240,7 @@ def open_stream(
             parts = _Parts(*whole, (*sinks, *opened), status or Status(), tuple(watchers))
             found = _put_together(options, parts, sources)
             seams = seams_note(bundle, size or manifest.domain)
-            found.notes.extend([seams] if seams else [])
+            found.notes.extend(filter(None, (seams, planned)))
             yield found
     finally:
         if found is None or all(one.ended == "not started" for one in found.each):

@@ -259,6 +259,15 @@ def _print(path: Path, survey: Survey) -> None:
     print(printable(f"data {path}: {survey.understood.line()}", _LONGEST_LINE))
     for key, value in pairs.items():
         print(printable(f"  {key:<13}{value}", _LONGEST_LINE))
+    if remark := _range_remark(survey):
+        print(f"  {remark}")
+
+
+def _range_remark(survey: Survey) -> str:
+    """That fractions of full scale use little of it, as training would mention."""
+    from stpl_core.codec import FrameCodec
+
+    return survey.understood.range_remark(FrameCodec()) if survey.quantity.units == "1" else ""
 
 
 def _gaps(survey: Survey) -> str:

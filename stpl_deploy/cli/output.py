@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -89,17 +90,46 @@ def download_bar() -> Iterator[Callable[[str, int, int], Callable[[int, int | No
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on stdout; every column but the first is right-aligned."""
+    """Print a table on stdout; every column but the first is right-aligned.
+
+    No word is cut: where the terminal is too narrow for the longest ones, each row is a few lines.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(soft_wrap=False)
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [
+        max((len(word) for text in (column, *each) for word in text.split()), default=0)
+        for column, *each in zip(columns, *cells, strict=True)
+    ]
+    if sum(widths) + 3 * len(widths) + 1 > console.width:
+        _print_rows(title, columns, cells, console.width)
+        return
     table = Table(title=title, title_justify="left")
-    for n, column in enumerate(columns):
-        table.add_column(column, justify="left" if n == 0 else "right")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    Console(soft_wrap=False).print(table)
+    for n, (column, width) in enumerate(zip(columns, widths, strict=True)):
+        table.add_column(column, justify="left" if n == 0 else "right", min_width=width)
+    for row in cells:
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
+def _print_rows(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], width: int
+) -> None:
+    """A table on a narrow terminal: `lead 1: max error 2e-07, ...`, a few lines for each row."""
+    sys.stdout.write(f"{title}\n")
+    for first, *rest in rows:
+        named = [
+            f"{name} {cell}".strip() for name, cell in zip(columns[1:], rest, strict=True) if cell
+        ]
+        line = f"{columns[0]} {first}: {', '.join(named)}"
+        wrapped = textwrap.wrap(
+            line, max(width, 20), initial_indent="  ", subsequent_indent="    ",
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
+        sys.stdout.write("\n".join(wrapped) + "\n")
 
 
 def print_accuracy(report: AccuracyReport) -> None:

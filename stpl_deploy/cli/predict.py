@@ -47,7 +47,13 @@ def predict(options: PredictCommand) -> None:
     from stpl_core.readers.names import check_no_model
     from stpl_deploy.cli.output import print_json, say
     from stpl_runtime.engines.tiled import seams_note
-    from stpl_runtime.pipeline import make_nowcast, open_backend, read_newest, wanted_size
+    from stpl_runtime.pipeline import (
+        make_nowcast,
+        open_backend,
+        plan_nowcast,
+        read_newest,
+        wanted_size,
+    )
     from stpl_runtime.sinks.file_format import format_of
 
     asked = options.predict
@@ -63,6 +69,8 @@ def predict(options: PredictCommand) -> None:
         note = seams_note(bundle, size)
         if note:
             say(note)
+    if planned := plan_nowcast(bundle, options.backend, asked.horizon, asked.domain, context):
+        say(planned)
     with open_backend(bundle, options.backend, asked.horizon) as session:
         began = time.perf_counter()
         nowcast = make_nowcast(bundle, session, context, asked.horizon, asked.domain)

@@ -27,7 +27,7 @@ from stpl_deploy.library.live import LiveNowcasts
 from stpl_deploy.library.numbers import sized
 from stpl_runtime.engine import Session
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.pipeline import make_nowcast, open_backend
+from stpl_runtime.pipeline import make_nowcast, open_backend, plan_nowcast
 from stpl_runtime.proof.verify import verify_bundle
 from stpl_runtime.sinks.cf import dataset_of
 
@@ -117,6 +117,7 @@ class Model:
         context, remark = read_any(self.bundle, frames, asked)
         if remark:
             warnings.warn(remark, stacklevel=2)
+        plan_nowcast(self.bundle, self._backend, asked.horizon, asked.domain, context)
         return make_nowcast(
             self.bundle, self._session(asked.horizon), context, asked.horizon, asked.domain
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from stpl_core.errors import EnvironmentFault
@@ -21,6 +22,11 @@ _AMOUNT = re.compile(
     r"(?:allocate|buffer of size|requested)\D{0,40}?(\d+(?:\.\d+)?) ?(bytes|[KMGT]iB|[KMGT]B)?",
     re.IGNORECASE,
 )
+WORTH_A_LINE = 500e6
+"""Bytes from which a plan is printed."""
+_HEAPS = 400 * 10**6
+"""Addresses beyond the memory that is used, for libraries, threads' heaps and arenas: up to 384 MB
+were measured."""
 _UNITS = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -57,26 +63,36 @@ def memory_fault(error: BaseException) -> EnvironmentFault | None:
     return None
 
 
-def require_memory(needed: float, what: str, fix: str) -> str:
+def require_memory(
+    needed: float, what: str, fix: str | Callable[[float], str], room: float | None = None
+) -> str:
     """One line on what is needed and there; refuses what cannot fit.
 
     Args:
-        needed: bytes, estimated.
+        needed: bytes beside what this process takes already, estimated.
         what: what needs it.
-        fix: the setting that needs less.
+        fix: the setting that needs less; or what finds it, given the bytes that are there.
+        room: bytes that are there; None: what this process may still take; infinity: nothing is
+            refused.
 
     Raises:
         EnvironmentFault: more is needed than there is.
     """
-    room = memory_room_bytes()
+    if room is None:
+        room = memory_room_bytes()
     if room is not None and needed > room:
         raise EnvironmentFault(
-            f"{what} needs about {amount(needed)} of memory, {amount(room)} are left",
-            expected="as much as is needed",
-            fix=fix,
+            f"{what} needs about {amount(needed)} of memory",
+            expected=f"at most {amount(room)}, which are left",
+            fix=fix if isinstance(fix, str) else fix(room - _reserved()),
         )
-    there = "" if room is None else f" of {amount(room)}"
+    there = "" if room is None or math.isinf(room) else f" of {amount(room)}"
     return f"memory: about {amount(needed)}{there} for {what}"
+
+
+def _reserved() -> int:
+    """What `ulimit -v` counts and nobody uses; a setting that is suggested must fit beside it."""
+    return 0 if _of_ulimit() is None else _HEAPS
 
 
 def _lacks_memory(link: BaseException, text: str) -> bool:
@@ -111,8 +127,8 @@ def _of_machine() -> int | None:
         text = Path("/proc/meminfo").read_text()
     except OSError:
         return None
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
+    free = re.findall(r"^(?:MemAvailable|SwapFree):\s+(\d+) kB", text, re.MULTILINE)
+    return sum(map(int, free)) * 1024 if "MemAvailable" in text else None
 
 
 def _of_ulimit() -> int | None:

@@ -19,14 +19,10 @@ import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stpl_core.safety.protobuf import Field, fields, number, numbers, part
-
-if TYPE_CHECKING:
-    pass
 
 _PROBE_VALUES, _PROBE_MEAN = 16384, 8.0
 _PROBE_LIMIT = 5e-6

@@ -14,7 +14,7 @@ from stpl_core.errors import AccuracyError, FrameError, UsageError
 from stpl_core.files import sha256_of
 from stpl_runtime.engine import Session, StateHandle
 
-_BATCH = 8
+BATCH = 8
 """Sequences that `predict_sequences` runs at once."""
 
 
@@ -107,8 +107,8 @@ def predict_sequences(bundle: Bundle, session: Session, frames: Array, horizon: 
     manifest = bundle.manifest
     recent = newest_frames(frames, manifest.context)
     parts = []
-    for start in range(0, len(recent), _BATCH):
-        context = manifest.codec.model_from_physical(recent[start : start + _BATCH])
+    for start in range(0, len(recent), BATCH):
+        context = manifest.codec.model_from_physical(recent[start : start + BATCH])
         state = session.zero_state(len(context))
         for t in range(manifest.context - 1):
             state = advance(session, np.ascontiguousarray(context[:, t]), state)

@@ -1,0 +1,129 @@
+"""What a nowcast will need of memory on the CPU, beside what its process takes already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from stpl_core.bundle import Bundle
+from stpl_core.host.memory import WORTH_A_LINE, require_memory
+from stpl_runtime.engines.graph_memory import live_bytes
+from stpl_runtime.engines.tiled import TILES_AT_ONCE, Size, Tiling, default_overlap
+from stpl_runtime.nowcasting.predict import BATCH, graphs_needed
+
+_FLOAT = 4
+_ENGINES = ("onnx",)
+"""Whose work lies in this machine's memory."""
+_ARENA = 2.0
+"""The runtime's arena, over the values that live at the same time: it keeps what it once had."""
+_LIBRARY = 45e6
+"""The runtime's library with its threads."""
+_WEIGHTS = 1.0
+"""Copies of the weights for each graph, packed for its kernels."""
+_STATES = 5
+"""Copies of the states: zero, before a step and after it, in the program and in the arena."""
+_FRAMES = 5.2
+"""Copies of the frames that come out: one by one, stacked, joined, in physical units, clipped."""
+_SURE = 1.15
+"""A setting that is suggested must really fit: so much more than estimated."""
+
+
+@dataclass(frozen=True)
+class ForecastMemory:
+    """The parts of it, in bytes, for `sequences` that run at the same time."""
+
+    bundle: Bundle
+    domain: Size
+    overlap: int | None
+    sequences: int
+    values: int
+    """Of the step graph, for one sequence."""
+    streams: int = 1
+    """Each with states and frames of its own."""
+
+    @property
+    def tiles(self) -> int:
+        """Of one sequence."""
+        _, height, width = self.bundle.manifest.frame
+        if self.domain == (height, width):
+            return 1
+        overlap = default_overlap((height, width)) if self.overlap is None else self.overlap
+        return Tiling(self.domain, (height, width), overlap).count
+
+    def bytes(self, horizon: int) -> float:
+        """All of it."""
+        manifest, count = self.bundle.manifest, self.sequences
+        tiles = self.tiles * count
+        at_once = min(tiles, TILES_AT_ONCE) if self.tiles > 1 else count
+        graphs = graphs_needed(manifest, horizon)
+        weights = self._weights() * (1 + _WEIGHTS * len(graphs))
+        frame = prod(manifest.frame) * _FLOAT
+        state = sum(prod(part.shape) for part in manifest.state) * _FLOAT
+        unrolled = horizon * frame if "forecast" in graphs else 0
+        running = at_once * (_ARENA * self.values + 2 * unrolled)
+        whole = manifest.frame[0] * prod(self.domain) * _FLOAT * count
+        joined = horizon * max(_FRAMES * whole, 2 * tiles * frame + whole)
+        own = _STATES * tiles * state + joined
+        return _LIBRARY + weights + running + self.streams * own
+
+    def _weights(self) -> int:
+        files = self.bundle.manifest.files
+        return sum(spec.bytes for name, spec in files.items() if name.startswith("weights"))
+
+
+def plan_memory(
+    bundle: Bundle,
+    engine: str,
+    horizon: int | None,
+    domain: Size | None = None,
+    overlap: int | None = None,
+    sequences: int = 1,
+    streams: int = 1,
+) -> str:
+    """One line on the memory of nowcasts; refuses those that cannot fit.
+
+    Args:
+        bundle: an opened bundle.
+        engine: the word of the engine.
+        horizon: frames to predict; None takes the bundle's.
+        domain: (H, W) of the frames; None: the model's.
+        overlap: of tiles; None: the default.
+        sequences: in one call of `predict`.
+        streams: that share the engine.
+
+    Returns:
+        The line; empty where it is little, or not estimated: an engine with memory of its own.
+
+    Raises:
+        EnvironmentFault: more is needed than there is; names the setting that fits.
+    """
+    if engine not in _ENGINES:
+        return ""
+    manifest = bundle.manifest
+    values = live_bytes(bundle.content(manifest.graphs["step"].file))
+    if values is None:
+        return ""
+    at_once = max(1, min(sequences, BATCH))
+    planned = ForecastMemory(bundle, domain or manifest.domain, overlap, at_once, values, streams)
+    steps = manifest.horizon if horizon is None else horizon
+    needed = planned.bytes(steps)
+    size = "x".join(map(str, planned.domain))
+    tiles = f" in {planned.tiles} tiles" if planned.tiles > 1 else ""
+    line = require_memory(
+        needed,
+        f"a nowcast of {steps} frames of {size}{tiles}",
+        lambda room: _smaller(planned, steps, room),
+    )
+    return line if needed >= WORTH_A_LINE else ""
+
+
+def _smaller(planned: ForecastMemory, steps: int, room: float) -> str:
+    """The setting that fits into `room` bytes."""
+    low, high = 0, steps  # the greatest number of frames that fits is in low..high - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        fits = planned.bytes(middle) * _SURE <= room
+        low, high = (middle, high) if fits else (low, middle)
+    if low:
+        return f"--horizon {low}"
+    return "a smaller --grid, a higher ulimit -v or memory limit, or stop other programs"
