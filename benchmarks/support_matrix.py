@@ -11,17 +11,22 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from stpl_core.files import atomic_file
+from stpl_core.machine import cpu_name
+from stpl_runtime.engine import ENGINES
+
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "build" / "matrix"
 PAGE = ROOT / "docs" / "support.md"
-RUN = ROOT / "tests" / "data" / "modernn-mini"
 RADAR = "pretrained:radar-nowcast"
 LARGE = (
     "model.hidden=24",
@@ -32,36 +37,37 @@ LARGE = (
     "training.iterations=3",
 )
 """A model trained briefly whose widest norm has 24,576 elements: exported in float64."""
-FAST = ("tests/core/test_errors.py", "tests/core/test_bundle.py", "tests/deploy/test_cli.py")
-"""What the lowest versions of everything together are tried with."""
+SMALL = ROOT / "tests" / "data" / "modernn-mini"
+TESTS = ("pytest>=8", "pytest-timeout>=2.3", "psutil>=6", "hypothesis>=6.120")
+COMMANDS = ("tests/core/test_errors.py", "tests/core/test_bundle.py", "tests/deploy/test_cli.py")
+"""Files of tests that go through every verb's options, the manifest and the errors."""
+ZARR = ("tests/core/readers/test_cf.py", "tests/runtime/sinks/test_outputs.py")
 
-OLDEST, NEWEST = "1.20", ""
-"""ONNX Runtime, as pyproject.toml states the range; empty: what the index has."""
-RUNTIMES = (OLDEST, "1.21", "1.22", "1.23", "1.24", "1.26", "1.28", "1.29", "1.30", NEWEST)
-OTHERS = (
-    "numpy~=1.26.0",
-    "numpy>=2",
-    "typer==0.18.0",
-    "typer",
-    "pydantic~=2.8.0",
-    "pydantic",
-)
+OLDEST = "1.20"
+"""ONNX Runtime, as pyproject.toml states the range."""
+RUNTIMES = (OLDEST, *(f"1.{minor}" for minor in range(21, 33)))
+PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One environment."""
+    """One environment, and what is tried in it."""
 
     python: str
-    pins: tuple[str, ...]
+    pins: tuple[str, ...] = ()
+    """Beside the newest version of everything."""
+    extras: str = "cpu"
     lowest: bool = False
-    """The lowest versions of all direct dependencies, and the fast tests."""
+    """The lowest versions of all direct dependencies."""
+    engine: str = "onnx"
+    tests: tuple[str, ...] = ()
+    """Beside the bundles."""
 
     @property
-    def name(self) -> str:
+    def asked(self) -> str:
         """For the table."""
-        what = "lowest of all" if self.lowest else ", ".join(self.pins)
-        return what or "newest"
+        what = f"lowest of [{self.extras}], all together" if self.lowest else ", ".join(self.pins)
+        return what or "newest of everything"
 
 
 @dataclass(frozen=True)
@@ -70,50 +76,65 @@ class Outcome:
 
     case: Case
     versions: str
-    failed: str
-    """Empty where everything held; `-` where it cannot be installed."""
+    result: str
+    """`holds`, `no build`, `not at hand`, or what failed."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether a version that is there does not hold."""
+        return self.result not in ("holds", "no build", "not at hand")
 
 
 def main() -> int:
     """Make the bundles, try each environment, write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ends", action="store_true", help="the ends of the range alone")
-    asked = parser.parse_args()
+    ends = parser.parse_args().ends
     WORK.mkdir(parents=True, exist_ok=True)
+    uv, began = _uv(), time.monotonic()
+    pythons = {version: found for version in PYTHONS if (found := _executable(version))}
     bundles = list(_bundles())
-    uv = _uv()
     outcomes = []
-    for case in _ends() if asked.ends else _whole():
-        outcome = _try(uv, case, bundles)
+    for case in _ends([*pythons]) if ends else _whole([*pythons]):
+        outcome = _try(uv, case, pythons.get(case.python), bundles)
+        at = f"{time.monotonic() - began:4.0f} s"
         print(
-            f"{_mark(outcome)} Python {case.python}: {case.name} ({outcome.versions})", flush=True
+            f"{at}  Python {case.python}: {case.asked}: {outcome.result} ({outcome.versions})",
+            flush=True,
         )
         outcomes.append(outcome)
-    if not asked.ends:
-        PAGE.write_text(_page(outcomes, [bundle.name for bundle in bundles]))
-    return int(any(outcome.failed not in ("", "-") for outcome in outcomes))
+    if not ends:
+        with atomic_file(PAGE) as file:
+            file.write(_page(outcomes, [bundle.name for bundle in bundles]).encode())
+    return int(any(outcome.failed for outcome in outcomes))
 
 
-def _ends() -> Iterator[Case]:
-    old, new = _pythons()[0], _pythons()[-1]
-    yield Case(old, (f"onnxruntime~={OLDEST}.0",))
-    yield Case(new, ("onnxruntime",))
-    yield Case(old, (), lowest=True)
+def _ends(pythons: Sequence[str]) -> Iterator[Case]:
+    """What CI tries: the oldest and the newest, each on the oldest and the newest Python."""
+    yield Case(pythons[0], (f"onnxruntime~={OLDEST}.0",))
+    yield Case(pythons[-1], ("onnxruntime",))
+    yield Case(pythons[0], extras=_LOWEST, lowest=True, tests=COMMANDS)
 
 
-def _whole() -> Iterator[Case]:
-    yield from _ends()
-    for python in _pythons():
+_LOWEST = "cpu,page,readers,sign"
+
+
+def _whole(pythons: Sequence[str]) -> Iterator[Case]:
+    for python in (pythons[0], pythons[-1]):
         for version in RUNTIMES:
-            yield Case(python, (f"onnxruntime~={version}.0" if version else "onnxruntime",))
-        for pin in OTHERS:
-            yield Case(python, ("onnxruntime", pin))
-
-
-def _pythons() -> list[str]:
-    """The oldest and the newest version on this machine, from 3.10 on."""
-    found = [version for version in ("3.10", "3.11", "3.12", "3.13") if _executable(version)]
-    return [found[0], found[-1]]
+            yield Case(python, (f"onnxruntime~={version}.0",))
+        for pin in ("numpy~=1.26.0", "numpy>=2"):
+            yield Case(python, (pin,))
+        for pin in ("zarr~=2.18.0", "zarr>=3"):
+            yield Case(python, (pin,), extras="cpu,readers", tests=ZARR)
+        for engine in ("openvino",):
+            if engine in ENGINES:
+                yield Case(python, (engine,), extras=f"cpu,{engine}", engine=engine)
+    yield Case(pythons[0], extras=_LOWEST, lowest=True, tests=COMMANDS)
+    for pin in ("typer==0.18.0", "pydantic~=2.8.0"):
+        yield Case(pythons[0], (pin,), tests=COMMANDS)
+    for python in PYTHONS:
+        yield Case(python, tests=COMMANDS if python == pythons[-1] else ())
 
 
 def _executable(version: str) -> str | None:
@@ -140,108 +161,136 @@ def _uv() -> list[str]:
 
 
 def _bundles() -> Iterator[Path]:
-    """Trained: small norms, large norms, fp16, int8; made once."""
+    """Trained weights: norms small and large, fp32, fp16 and int8; made once."""
     yield ROOT / "tests" / "data" / "modernn-mini.bundle"
     yield ROOT / "tests" / "data" / "predrnn-digits.bundle"
     large = WORK / "large"
     if not large.exists():
         settings = [word for key in LARGE for word in ("--set", key)]
-        _stpl("train", str(RUN / "recipe.toml"), "--out", str(large), "--device", "cpu", *settings)
+        _stpl(
+            "train", str(SMALL / "recipe.toml"), "--out", str(large), "--device", "cpu", *settings
+        )
     for name, run, options in (
-        ("large-norms.bundle", large, ("--sequences", "2")),
-        ("fp16.bundle", RUN, ("--precision", "fp16", "--sequences", "4")),
+        ("large-norms.bundle", str(large), ("--sequences", "2")),
+        ("fp16.bundle", str(SMALL), ("--precision", "fp16", "--sequences", "4")),
         ("int8.bundle", RADAR, ("--precision", "int8", "--keep-slower", "--sequences", "4")),
     ):
         out = WORK / name
         if not out.exists():
-            done = _stpl(
-                "export", str(run), "--out", str(out), *options, check=name != "int8.bundle"
-            )
-            if done:
-                print(f"no {name} on this processor: {done}", flush=True)
-                continue
+            _stpl("export", run, "--out", str(out), *options)
         yield out
 
 
-def _stpl(*words: str, check: bool = True) -> str:
-    """Run a verb; its last line where it failed and may."""
+def _stpl(*words: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "stpl_deploy", *words], cwd=ROOT, capture_output=True, text=True
     )
-    if done.returncode and check:
-        raise SystemExit(done.stderr)
-    return done.stderr.strip().splitlines()[-1] if done.returncode else ""
-
-
-def _try(uv: Sequence[str], case: Case, bundles: Sequence[Path]) -> Outcome:
-    place = WORK / "env"
-    quiet = [*uv, "--quiet"]
-    subprocess.run(
-        [*quiet, "venv", "--clear", "--python", str(_executable(case.python)), str(place)],
-        check=True,
-    )
-    python = place / "bin" / "python"
-    install = [*quiet, "pip", "install", "--python", str(python)]
-    words = ["--editable", f"{ROOT}[cpu]", *case.pins]
-    if case.lowest:
-        words += ["--resolution", "lowest-direct", "pytest>=8", "pytest-timeout>=2.3", "psutil>=6",
-                  "hypothesis>=6.120"]  # fmt: skip
-    done = subprocess.run([*install, *words], capture_output=True, text=True)
     if done.returncode:
-        return Outcome(case, "cannot be installed", "-")
-    versions = _versions(python)
-    for bundle in bundles:
-        verify = [str(python), "-m", "stpl_deploy", "verify", str(bundle)]
-        run = subprocess.run(verify, cwd=WORK, capture_output=True, text=True)
-        if run.returncode:
-            return Outcome(case, versions, f"{bundle.name}: {run.stderr.strip()[-300:]}")
+        raise SystemExit(done.stderr)
+
+
+def _try(uv: Sequence[str], case: Case, base: str | None, bundles: Sequence[Path]) -> Outcome:
+    if base is None:
+        return Outcome(case, f"no Python {case.python} on this machine", "not at hand")
+    python = WORK / "env" / "bin" / "python"
+    made = [*uv, "--quiet", "venv", "--clear", "--python", base, str(WORK / "env")]
+    subprocess.run(made, check=True)
+    words = ["--editable", f"{ROOT}[{case.extras}]", *case.pins, *(TESTS if case.tests else ())]
     if case.lowest:
-        tests = [str(python), "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *FAST]
+        words += ["--resolution", "lowest-direct"]
+    done = subprocess.run(
+        [*uv, "--quiet", "pip", "install", "--python", str(python), *_WHEELS, *words],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        lacking = "No solution found" in done.stderr
+        print(done.stderr.strip() if not lacking else "", flush=True)
+        return Outcome(case, "", "no build" if lacking else "cannot be installed")
+    failed = _failure(python, case, bundles)
+    return Outcome(case, _versions(python, case), failed or "holds")
+
+
+_COMPILED = (
+    "numpy onnxruntime openvino pillow pydantic-core h5py netcdf4 rasterio numcodecs cftime pyproj "
+    "av cryptography watchfiles pandas eccodes"
+)
+_WHEELS = [word for name in _COMPILED.split() for word in ("--only-binary", name)]
+"""Wheels alone: an edge device has no compiler."""
+
+
+_VERIFY = """
+import sys
+from stpl_deploy.cli import run
+for bundle in sys.argv[2:]:
+    if code := run(["verify", bundle, "--engine", sys.argv[1]]):
+        sys.exit(f"{bundle}: exit {code}")
+"""
+"""The verb on each bundle, in one process."""
+
+
+def _failure(python: Path, case: Case, bundles: Sequence[Path]) -> str:
+    """What does not hold; empty where all does."""
+    verify = [str(python), "-c", _VERIFY, case.engine, *map(str, bundles)]
+    run = subprocess.run(verify, cwd=WORK, capture_output=True, text=True)
+    if run.returncode:
+        print(run.stderr, flush=True)
+        last = (run.stderr.strip().splitlines() or ["no word"])[-1]
+        return last.replace(f"{ROOT}/", "")[:200]
+    if case.tests:
+        tests = [str(python), "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *case.tests]
+        if case.tests == ZARR:
+            tests += ["-k", "zarr"]
         env = os.environ | {"STPL_TORCH_FREE": "1"}
         run = subprocess.run(tests, cwd=ROOT, capture_output=True, text=True, env=env)
         if run.returncode:
-            return Outcome(case, versions, run.stdout.strip()[-600:])
-    return Outcome(case, versions, "")
+            print(run.stdout[-3000:], run.stderr[-1000:], flush=True)
+            return f"tests: {(run.stdout.strip().splitlines() or ['no word'])[-1]}"
+    return ""
 
 
-def _versions(python: Path) -> str:
+_SHOWN = ("onnxruntime", "numpy", "typer", "click", "pydantic", "zarr", "openvino")
+
+
+def _versions(python: Path, case: Case) -> str:
     script = (
-        "from importlib.metadata import version as v\n"
-        "names = 'onnxruntime', 'numpy', 'typer', 'click', 'pydantic'\n"
-        "found = []\n"
-        "for n in names:\n"
-        "    try: found.append(f'{n} {v(n)}')\n"
-        "    except Exception: pass\n"
-        "print(', '.join(found))"
+        "from importlib.metadata import distributions\n"
+        "for one in distributions(): print(one.metadata['Name'].lower(), one.version)"
     )
-    return subprocess.run(
-        [str(python), "-c", script], capture_output=True, text=True, check=True
-    ).stdout.strip()
-
-
-def _mark(outcome: Outcome) -> str:
-    return {"": "holds ", "-": "none  "}.get(outcome.failed, f"FAILS ({outcome.failed})")
+    done = subprocess.run([str(python), "-c", script], capture_output=True, text=True, check=True)
+    found = dict(line.split() for line in done.stdout.splitlines())
+    return ", ".join(f"{name} {found[name]}" for name in _SHOWN if name in found)
 
 
 def _page(outcomes: Sequence[Outcome], bundles: Sequence[str]) -> str:
     rows = [
-        f"| {outcome.case.python} | {outcome.case.name} | {outcome.versions} | "
-        f"{'holds' if not outcome.failed else 'no build' if outcome.failed == '-' else 'fails'} |"
-        for outcome in outcomes
+        f"| {one.case.python} | {one.case.asked} | {one.versions} | {one.result} |"
+        for one in outcomes
     ]
-    return "\n".join(
-        [
-            "# Supported versions",
-            "",
-            "Written by `make matrix` (`benchmarks/support_matrix.py`). In each environment these",
-            f"bundles of trained weights are verified: {', '.join(bundles)}.",
-            "",
-            "| Python | asked for | installed | result |",
-            "|---|---|---|---|",
-            *rows,
-            "",
-        ]
+    named = ", ".join(f"`{name}`" for name in bundles)
+    return _PAGE.format(
+        machine=f"{cpu_name()}, {platform.machine()}", bundles=named, rows="\n".join(rows)
     )
+
+
+_PAGE = """\
+# Supported versions
+
+Written by `make matrix` (`benchmarks/support_matrix.py`) on {machine}. In each environment
+`stpl-deploy verify` holds bundles of trained weights against PyTorch's own results: {bundles}.
+They have norms small and large, and are in fp32, fp16 and int8. Rows that ask for typer,
+pydantic or the lowest versions, and the newest Python's, run tests of the command line too; rows
+that ask for zarr those of the reader. CI runs the ends of the range at each change, by
+`make matrix-ends`.
+
+- `holds`: every bundle and every test passed.
+- `no build`: there is no wheel of these versions for this Python.
+- `not at hand`: the machine has no such Python.
+
+| Python | asked for | installed | result |
+|---|---|---|---|
+{rows}
+"""
 
 
 if __name__ == "__main__":
