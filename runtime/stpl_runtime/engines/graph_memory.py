@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from stpl_runtime.engines.protobuf import Field, fields, numbers
+from stpl_core.safety.protobuf import Field, fields, numbers
 
 # Field numbers of onnx.proto.
 _GRAPH, _NODE, _INITIALIZER, _INPUT, _OUTPUT, _VALUE_INFO = 7, 1, 5, 11, 12, 13
