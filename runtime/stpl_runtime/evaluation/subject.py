@@ -220,9 +220,13 @@ def judged_bundle(
             cover=lambda field: on(field, data, True),
         )
 
-    if domain is None:
-        return on(manifest.domain, data, False)
-    return on(domain, {k: v for k, v in data.items() if k not in ("crop", "tiles")}, True)
+    return (
+        on(manifest.domain, data, False) if domain is None else on(domain, _uncropped(data), True)
+    )
+
+
+def _uncropped(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key not in ("crop", "tiles")}
 
 
 def _reference(bundle: Bundle) -> Material:
