@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gzip
 import hashlib
@@ -80,6 +81,7 @@ def fetch_file(
         EnvironmentFault: no mirror can be read.
         SinkError: the disk is full or may not be written.
     """
+    new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         target = folder / file.name
@@ -97,6 +99,9 @@ def fetch_file(
                 failure = failure if isinstance(failure, ChecksumError) else error
                 if isinstance(error, SinkError):
                     break
+        if new:
+            with contextlib.suppress(OSError):  # what came so far lies in it
+                folder.rmdir()
         assert failure is not None, "a mirror"
         raise failure
 

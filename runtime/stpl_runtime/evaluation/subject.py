@@ -220,12 +220,13 @@ def judged_bundle(
             cover=lambda field: on(field, data, True),
         )
 
-    return (
-        on(manifest.domain, data, False) if domain is None else on(domain, _uncropped(data), True)
-    )
+    return on(domain or manifest.domain, _uncropped(data, domain), domain is not None)
 
 
-def _uncropped(data: Mapping[str, Any]) -> dict[str, Any]:
+def _uncropped(data: Mapping[str, Any], domain: tuple[int, int] | None) -> Mapping[str, Any]:
+    """The recipe's `[data]`; of a domain that was asked for, nothing is cropped."""
+    if domain is None:
+        return data
     return {key: value for key, value in data.items() if key not in ("crop", "tiles")}
 
 

@@ -239,6 +239,15 @@ def test_no_server_at_all(tmp_path: Path) -> None:
     assert len(waited) == transfer.ATTEMPTS - 1
 
 
+def test_a_folder_that_stays_empty_is_not_left_behind(tmp_path: Path) -> None:
+    nowhere, there = ["http://127.0.0.1:9"], tmp_path / "there"
+    there.mkdir()
+    for folder in (tmp_path / "new", there):
+        with pytest.raises(EnvironmentFault):
+            fetch_file(promised(), folder, nowhere, wait=lambda _: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
 def test_a_full_disk_keeps_what_came(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
