@@ -192,10 +192,10 @@ def test_what_ends_a_stream_reaches_whoever_iterates() -> None:
 def test_what_a_stream_reports_is_logged_and_not_printed(
     folder: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (folder / "20260101T1200.npy").write_bytes(b"not an array")
+    np.save(folder / "f202601010330.npy", np.zeros((1, 8, 8), np.float32))
     with stpl.load(BUNDLE) as model, caplog.at_level("INFO", "stpl_deploy.stream"):
-        list(model.stream(folder, policy="pace", max_nowcasts=9, idle_timeout=0.0))
-    (record,) = [one for one in caplog.records if "20260101T1200" in one.getMessage()]
+        list(model.stream(folder, policy="pace", idle_timeout=0.5))
+    (record,) = [one for one in caplog.records if "f202601010330" in one.getMessage()]
     assert record.levelname == "WARNING"
     assert capsys.readouterr().err == ""
 

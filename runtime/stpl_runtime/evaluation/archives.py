@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from stpl_core.errors import FrameError, UsageError
-from stpl_core.frames import FrameShape, wrong_size
+from stpl_core.frames import wrong_size
 from stpl_core.machine import memory_bytes
 from stpl_core.readers.npz import open_npz
 from stpl_core.same_grid import check_same_grid
@@ -76,8 +76,7 @@ def archive_material(
     settings = _settings(judged, own, path, stride)
     archive = open_archive(settings, keep="physical")
     remarks = [] if path is None else _remarks(archive, judged, own, path, any_grid)
-    chosen_part = "test" if path is not None else part
-    whole = settings.tiles and not windows
+    whole, chosen_part = settings.tiles and not windows, part if path is None else "test"
     found = archive.whole(chosen_part) if whole else archive.parts[chosen_part]
     if found.count == 0:
         raise FrameError(
@@ -85,14 +84,13 @@ def archive_material(
             expected="at least one such run of frames" + ("" if path else f" in its {part} part"),
             fix="more frames, or another --data",
         )
-    channels = judged.frame[0]
-    chosen = _spread(found.count, judged, (channels, *found.size))
+    chosen = _spread(found.count, judged, found.size)
     frames, observed = found.read(chosen, "physical")  # (N, T + K, C, H, W), (N, T + K, H, W)
-    what = settings.where if path is not None else f"{settings.where}, {part} part"
-    some = "" if len(chosen) == found.count else f" ({found.count} evenly thinned)"
+    what = settings.where + ("" if path is not None else f", {part} part")
+    what += "" if len(chosen) == found.count else f" ({found.count} evenly thinned)"
     around = None if windows else _surroundings(settings, found, chosen, judged.context)
     return Material(
-        about=what + some,
+        about=what,
         frames=frames,
         valid=None if observed.all() else always_seen(observed),
         times=None if archive.cadence_s is None else found.times(chosen),
@@ -215,8 +213,8 @@ def _settings(
     return ArchiveSettings.model_validate(asked)
 
 
-def _spread(count: int, judged: Judged, frame: FrameShape) -> Indices:
-    window = 4 * (judged.context + judged.horizon) * int(np.prod(frame))
+def _spread(count: int, judged: Judged, size: tuple[int, int]) -> Indices:
+    window = 4 * (judged.context + judged.horizon) * judged.frame[0] * int(np.prod(size))
     most = min(_MOST_BYTES, memory_bytes() // 4 or _MOST_BYTES)
     keep = min(count, max(1, most // window))
     return np.linspace(0, count - 1, keep).round().astype(np.int64)
