@@ -55,7 +55,9 @@ def frames(room: Path) -> Path:
 
     values = np.random.default_rng(0).random((_FRAMES, 16, 16)).astype(np.float32)
     time_ = np.datetime64("2024-01-01", "ns") + np.arange(_FRAMES) * np.timedelta64(5, "m")
-    data = xr.Dataset({"value": (("time", "y", "x"), values)}, coords={"time": time_})
+    data = xr.Dataset(
+        {"value": (("time", "y", "x"), values, {"units": "1"})}, coords={"time": time_}
+    )
     data.to_netcdf(room / "in.nc", engine="netcdf4")
     return room / "in.nc"
 
