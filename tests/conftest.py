@@ -8,6 +8,11 @@ import os
 # loses by them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Tests that name no engine are about the one that was always the default, freshly compiled: those
+# about `auto` and about the cache say so.
+os.environ.setdefault("STPL_ENGINE", "onnx")
+os.environ.setdefault("STPL_CACHE_MB", "0")
+
 import subprocess
 import sys
 from collections.abc import Callable

@@ -39,25 +39,39 @@ BundlePath = Annotated[Path, Option("Bundle directory, from `stpl-deploy export`
 Horizon = Annotated[int | None, Option("Frames to predict.", default="the bundle's", least=1)]
 
 
+_ENGINES = (
+    "onnx (CPU), openvino (CPU; openvino:GPU, openvino:NPU), onnx-cuda, onnx-cuda-graph, onnx-trt, "
+    "onnx-trt-rtx, trt, trt-rtx."
+)
+
+
 @dataclass(frozen=True)
 class EngineOptions:
     """What a bundle runs on; see `stpl_runtime.engine.open_session`."""
 
-    engine: Annotated[
-        str,
-        Option("onnx (CPU), onnx-cuda, onnx-cuda-graph, onnx-trt, onnx-trt-rtx, trt or trt-rtx."),
-    ] = "onnx"
+    engine: Annotated[str, Option(f"auto (what is fastest here), {_ENGINES}")] = "auto"
     threads: Annotated[
         int | None, Option("Compute threads.", default="all CPUs it may use", least=1)
     ] = None
     forecast: Annotated[
         str,
-        Option("trt: by replays of the step, the unrolled plan, or auto: what is faster."),
+        Option("trt, auto: by replays of the step, unrolled, or auto: what is faster."),
     ] = "auto"
+    allow: Annotated[
+        Literal["bf16"] | None,
+        Option("auto, openvino: a lossy precision that fp32 may run in.", default="none"),
+    ] = None
     require_provider: Annotated[
         str | None,
         Option("Refuse to run on anything else, by name or a part of it: cpu, cuda."),
     ] = None
+
+
+@dataclass(frozen=True)
+class ProofOptions(EngineOptions):
+    """The same for verbs that judge: on ONNX Runtime, unless another engine is named."""
+
+    engine: Annotated[str, Option(f"{_ENGINES} Or auto.")] = "onnx"
 
 
 @dataclass(frozen=True)

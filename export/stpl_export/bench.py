@@ -9,6 +9,10 @@ A row is the time of one whole answer at batch 1, numpy in and numpy out:
     onnx-unrolled     one call of the rollout graph
     onnx-prewarmed    one call of the forecast graph; its T - 1 prefix steps ran before the arrival
     onnx-first-frame  one call of the step graph on that prefix: the first predicted frame
+
+Beside each time stands what was reached: the multiply-accumulates of the convolutions and matrix
+products of the row's steps, as the ONNX graph states them, over the median; and its share of this
+machine's peak, a large matrix product in the same precision and threads, measured in this process.
 """
 
 from __future__ import annotations
@@ -16,23 +20,26 @@ from __future__ import annotations
 import importlib.util
 import random
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stpl_core.bundle import WEIGHTS, Bundle
+from stpl_core.bundle import WEIGHTS, Bundle, Manifest
 from stpl_core.codec import Array
 from stpl_core.files import atomic_file
 from stpl_core.machine import describe, usable_cpus
+from stpl_core.options import EngineOptions
 from stpl_core.safety.trust import is_trusted
-from stpl_runtime.engine import ReportsFacts, Session, closed_loop, open_session
+from stpl_runtime.engine import ReportsFacts, Session, closed_loop, open_session, precision_of
+from stpl_runtime.engines.auto.candidates import Asked, installed_engines
+from stpl_runtime.engines.auto.choose import LONGEST_S, measured_choice
+from stpl_runtime.engines.ov import computes_bf16
+from stpl_runtime.nowcasting.predict import graphs_needed
 from stpl_runtime.proof.reference import load_reference
-
-Case = Callable[[], Callable[[], Any]]
-"""Prepares one arrival (untimed) and returns what is timed."""
 
 RATIOS = {
     "prewarmed_vs_unrolled": ("onnx-unrolled", "onnx-prewarmed"),
@@ -53,6 +60,33 @@ class Row:
     p95_ms: float
     min_ms: float
     rounds: int
+    precision: str = "fp32"
+    gflops: float | None = None
+    """GFLOP/s at the median (GOP/s in int8); two for a multiply-accumulate."""
+    peak_share: float | None = None
+    """Of the peak in this precision, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another way to run the same model, timed in the same rounds."""
+
+    label: str
+    """Before the names of its rows, such as `openvino-bf16`."""
+    bundle: Bundle
+    engine: str
+    allow: str | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row while it is measured."""
+
+    prepare: Callable[[], Callable[[], Any]]
+    """Prepares one arrival (untimed) and returns what is timed."""
+    steps: int
+    """Steps of the model that are timed."""
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -82,6 +116,8 @@ class BenchReport:
     """What its session found out, such as how TensorRT makes a forecast."""
     rows: tuple[Row, ...]
     ratios: tuple[Ratio, ...]
+    peaks: dict[str, float]
+    """Precision -> GFLOP/s of a large matrix product on these threads."""
     machine: dict[str, Any]
 
     def document(self) -> dict[str, Any]:
@@ -96,11 +132,13 @@ def bench_bundle(
     bundle: Bundle,
     *,
     rounds: int = 30,
-    engine: str = "onnx",
+    engine: str = "auto",
     threads: int | None = None,
     forecast: str = "auto",
+    allow: str | None = None,
     require_provider: str | None = None,
     compiled: bool = False,
+    peers: Sequence[Peer] = (),
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> BenchReport:
     """Measure every way that this machine has.
@@ -108,11 +146,13 @@ def bench_bundle(
     Args:
         bundle: an opened bundle.
         rounds: timed rounds, after two that warm up.
-        engine: a word of `stpl_runtime.engine.ENGINES`; PyTorch is measured on the CPU.
+        engine: a word of `stpl_runtime.engine.ENGINES`, or `auto`; PyTorch is measured on the CPU.
         threads: compute threads of every engine; None takes what this process may use.
         forecast: and
+        allow: and
         require_provider: see `open_session`.
         compiled: measure torch.compile too; it compiles for a while first.
+        peers: other ways, timed beside it.
         progress: called with the round and the number of rounds.
     """
     count = threads or usable_cpus()
@@ -123,15 +163,19 @@ def bench_bundle(
         engine=engine,
         threads=count,
         forecast=forecast,
+        allow=allow,
         require_provider=require_provider,
     )
-    try:
-        cases = _engine_cases(session, frames, bundle.manifest.horizon)
+    with ExitStack() as stack:
+        stack.callback(session.close)
+        cases = _engine_cases(session, frames, bundle.manifest)
+        for peer in peers:
+            cases |= _peer_cases(peer, frames, count, stack)
         cases = _with_torch(cases, bundle, frames, count, compiled=compiled)
         times = _timed(cases, rounds, progress)
         facts = dict(session.facts()) if isinstance(session, ReportsFacts) else {}
-    finally:
-        session.close()
+    peaks = _peaks({case.precision for case in cases.values()}, count)
+    gflop = step_gflop(bundle)
     manifest = bundle.manifest
     name = manifest.model.name
     if not _may_build(name):
@@ -143,11 +187,12 @@ def bench_bundle(
         horizon=manifest.horizon,
         frame=manifest.frame,
         threads=count,
-        engine=engine,
+        engine=session.engine,
         provider=session.provider,
         facts=facts,
-        rows=tuple(_row(name, times[name]) for name in cases),
-        ratios=_ratios(engine, times),
+        rows=tuple(_row(name, case, times[name], gflop, peaks) for name, case in cases.items()),
+        peaks=peaks,
+        ratios=_ratios(session.engine, times),
         machine=describe(),
     )
 
@@ -183,7 +228,7 @@ def _timed(
         progress(n, rounds + 2)
         shuffle.shuffle(order)
         for name in order:
-            timed = cases[name]()
+            timed = cases[name].prepare()
             begin = time.perf_counter()
             timed()
             if n >= 2:
@@ -200,10 +245,26 @@ def ratios_of(engine: str) -> dict[str, tuple[str, str]]:
     return {name: (row(slow), row(fast)) for name, (slow, fast) in RATIOS.items()}
 
 
-def _engine_cases(session: Session, frames: Array, horizon: int) -> dict[str, Case]:
-    newest = np.ascontiguousarray(frames[:, -1])  # (1, C, H, W)
+def _peer_cases(peer: Peer, frames: Array, threads: int, stack: ExitStack) -> dict[str, Case]:
+    """Those of another way; closed with the stack."""
+    session = open_session(
+        peer.bundle,
+        ["step", "forecast", "rollout"],
+        engine=peer.engine,
+        threads=threads,
+        allow=peer.allow,
+    )
+    stack.callback(session.close)
+    return _engine_cases(session, frames, peer.bundle.manifest, peer.label)
 
-    def prewarmed(last: Callable[[Array, Any], Any]) -> Case:
+
+def _engine_cases(
+    session: Session, frames: Array, manifest: Manifest, label: str = ""
+) -> dict[str, Case]:
+    newest = np.ascontiguousarray(frames[:, -1])  # (1, C, H, W)
+    horizon = manifest.horizon
+
+    def prewarmed(last: Callable[[Array, Any], Any]) -> Callable[[], Callable[[], Any]]:
         def prepare() -> Callable[[], Any]:
             state = session.zero_state(1)
             for t in range(frames.shape[1] - 1):
@@ -212,13 +273,61 @@ def _engine_cases(session: Session, frames: Array, horizon: int) -> dict[str, Ca
 
         return prepare
 
-    name = session.engine
+    name, precision = label or session.engine, precision_of(session, manifest)
+    every = frames.shape[1] + horizon - 1
     return {
-        f"{name}-steps": lambda: lambda: closed_loop(session, frames, horizon),
-        f"{name}-unrolled": lambda: lambda: session.rollout(frames),
-        f"{name}-prewarmed": prewarmed(session.forecast),
-        f"{name}-first-frame": prewarmed(session.step),
+        f"{name}-steps": Case(
+            lambda: lambda: closed_loop(session, frames, horizon), every, precision
+        ),
+        f"{name}-unrolled": Case(lambda: lambda: session.rollout(frames), every, precision),
+        f"{name}-prewarmed": Case(prewarmed(session.forecast), horizon, precision),
+        f"{name}-first-frame": Case(prewarmed(session.step), 1, precision),
     }
+
+
+def settled(bundle: Bundle, backend: EngineOptions, say: Callable[[str], None]) -> EngineOptions:
+    """What `--engine auto` stands for here: measured, where that was not done before."""
+    if backend.engine != "auto":
+        return backend
+    graphs = graphs_needed(bundle.manifest, bundle.manifest.horizon)
+    asked = Asked(graphs, backend.threads, backend.forecast, backend.allow)
+    choice = measured_choice(bundle, asked, say, most_s=LONGEST_S)
+    say(choice.line)
+    taken = choice.candidate
+    allow = backend.allow if taken.precision != bundle.manifest.precision else None
+    return replace(
+        backend, engine=taken.engine, threads=taken.threads, forecast="auto", allow=allow
+    )
+
+
+def peers_of(bundle: Bundle, taken: str) -> tuple[Peer, ...]:
+    """The other engines for the CPU that are installed, and bf16 where this CPU has it."""
+    precision = bundle.manifest.precision
+    engines = installed_engines(precision)
+    found = [Peer(engine, bundle, engine) for engine in engines if engine != taken]
+    if "openvino" in engines and precision == "fp32" and computes_bf16():
+        found.append(Peer("openvino-bf16", bundle, "openvino", "bf16"))
+    return tuple(found)
+
+
+def step_gflop(bundle: Bundle) -> float:
+    """GFLOP of one step at batch 1, by its step graph: convolutions and matrix products."""
+    import onnx
+
+    from stpl_export.precision.macs import graph_work
+
+    model = onnx.load(bundle.graph("step"), load_external_data=False)
+    work = graph_work(model)
+    return 2e-9 * (sum(work.convolutions.values()) + sum(work.products.values()))
+
+
+def _peaks(precisions: set[str], threads: int) -> dict[str, float]:
+    if importlib.util.find_spec("torch") is None:
+        return {}
+    from stpl_export.peak import peak_gflops
+
+    found = {precision: peak_gflops(precision, threads) for precision in sorted(precisions)}
+    return {precision: round(peak, 1) for precision, peak in found.items() if peak is not None}
 
 
 def _may_build(name: str) -> bool:
@@ -254,12 +363,25 @@ def _torch_case(bundle: Bundle, frames: Array, threads: int, *, compiled: bool =
         torch.set_num_threads(threads)
         return run
 
-    return prepare
+    return Case(prepare, manifest.context + manifest.horizon - 1, "fp32")
 
 
-def _row(name: str, times: list[float]) -> Row:
+def _row(
+    name: str, case: Case, times: list[float], step_gflop: float, peaks: Mapping[str, float]
+) -> Row:
     median, p95 = (float(value) for value in np.percentile(times, (50, 95)))
-    return Row(name, round(median, 3), round(p95, 3), round(min(times), 3), len(times))
+    gflops = 1e3 * case.steps * step_gflop / median
+    peak = peaks.get(case.precision)
+    return Row(
+        name,
+        round(median, 3),
+        round(p95, 3),
+        round(min(times), 3),
+        len(times),
+        case.precision,
+        round(gflops, 2),
+        None if peak is None else round(gflops / peak, 4),
+    )
 
 
 def _ratio(name: str, slow: list[float], fast: list[float]) -> Ratio:

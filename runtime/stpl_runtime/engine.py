@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, cast, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from stpl_core.bundle import Bundle, GraphName
+from stpl_core.bundle import Bundle, GraphName, Manifest
 from stpl_core.codec import Array
 from stpl_core.errors import EnvironmentFault, UsageError
 
@@ -26,10 +26,15 @@ ENGINES: dict[str, str] = {
     "onnx-trt-rtx": "stpl_runtime.engines.ort_gpu:OrtRtxSession",
     "trt": "stpl_runtime.engines.trt:TrtSession",
     "trt-rtx": "stpl_runtime.engines.trt:RtxSession",
+    "openvino": "stpl_runtime.engines.ov:open_where_it_fits",
+    "openvino:GPU": "stpl_runtime.engines.ov:OpenVinoGpuSession",
+    "openvino:NPU": "stpl_runtime.engines.ov:OpenVinoNpuSession",
 }
 """One word -> where the session class lives. The class is made with (bundle, graphs, threads)."""
+_AUTO = "stpl_runtime.engines.auto.choose:open_auto"
 _OTHER_NAMES = {"tensorrt": "trt", "engine": "trt", "rtx": "trt-rtx", "cpu": "onnx", "ort": "onnx"}
 _OTHER_NAMES |= {"gpu": "onnx-cuda", "cuda": "onnx-cuda", "onnx-tensorrt": "onnx-trt"}
+_OTHER_NAMES |= {"ov": "openvino", "npu": "openvino:NPU", "onnx-openvino": "openvino"}
 """What people call some of them elsewhere."""
 
 ForecastWay = Literal["auto", "replays", "unrolled"]
@@ -96,6 +101,11 @@ class ReportsFacts(Protocol):
         ...
 
 
+def precision_of(session: Session, manifest: Manifest) -> str:
+    """What a session's results are judged as: the bundle's precision, or a lower one it runs in."""
+    return str(getattr(session, "precision", manifest.precision))
+
+
 def open_session(
     bundle: Bundle,
     graphs: Sequence[GraphName],
@@ -104,18 +114,21 @@ def open_session(
     threads: int | None = None,
     require_provider: str | None = None,
     forecast: str = "auto",
+    allow: str | None = None,
 ) -> Session:
     """Open the graphs that a verb needs on a backend.
 
     Args:
         bundle: an opened bundle.
         graphs: which graphs; a call that needs another one raises BundleError.
-        engine: a word of `ENGINES`.
+        engine: a word of `ENGINES`; or `auto`: the fastest that was measured here, else the first
+            that is installed (`stpl_runtime.engines.auto`).
         threads: compute threads; None takes the CPUs this process may use.
         require_provider: what must run it, by name or a part of it, such as `cuda`; None for any.
             GPU engines never fall back to the CPU, whatever is said here.
-        forecast: TensorRT: K frames by `replays` of the step plan or by the `unrolled` plan;
-            `auto` takes what is measured to be faster.
+        forecast: TensorRT and `auto`: K frames by `replays` of the step or `unrolled`; `auto` takes
+            what is measured to be faster.
+        allow: a lossy precision that `openvino` and `auto` may run an fp32 bundle in: `bf16`.
 
     Raises:
         UsageError: an unknown engine, or a `forecast` that it does not know.
@@ -123,6 +136,9 @@ def open_session(
         MissingExtraError: the backend's library is not installed.
         BundleError: the bundle lacks a graph.
     """
+    if engine == "auto":
+        chosen = _named(_AUTO)(bundle, graphs, threads, require_provider, forecast, allow)
+        return cast("Session", chosen)
     if engine not in ENGINES:
         near = (
             [_OTHER_NAMES[engine]]
@@ -131,22 +147,27 @@ def open_session(
         )
         raise UsageError(
             f"unknown engine {engine}",
-            expected=f"one of {', '.join(ENGINES)}",
+            expected=f"auto or one of {', '.join(ENGINES)}",
             fix=f"--engine {near[0] if near else 'onnx'}",
         )
     if engine != "onnx":  # which judges each graph as it reads it
         from stpl_runtime.engines.checked_graphs import check_graphs
 
         check_graphs(bundle, [graph for graph in graphs if graph in bundle.manifest.graphs])
-    module_name, _, class_name = ENGINES[engine].partition(":")
-    cls = getattr(importlib.import_module(module_name), class_name)
-    session = cast("Session", cls(bundle, tuple(graphs), threads, **_how(engine, forecast)))
+    cls = _named(ENGINES[engine])
+    session = cast("Session", cls(bundle, tuple(graphs), threads, **_how(engine, forecast, allow)))
     try:
         require(session.provider, require_provider)
     except EnvironmentFault:
         session.close()
         raise
     return session
+
+
+def _named(where: str) -> Any:
+    """What `MODULE:NAME` stands for; it imports this module, so that it cannot be imported here."""
+    module_name, _, name = where.partition(":")
+    return getattr(importlib.import_module(module_name), name)
 
 
 def require(running: str, expected: str | None) -> None:
@@ -173,23 +194,29 @@ def require(running: str, expected: str | None) -> None:
     )
 
 
-def _how(engine: str, forecast: str) -> dict[str, str]:
-    """The argument of the engines that make a forecast in more than one way."""
+def _how(engine: str, forecast: str, allow: str | None) -> dict[str, Any]:
+    """The arguments that some engines alone take."""
     if forecast not in FORECAST_WAYS:
         raise UsageError(
             f"unknown --forecast {forecast}",
             expected=f"one of {', '.join(FORECAST_WAYS)}",
             fix="--forecast auto",
         )
+    if allow is not None and not engine.startswith("openvino"):
+        raise UsageError(
+            f"--allow {allow} with --engine {engine}",
+            expected="openvino or auto, which can run fp32 in it",
+            fix="leave --allow out",
+        )
     if engine in ("trt", "trt-rtx"):
         return {"forecast": forecast}
     if forecast != "auto":
         raise UsageError(
             f"--forecast {forecast} with --engine {engine}",
-            expected="trt or trt-rtx, which have a plan of each graph",
+            expected="trt or trt-rtx, which have a plan of each graph, or auto",
             fix="leave --forecast out",
         )
-    return {}
+    return {"allow": allow} if engine.startswith("openvino") else {}
 
 
 def closed_loop(session: Session, frames: Array, horizon: int) -> Array:

@@ -7,7 +7,7 @@ closed again, however it ends.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +18,8 @@ from stpl_core.options import DomainOptions, EngineOptions, FrameOptions, Stream
 from stpl_core.reader import ReadOptions
 from stpl_core.same_grid import check_same_grid
 from stpl_runtime.engine import Session, open_session
+from stpl_runtime.engines.auto.candidates import Asked
+from stpl_runtime.engines.auto.choose import open_best
 from stpl_runtime.engines.tiled import Size, domain_size, on_domain, seams_note
 from stpl_runtime.forecast_memory import plan_memory
 from stpl_runtime.ingest.archive import archive_spec, read_archive
@@ -39,7 +41,12 @@ from stpl_runtime.watching.watcher import Watcher
 
 @contextmanager
 def open_backend(
-    bundle: Bundle, backend: EngineOptions, horizon: int | None = None
+    bundle: Bundle,
+    backend: EngineOptions,
+    horizon: int | None = None,
+    *,
+    say: Callable[[str], None] | None = None,
+    measure: bool = False,
 ) -> Iterator[Session]:
     """A session with the graphs that a nowcast of `horizon` frames runs through.
 
@@ -47,20 +54,21 @@ def open_backend(
         bundle: an opened bundle.
         backend: what it is to run on.
         horizon: frames to predict; None takes the bundle's.
+        say: given a line on what `--engine auto` takes.
+        measure: let `--engine auto` time what this machine has, where it did not before.
 
     Raises:
         StplError: see `open_session`.
     """
     manifest = bundle.manifest
     graphs = graphs_needed(manifest, manifest.horizon if horizon is None else horizon)
-    session = open_session(
-        bundle,
-        graphs,
-        engine=backend.engine,
-        threads=backend.threads,
-        forecast=backend.forecast,
-        require_provider=backend.require_provider,
-    )
+    if backend.engine == "auto":
+        asked = Asked(graphs, backend.threads, backend.forecast, backend.allow)
+        session = open_best(
+            bundle, asked, say, measure=measure, require_provider=backend.require_provider
+        )
+    else:
+        session = open_session(bundle, graphs, **vars(backend))
     try:
         yield session
     finally:
@@ -235,9 +243,12 @@ def open_stream(
     sources = {name: open_source(word, spec) for name, word in words.items()}
     opened, found = open_sinks(options.sinks, kept), None  # which keep several streams apart
     try:
-        with open_backend(bundle, options.backend, options.horizon) as session:
+        shown = status or Status()
+        with open_backend(
+            bundle, options.backend, options.horizon, say=shown.line, measure=True
+        ) as session:
             whole = on_domain(bundle, session, size or manifest.domain, options.domain.overlap)
-            parts = _Parts(*whole, (*sinks, *opened), status or Status(), tuple(watchers))
+            parts = _Parts(*whole, (*sinks, *opened), shown, tuple(watchers))
             found = _put_together(options, parts, sources)
             seams = seams_note(bundle, size or manifest.domain)
             found.notes.extend(filter(None, (seams, planned)))

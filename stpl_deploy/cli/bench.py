@@ -26,6 +26,9 @@ class BenchCommand:
     compiled: Annotated[
         bool, Option("Measure torch.compile too; it compiles first.", flag="--compile")
     ] = False
+    peers: Annotated[
+        bool, Option("Measure every other engine for the CPU that is installed.", flag="--peers")
+    ] = False
     out: Annotated[
         Path | None, Option("Directory for bench.json and bench.svg; default: BUNDLE-bench.")
     ] = None
@@ -38,17 +41,19 @@ class BenchCommand:
 def bench(options: BenchCommand) -> None:
     """Time PyTorch on the CPU and an engine's ways to a nowcast side by side in one process."""
     from stpl_core.safety.open_signed import open_signed
-    from stpl_deploy.cli.output import print_json, progress_bar
-    from stpl_export.bench import bench_bundle
+    from stpl_deploy.cli.output import print_json, progress_bar, say
+    from stpl_export.bench import bench_bundle, peers_of, settled
 
     trust(options.trust_model)
     opened = open_signed(options.bundle, options.signature)
+    backend = settled(opened, options.backend, say)
     with progress_bar("rounds") as progress:
         report = bench_bundle(
             opened,
             rounds=options.rounds,
-            **vars(options.backend),
+            **vars(backend),
             compiled=options.compiled,
+            peers=peers_of(opened, backend.engine) if options.peers else (),
             progress=progress,
         )
     folder = options.out or _beside(options.bundle)
@@ -79,13 +84,22 @@ def _print(report: BenchReport) -> None:
 
     print_table(
         f"{report.model}: {report.context} in, {report.horizon} out, {report.threads} threads",
-        ["arrival to nowcast", "median ms", "p95 ms", "min ms"],
+        ["arrival to nowcast", "median ms", "p95 ms", "min ms", "GFLOP/s", "of peak"],
         [
-            [row.name, f"{row.median_ms:.1f}", f"{row.p95_ms:.1f}", f"{row.min_ms:.1f}"]
+            [
+                row.name,
+                f"{row.median_ms:.1f}",
+                f"{row.p95_ms:.1f}",
+                f"{row.min_ms:.1f}",
+                "" if row.gflops is None else f"{row.gflops:.1f}",
+                "" if row.peak_share is None else f"{row.peak_share:.0%}",
+            ]
             for row in report.rows
         ],
     )
     print(f"  {report.engine} on {report.provider}")
+    for precision, peak in report.peaks.items():
+        print(f"  peak in {precision}: {peak:.1f} GFLOP/s, a large matrix product")
     for what, fact in report.facts.items():
         print(f"  {what}: {fact}")
     for ratio in report.ratios:

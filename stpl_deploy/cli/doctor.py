@@ -6,14 +6,17 @@ import re
 import sys
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 from stpl_core.errors import EnvironmentFault, install_command
+from stpl_core.option import Option
 from stpl_deploy.cli.options.common import Json
 from stpl_deploy.cli.options.signature import verb
 
 if TYPE_CHECKING:
     from stpl_core.machine import Machine
+    from stpl_runtime.engines.auto.table import Table
     from stpl_runtime.engines.preflight import Ability
     from stpl_runtime.engines.providers import ProviderTrial
 
@@ -56,6 +59,12 @@ class Examination:
 class DoctorCommand:
     """The options of `doctor`."""
 
+    bundle: Annotated[
+        Path | None,
+        Option(
+            "Bundle: the ways to run it here, timed.", default="the machine alone", argument=True
+        ),
+    ] = None
     json: Json = False
 
 
@@ -63,12 +72,16 @@ class DoctorCommand:
 def doctor(options: DoctorCommand) -> None:
     """Say what this machine has, which engines really work, and what to type for the rest."""
     found = examine_all()
+    tables = () if options.bundle is None else _timed(options.bundle)
     if options.json:
         from stpl_deploy.cli.output import print_json
 
-        print_json({"works": found.works, **asdict(found)})
+        timed = {} if options.bundle is None else {"timed": [asdict(table) for table in tables]}
+        print_json({"works": found.works, **asdict(found), **timed})
     else:
         _print(found)
+        for table in tables:
+            _print_ways(table)
     if not found.works:
         raise EnvironmentFault(
             "no engine works on this machine",
@@ -77,11 +90,26 @@ def doctor(options: DoctorCommand) -> None:
         )
 
 
+def _timed(path: Path) -> tuple[Table, ...]:
+    """What was measured of a bundle here; measured now where nothing was."""
+    from stpl_core.bundle import open_bundle
+    from stpl_deploy.cli.output import say
+    from stpl_runtime.engines.auto.candidates import Asked
+    from stpl_runtime.engines.auto.choose import LONGEST_S, measured_table
+    from stpl_runtime.engines.auto.table import tables_of
+    from stpl_runtime.nowcasting.predict import graphs_needed
+
+    opened = open_bundle(path)
+    asked = Asked(graphs_needed(opened.manifest, opened.manifest.horizon))
+    here = measured_table(opened, asked, say, most_s=LONGEST_S)
+    return tuple(tables_of(opened)) or (here,)
+
+
 def examine_all() -> Examination:
     """Look at the machine, try every provider, and compare the extras with what is installed."""
     from stpl_core import machine
     from stpl_runtime.engines.preflight import abilities, look_here
-    from stpl_runtime.engines.providers import try_providers
+    from stpl_runtime.engines.providers import try_openvino, try_providers
 
     here = machine.examine()
     problems = list(machine.clashes(here.libraries))
@@ -97,6 +125,7 @@ def examine_all() -> Examination:
                 if build
                 else f"onnxruntime is not installed; try: {install_command('cpu')}"
             )
+    trials += try_openvino()
     local = look_here()
     able = abilities(local)
     nvidia = bool(local.gpu or here.gpus or here.nvidia_driver or here.jetson)
@@ -172,7 +201,7 @@ def _print(found: Examination) -> None:
     for name, value in rows.items():
         sys.stdout.write(f"  {name:<18}{value}\n")
     print_table(
-        "ONNX Runtime providers, each tried",
+        "ONNX Runtime's providers and OpenVINO's devices, each tried",
         ["provider", "engine", "works", "why not"],
         [
             [trial.provider, trial.engine, "yes" if trial.works else "no", trial.note]
@@ -199,6 +228,29 @@ def _print(found: Examination) -> None:
         sys.stdout.write(f"  {item.extra:<18}{lack}\n")
     for problem in found.problems:
         sys.stdout.write(f"problem: {problem}\n")
+
+
+def _print_ways(table: Table) -> None:
+    from stpl_deploy.cli.output import print_table
+
+    best = table.best
+    print_table(
+        f"ways to run it, measured {table.measured} on a {table.load} machine; "
+        f"graphs {', '.join(table.graphs)}",
+        ["engine", "forecast", "threads", "precision", "ms a nowcast", "opens in s", ""],
+        [
+            [
+                row.candidate.engine,
+                row.candidate.way,
+                str(row.candidate.threads),
+                row.candidate.precision,
+                "" if row.ms is None else f"{row.ms:.1f}",
+                f"{row.opened_s:.2f}",
+                "taken by --engine auto" if row is best else row.note,
+            ]
+            for row in table.rows
+        ],
+    )
 
 
 def _nvidia(here: Machine) -> str:

@@ -71,7 +71,7 @@ def predict(options: PredictCommand) -> None:
             say(note)
     if planned := plan_nowcast(bundle, options.backend, asked.horizon, asked.domain, context):
         say(planned)
-    with open_backend(bundle, options.backend, asked.horizon) as session:
+    with open_backend(bundle, options.backend, asked.horizon, say=say) as session:
         began = time.perf_counter()
         nowcast = make_nowcast(bundle, session, context, asked.horizon, asked.domain)
         ms = 1e3 * (time.perf_counter() - began)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from stpl_core.errors import AccuracyError
 from stpl_core.option import Option
-from stpl_core.options import BundlePath, EngineOptions
+from stpl_core.options import BundlePath, ProofOptions
 from stpl_deploy.cli.options.common import Json
 from stpl_deploy.cli.options.signature import verb
 from stpl_deploy.cli.options.trust import TrustOptions, open_trusted
@@ -22,7 +22,7 @@ class VerifyCommand:
     """The options of `verify`."""
 
     bundle: BundlePath
-    backend: EngineOptions = field(default_factory=EngineOptions)
+    backend: ProofOptions = field(default_factory=ProofOptions)
     bisect: Annotated[
         bool,
         Option(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from stpl_core.errors import UsageError, install_command
 from stpl_core.option import Option, fill
-from stpl_core.options import EngineOptions, SignatureOptions
+from stpl_core.options import ProofOptions, SignatureOptions
 from stpl_deploy.library.numbers import finite_numbers
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class EvaluateOptions:
             flag="--windows",
         ),
     ] = False
-    backend: EngineOptions = field(default_factory=EngineOptions)
+    backend: ProofOptions = field(default_factory=ProofOptions)
     signature: SignatureOptions = field(default_factory=SignatureOptions)
     grid: Annotated[
         str | None,

@@ -45,7 +45,8 @@ def load(path: Path | str, engine: str = "auto", **options: Any) -> Model:
     Args:
         path: a bundle's directory, or `pretrained:NAME` for a model that comes trained, which is
             exported once into the user's cache folder (this needs the extra `export`).
-        engine: what runs it, a word of `stpl-deploy predict --engine`; `auto` takes `onnx`.
+        engine: what runs it, a word of `stpl-deploy predict --engine`; `auto` takes what is
+            fastest: a stream measures that once on a machine, all else takes what was measured.
         **options: of `EngineOptions` and `SignatureOptions` in `stpl_core.options`, by name:
             `threads`, `require_provider`, `trusted_keys`, `min_version`.
 
@@ -55,8 +56,7 @@ def load(path: Path | str, engine: str = "auto", **options: Any) -> Model:
         UsageError: an option that does not hold.
         SignatureError: with `trusted_keys`, a bundle that none of them signed as it is.
     """
-    given = {"engine": "onnx" if engine == "auto" else engine, **options}
-    chosen = fill(_LoadOptions, given, "load")
+    chosen = fill(_LoadOptions, {"engine": engine, **options}, "load")
     if str(path).startswith(PRETRAINED):
         from stpl_deploy.library.exporting import pretrained_bundle
 
@@ -135,8 +135,9 @@ class Model:
         from stpl_deploy.extras import needs
 
         with needs("export"):
-            from stpl_export.bench import bench_bundle
-        return bench_bundle(self.bundle, rounds=rounds, **vars(self._backend))
+            from stpl_export.bench import bench_bundle, settled
+        backend = settled(self.bundle, self._backend, lambda _: None)
+        return bench_bundle(self.bundle, rounds=rounds, **vars(backend))
 
     def stream(
         self,

@@ -131,7 +131,7 @@ def test_doctor_in_words(cli: Cli) -> None:
 def test_doctor_without_an_engine_says_what_to_type() -> None:
     """A library that is installed and cannot be imported, as after a clash of two builds."""
     done = python(
-        "import sys; sys.modules['onnxruntime'] = None;"
+        "import sys; sys.modules['onnxruntime'] = sys.modules['openvino'] = None;"
         "from stpl_deploy.cli import run; raise SystemExit(run(['doctor', '--json']))"
     )
     assert done.returncode == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from stpl_runtime.engine import closed_loop, open_session
 from stpl_runtime.nowcasting.nowcaster import Nowcaster
 from stpl_runtime.nowcasting.predict import predict_sequences
 from stpl_runtime.proof.reference import load_reference
-from stpl_runtime.proof.verify import verify_bundle
+from stpl_runtime.proof.verify import first_breach, verify_bundle
 from stpl_train.data.stand_in import stand_in_sequences
 from stpl_train.forecaster import FrameShape, rollout
 from stpl_train.models import MODELS, ForecasterModule, build_model
@@ -127,6 +128,8 @@ def test_exports_verifies_and_streams(model: str, grid: str, tmp_path: Path) -> 
     report = verify_bundle(bundle)
     assert report.passed
     assert {check.path for check in report.checks} == {"step", "rollout", "forecast"}
+    if grid == "32x32x2" and importlib.util.find_spec("openvino"):  # once for each model
+        assert first_breach(verify_bundle(bundle, engine="openvino", threads=1)) is None
     reference = load_reference(bundle)
     session = open_session(bundle, ("step", "forecast"))
     future = closed_loop(session, reference.context, HORIZON)  # (N, K, C, H, W)

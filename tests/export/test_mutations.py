@@ -249,14 +249,31 @@ def _copy(bundle: Bundle, to: Path) -> Bundle:
     return Bundle(to, bundle.manifest)
 
 
-def _verdict(bundle: Bundle) -> str | None:
+def _put_in(bundle: Bundle, name: str) -> None:
+    """Change the bundle's graphs."""
+    graphs, fault = FAULTS[name]
+    for graph in graphs:
+        path = bundle.file(f"{graph}.onnx")
+        model = onnx.load(path, load_external_data=False)
+        fault(model)
+        path.write_bytes(model.SerializeToString())
+
+
+def _verdict(bundle: Bundle, engine: str = "onnx") -> str | None:
     """Seal the changed bundle with fresh checksums, so that only the numbers can tell."""
     seal(bundle.path, bundle.manifest)
-    return first_breach(verify_bundle(open_bundle(bundle.path)))
+    return first_breach(verify_bundle(open_bundle(bundle.path), engine=engine))
 
 
-def test_the_honest_bundle_passes(trained_bundle: Bundle, tmp_path: Path) -> None:
-    assert _verdict(_copy(trained_bundle, tmp_path / "bundle")) is None
+@pytest.fixture(params=["onnx", "openvino"])
+def engine(request: pytest.FixtureRequest) -> str:
+    if request.param == "openvino":
+        pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
+    return str(request.param)
+
+
+def test_the_honest_bundle_passes(trained_bundle: Bundle, engine: str, tmp_path: Path) -> None:
+    assert _verdict(_copy(trained_bundle, tmp_path / "bundle"), engine) is None
 
 
 @pytest.fixture(scope="module")
@@ -342,14 +359,22 @@ def test_a_part_is_kept_only_of_what_is_too_large() -> None:
 def test_a_fault_makes_verify_fail(
     name: str, kept: str, trained_bundle: Bundle, sparse_bundle: Bundle, tmp_path: Path
 ) -> None:
-    graphs, fault = FAULTS[name]
     bundle = _copy(trained_bundle if kept == "whole" else sparse_bundle, tmp_path / "bundle")
-    for graph in graphs:
-        path = bundle.file(f"{graph}.onnx")
-        model = onnx.load(path, load_external_data=False)
-        fault(model)
-        path.write_bytes(model.SerializeToString())
+    _put_in(bundle, name)
     assert _verdict(bundle) is not None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in SMALL else pytest.mark.soak) for name in FAULTS],
+)
+def test_a_fault_makes_verify_fail_on_openvino(
+    name: str, trained_bundle: Bundle, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
+    bundle = _copy(trained_bundle, tmp_path / "bundle")
+    _put_in(bundle, name)
+    assert _verdict(bundle, "openvino") is not None
 
 
 @pytest.mark.parametrize(
@@ -367,14 +392,17 @@ def test_a_fault_makes_verify_fail(
     ids=["older by a little", "rounded to half", "channels rolled"],
 )
 def test_a_stale_weight_file_makes_verify_fail(
-    change: Callable[[np.ndarray], np.ndarray], trained_bundle: Bundle, tmp_path: Path
+    change: Callable[[np.ndarray], np.ndarray],
+    trained_bundle: Bundle,
+    engine: str,
+    tmp_path: Path,
 ) -> None:
     bundle = _copy(trained_bundle, tmp_path / "bundle")
     tensors = safetensors.numpy.load_file(bundle.file(WEIGHTS))
     name = "cells.0.conv_x.conv.weight"
     tensors[name] = np.ascontiguousarray(change(tensors[name]))
     bundle.file(WEIGHTS).write_bytes(safetensors.numpy.save(tensors))
-    assert _verdict(bundle) is not None
+    assert _verdict(bundle, engine) is not None
 
 
 @pytest.mark.parametrize("name", [name for name in FAULTS if "LayerNorm" in name])
@@ -385,10 +413,5 @@ def test_faults_of_norms_show_where_the_runtime_replaces_them(
     monkeypatch.setattr(ort, "norms_lose_digits", lambda: True)
     bundle = _copy(trained_bundle, tmp_path / "bundle")
     assert _verdict(bundle) is None
-    graphs, fault = FAULTS[name]
-    for graph in graphs:
-        path = bundle.file(f"{graph}.onnx")
-        model = onnx.load(path, load_external_data=False)
-        fault(model)
-        path.write_bytes(model.SerializeToString())
+    _put_in(bundle, name)
     assert _verdict(bundle) is not None

@@ -90,6 +90,12 @@ class CheckedGraphs:
             path.write_bytes(content)
             yield path
 
+    def whole(self, content: bytes, graph: OnnxGraph) -> bytes:
+        """A graph with its weights inside, from the bytes that were checked."""
+        from stpl_runtime.engines.inline_weights import with_weights
+
+        return with_weights(content, graph, self._bytes_of)
+
     def close(self) -> None:
         """Let go of all that sessions were lent: after they are gone."""
         self._kept.clear()
@@ -110,6 +116,9 @@ class CheckedGraphs:
         if file not in self._files:
             self._files[file] = self._bundle.content(file)
         return self._files[file]
+
+    def _bytes_of(self, weight: Weight) -> bytes:
+        return self._content(weight.location)[weight.offset : weight.offset + weight.bytes]
 
     def _size_of(self, name: str) -> int | None:
         spec = self._bundle.manifest.files.get(name)

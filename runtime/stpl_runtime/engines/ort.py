@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,12 +17,14 @@ from stpl_core.codec import Array
 from stpl_core.errors import BundleError, EnvironmentFault, FrameError, MissingExtraError
 from stpl_core.machine import usable_cpus
 from stpl_runtime.engines.checked_graphs import CheckedGraphs
+from stpl_runtime.engines.compiled_cache import CompiledCache, graph_key
 from stpl_runtime.engines.exact_norms import norms_lose_digits, with_exact_norms
 
 if TYPE_CHECKING:
     import onnxruntime
 
 _NORM = b"LayerNormalization"
+_PROVIDERS = ["CPUExecutionProvider"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class OrtSession:
         self.manifest = bundle.manifest
         self._threads = threads or usable_cpus()
         self._checked = CheckedGraphs(bundle)
+        self._cache = CompiledCache()
         self._sessions: dict[str, onnxruntime.InferenceSession] = {
             graph: self._load(graph, bundle.graph(graph)) for graph in graphs
         }
@@ -61,8 +65,9 @@ class OrtSession:
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
-        # Each graph has threads of its own; those of the last call must not spin into the next's.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        # Threads that wait in a loop take CPUs from others: where a machine is shared, that made
+        # forecasts twice as slow, and on a quiet one it gained nothing (benchmarks/spinning.py).
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         return options
 
@@ -72,18 +77,27 @@ class OrtSession:
         Raises:
             EnvironmentFault: onnxruntime refuses it.
         """
+        how = {"engine": self.engine, "version": self._ort.__version__}
+        key = graph_key(self.manifest, graph, how)
+        kept = self._cache.read(key)
+        if kept is not None:
+            session = self._reopened(kept)
+            if session is not None:
+                return session
+            self._cache.drop(key)
         model, described = self._checked.graph(graph)
         if _NORM in model and norms_lose_digits():
             model = with_exact_norms(model)
         options = self._options()
         self._checked.lend_weights(described, options)
         try:
-            return self._ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            kept_now = self._opened_and_kept(model, options, key) if self._cache.keeps else None
+            return kept_now or self._ort.InferenceSession(model, options, providers=_PROVIDERS)
         except Exception as error:  # onnxruntime's own errors share no public base
             if self.manifest.precision == "bf16":
                 raise EnvironmentFault(
                     f"{path}: ONNX Runtime has no bf16 convolution on the CPU",
-                    expected="a bundle in fp32 or fp16, or a TensorRT engine",
+                    expected="a bundle in fp32 or fp16, OpenVINO, or a TensorRT engine",
                     fix="stpl-deploy export RUN --out BUNDLE --precision fp16",
                 ) from error
             raise EnvironmentFault(
@@ -91,6 +105,31 @@ class OrtSession:
                 expected="a version that runs this graph",
                 fix="pip install --upgrade onnxruntime",
             ) from error
+
+    def _opened_and_kept(
+        self, model: bytes, options: onnxruntime.SessionOptions, key: str
+    ) -> onnxruntime.InferenceSession | None:
+        """Open a graph and keep what it was optimised to; None where that cannot be written."""
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                optimised = Path(folder) / "optimised.onnx"
+                options.optimized_model_filepath = str(optimised)
+                session = self._ort.InferenceSession(model, options, providers=_PROVIDERS)
+                self._cache.write(key, optimised.read_bytes())
+                return session
+        except Exception:  # a full disk is met by onnxruntime, in an error of its own
+            return None
+        finally:
+            options.optimized_model_filepath = ""
+
+    def _reopened(self, optimised: bytes) -> onnxruntime.InferenceSession | None:
+        """A graph that this version optimised on this processor; None where it refuses it."""
+        options = self._options()
+        options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            return self._ort.InferenceSession(optimised, options, providers=_PROVIDERS)
+        except Exception:  # of another build with the same version
+            return None
 
     def zero_state(self, batch: int = 1) -> OrtState:
         """The start of a sequence."""

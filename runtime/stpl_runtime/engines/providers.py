@@ -66,6 +66,30 @@ def try_providers() -> tuple[ProviderTrial, ...]:
     return tuple(_try_gpu(known[name]) if name in known else _try(name) for name in names)
 
 
+def try_openvino() -> tuple[ProviderTrial, ...]:
+    """The same convolution on each device that OpenVINO finds; nothing where it is missing."""
+    if importlib.util.find_spec("openvino") is None:
+        return ()
+    import openvino
+
+    core = openvino.Core()
+    return tuple(_try_device(core, str(device)) for device in core.available_devices)
+
+
+def _try_device(core: Any, device: str) -> ProviderTrial:
+    kind = device.partition(".")[0]
+    name, engine = f"OpenVINO {device}", "openvino" if kind == "CPU" else f"openvino:{kind}"
+    frame = np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2)
+    try:
+        model = core.read_model(tiny_model())
+        precision = {"INFERENCE_PRECISION_HINT": "f32"}
+        made = core.compile_model(model, device, precision)({"x": frame})
+        right = bool(np.array_equal(next(iter(made.values())), 2 * frame))
+    except Exception as error:  # OpenVINO's own errors are RuntimeError and others
+        return ProviderTrial(name, False, refusal_reason(str(error)), engine)
+    return ProviderTrial(name, right, "" if right else "computes wrong values", engine)
+
+
 def _try_gpu(provider: Provider) -> ProviderTrial:
     """As the engine of this provider would load a graph."""
     engine = _ENGINES[provider.name]

@@ -27,6 +27,7 @@ class Backend:
     threads: int | None = None
     """Compute threads; None takes what this process may use."""
     forecast: str = "auto"
+    allow: str | None = None
     require_provider: str | None = None
 
 
@@ -185,7 +186,7 @@ def judged_bundle(
             required.
         BundleError: a broken bundle.
     """
-    from stpl_runtime.engine import open_session
+    from stpl_runtime.engine import open_session, precision_of
     from stpl_runtime.engines.tiled import on_domain
     from stpl_runtime.nowcasting.predict import graphs_needed, predict_sequences
 
@@ -198,6 +199,7 @@ def judged_bundle(
         engine=backend.engine,
         threads=backend.threads,
         forecast=backend.forecast,
+        allow=backend.allow,
         require_provider=backend.require_provider,
     )
 
@@ -205,7 +207,7 @@ def judged_bundle(
         wide, opened = on_domain(bundle, session, size)
         return Judged(
             name=f"{manifest.model.name}, {manifest.model.parameters:,} parameters",
-            how=f"{session.engine} on {session.provider}, {manifest.precision}",
+            how=f"{session.engine} on {session.provider}, {precision_of(session, manifest)}",
             context=manifest.context,
             horizon=asked,
             frame=wide.manifest.frame,

@@ -12,7 +12,7 @@ from stpl_core.bundle import MANIFEST, Bundle, GraphName, Manifest
 from stpl_core.codec import Array
 from stpl_core.errors import AccuracyError, FrameError, UsageError
 from stpl_core.files import sha256_of
-from stpl_runtime.engine import Session, StateHandle
+from stpl_runtime.engine import Session, StateHandle, precision_of
 
 BATCH = 8
 """Sequences that `predict_sequences` runs at once."""
@@ -39,7 +39,7 @@ def made_by(bundle: Bundle, session: Session, context: str) -> dict[str, str]:
         "provider": session.provider,
         "context": context,
         "model": manifest.model.name,
-        "precision": manifest.precision,
+        "precision": precision_of(session, manifest),
         "bundle": sha256_of(bundle.file(MANIFEST))[:16],
     }
 

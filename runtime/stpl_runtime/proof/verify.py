@@ -21,7 +21,14 @@ from stpl_core.bundle import (
 )
 from stpl_core.codec import Array
 from stpl_core.errors import AccuracyError
-from stpl_runtime.engine import ReportsFacts, Session, StateHandle, closed_loop, open_session
+from stpl_runtime.engine import (
+    ReportsFacts,
+    Session,
+    StateHandle,
+    closed_loop,
+    open_session,
+    precision_of,
+)
 from stpl_runtime.proof.int8_margin import early_margin_db, psnr_of
 from stpl_runtime.proof.live_sequences import live_sequences
 from stpl_runtime.proof.reference import Reference, load_reference
@@ -41,6 +48,7 @@ def verify_bundle(
     engine: str = "onnx",
     threads: int | None = None,
     forecast: str = "auto",
+    allow: str | None = None,
     require_provider: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> AccuracyReport:
@@ -50,9 +58,10 @@ def verify_bundle(
 
     Args:
         bundle: an opened bundle.
-        engine: a word of `stpl_runtime.engine.ENGINES`.
+        engine: a word of `stpl_runtime.engine.ENGINES`, or `auto`.
         threads: compute threads; None takes what this process may use.
         forecast: and
+        allow: and
         require_provider: see `open_session`.
         progress: given what runs now.
 
@@ -68,13 +77,14 @@ def verify_bundle(
         engine=engine,
         threads=threads,
         forecast=forecast,
+        allow=allow,
         require_provider=require_provider,
     )
     try:
-        precision = bundle.manifest.precision
-        batches = _batches(bundle, engine, len(reference.context))
+        precision = precision_of(session, bundle.manifest)
+        batches = _batches(bundle, session.engine, len(reference.context))
         report = progress or (lambda _: None)
-        checks = tuple(_checks(session, graphs, reference, precision, batches, report))
+        checks = tuple(check_session(session, graphs, reference, precision, batches, report))
         for what, fact in session.facts().items() if isinstance(session, ReportsFacts) else ():
             report(f"{what}: {fact}")
     finally:
@@ -97,43 +107,57 @@ def _refuse_dead(bundle: Bundle, reference: Reference) -> None:
 
 def first_breach(report: AccuracyReport) -> str | None:
     """Say which check failed first and by how much; None where all passed."""
-    for check in report.checks:
-        where = f"{check.path} on {check.provider}, batch {check.batch}"
-        for lead in check.leads:
-            if not lead.passed:
-                if lead.max_error <= lead.tolerance:
-                    return (
-                        f"{where}: {lead.psnr_db:.1f} dB at lead time {lead.lead}, "
-                        f"at least {lead.min_psnr_db:.0f} dB promised"
-                    )
+    return next((breach for check in report.checks if (breach := breach_of(check))), None)
+
+
+def breach_of(check: GraphAccuracy) -> str | None:
+    """Say what failed first and by how much; None where all passed."""
+    where = f"{check.path} on {check.provider}, batch {check.batch}"
+    for lead in check.leads:
+        if not lead.passed:
+            if lead.max_error <= lead.tolerance:
                 return (
-                    f"{where}: error {lead.max_error:.2e} at lead time {lead.lead}, "
-                    f"tolerance {lead.tolerance:.2e}"
+                    f"{where}: {lead.psnr_db:.1f} dB at lead time {lead.lead}, "
+                    f"at least {lead.min_psnr_db:.0f} dB promised"
                 )
-        int8 = check.int8
-        if int8 is not None and int8.budget_db and int8.psnr_change_db < -int8.budget_db:
             return (
-                f"{where}: PSNR against truth changes by {int8.psnr_change_db:+.2f} dB, "
-                f"-{int8.budget_db:g} dB promised"
+                f"{where}: error {lead.max_error:.2e} at lead time {lead.lead}, "
+                f"tolerance {lead.tolerance:.2e}"
             )
-        if int8 is not None and not int8.passed:
-            return (
-                f"{where}: the first steps are {-(int8.early_margin_db or 0.0):.1f} dB further "
-                "from the quantised graph than kernels may be"
-            )
-        if not check.passed:
-            return f"{where}: state error {check.state_error} times its tolerance"
+    int8 = check.int8
+    if int8 is not None and int8.budget_db and int8.psnr_change_db < -int8.budget_db:
+        return (
+            f"{where}: PSNR against truth changes by {int8.psnr_change_db:+.2f} dB, "
+            f"-{int8.budget_db:g} dB promised"
+        )
+    if int8 is not None and not int8.passed:
+        return (
+            f"{where}: the first steps are {-(int8.early_margin_db or 0.0):.1f} dB further "
+            "from the quantised graph than kernels may be"
+        )
+    if not check.passed:
+        return f"{where}: state error {check.state_error} times its tolerance"
     return None
 
 
-def _checks(
+def check_session(
     session: Session,
-    graphs: tuple[GraphName, ...],
+    graphs: Sequence[GraphName],
     reference: Reference,
     precision: str,
     batches: Sequence[int],
-    progress: Callable[[str], None],
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Iterator[GraphAccuracy]:
+    """Judge an open session, each graph at each batch.
+
+    Args:
+        session: with `graphs` open, and `step` for `forecast`.
+        graphs: which to run.
+        reference: of its bundle.
+        precision: what it is judged as.
+        batches: sequences at once.
+        progress: given what runs now.
+    """
     for batch in batches:
         for graph in graphs:
             progress(f"{graph}, batch {batch}")
