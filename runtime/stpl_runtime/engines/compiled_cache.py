@@ -81,7 +81,7 @@ class CompiledCache:
             return
         try:
             self._make_room(len(content) + _DIGEST)
-            with atomic_file(self._path(key), private=True) as file:
+            with atomic_file(self._path(key), sync=False, private=True) as file:
                 file.write(hashlib.sha256(content).digest())
                 file.write(content)
         except (OSError, UsageError) as error:

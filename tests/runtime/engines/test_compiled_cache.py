@@ -82,7 +82,7 @@ def test_writers_and_readers_at_once_see_whole_entries(tmp_path: Path) -> None:
     def work(content: bytes) -> set[bytes | None]:
         cache = CompiledCache(tmp_path, most_mb=1)
         seen = set()
-        for _ in range(20):
+        for _ in range(8):
             cache.write("a", content)
             seen.add(cache.read("a"))
         return seen

@@ -100,7 +100,7 @@ def write_table(bundle: Bundle, asked: Asked, table: Table) -> None:
     path = _path(bundle, asked, table.load)
     document = {"format": _FORMAT, **asdict(table)}
     try:
-        with atomic_file(path, private=True) as file:
+        with atomic_file(path, sync=False, private=True) as file:
             file.write(json.dumps(document, indent=2).encode())
     except (OSError, UsageError) as error:
         reason = getattr(error, "strerror", None) or str(error)
