@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from stpl_core.safety.onnx_graph import OnnxGraph, Weight
-from stpl_runtime.engines.protobuf import Field, fields, part
+from stpl_core.safety.protobuf import Field, fields, part
 
 # Field numbers of onnx.proto.
 _MODEL_GRAPH, _GRAPH_INITIALIZER = 7, 5

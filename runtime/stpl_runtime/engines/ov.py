@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from stpl_core.bundle import Bundle, GraphName
 from stpl_core.codec import Array
-from stpl_core.errors import BundleError, EnvironmentFault, MissingExtraError
+from stpl_core.errors import BundleError, EnvironmentFault, MissingExtraError, install_command
 from stpl_core.host.memory import amount, memory_room_bytes
 from stpl_core.machine import usable_cpus
 from stpl_runtime.engine import Session
@@ -291,6 +291,6 @@ def _library() -> Any:
         raise EnvironmentFault(
             f"openvino {version} is installed",
             expected=f"{OLDEST[0]}.{OLDEST[1]} or later",
-            fix="pip install 'stpl-deploy[openvino]'",
+            fix=install_command("openvino"),
         )
     return openvino

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from stpl_core.bundle import Bundle, GraphName
-from stpl_core.errors import EnvironmentFault
+from stpl_core.errors import EnvironmentFault, install_command
 from stpl_core.machine import usable_cpus
 from stpl_runtime.engine import Session, open_session
 from stpl_runtime.engines.ov import computes_bf16
@@ -78,7 +78,7 @@ def candidates(bundle: Bundle, asked: Asked) -> tuple[Candidate, ...]:
             if half
             else "no engine is installed",
             expected="openvino" if half else "onnxruntime or openvino",
-            fix=f"pip install 'stpl-deploy[{'openvino' if half else 'cpu'}]'",
+            fix=install_command("openvino" if half else "cpu"),
         )
     return tuple(found)
 
