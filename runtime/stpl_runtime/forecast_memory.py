@@ -12,8 +12,8 @@ from stpl_runtime.engines.tiled import TILES_AT_ONCE, Size, Tiling, default_over
 from stpl_runtime.nowcasting.predict import BATCH, graphs_needed
 
 _FLOAT = 4
-_ENGINES = ("onnx",)
-"""Whose work lies in this machine's memory."""
+_ENGINES = ("onnx", "auto")
+"""Whose work lies in this machine's memory; `auto` counts as `onnx`, which it takes unmeasured."""
 _ARENA = 2.0
 """The runtime's arena, over the values that live at the same time: it keeps what it once had."""
 _LIBRARY = 45e6
