@@ -9,8 +9,8 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from stpl_core.errors import FrameError, UsageError
+from stpl_core.readers.folder_stamps import time_of_path
 from stpl_core.readers.stamps import EPOCH as EPOCH
-from stpl_core.readers.stamps import one_stamp
 from stpl_core.readers.time_format import TimeFormat
 
 TOLERANCE = 0.25
@@ -139,10 +139,10 @@ class NameClock:
         if self._format is not None:
             return self._format.time(path)
         if self._indexed is not True:
-            found = one_stamp(path.name)
+            found = time_of_path(path)
             if found is not None:
                 self._indexed = False
-                return found.time
+                return EPOCH + timedelta(microseconds=int(found.astype("<M8[us]").astype(int)))
         if known is not None:
             return known
         index = index_of(path)

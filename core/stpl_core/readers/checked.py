@@ -22,19 +22,21 @@ from stpl_core.readers.units import rain_or_echo, understood
 _POSSIBLE = {
     "mm h-1": (-1e-3, 2500.0),
     "mm": (-1e-3, 2500.0),
-    "dBZ": (-100.0, 100.0),
+    "dBZ": (-100.0, 90.0),
     "K": (0.0, 1000.0),
     "degC": (-273.15, 1000.0),
 }
 """Least and greatest value of a quantity by its unit. Rain: 2280 mm/h fell in a minute (Unionville
-1956); a thousandth below 0 is rounding. Reflectivity: the 8 bits
-of radars end below 96 dBZ."""
-_STATED = ("odim", "knmi", "fmi_pgm", "mrms")
+1956); a thousandth below 0 is rounding. Reflectivity: hail has been seen up to 80 dBZ, and 95 is
+the end of the usual 8 bits, which stands for no data."""
+_STATED = ("odim", "knmi", "radolan", "fmi_pgm", "mch_gif", "meteonet", "mrms")
 """Readers whose files always state unit, no echo and no data."""
 _FRACTIONS = ("pictures", "video", "kth", "moving_mnist")
 """Readers whose numbers are a fraction of full scale: no unit makes them anything else."""
 _UNITS_THEMSELVES = ("netcdf", "zarr")
-"""Readers that heed `ReadOptions.units` and `nan` where they decode."""
+"""Readers that heed `ReadOptions.units` where they decode."""
+_NAN_THEMSELVES = (*_UNITS_THEMSELVES, "odim")
+"""Readers that heed `ReadOptions.nan` where they decode."""
 
 
 def checked(
@@ -50,9 +52,11 @@ def checked(
     for piece in pieces:
         if options.time_format is not None and _one_frame(piece, path):
             piece = replace(piece, time=np.array([file_time(path, options)]))
-        if options.units is not None and word not in (*_UNITS_THEMSELVES, *_STATED):
+        if options.units is not None and word not in _UNITS_THEMSELVES:
+            if word in _STATED and piece.quantity.units != "unknown":
+                raise states_itself("units", path, word)
             piece = in_stated_units(piece, options.units)
-        if options.nan == "no-echo" and word not in _UNITS_THEMSELVES:
+        if options.nan == "no-echo" and word not in _NAN_THEMSELVES:
             piece = nan_as_no_echo(piece)
         yield possible(piece, options.bad_pixels)
 
@@ -71,13 +75,17 @@ def _refuse_idle(path: Path, word: str, options: ReadOptions) -> None:
             expected=f"data with units: {word} gives a fraction of full scale",
             fix="write the physical values as .npz, .nc or .tif first",
         )
-    for name, given in (("units", options.units), ("nan", options.nan != "no-data")):
-        if given and word in _STATED:
-            raise UsageError(
-                f"--{name} for {path}",
-                expected=f"a format that leaves it open: {word} states units and no echo itself",
-                fix=f"leave --{name} out",
-            )
+    if options.nan != "no-data" and word in _STATED and word not in _NAN_THEMSELVES:
+        raise states_itself("nan", path, word)
+
+
+def states_itself(option: str, path: Path, word: str) -> UsageError:
+    """The error of an option for what the files of a format state."""
+    return UsageError(
+        f"--{option} for {path}",
+        expected=f"a format that leaves it open: {word} states units and no echo itself",
+        fix=f"leave --{option} out",
+    )
 
 
 def in_stated_units(piece: Piece, text: str) -> Piece:

@@ -1,4 +1,4 @@
-"""GRIB messages from the decoding process, and the latitude-longitude grid they lie on."""
+"""GRIB messages from the decoding process, and the grid they lie on (see `grib_grid`)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from typing import IO, Any
 import numpy as np
 
 from stpl_core.codec import Array
-from stpl_core.errors import EnvironmentFault, FrameError, MissingExtraError
+from stpl_core.errors import EnvironmentFault, MissingExtraError
 from stpl_core.grid import Grid
 from stpl_core.half_written import scratch_directory
-from stpl_core.reader import agreed_step
 from stpl_core.readers import grib_process
-from stpl_core.readers.projections import lon_lat_wkt
+from stpl_core.readers.grib_grid import grid_of_keys, refuse_unplaced
 from stpl_core.safety.budget import copy_within, most_pixels, open_unpacked
 
 _DEADLINE_S = 60.0
@@ -69,7 +68,7 @@ def messages(path: Path) -> Iterator[Message]:
     """Decode a file, plain or gzipped, message by message, in another process.
 
     Raises:
-        FrameError: it is not whole, or its grid is not one of latitude and longitude.
+        FrameError: it is not whole, or its grid is of a kind that is not placed here.
         MissingExtraError: eccodes is not installed.
         EnvironmentFault: the decoding process died on its own.
     """
@@ -155,35 +154,26 @@ def _unzipped(path: Path) -> Iterator[Path]:
 
 
 def _message(keys: dict[str, Any], values: Array, path: Path) -> Message:
-    if keys["gridType"] != "regular_ll" or keys["alternativeRowScanning"]:
-        raise FrameError(
-            f"{path} lies on a grid of the type {keys['gridType']}",
-            expected="regular_ll (latitude and longitude)",
-            fix=f"cdo remapbil,r1440x720 {path.name} regular.grib",
-        )
+    refuse_unplaced(keys, path)
     width, height = int(keys["Ni"]), int(keys["Nj"])
     if keys["jPointsAreConsecutive"]:
-        field = values.reshape(width, height).T
+        field = values.reshape(width, height)
     else:
         field = values.reshape(height, width)
+    if keys["alternativeRowScanning"]:
+        field = field.copy()
+        field[1::2] = field[1::2, ::-1]
+    field = field.T if keys["jPointsAreConsecutive"] else field
     field = field[::-1] if keys["jScansPositively"] else field
     field = field[:, ::-1] if keys["iScansNegatively"] else field
     return Message(keys, np.ascontiguousarray(field))
 
 
-def grid_of(message: Message) -> Grid:
-    """The grid from the header; longitudes from -180 to 180 where that does not cut it apart."""
-    keys = message.keys
+def grid_of(message: Message, path: Path | str = "") -> Grid:
+    """The grid from the header.
+
+    Raises:
+        FrameError: it is not placed by what the header says.
+    """
     height, width = message.values.shape
-    lats = sorted(float(keys[f"latitudeOf{edge}GridPointInDegrees"]) for edge in ("First", "Last"))
-    lons = [float(keys[f"longitudeOf{edge}GridPointInDegrees"]) for edge in ("First", "Last")]
-    west, east = lons[::-1] if keys["iScansNegatively"] else lons
-    west -= 360.0 if west >= 180.0 else 0.0
-    east += 360.0 * np.ceil((west - east) / 360.0) if east < west else 0.0
-    east -= 360.0 * np.floor((east - west) / 360.0)
-    measured_x = (east - west) / max(1, width - 1)
-    measured_y = (lats[1] - lats[0]) / max(1, height - 1)
-    step_x = agreed_step(keys["iDirectionIncrementInDegrees"], measured_x, width)
-    step_y = agreed_step(keys["jDirectionIncrementInDegrees"], measured_y, height)
-    affine = (west - step_x / 2, lats[1] + step_y / 2, step_x, -step_y)
-    return Grid(affine, height, width, lon_lat_wkt(), geographic=True)
+    return grid_of_keys(message.keys, height, width, str(path))

@@ -23,6 +23,7 @@ import numpy as np
 
 CPU_SECONDS = 30
 """Of one message."""
+_MISSING = -1e30
 KEYS = (
     "edition",
     "discipline",
@@ -49,6 +50,28 @@ KEYS = (
     "validityTime",
     "second",
     "level",
+    "typeOfLevel",
+    "number",
+    "stepType",
+    "stepRange",
+    "radius",
+    "earthMajorAxisInMetres",
+    "earthMinorAxisInMetres",
+    "DxInMetres",
+    "DyInMetres",
+    "DiInMetres",
+    "DjInMetres",
+    "LaDInDegrees",
+    "LoVInDegrees",
+    "Latin1InDegrees",
+    "Latin2InDegrees",
+    "southPoleOnProjectionPlane",
+    "orientationOfTheGridInDegrees",
+    "standardParallelInDegrees",
+    "centralLongitudeInDegrees",
+    "latitudeOfSouthernPoleInDegrees",
+    "longitudeOfSouthernPoleInDegrees",
+    "angleOfRotationInDegrees",
 )
 """What the parent learns of a message; a key that it has not is None."""
 
@@ -67,10 +90,11 @@ def send_messages(file: BinaryIO, out: BinaryIO, most_values: int) -> int:
         try:
             _check_size(eccodes, message, most_values)
             header = {key: _get(eccodes, message, key) for key in KEYS}
-            values = eccodes.codes_get_values(message).astype("<f4")
-            if eccodes.codes_get(message, "bitmapPresent"):
-                missing = np.float32(eccodes.codes_get(message, "missingValue", ktype=float))
-                values[values == missing] = np.nan
+            header["steps_s"] = _steps_s(eccodes, message)
+            # A number that no field has: 9999, which is usual, may well be a value.
+            eccodes.codes_set(message, "missingValue", _MISSING)
+            found = eccodes.codes_get_values(message)
+            values = np.where(found == _MISSING, np.nan, found).astype("<f4")
         finally:
             eccodes.codes_release(message)
         out.write(json.dumps({**header, "values": len(values)}).encode() + b"\n")
@@ -99,6 +123,16 @@ def _check_size(eccodes: Any, message: int, most: int) -> None:
         found = _get(eccodes, message, key)
         if isinstance(found, int) and found > most:
             raise ValueError(f"{key} = {found}, more than {most}")
+
+
+def _steps_s(eccodes: Any, message: int) -> list[float] | None:
+    """Where the period of an amount begins and ends, in seconds after the start of the run."""
+    try:
+        eccodes.codes_set(message, "stepUnits", "s")
+        texts = [str(eccodes.codes_get(message, key)) for key in ("startStep", "endStep")]
+        return [float(text.rstrip("s")) for text in texts]
+    except (eccodes.CodesInternalError, ValueError):
+        return None
 
 
 def _get(eccodes: Any, message: int, key: str) -> Any:

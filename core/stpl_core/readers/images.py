@@ -25,7 +25,9 @@ def is_picture(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
 
 
-def open_picture(file: Path | BinaryIO, where: object) -> Image.Image:
+def open_picture(
+    file: Path | BinaryIO, where: object, formats: tuple[str, ...] = _FORMATS
+) -> Image.Image:
     """Open a picture of the kinds that we read, whatever its name: others start other programs.
 
     Raises:
@@ -36,7 +38,7 @@ def open_picture(file: Path | BinaryIO, where: object) -> Image.Image:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the budget is ours
-        image = Image.open(file, formats=_FORMATS)
+        image = Image.open(file, formats=formats)
     try:
         check_pixels(where, image.width, image.height, len(image.getbands()))
     except FrameError:

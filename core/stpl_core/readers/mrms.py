@@ -49,7 +49,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
         yield Piece(
             frames=frame[None, None],  # (1, 1, H, W)
             state=state[None],
-            grid=grid_of(message),
+            grid=grid_of(message, path),
             quantity=quantity,
             source=str(path),
             time=np.array([message.time]),

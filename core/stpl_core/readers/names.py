@@ -13,7 +13,8 @@ import numpy as np
 
 from stpl_core.errors import FrameError, UsageError
 from stpl_core.reader import ReadOptions
-from stpl_core.readers.stamps import as_datetime64, time_in_name
+from stpl_core.readers.folder_stamps import time_of_path
+from stpl_core.readers.stamps import as_datetime64
 from stpl_core.readers.time_format import time_format
 
 UNFINISHED = (".tmp", ".part", ".partial", ".crdownload")
@@ -21,14 +22,14 @@ UNFINISHED = (".tmp", ".part", ".partial", ".crdownload")
 
 
 def file_time(path: Path, options: ReadOptions) -> np.datetime64 | None:
-    """The time in a file's name, by the user's pattern where there is one; None: there is none.
+    """The time of a file by its name and folders, or by the user's pattern; None: there is none.
 
     Raises:
         FrameError: the pattern does not fit the name, or without one the name has several times.
     """
     if options.time_format is not None:
         return as_datetime64(time_format(options.time_format).time(path))
-    return time_in_name(path.name)
+    return time_of_path(path)
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:

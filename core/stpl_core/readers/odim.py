@@ -2,25 +2,46 @@
 
 `what` and `how` stand at the data, the dataset or the file and each level completes the one below;
 strings are bytes or str, numbers may be arrays of one. nodata and undetect are two states. The
-nominal time of the file counts, not the window of the scans.
+nominal time of the file counts, not the window of the scans; `odim_parts` has the exceptions.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stpl_core.errors import FrameError
 from stpl_core.grid import Grid
-from stpl_core.reader import NO_DATA, NO_ECHO, VALUE, Piece, Quantity, ReadOptions, agreed_step
-from stpl_core.readers.hdf5 import SUFFIXES, has, plain
+from stpl_core.reader import (
+    NO_DATA,
+    NO_ECHO,
+    VALUE,
+    Piece,
+    Quantity,
+    ReadOptions,
+    Times,
+    agreed_step,
+)
+from stpl_core.readers.checked import states_itself
+from stpl_core.readers.hdf5 import SUFFIXES, has
 from stpl_core.readers.hdf5_checks import open_hdf5, whole
 from stpl_core.readers.names import file_time
+from stpl_core.readers.odim_parts import (
+    Levels,
+    Part,
+    ask_which,
+    attributes,
+    chosen_parts,
+    is_reflectivity,
+    stamp,
+    times_of,
+)
 from stpl_core.readers.placing import Flips, placed, turned
 from stpl_core.readers.projections import crs_of, project
 from stpl_core.readers.units import rain_amount, rain_rate, reflectivity
@@ -28,9 +49,6 @@ from stpl_core.readers.units import rain_amount, rain_rate, reflectivity
 __all__ = ["ABOUT", "SUFFIXES", "read", "recognises"]
 
 ABOUT = "ODIM HDF5 composites: RATE, ACRR, DBZH, TH and their like"
-_PREFERRED = ("RATE", "DBZH", "ACRR", "TH")
-_REFLECTIVITY = re.compile(r"(?:T|DBZ)[HV]?C?")
-"""Total, corrected and attenuation-corrected reflectivity, of either polarisation."""
 _OTHERS = {
     "VIL": "kg m-2",
     "HGHT": "km",
@@ -44,8 +62,6 @@ _OTHERS = {
 }
 """Units of ODIM 2.4, table 16, for what a user may ask for."""
 
-_Levels = dict[str, Any]
-
 
 def recognises(path: Path) -> bool:
     """Whether it says that it follows ODIM, or has the groups of ODIM."""
@@ -53,48 +69,117 @@ def recognises(path: Path) -> bool:
 
 
 def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
-    """Yield the one frame of a composite."""
+    """Yield the frames of a composite: one, or one for each time that it holds."""
     with open_hdf5(path) as file:
         _refuse_polar(file, path)
-        name, data, levels, how = _pick(file, options.variable, path)
-        stored = whole(data, path)
-        gain, offset = (_number(levels, key, path) for key in ("gain", "offset"))
-        quantity = _quantity(name, levels, how, path)
-        state = np.full(stored.shape, VALUE, np.uint8)
-        for key, meaning in (("undetect", NO_ECHO), ("nodata", NO_DATA)):
-            if key in levels:
-                state[stored == _number(levels, key, path)] = meaning
-        state[np.isnan(stored)] = NO_DATA
-        frame = (
-            stored * (1.0 if gain is None else gain) + (0.0 if offset is None else offset)
-        ).astype(np.float32)
-        if quantity.no_echo is None:
-            state[state == NO_ECHO] = NO_DATA
-        else:
-            frame[state == NO_ECHO] = quantity.no_echo
-        frame[state == NO_DATA] = np.nan
-        what = _attributes(file, "what")
-        grid, flips = _grid(file, stored.shape, path)
-        piece = Piece(
-            frames=frame[None, None],  # (1, 1, H, W)
-            state=state[None],
-            grid=grid,
-            quantity=quantity,
-            source=str(path),
-            time=np.array([_time(what, path, options)]),
-            notes={"institution": str(what["source"])} if "source" in what else {},
+        chosen, every = chosen_parts(file, options, path)
+        what = attributes(file, "what")
+        moments = times_of(every, stamp(what, "", path) if not options.time_format else None, path)
+        times = [moments[every.index(part)] for part in chosen]
+        at_once = len(set(times)) < len(times)  # several at one time
+        if at_once and not options.select:
+            raise ask_which(chosen, path)
+        frames, states, quantities = zip(*(_field(p, options, path) for p in chosen), strict=True)
+        quantity = _one_quantity(quantities, chosen, path, at_once=at_once)
+        grid, flips = _grid(chosen, frames[0].shape, path)
+        notes = {"institution": str(what["source"])} if "source" in what else {}
+    stacked, state = np.stack(frames), np.stack(states)  # (n, H, W)
+    if at_once:
+        state = np.where((state == NO_DATA).any(0), NO_DATA, state.min(0)).astype(np.uint8)[None]
+        shown = np.where(state[:, None] == NO_DATA, np.float32(np.nan), stacked[None])
+        times = times[:1]
+    else:
+        shown = stacked[:, None]
+    order = np.argsort(_known(times, path, options), kind="stable")
+    piece = Piece(
+        frames=shown[order],  # (n, C, H, W)
+        state=state[order],
+        grid=grid,
+        quantity=quantity,
+        source=str(path),
+        time=_known(times, path, options)[order],
+        notes=notes,
+    )
+    yield turned(piece, flips)
+
+
+def _field(
+    part: Part, options: ReadOptions, path: Path
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], Quantity]:
+    """Values `(H, W)`, their states, and what they mean."""
+    stored, levels = whole(part.data, path), part.what
+    gain, offset = (_number(levels, key, path) for key in ("gain", "offset"))
+    if gain == 0:
+        raise FrameError(f"{path} has gain 0", expected="another number", fix="repair the file")
+    quantity = _quantity(part.quantity, levels, part.how, path)
+    state = np.full(stored.shape, VALUE, np.uint8)
+    for key, meaning in _marks(levels, options, path):
+        number = _number(levels, key, path)
+        assert number is not None, "_marks"
+        state[np.isnan(stored) if np.isnan(number) else stored == number] = meaning
+    state[np.isnan(stored) & (state == VALUE)] = NO_DATA
+    frame = (stored * (1.0 if gain is None else gain) + (0.0 if offset is None else offset)).astype(
+        np.float32
+    )
+    if quantity.no_echo is None:
+        state[state == NO_ECHO] = NO_DATA
+    else:
+        frame[state == NO_ECHO] = quantity.no_echo
+    frame[state == NO_DATA] = np.nan
+    return frame, state, quantity
+
+
+def _marks(levels: Levels, options: ReadOptions, path: Path) -> list[tuple[str, int]]:
+    """The attributes whose number is no value, the stronger one last.
+
+    Where both are the same number nobody knows which of the two a pixel is: no data, as pysteps has
+    it, unless the user states that nothing was there.
+    """
+    found = [
+        (key, meaning)
+        for key, meaning in (("undetect", NO_ECHO), ("nodata", NO_DATA))
+        if key in levels
+    ]
+    numbers = {str(_number(levels, key, path)) for key, _ in found}
+    one_number = len(found) == 2 and len(numbers) == 1
+    if options.nan == "no-echo":
+        if not one_number:
+            raise states_itself("nan", path, "odim")
+        return found[:1]
+    return found
+
+
+def _one_quantity(
+    quantities: tuple[Quantity, ...], chosen: list[Part], path: Path, *, at_once: bool
+) -> Quantity:
+    first = quantities[0]
+    if spans := {one.accumulation_s for one in quantities} - {first.accumulation_s}:
+        raise FrameError(
+            f"{path} holds amounts of {first.accumulation_s} s and of {spans.pop()} s",
+            expected="amounts of one period",
+            fix=f"--select dataset={chosen[0].label}",
         )
-        yield turned(piece, flips)
+    if not at_once:
+        return first
+    return replace(first, channels=tuple(f"dataset{part.label}" for part in chosen))
 
 
-def _attributes(group: Any, name: str) -> _Levels:
-    if name not in group:
-        return {}
-    return {key: plain(value) for key, value in group[name].attrs.items()}
+def _known(times: list[Any], path: Path, options: ReadOptions) -> Times:
+    """The times, or the one in the file's name."""
+    if times[0] is not None:
+        return np.array(times, "datetime64[ns]")
+    found = file_time(path, options)
+    if found is None:
+        raise FrameError(
+            f"{path} says no time",
+            expected="/what with date and time",
+            fix="repair the file, or --time-format PATTERN for the time in its name",
+        )
+    return np.array([found])
 
 
 def _refuse_polar(file: Any, path: Path) -> None:
-    kind = str(_attributes(file, "what").get("object", "COMP"))
+    kind = str(attributes(file, "what").get("object", "COMP"))
     if kind not in ("COMP", "IMAGE", "CVOL"):
         raise FrameError(
             f"{path} is an ODIM file of the kind {kind}",
@@ -103,34 +188,7 @@ def _refuse_polar(file: Any, path: Path) -> None:
         )
 
 
-def _pick(file: Any, wanted: str | None, path: Path) -> tuple[str, Any, _Levels, _Levels]:
-    """The quantity's name, its data, and its `what` and `how` with those above them."""
-    found: dict[str, tuple[Any, _Levels, _Levels]] = {}
-    for dataset in sorted(key for key in file if re.fullmatch(r"dataset\d+", key)):
-        for part in sorted(key for key in file[dataset] if re.fullmatch(r"data\d+", key)):
-            groups = (file, file[dataset], file[dataset][part])
-            what, how = (
-                {key: value for group in groups for key, value in _attributes(group, kind).items()}
-                for kind in ("what", "how")
-            )
-            quantity = str(what.get("quantity"))
-            found.setdefault(quantity, (file[dataset][part]["data"], what, how))
-    known = [name for name in (*_PREFERRED, *found) if name in found and _is_rain(name)]
-    name = wanted or next(iter(known), None)
-    if name is not None and name in found:
-        return (name, *found[name])
-    raise FrameError(
-        f"{path} holds the quantities {', '.join(found) or 'none'}",
-        expected=wanted or "rain (RATE, ACRR) or reflectivity (DBZH, TH, ...)",
-        fix=f"--variable {(known or list(found))[0]}" if found else "another file",
-    )
-
-
-def _is_rain(name: str) -> bool:
-    return name in _PREFERRED or _REFLECTIVITY.fullmatch(name) is not None
-
-
-def _number(levels: _Levels, key: str, path: Path) -> float | None:
+def _number(levels: Levels, key: str, path: Path) -> float | None:
     """An attribute as a number; None where there is none.
 
     Raises:
@@ -146,7 +204,7 @@ def _number(levels: _Levels, key: str, path: Path) -> float | None:
         ) from error
 
 
-def _quantity(name: str, levels: _Levels, how: _Levels, path: Path) -> Quantity:
+def _quantity(name: str, levels: Levels, how: Levels, path: Path) -> Quantity:
     zr = None
     if {"zr_a", "zr_b"} <= how.keys():
         a, b = (_number(how, key, path) or 0.0 for key in ("zr_a", "zr_b"))
@@ -160,50 +218,27 @@ def _quantity(name: str, levels: _Levels, how: _Levels, path: Path) -> Quantity:
     if name == "RATE":
         return rain_rate(zr)
     if name == "ACRR":
-        start, end = (_stamp(levels, edge, path) for edge in ("start", "end"))
+        start, end = (stamp(levels, edge, path) for edge in ("start", "end"))
         span = (
             None if start is None or end is None else float((end - start) / np.timedelta64(1, "s"))
         )
         return rain_amount(span, zr)
-    if _REFLECTIVITY.fullmatch(name):
+    if is_reflectivity(name):
         return reflectivity(zr)
     return Quantity(name, _OTHERS.get(name, "unknown"))
 
 
-def _stamp(levels: _Levels, edge: str, path: Path) -> np.datetime64 | None:
-    """The date and time of `startdate` and its like; None where they are not there."""
-    if f"{edge}date" not in levels or f"{edge}time" not in levels:
-        return None
-    date, clock = str(levels[f"{edge}date"]), str(levels[f"{edge}time"])
-    try:
-        if not (re.fullmatch(r"\d{8}", date) and re.fullmatch(r"\d{4}(\d\d)?", clock)):
-            raise ValueError("not of 8 and of 4 or 6 digits")
-        d, t = date, clock.ljust(6, "0")
-        return np.datetime64(f"{d[:4]}-{d[4:6]}-{d[6:]}T{t[:2]}:{t[2:4]}:{t[4:]}", "ns")
-    except ValueError as error:
-        raise FrameError(
-            f"{path} has the {edge}date {date!r} and {edge}time {clock!r}",
-            expected="YYYYMMDD and HHMMSS",
-            fix="repair the file, or --time-format PATTERN for the time in its name",
-        ) from error
-
-
-def _time(what: _Levels, path: Path, options: ReadOptions) -> np.datetime64:
-    """The nominal time, or where the user states a pattern that of the name."""
-    stamp = None if options.time_format else _stamp(what, "", path)
-    stamp = stamp or file_time(path, options)
-    if stamp is None:
-        raise FrameError(
-            f"{path} says no time",
-            expected="/what with date and time",
-            fix="repair the file, or --time-format PATTERN for the time in its name",
-        )
-    return stamp
-
-
-def _grid(file: Any, shape: tuple[int, ...], path: Path) -> tuple[Grid, Flips]:
+def _grid(parts: list[Part], shape: tuple[int, ...], path: Path) -> tuple[Grid, Flips]:
     """The outer corners, projected; pixel sizes as written where they agree with the corners."""
-    where = {**_attributes(file["dataset1"], "where"), **_attributes(file, "where")}
+    where = parts[0].where
+    keys = ("projdef", "LL_lon", "LL_lat", "UR_lon", "UR_lat")
+    for other in parts[1:]:
+        if [other.where.get(key) for key in keys] != [where.get(key) for key in keys]:
+            raise FrameError(
+                f"{path} has dataset {other.label} on another grid than {parts[0].label}",
+                expected="one grid",
+                fix=f"--select dataset={parts[0].label}",
+            )
     missing = {"projdef", "LL_lon", "LL_lat", "UR_lon", "UR_lat"} - where.keys()
     if missing:
         raise FrameError(
@@ -214,7 +249,10 @@ def _grid(file: Any, shape: tuple[int, ...], path: Path) -> tuple[Grid, Flips]:
     projection, name = str(where["projdef"]), str(path)
     corners = {
         corner: project(
-            projection, float(where[f"{corner}_lon"]), float(where[f"{corner}_lat"]), name
+            projection,
+            _number(where, f"{corner}_lon", path) or 0.0,
+            _number(where, f"{corner}_lat", path) or 0.0,
+            name,
         )
         for corner in ("LL", "LR", "UL", "UR")
         if f"{corner}_lon" in where
@@ -223,8 +261,8 @@ def _grid(file: Any, shape: tuple[int, ...], path: Path) -> tuple[Grid, Flips]:
     turn = 360.0 if crs.is_geographic else 0.0
     left, right = _edges(corners, 0, "L", "R", turn)
     bottom, top = _edges(corners, 1, "L", "U", 0.0)
-    step_x = agreed_step(where.get("xscale"), abs(right - left) / width, width)
-    step_y = agreed_step(where.get("yscale"), abs(top - bottom) / height, height)
+    step_x = agreed_step(_number(where, "xscale", path), abs(right - left) / width, width)
+    step_y = agreed_step(_number(where, "yscale", path), abs(top - bottom) / height, height)
     step_x, step_y = math.copysign(step_x, right - left), math.copysign(step_y, bottom - top)
     return placed((left, top, step_x, step_y), height, width, crs)
 

@@ -22,7 +22,8 @@ from stpl_core.readers.in_units import convertible
 from stpl_core.readers.join import Joined, Joiner
 from stpl_core.readers.libraries import decoding, refuse_empty
 from stpl_core.readers.names import in_time_order, is_utf8, times_of, utf8_path
-from stpl_core.readers.registry import Choice, choose
+from stpl_core.readers.packed import is_archive, path_inside, unpacked
+from stpl_core.readers.registry import Choice, choose, needs_unpacking, reads_name
 from stpl_core.readers.units import cf_units
 
 if TYPE_CHECKING:
@@ -108,8 +109,31 @@ def read_pieces(choice: Choice, path: Path, options: ReadOptions) -> Iterator[Pi
         MissingExtraError: its reader's library is not installed.
     """
     refuse_empty(path)
+    if needs_unpacking(path, choice.reader):
+        yield from _unpacked_pieces(choice, path, options)
+        return
     with utf8_path(path) as clean, decoding(clean, choice.word):
         yield from checked(choice.reader.read(clean, options), clean, choice.word, options)
+
+
+def _unpacked_pieces(choice: Choice, path: Path, options: ReadOptions) -> Iterator[Piece]:
+    """Pieces of the files in a packed one; others, such as a README, are passed over."""
+    found = False
+    with unpacked(path) as files:
+        for file in files:
+            if file.is_file() and is_archive(path.name) and not reads_name(choice.reader, file):
+                continue
+            found = True
+            inside = choose(file, choice.word)
+            for one in in_time_order(inside.paths, options):
+                for piece in read_pieces(inside, one, options):
+                    yield replace(piece, source=path_inside(piece.source, path))
+        if not found:
+            raise FrameError(
+                f"{path} holds no file for the reader {choice.word}",
+                expected=f"names that end in {', '.join(choice.reader.SUFFIXES)}",
+                fix="check the path, or name another --reader",
+            )
 
 
 def _joined(

@@ -19,6 +19,7 @@ from stpl_core.readers import fmi_pgm
 from stpl_core.readers.images import SUFFIXES, grey_of, is_picture, rgb_picture
 from stpl_core.readers.libraries import decoding, refuse_empty
 from stpl_core.readers.names import file_time, last_number, natural_key, visible_files
+from stpl_core.readers.stamps import time_in_name
 from stpl_core.readers.units import grey_level
 
 __all__ = ["ABOUT", "SUFFIXES", "read", "recognises"]
@@ -79,6 +80,8 @@ def _times(files: list[Path], options: ReadOptions) -> dict[Path, np.datetime64]
         FrameError: some names have a time and others have none, or several.
     """
     times = {file: file_time(file, options) for file in files}
+    if None in times.values() and not any(map(_is_dated, files)):
+        return {}  # numbers, of which some look like a time of the day
     found = {file: time for file, time in times.items() if time is not None}
     same = len(set(found.values())) == 1 and len(files) > 1
     if not found or (same and len({last_number(file.name) for file in files}) == len(files)):
@@ -91,6 +94,11 @@ def _times(files: list[Path], options: ReadOptions) -> dict[Path, np.datetime64]
             fix="--time-format PATTERN, or move it away",
         )
     return found
+
+
+def _is_dated(file: Path) -> bool:
+    """Whether the name alone has a time."""
+    return time_in_name(file.name) is not None
 
 
 def _piece(file: Path, kind: str, *, begins: bool, time: np.datetime64 | None) -> Piece:

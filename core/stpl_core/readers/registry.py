@@ -6,9 +6,11 @@ import contextlib
 import difflib
 import importlib
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from itertools import islice
 from pathlib import Path
 from typing import cast
 
@@ -19,6 +21,7 @@ from stpl_core.readers.hdf5 import unknown_layout
 from stpl_core.readers.hdf5_checks import is_hdf5
 from stpl_core.readers.libraries import decoding, refuse_empty
 from stpl_core.readers.names import visible_files
+from stpl_core.readers.packed import is_archive, is_packed, names_in, unpacked
 
 GROUP = "stpl_deploy.readers"
 """The group of entry points of other packages."""
@@ -26,7 +29,9 @@ GROUP = "stpl_deploy.readers"
 BUILT_IN = (
     "odim",
     "knmi",
+    "radolan",
     "fmi_pgm",
+    "mch_gif",
     "geotiff",
     "mrms",
     "era5",
@@ -36,11 +41,16 @@ BUILT_IN = (
     "kth",
     "moving_mnist",
     "video",
+    "meteonet",
     "arrays",
     "pictures",
 )
 """Words of our own readers, each a module beside this one; of two that could read a file, the
 first whose `recognises` agrees does."""
+
+
+_LOOKED_AT = 20
+"""Files of an archive that may be others, such as a README, before the first of frames."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +120,14 @@ def choose(path: Path, word: str | None = None) -> Choice:
     files = [path] if path.is_file() else visible_files(path)
     if not files:
         raise FrameError(f"{path} holds no file", expected="frames", fix="check the path")
-    known = {name: r for name, r in readers.items() if any(_fits(f, r.SUFFIXES) for f in files)}
+    known = {name: r for name, r in readers.items() if any(reads_name(r, f) for f in files)}
     name = _by_content(path, files, known)
-    return Choice(name, readers[name], [f for f in files if _fits(f, readers[name].SUFFIXES)])
+    return Choice(name, readers[name], [f for f in files if reads_name(readers[name], f)])
+
+
+def needs_unpacking(path: Path, reader: Reader) -> bool:
+    """Whether a file is packed, and its reader does not unpack it itself."""
+    return is_packed(path.name) and not path.name.lower().endswith(reader.SUFFIXES)
 
 
 def all_readers() -> dict[str, Reader]:
@@ -129,7 +144,7 @@ def _paths(path: Path, reader: Reader, word: str) -> list[Path]:
         return [path]
     if _claims(reader, path):
         return [path]
-    files = [file for file in visible_files(path) if _fits(file, reader.SUFFIXES)]
+    files = [file for file in visible_files(path) if reads_name(reader, file)]
     if not files:
         raise FrameError(
             f"{path} holds no file for the reader {word}",
@@ -142,18 +157,20 @@ def _paths(path: Path, reader: Reader, word: str) -> list[Path]:
 def _by_content(path: Path, files: list[Path], known: dict[str, Reader]) -> str:
     """Of the readers whose suffixes fit, the one that recognises the first file it would read."""
     if not known:
-        endings = sorted({"".join(file.suffixes[-2:]) or file.name for file in files})
+        inside = [Path(name) for file in files[:_LOOKED_AT] for name in names_in(file)]
+        endings = sorted({"".join(one.suffixes[-2:]) or one.name for one in inside})
         found = f"holds files that end in {', '.join(endings[:5])}"
         if path.is_file():
             found = f"ends in {endings[0]}" if path.suffix else "is of no kind that is known"
+            if is_archive(path.name):
+                found = f"holds files that end in {', '.join(endings[:5]) or 'nothing'}"
         raise FrameError(
             f"{path} {found}",
             expected=f"what one of these readers reads: {', '.join(words())}",
             fix="--reader WORD, or convert the files first",
         )
     groups = {
-        frozenset(file for file in files if _fits(file, reader.SUFFIXES))
-        for reader in known.values()
+        frozenset(file for file in files if reads_name(reader, file)) for reader in known.values()
     }
     if len(groups) > 1:
         raise FrameError(
@@ -163,6 +180,10 @@ def _by_content(path: Path, files: list[Path], known: dict[str, Reader]) -> str:
         )
     sample = min(next(iter(groups)))
     refuse_empty(sample)
+    if is_packed(sample.name) and not all(
+        sample.name.lower().endswith(reader.SUFFIXES) for reader in known.values()
+    ):
+        return _by_what_it_packs(sample)
     for name, reader in known.items():
         recognises = getattr(reader, "recognises", None)
         with decoding(sample, name):
@@ -177,12 +198,38 @@ def _by_content(path: Path, files: list[Path], known: dict[str, Reader]) -> str:
     )
 
 
+def _by_what_it_packs(sample: Path) -> str:
+    """The reader of the first file in a packed one that has a reader."""
+    with unpacked(sample) as files:
+        first: FrameError | None = None
+        for file in islice(files, _LOOKED_AT):
+            found = _word_or_error(file)
+            if isinstance(found, str):
+                return found
+            first = first or found
+        raise first or FrameError(f"{sample} holds no file", expected="frames", fix="check it")
+
+
+def _word_or_error(file: Path) -> str | FrameError:
+    try:
+        return choose(file).word
+    except FrameError as error:
+        return error
+
+
 def _either(names: Iterable[str]) -> str:
     return " or ".join(names)
 
 
-def _fits(path: Path, suffixes: tuple[str, ...]) -> bool:
-    return bool(suffixes) and path.name.lower().endswith(suffixes)
+def reads_name(reader: Reader, path: Path) -> bool:
+    """By its name, or that of a file in it."""
+    names = (path.name, *names_in(path)) if is_packed(path.name) else (path.name,)
+    pattern: re.Pattern[str] | None = getattr(reader, "NAMES", None)
+    return any(
+        (bool(reader.SUFFIXES) and name.lower().endswith(reader.SUFFIXES))
+        or (pattern is not None and pattern.fullmatch(name) is not None)
+        for name in names
+    )
 
 
 def _claims(reader: Reader, folder: Path) -> bool:

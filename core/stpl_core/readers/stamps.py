@@ -104,9 +104,16 @@ def time_in_name(name: str) -> np.datetime64 | None:
     return None if stamp is None else as_datetime64(stamp.time)
 
 
+def year_and_day(digits: str) -> np.datetime64 | None:
+    """The time of `YYJJJHHMM`: year, day of the year, hour, minute; None where it is none."""
+    made = _by_format(digits, "%y%j%H%M")
+    return None if made is None else as_datetime64(made[0])
+
+
 def as_datetime64(time: datetime) -> np.datetime64:
-    """The same moment, UTC, to the nanosecond."""
-    return np.datetime64(time.astimezone(timezone.utc).replace(tzinfo=None), "ns")
+    """The same moment, UTC (which a time without a zone is), to the nanosecond."""
+    aware = time if time.tzinfo else time.replace(tzinfo=timezone.utc)
+    return np.datetime64(aware.astimezone(timezone.utc).replace(tzinfo=None), "ns")
 
 
 def _without_suffix(name: str) -> str:

@@ -195,3 +195,100 @@ def test_options_that_a_composite_leaves_no_room_for(tmp_path: Path) -> None:
     renamed = odim(tmp_path / "at_0730_of_240601.h5")
     stated = open_frames(renamed, options=ReadOptions(time_format="%H%M_of_%y%m%d"))
     assert str(stated["time"].values[0]).startswith("2024-06-01T07:30:00")
+
+
+def several(path: Path, *kinds: dict[str, Any], root: dict[str, Any] | None = None) -> Path:
+    """A composite with a dataset for each of `kinds`: attributes of its `what`."""
+    odim(path, **{"what": root or {}})
+    with h5py.File(path, "r+") as file:
+        for n, kind in enumerate(kinds, 1):
+            if n > 1:
+                file.copy("dataset1", f"dataset{n}")
+            group = file[f"dataset{n}"]
+            stored = group["data1/data"][...]
+            stored[5, 5] = 110 + n
+            group["data1/data"][...] = stored
+            for key, value in kind.items():
+                holder = group["data1/what"] if key == "quantity" else group["what"]
+                holder.attrs[key] = np.bytes_(value) if isinstance(value, str) else value
+    return path
+
+
+def at(start: str, end: str) -> dict[str, str]:
+    return {
+        "startdate": "20240601", "starttime": start, "enddate": "20240601", "endtime": end,
+    }  # fmt: skip
+
+
+def test_odim_lead_times_are_frames(tmp_path: Path) -> None:
+    """Twelve of them, so that dataset10 does not come before dataset2."""
+    leads = [at(f"12{5 * n:02}00", f"12{5 * n:02}00") for n in range(12)]
+    path = several(tmp_path / "c.h5", *leads, root={"time": "120000"})
+    opened = open_frames(path)
+    assert opened["frames"].values[:, 0, 5, 5].tolist() == [23.5 + 0.5 * n for n in range(12)]
+    assert str(opened["time"].values[-1]).startswith("2024-06-01T12:55:00")
+    one = open_frames(path, options=ReadOptions(select=(("dataset", "3"),)))
+    assert str(one["time"].values[0]).startswith("2024-06-01T12:10:00")
+    assert one["frames"].values[0, 0, 5, 5] == 24.5
+
+
+def test_odim_datasets_of_one_time_are_asked_for(tmp_path: Path) -> None:
+    heights = [{"product": "CAPPI", "prodpar": 500.0 * n} for n in (1, 2, 3)]
+    path = several(tmp_path / "c.h5", *heights)
+    with pytest.raises(FrameError) as refused:
+        open_frames(path)
+    assert "3 datasets of DBZH at one time: 1 (prodpar 500.0), 2 (prodpar 1000.0)" in str(
+        refused.value
+    )
+    assert "--select dataset=1, or --select dataset=1,2,3" in str(refused.value)
+    one = open_frames(path, options=ReadOptions(select=(("dataset", "2"),)))
+    assert one["frames"].values[0, 0, 5, 5] == 24
+    both = open_frames(path, options=ReadOptions(select=(("dataset", "1,2"),)))
+    assert both["frames"].values[0, :, 5, 5].tolist() == [23.5, 24.0]
+    assert both.attrs["channels"] == "dataset1\ndataset2"
+    with pytest.raises(UsageError, match="--select dataset=1"):
+        open_frames(path, options=ReadOptions(select=(("dataset", "7"),)))
+    with pytest.raises(UsageError, match="--select dataset=1"):
+        open_frames(path, options=ReadOptions(select=(("height", "500"),)))
+
+
+def test_odim_rain_of_two_kinds_is_asked_for_and_corrected_echo_is_not(tmp_path: Path) -> None:
+    path = several(tmp_path / "c.h5", {"quantity": "DBZH"}, {"quantity": "RATE"})
+    with pytest.raises(FrameError, match=r"quantities DBZH, RATE; .*--variable RATE"):
+        open_frames(path)
+    assert open_frames(path, options=ReadOptions(variable="DBZH")).attrs["files"]
+    usual = several(tmp_path / "d.h5", *({"quantity": name} for name in ("TH", "DBZH", "QIND")))
+    assert open_frames(usual)["frames"].values[0, 0, 5, 5] == 24
+
+
+def test_odim_sums_stand_at_their_end_and_forecasts_at_their_time(tmp_path: Path) -> None:
+    hour = several(tmp_path / "a.h5", {"quantity": "ACRR", **at("120500", "130500")})
+    opened = open_frames(hour)
+    assert str(opened["time"].values[0]).startswith("2024-06-01T13:05:00")
+    assert opened.attrs["accumulation_s"] == 3600
+    late = several(tmp_path / "b.h5", at("123500", "123500"))
+    assert str(open_frames(late)["time"].values[0]).startswith("2024-06-01T12:35:00")
+
+
+def test_odim_one_number_for_no_data_and_no_echo_is_never_a_value(tmp_path: Path) -> None:
+    """And 255, which nothing explains any more, is not 95 dBZ."""
+    facts = {"dataset1/data1/what": {"nodata": 0.0, "undetect": 0.0}}
+    path = odim(tmp_path / "c.h5", **facts)
+    with pytest.raises(FrameError, match=r"95.5 dBZ; .*--bad-pixels 0.17"):
+        open_frames(path)
+    opened = open_frames(path, options=ReadOptions(bad_pixels=0.17))
+    state = opened["state"].values[0]
+    assert (state[0, 5], state[5, 5], state[0, 0]) == (NO_DATA, VALUE, NO_DATA)
+    stated = open_frames(path, options=ReadOptions(bad_pixels=0.17, nan="no-echo"))
+    assert stated["state"].values[0, 0, 5] == NO_ECHO
+
+
+def test_odim_undetect_that_is_no_number_is_no_echo(tmp_path: Path) -> None:
+    path = odim(tmp_path / "c.h5", **{"dataset1/data1/what": {"undetect": np.nan, "gain": 1.0}})
+    with h5py.File(path, "r+") as file:
+        stored = numbers().astype(np.float32)
+        stored[stored == 0] = np.nan
+        del file["dataset1/data1/data"]
+        file["dataset1/data1/data"] = stored
+    state = open_frames(path)["state"].values[0]
+    assert (state[0, 5], state[5, 5], state[0, 0]) == (NO_ECHO, VALUE, NO_DATA)

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from stpl_core.errors import FrameError
 from stpl_core.reader import ReadOptions
+from stpl_core.readers.folder_stamps import time_of_path
+from stpl_core.readers.opening import open_frames
 from stpl_core.readers.stamps import one_stamp, stamps_in
 from stpl_core.readers.time_format import TimeFormat
 from stpl_runtime.timing import NameClock
@@ -130,3 +132,52 @@ def test_pictures_by_their_names(tmp_path: Path) -> None:
         open_frames(tmp_path / "mixed")
     stated = open_frames(tmp_path / "day", options=ReadOptions(time_format="%m/%H%M"))
     assert stated.attrs["cadence_s"] == 300
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "2024/06/01/1205.png",
+        "2024/06/01/120500.npy",
+        "2024/06/01/12-05.png",
+        "2024/06/01/12/05.tif",
+        "2024/06/01/12/0500.tif",
+        "20240601/1205.nc",
+        "2024-06-01/cam1_12h05.png",
+        "2024/0601/12_05_00.png",
+        "202406/01/1205.npy.gz",
+        "2024/153/1205.png",
+        "2024/06/01/rain_202406011205.h5",
+        "2024/05/31/rain_202406011205.h5",
+    ],
+)
+def test_a_time_in_the_folders_and_the_name(path: str) -> None:
+    assert time_of_path(Path("/archive") / path) == np.datetime64("2024-06-01T12:05:00", "ns")
+    assert NameClock().time(Path("/archive") / path) == FIVE
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["2024/06/01/0060.png", "2024/06/01/0001_1205_0007.png", "2024/13/01/1205.png",
+     "v2024/06/01/1205.png", "2024/06/01/deep/1205.png", "2024/06/01/frame_00001205.png"],
+)  # fmt: skip
+def test_no_time_in_the_folders_and_the_name(path: str) -> None:
+    assert time_of_path(Path("/archive") / path) is None
+
+
+def test_folders_of_another_day_are_asked_for() -> None:
+    path = Path("/archive/2023/06/01/rain_202406011205.h5")
+    with pytest.raises(FrameError, match=r"202406011205.*2023-06-01.*--time-format '%Y%m%d%H%M'"):
+        time_of_path(path)
+    assert TimeFormat("%Y%m%d%H%M").time(path) == FIVE
+
+
+def test_numbered_pictures_in_dated_folders_are_counted(tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder = tmp_path / "2024/06/01"
+    folder.mkdir(parents=True)
+    for n in (58, 59, 60, 61):
+        Image.fromarray(np.full((4, 4), n, np.uint8)).save(folder / f"{n:04d}.png")
+    opened = open_frames(tmp_path)
+    assert (opened.attrs["time_is"], opened.sizes["time"]) == ("counted", 4)
