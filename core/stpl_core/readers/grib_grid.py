@@ -82,7 +82,24 @@ def _degrees(keys: Keys, height: int, width: int) -> tuple[float, float, float, 
     return west - step_x / 2, lats[1] + step_y / 2, step_x, -step_y
 
 
+def _refuse_unclear_rows(keys: Keys, where: str) -> None:
+    """Refuse rows from the north in a projection without a last point.
+
+    The flag says from the north; eccodes places them from the south all the same, and GDAL in a
+    third way: nobody knows which its writer followed.
+    """
+    if keys["gridType"] in ("lambert", "polar_stereographic") and not keys["jScansPositively"]:
+        raise FrameError(
+            f"{where} has a {keys['gridType']} grid with jScansPositively = 0, which libraries "
+            "read in different ways",
+            expected="jScansPositively = 1",
+            fix=f"grib_set -s jScansPositively=1 {Path(where).name} OUT, if its first row is the "
+            "southernmost",
+        )
+
+
 def _projected(keys: Keys, height: int, width: int, where: str) -> Grid:
+    _refuse_unclear_rows(keys, where)
     definition = _definition(keys, where)
     letters = "ij" if keys["gridType"] == "mercator" else "xy"
     step_x, step_y = (_number(keys, f"D{letter}InMetres", where) for letter in letters)

@@ -127,10 +127,17 @@ def _check_size(eccodes: Any, message: int, most: int) -> None:
 
 def _steps_s(eccodes: Any, message: int) -> list[float] | None:
     """Where the period of an amount begins and ends, in seconds after the start of the run."""
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    tried = (_steps_in(eccodes, message, unit, seconds) for unit, seconds in units.items())
+    return next((found for found in tried if found is not None), None)
+
+
+def _steps_in(eccodes: Any, message: int, unit: str, seconds: float) -> list[float] | None:
+    """None where the steps are not whole in this unit, or too large a number of it."""
     try:
-        eccodes.codes_set(message, "stepUnits", "s")
+        eccodes.codes_set(message, "stepUnits", unit)
         texts = [str(eccodes.codes_get(message, key)) for key in ("startStep", "endStep")]
-        return [float(text.rstrip("s")) for text in texts]
+        return [seconds * float(text.rstrip(unit)) for text in texts]
     except (eccodes.CodesInternalError, ValueError):
         return None
 

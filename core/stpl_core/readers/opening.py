@@ -168,6 +168,8 @@ def _newest(choice: Choice, options: ReadOptions, count: int | None) -> Choice:
 def _as_it_lies(choice: Choice) -> xr.Dataset | None:
     if choice.word not in ("netcdf", "zarr") or len(choice.paths) != 1:
         return None
+    if needs_unpacking(choice.paths[0], choice.reader):
+        return None
     from stpl_core.readers import cf
 
     path = choice.paths[0]

@@ -79,14 +79,19 @@ def unpacked(path: Path) -> Iterator[Iterator[Path]]:
 
 def path_inside(source: str, path: Path) -> str:
     """What to call a laid-down file: `path`, or `path/member`."""
-    mark = str(Path(*Path(os.path.abspath(path)).parts[1:]))
-    _, found, rest = source.partition(mark)
-    return f"{path}{rest if is_archive(path.name) else ''}" if found else source
+    inside = Path(os.path.abspath(path))
+    _, found, rest = source.partition(str(_plain_path(path, inside)))
+    return f"{path}{rest}" if found else source
+
+
+def _plain_path(path: Path, inside: Path) -> Path:
+    """Where its content is laid down: a folder of its name, or one file."""
+    return inside if is_archive(path.name) else inside.with_name(bare_name(path.name))
 
 
 def _laid_down(path: Path, inside: Path) -> Iterator[Path]:
     if not is_archive(path.name):
-        plain = inside.with_name(bare_name(path.name))
+        plain = _plain_path(path, inside)
         with _named(path), _opened(path) as packed, plain.open("wb") as out:
             copy_within(packed, out, path)
         yield plain
@@ -203,7 +208,7 @@ def _said_of(path: Path, inside: Path) -> Iterator[None]:
     try:
         yield
     except StplError as error:
-        base = str(inside if is_archive(path.name) else inside.with_name(bare_name(path.name)))
+        base = str(_plain_path(path, inside))
         texts = [text.replace(base, str(path)) for text in (error.found, error.expected, error.fix)]
         if texts == [error.found, error.expected, error.fix] or type(error).__init__ is not (
             StplError.__init__

@@ -186,6 +186,12 @@ def _values(
             fix="another file",
         )
     stored: NDArray[Any] = np.frombuffer(content, "u1" if width == 1 else "<u2").reshape(shape)
+    if width == 1 and header.precision != 1.0:
+        raise FrameError(
+            f"{path} is the product {header.product} with the precision {header.precision:g}",
+            expected="E+00: a byte is a reflectivity by itself",
+            fix="another product",
+        )
     if width == 1:
         number, lost = stored.astype(np.float64), np.isin(stored, _BYTE_STAND_INS)
     else:

@@ -120,6 +120,10 @@ def choose(path: Path, word: str | None = None) -> Choice:
     files = [path] if path.is_file() else visible_files(path)
     if not files:
         raise FrameError(f"{path} holds no file", expected="frames", fix="check the path")
+    if files == [path] and is_archive(path.name):
+        refuse_empty(path)
+        name = _by_what_it_packs(path)
+        return Choice(name, readers[name], [path])
     known = {name: r for name, r in readers.items() if any(reads_name(r, f) for f in files)}
     name = _by_content(path, files, known)
     return Choice(name, readers[name], [f for f in files if reads_name(readers[name], f)])
@@ -127,7 +131,8 @@ def choose(path: Path, word: str | None = None) -> Choice:
 
 def needs_unpacking(path: Path, reader: Reader) -> bool:
     """Whether a file is packed, and its reader does not unpack it itself."""
-    return is_packed(path.name) and not path.name.lower().endswith(reader.SUFFIXES)
+    unpacks_itself = path.name.lower().endswith(reader.SUFFIXES)
+    return is_packed(path.name) and not unpacks_itself and path.is_file()
 
 
 def all_readers() -> dict[str, Reader]:
@@ -162,8 +167,6 @@ def _by_content(path: Path, files: list[Path], known: dict[str, Reader]) -> str:
         found = f"holds files that end in {', '.join(endings[:5])}"
         if path.is_file():
             found = f"ends in {endings[0]}" if path.suffix else "is of no kind that is known"
-            if is_archive(path.name):
-                found = f"holds files that end in {', '.join(endings[:5]) or 'nothing'}"
         raise FrameError(
             f"{path} {found}",
             expected=f"what one of these readers reads: {', '.join(words())}",

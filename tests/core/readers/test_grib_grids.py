@@ -25,9 +25,8 @@ from stpl_core.readers.opening import open_frames
 MAKE = """
 import json, sys, numpy, eccodes
 out, wanted = sys.argv[1], json.loads(sys.argv[2])
-values = numpy.arange(20.0)
+values, places = numpy.arange(20.0), None
 with open(out, "wb") as file:
-    places = None
     for facts in wanted:
         edition = facts.pop("edition", 2)
         message = eccodes.codes_grib_new_from_samples(f"regular_ll_sfc_grib{edition}")
@@ -38,6 +37,8 @@ with open(out, "wb") as file:
             eccodes.codes_set(message, key, value)
         eccodes.codes_set_values(message, values)
         eccodes.codes_write(message, file)
+with open(out, "rb") as file:
+    while (message := eccodes.codes_grib_new_from_file(file)) is not None:
         try:
             names = "latitudes", "longitudes"
             places = [eccodes.codes_get_array(message, name) for name in names]
@@ -53,16 +54,20 @@ DEGREES = {
     "latitudeOfFirstGridPointInDegrees": 50.0, "latitudeOfLastGridPointInDegrees": 49.25,
     "longitudeOfFirstGridPointInDegrees": 350.0, "longitudeOfLastGridPointInDegrees": 351.0,
 }  # fmt: skip
-OBLATE = {"shapeOfTheEarth": 5}
+SPHERE = {
+    "shapeOfTheEarth": 1,
+    "scaleFactorOfRadiusOfSphericalEarth": 0,
+    "scaledValueOfRadiusOfSphericalEarth": 6_370_040,
+}
 GRIDS: dict[str, dict[str, Any]] = {
     "lambert": {
         **METRES, **FIRST, "gridType": "lambert", "LaDInDegrees": 46.5, "LoVInDegrees": 10.0,
         "Latin1InDegrees": 45.0, "Latin2InDegrees": 48.0, "jScansPositively": 1,
     },
-    "lambert of one parallel, oblate, south down": {
-        **METRES, **FIRST, **OBLATE, "gridType": "lambert", "LaDInDegrees": 39.0,
+    "lambert of one parallel": {
+        **METRES, **FIRST, **SPHERE, "gridType": "lambert", "LaDInDegrees": 39.0,
         "LoVInDegrees": 262.5, "Latin1InDegrees": 39.0, "Latin2InDegrees": 39.0,
-        "longitudeOfFirstGridPointInDegrees": 250.0, "jScansPositively": 0,
+        "longitudeOfFirstGridPointInDegrees": 250.0, "jScansPositively": 1,
     },
     "polar stereographic": {
         **METRES, **FIRST, "gridType": "polar_stereographic", "LaDInDegrees": 60.0,
@@ -82,6 +87,10 @@ GRIDS: dict[str, dict[str, Any]] = {
     "lambert azimuthal": {
         **METRES, **FIRST, "gridType": "lambert_azimuthal_equal_area",
         "standardParallelInDegrees": 55.0, "centralLongitudeInDegrees": -2.5, "jScansPositively": 1,
+    },
+    "lambert azimuthal, from the north": {
+        **METRES, **FIRST, "gridType": "lambert_azimuthal_equal_area",
+        "standardParallelInDegrees": 55.0, "centralLongitudeInDegrees": -2.5, "jScansPositively": 0,
     },
     "rotated": {
         **DEGREES, "gridType": "rotated_ll", "latitudeOfSouthernPoleInDegrees": -40.0,
@@ -113,7 +122,7 @@ def test_a_projected_grid_lies_where_eccodes_says(tmp_path: Path, name: str) -> 
     import pyproj
 
     crs = pyproj.CRS.from_wkt(grid.crs_wkt)
-    base = crs.geodetic_crs
+    base = crs.source_crs if grid.geographic else crs.geodetic_crs
     onto = pyproj.Transformer.from_crs(crs, base, always_xy=True)
     lon, lat = onto.transform(*np.meshgrid(grid.x, grid.y))
     with np.load(f"{path}.npz") as theirs:
@@ -133,12 +142,31 @@ def test_a_projected_grid_lies_where_eccodes_says(tmp_path: Path, name: str) -> 
             assert away * np.cos(np.radians(expected_lat)) == pytest.approx(0, abs=0.01 * pixel)
 
 
+@pytest.mark.parametrize("shape", [2, 4, 5, 6, 8])
+@pytest.mark.parametrize("name", ["lambert", "polar stereographic", "rotated", "mercator"])
+def test_a_projected_grid_has_the_corners_of_gdal(tmp_path: Path, name: str, shape: int) -> None:
+    """On every Earth that GRIB has; eccodes itself places none of the flattened ones."""
+    rasterio = pytest.importorskip("rasterio")
+    path = make(tmp_path / "a.grib2", {**GRIDS[name], "shapeOfTheEarth": shape})
+    grid = grid_of(open_frames(path))
+    with rasterio.open(path, driver="GRIB") as file:
+        pixel = abs(file.transform.a)
+        np.testing.assert_allclose(grid.corners, file.bounds, rtol=0, atol=0.02 * pixel)
+
+
 @pytest.mark.parametrize("kind", ["regular_gg", "reduced_gg", "sh", "space_view", "albers"])
 def test_another_grid_is_refused_by_its_name(tmp_path: Path, kind: str) -> None:
     from stpl_core.readers import grib_grid
 
     with pytest.raises(FrameError, match=f"a grid of the type {kind}"):
         grib_grid.refuse_unplaced({"gridType": kind, "Ni": 5, "Nj": 4}, tmp_path / "a.grib2")
+
+
+@pytest.mark.parametrize("name", ["lambert", "polar stereographic"])
+def test_rows_that_libraries_place_in_different_ways_are_refused(tmp_path: Path, name: str) -> None:
+    path = make(tmp_path / "a.grib2", {**GRIDS[name], "jScansPositively": 0})
+    with pytest.raises(FrameError, match=r"jScansPositively = 0.*grib_set -s jScansPositively=1"):
+        open_frames(path)
 
 
 def rain(steps: str = "0-1", name: str = "tp", **facts: Any) -> dict[str, Any]:
@@ -152,8 +180,8 @@ def rain(steps: str = "0-1", name: str = "tp", **facts: Any) -> dict[str, Any]:
 def test_an_amount_is_in_mm_over_its_period(
     tmp_path: Path, steps: str, edition: int, seconds: float
 ) -> None:
-    facts = rain(steps, edition=edition, stepType="accum", values=[0.005] * 10 + [0.0] * 10)
-    opened = open_frames(make(tmp_path / "tp.grib2", facts))
+    facts = {"stepType": "accum", "edition": edition, "values": [0.005] * 10 + [0.0] * 10}
+    opened = open_frames(make(tmp_path / "tp.grib2", {**facts, **rain(steps)}))
     quantity = quantity_of(opened)
     assert (quantity.units, quantity.accumulation_s) == ("mm", seconds)
     frame = opened["frames"].values[0, 0]

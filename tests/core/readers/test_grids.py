@@ -64,9 +64,10 @@ def test_geotiff_is_read_as_rasterio_reads_it(facts: dict[str, Any]) -> None:
 
 
 @pytest.mark.soak
-@settings(calm, max_examples=10_000)
+@pytest.mark.timeout(14_400)
+@settings(calm, max_examples=20_000)
 @given(tiffs())
-def test_ten_thousand_geotiffs(facts: dict[str, Any]) -> None:
+def test_many_geotiffs(facts: dict[str, Any]) -> None:
     check_tiff(facts)
 
 
@@ -89,9 +90,10 @@ def test_netcdf_lies_where_pyproj_puts_it(facts: dict[str, Any]) -> None:
 
 
 @pytest.mark.soak
-@settings(calm, max_examples=6_000)
+@pytest.mark.timeout(14_400)
+@settings(calm, max_examples=20_000)
 @given(netcdfs())
-def test_six_thousand_netcdf_files(facts: dict[str, Any]) -> None:
+def test_many_netcdf_files(facts: dict[str, Any]) -> None:
     check_netcdf(facts)
 
 

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip("xarray")
 pytest.importorskip("pyproj")
 
 from stpl_core.errors import FrameError, UsageError
 from stpl_core.reader import NO_DATA, NO_ECHO, VALUE, ReadOptions
+from stpl_core.readers import radolan as radolan_reader
 from stpl_core.readers.converted import grid_of, quantity_of
 from stpl_core.readers.opening import open_frames
 
@@ -81,7 +84,11 @@ def test_five_minutes_and_reflectivity(tmp_path: Path) -> None:
     rain = open_frames(radolan(tmp_path / "raa01-ry_10000-1-dwd---bin", "RY", precision="E-02", interval=5))  # fmt: skip  # noqa: E501
     assert rain.attrs["accumulation_s"] == 300
     assert rain["frames"].values[0, 0, -11, 30] == pytest.approx(1.23)
-    old = open_frames(radolan(tmp_path / "raa01-rx_10000-1-dwd---bin", "RX", width=1, interval=5))
+    old = open_frames(
+        radolan(
+            tmp_path / "raa01-rx_10000-1-dwd---bin", "RX", precision="E+00", width=1, interval=5
+        )
+    )
     assert old["frames"].values[0, 0, -11, 30] == RAIN / 2 - 32.5
     assert (old["state"].values[0, -26, 25], old["state"].values[0, 0, 0]) == (NO_DATA, NO_DATA)
     new = open_frames(radolan(tmp_path / "raa01-wn_10000-1-dwd---bin", "WN", interval=5))
@@ -112,6 +119,7 @@ def test_a_forecast_in_a_tar_is_read_lead_time_by_lead_time(tmp_path: Path) -> N
         ({"precision": "X-01"}, "without the precision PR"),
         ({"stamp": "320000"}, "320000"),
         ({"width": 1}, "bytes for 900x900"),
+        ({"product": "RX", "width": 1}, "precision 0.1"),
     ],
 )
 def test_what_is_not_understood_is_quoted(tmp_path: Path, facts: dict, quoted: str) -> None:  # type: ignore[type-arg]
@@ -127,3 +135,37 @@ def test_a_cut_one_is_refused(tmp_path: Path) -> None:
     made.write_bytes(made.read_bytes()[:-10])
     with pytest.raises(FrameError, match="10 bytes of the pixels are missing"):
         open_frames(made)
+
+
+words = st.lists(st.integers(0, 2**16 - 1), min_size=6, max_size=6)
+
+
+def check_words(numbers: list[int], product: str, precision: float) -> None:
+    """By the bits, one pixel after the other, as the format description has them."""
+    content = np.array(numbers, "<u2").tobytes()
+    at = np.datetime64("2024-06-01", "ns")
+    header = radolan_reader._Header(product, at, 12, 3, precision, 300.0, 2, 3, 0)
+    frame, state, _ = radolan_reader._values(content, header, Path("x"))
+    for number, value, kind in zip(numbers, frame.ravel(), state.ravel(), strict=True):
+        bits = number % 4096
+        if number & 0x2000 or number & 0x8000 or bits in (2490, 2500):
+            assert kind == NO_DATA
+            assert np.isnan(value)
+        elif bits == 0:
+            assert kind == NO_ECHO
+        else:
+            amount = (-bits if number & 0x4000 else bits) * precision
+            expected = amount if product == "RY" else amount / 2 - 32.5
+            assert (kind, value) == (VALUE, pytest.approx(expected, rel=1e-6))
+
+
+@given(words, st.sampled_from(["RY", "WN"]), st.sampled_from([1.0, 0.1, 0.01]))
+def test_any_words(numbers: list[int], product: str, precision: float) -> None:
+    check_words(numbers, product, precision)
+
+
+@pytest.mark.soak
+@settings(max_examples=20_000, deadline=None)
+@given(words, st.sampled_from(["RY", "WN"]), st.sampled_from([1.0, 0.1, 0.01]))
+def test_many_words(numbers: list[int], product: str, precision: float) -> None:
+    check_words(numbers, product, precision)

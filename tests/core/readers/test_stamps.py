@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stpl_core.errors import FrameError
@@ -102,6 +102,22 @@ def test_a_zone_that_is_only_named_is_refused() -> None:
     st.sampled_from(["", "_v2", "-hd5", ".nc", ".png", ".pgm.gz"]),
 )
 def test_what_strftime_writes_is_read(time: datetime, form: str, before: str, after: str) -> None:
+    check_name(time, form, before, after)
+
+
+@pytest.mark.soak
+@settings(max_examples=20_000, deadline=None)
+@given(
+    st.datetimes(datetime(1980, 1, 1), datetime(2035, 12, 31)),
+    st.sampled_from(["%Y%m%d%H%M%S", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d_%H-%M-%S", "%Y%j%H%M%S"]),
+    st.sampled_from(["", "radar_", "RAD_NL25_", "cam2-"]),
+    st.sampled_from(["", "_v2", "-hd5", ".nc", ".png", ".pgm.gz"]),
+)
+def test_many_names(time: datetime, form: str, before: str, after: str) -> None:
+    check_name(time.replace(microsecond=0), form, before, after)
+
+
+def check_name(time: datetime, form: str, before: str, after: str) -> None:
     name = f"{before}{time.strftime(form)}{after}"
     assert time.replace(tzinfo=timezone.utc) in [stamp.time for stamp in stamps_in(name)]
     assert TimeFormat(form).time(Path(name)) == time.replace(tzinfo=timezone.utc)
