@@ -267,8 +267,8 @@ def _variable(opened: xr.Dataset, wanted: str | None, path: Path) -> str:
     if wanted is None and (len(numeric) == 1 or len(usual) == 1):
         return (usual or numeric)[0]
     raise FrameError(
-        f"{path} holds the fields {', '.join(numeric) or 'none'}"
-        + ("" if numeric else f", but {_held(opened)}"),
+        f"{path} holds "
+        + (f"the fields {', '.join(numeric)}" if numeric else f"no field, but {_held(opened)}"),
         expected=wanted or "one variable over y and x",
         fix=f"--variable {numeric[0]}" if numeric else "name its dimensions y, x or lat, lon",
     )

@@ -166,7 +166,8 @@ def _refuse_unread(opened: xr.Dataset, along: list[str], path: Path) -> None:
             raise FrameError(
                 f"{path} has {name} in {units!r}" if units else f"{path} has {name} without units",
                 expected="seconds, minutes, hours or days since a date",
-                fix=f"set {name}:units; or remove {name} where the file's name has the time",
+                fix=f"ncatted -a units,{name},o,c,'seconds since 2024-06-01' {path.name}, with the "
+                f"true unit and date, or ncks -x -v {name} IN OUT where the name has the time",
             )
 
 

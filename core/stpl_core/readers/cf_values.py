@@ -128,7 +128,7 @@ def _numbers(attributes: dict[str, Any], key: str, where: str) -> list[Any]:
         raise FrameError(
             f"{where} has {key} {attributes[key]!r}",
             expected="a number",
-            fix="repair the attribute",
+            fix=f"ncatted -a {key},{where.rpartition(': ')[2]},d,, FILE if it means nothing",
         ) from error
     return found
 

@@ -221,7 +221,7 @@ def _time(file: Any, items: Any, path: Path, options: ReadOptions) -> np.datetim
     raise FrameError(
         f"{path} says no time",
         expected="the tag TIFFTAG_DATETIME or valid_time, or YYYYMMDDHHMM in the name",
-        fix="rename it",
+        fix="--time-format PATTERN for the time in its name, or rename it: rain_202406011200.tif",
     )
 
 

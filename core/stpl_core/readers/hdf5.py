@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,9 @@ def unknown_layout(path: Path, words: list[str]) -> FrameError:
     return FrameError(
         f"{path} is not what {known} read: it holds {held}, and nothing on axes and units",
         expected="a layout that one of them recognises, or an array (T, H, W) or (T, C, H, W)",
-        fix=f"python -c \"import h5py, numpy; numpy.save('{path.stem}.npy', "
-        f"h5py.File('{path}')['{name}'][:]{order})\"",
+        fix="python -c "
+        + shlex.quote(
+            f"import h5py, numpy; numpy.save({path.stem + '.npy'!r}, "
+            f"h5py.File({str(path)!r})[{name!r}][:]{order})"
+        ),
     )

@@ -27,6 +27,22 @@ def convertible(quantity: Quantity, units: str) -> bool:
     return quantity.units in (_RATE, _AMOUNT, _DBZ) and units in (_RATE, _DBZ)
 
 
+def unit_fix(quantity: Quantity, units: str, option: str = "--units ") -> str:
+    """What to type where frames are not in `units` and cannot be turned into it.
+
+    Args:
+        quantity: of the frames.
+        units: that they should be in.
+        option: what to type before a unit.
+    """
+    stated = {_RATE: "mm/h"}.get(units, units)
+    if quantity.units == "unknown":
+        return f"{option}{stated} if that is the unit of the numbers, or the unit that it is"
+    if quantity.units == _AMOUNT and units in (_RATE, _DBZ):
+        return f"{option}mm/5min if each frame is the sum of 5 minutes, or mm/1h, mm/10min, ..."
+    return f"{option}{stated} if its unit is stated wrongly, or a model for {quantity.units}"
+
+
 def converted_quantity(quantity: Quantity, units: str) -> Quantity:
     """What the numbers mean after `in_units`."""
     if quantity.units == units:

@@ -96,7 +96,7 @@ class Joiner:
                 raise FrameError(
                     f"{piece.source} has a frame of {np.datetime64(stamp, 'ns').astype('<M8[s]')}",
                     expected=f"every time once; {self._seen[stamp]} has this one too",
-                    fix="remove one of the two",
+                    fix="remove one of the two; of forecasts, choose one lead time with --select",
                 )
             self._seen[stamp] = piece.source
         return times

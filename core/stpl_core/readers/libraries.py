@@ -7,7 +7,7 @@ import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 from stpl_core.errors import FrameError, MissingExtraError, StplError
 from stpl_core.frames import no_rights
@@ -72,14 +72,72 @@ def decoding(path: Path, word: str) -> Iterator[None]:
         if isinstance(error, _UNKNOWN_LAYOUT) and not _CUT.search(reason):
             raise FrameError(
                 f"{path} cannot be read as {word}: {type(error).__name__}: {reason}",
-                expected=f"a whole file of a layout that the reader {word} knows",
-                fix="--reader WORD names another reader; --variable NAME another field",
+                expected=f"a layout that the reader {word} knows",
+                fix="--reader WORD if it is of another kind; if other programs read it, report it",
+            ) from error
+        if other := _other_kind(path):
+            raise FrameError(
+                f"{path} begins as {other[0]}, and cannot be read as {word}: {reason}",
+                expected="a file of the kind that its name says",
+                fix=other[1],
             ) from error
         raise FrameError(
-            f"{path} cannot be read as {word}: {reason}",
-            expected="a whole file",
-            fix="copy it again (a truncated copy reads like this), or name another --reader",
+            f"{path} cannot be read as {word}: {reason}", **_advice(error, reason, word)
         ) from error
+
+
+_KINDS = (
+    (rb"\s*<(!doctype|html|\?xml)", "a web page", "fetch it again: this is what a server answered"),
+    (rb"\x1f\x8b", "a gzip", "rename it to end in .gz"),
+    (rb"BZh", "a bzip2", "rename it to end in .bz2"),
+    (rb"PK\x03\x04", "a zip", "rename it to end in .zip, or .npz if NumPy wrote it"),
+    (rb"\x89HDF", "an HDF5", "rename it to end in .h5, or --reader netcdf"),
+    (rb"CDF[\x01\x02\x05]", "a NetCDF", "rename it to end in .nc"),
+    (rb"GRIB", "a GRIB", "rename it to end in .grib2"),
+    (rb"\x89PNG", "a PNG", "rename it to end in .png"),
+    (rb"version https://git-lfs", "a pointer of Git LFS", "git lfs pull"),
+)
+"""First bytes, what they are, and what to do where the name says otherwise."""
+_AGREE = {
+    "a gzip": (".gz", ".tgz"),
+    "a bzip2": (".bz2", ".tbz2"),
+    "a zip": (".zip", ".npz"),
+    "an HDF5": (".h5", ".hdf5", ".hdf", ".he5", ".hd5", "-hd5", ".nc", ".nc4", ".cdf", ".netcdf"),
+    "a NetCDF": (".nc", ".nc3", ".cdf", ".netcdf"),
+    "a GRIB": (".grib", ".grib2", ".grb", ".grb2"),
+    "a PNG": (".png",),
+}
+"""Ends of names that say so."""
+
+
+def _other_kind(path: Path) -> tuple[str, str] | None:
+    """What a file is by its first bytes, and what to do, where its name says another thing."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        head = file.read(64)
+    for pattern, kind, fix in _KINDS:
+        if re.match(pattern, head, re.IGNORECASE):
+            return None if path.name.lower().endswith(_AGREE.get(kind, ())) else (kind, fix)
+    return None
+
+
+class _Advice(TypedDict):
+    expected: str
+    fix: str
+
+
+def _advice(error: Exception, reason: str, word: str) -> _Advice:
+    """What to do: copy a file again that is cut or damaged; of any other trouble nobody knows."""
+    if isinstance(error, (EOFError, OSError)) or _CUT.search(reason):
+        return {
+            "expected": "a whole file",
+            "fix": "copy it again if it is cut short or damaged, or name another --reader",
+        }
+    return {
+        "expected": f"a file as the reader {word} knows it",
+        "fix": "--reader WORD if it is of another kind; if other programs read it, report it",
+    }
 
 
 def refuse_empty(path: Path) -> None:

@@ -16,7 +16,7 @@ from stpl_core.errors import FrameError
 from stpl_core.grid import Grid
 from stpl_core.reader import NO_DATA, NO_ECHO, Mask, Quantity, States
 from stpl_core.readers.fit import Fit
-from stpl_core.readers.in_units import converted_quantity, convertible, in_units
+from stpl_core.readers.in_units import converted_quantity, convertible, in_units, unit_fix
 from stpl_core.readers.units import cf_units
 
 
@@ -94,7 +94,9 @@ def model_input(
     """
     units = cf_units(codec.units)
     if not convertible(quantity, units):
-        raise FrameError(f"{where} is in {quantity.units}", expected=units, fix="convert it first")
+        raise FrameError(
+            f"{where} is in {quantity.units}", expected=units, fix=unit_fix(quantity, units)
+        )
     onto = fit.grid(grid, where)
     frames, state = fit.apply(frames, state, quantity)
     frames = in_units(frames, state, quantity, units, codec.zr)

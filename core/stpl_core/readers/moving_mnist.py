@@ -35,7 +35,10 @@ def recognises(path: Path) -> bool:
     if path.name.lower().endswith(".npz"):
         with open_npz(path) as archive:
             return {"clips", "input_raw_data"} <= set(archive.files)
-    stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    try:
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError:  # of objects, or no array: the reader of arrays has the words for it
+        return False
     return bool(stored.dtype == np.uint8 and stored.ndim == 4 and stored.shape[0] == _LENGTH)
 
 

@@ -27,6 +27,8 @@ _SAME_SIGHT = ("DBZH", "TH", "DBZV", "TV")
 _A_SCAN = np.timedelta64(240, "s")
 """Data that begin so much after the nominal time are of a forecast."""
 _SHOWN = 6
+_NAMELESS = "of no name"
+"""Data whose `what` lacks the quantity: nobody knows what they are."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ def _parts(file: Any) -> list[Part]:
                 {key: value for group in groups for key, value in attributes(group, kind).items()}
                 for kind in ("what", "how", "where")
             )
-            quantity = str(what.get("quantity"))
+            quantity = str(what.get("quantity", _NAMELESS))
             number = dataset.removeprefix("dataset")
             part = Part(number, quantity, groups[-1]["data"], what, how, where)
             several.setdefault(quantity, []).append((data.removeprefix("data"), part))
@@ -188,12 +190,13 @@ def _quantity(parts: list[Part], wanted: str | None, path: Path) -> str:
     usual = [name for name in _SAME_SIGHT if name in known]
     if wanted is None and len(known) - len(usual) + bool(usual) == 1:
         return (usual or known)[0]
+    named = [name for name in found if name != _NAMELESS]
     first = next((name for name in ("RATE", *usual, *known) if name in known), "")
     raise FrameError(
         f"{path} holds the quantities {', '.join(found) or 'none'}",
         expected=wanted
         or ("one of them" if known else "rain (RATE, ACRR) or reflectivity (DBZH, TH, ...)"),
-        fix=f"--variable {first or found[0]}" if found else "another file",
+        fix=f"--variable {first or named[0]}" if named else "another file",
     )
 
 

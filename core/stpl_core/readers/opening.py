@@ -18,7 +18,7 @@ from stpl_core.reader import Piece, Quantity, ReadOptions
 from stpl_core.readers.checked import checked
 from stpl_core.readers.converted import quantity_of
 from stpl_core.readers.dataset import dataset_from_joined
-from stpl_core.readers.in_units import convertible
+from stpl_core.readers.in_units import convertible, unit_fix
 from stpl_core.readers.join import Joined, Joiner
 from stpl_core.readers.libraries import decoding, refuse_empty
 from stpl_core.readers.names import in_time_order, is_utf8, times_of, utf8_path
@@ -154,8 +154,7 @@ def _check_units(source: str, found: Quantity, expected: str | None) -> None:
         raise FrameError(
             f"{source} is in {found.units}",
             expected=cf_units(expected),
-            fix=f"--units UNIT if it is {cf_units(expected)} or can be converted to it, or a model "
-            "for what it is",
+            fix=unit_fix(found, cf_units(expected)),
         )
 
 

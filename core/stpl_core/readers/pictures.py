@@ -1,5 +1,7 @@
 """Folders of plain pictures, such as those of the Typhoon set: grey, or `--variable rgb`.
 
+Grey is the eye's (luma); `--variable mean` is the mean of red, green and blue.
+
 A time in every name is when it was taken; otherwise the last number in the name orders the pictures
 and a number left out ends a sequence. Each subfolder is a sequence.
 """
@@ -42,9 +44,9 @@ def recognises(path: Path) -> bool:
 def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
     """Yield one frame for each picture, folder by folder."""
     kind = options.variable or "grey"
-    if kind not in ("grey", "rgb"):
+    if kind not in ("grey", "mean", "rgb"):
         raise FrameError(
-            f"--variable {kind} of pictures", expected="grey or rgb", fix="--variable grey"
+            f"--variable {kind} of pictures", expected="grey, mean or rgb", fix="--variable grey"
         )
     files = [path] if path.is_file() else [f for f in visible_files(path) if is_picture(f)]
     files.sort(key=lambda file: natural_key(str(file)))
@@ -107,6 +109,8 @@ def _piece(file: Path, kind: str, *, begins: bool, time: np.datetime64 | None) -
     with decoding(file, "pictures"):
         if kind == "rgb":
             frames = rgb_picture(file)[None]  # (1, 3, H, W)
+        elif kind == "mean":
+            frames = rgb_picture(file).mean(axis=0, dtype=np.float64).astype(np.float32)[None, None]
         else:
             grey, coloured = grey_of(file)
             frames = grey[None, None]  # (1, 1, H, W)

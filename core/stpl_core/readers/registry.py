@@ -170,7 +170,7 @@ def _by_content(path: Path, files: list[Path], known: dict[str, Reader]) -> str:
         raise FrameError(
             f"{path} {found}",
             expected=f"what one of these readers reads: {', '.join(words())}",
-            fix="--reader WORD, or convert the files first",
+            fix="--reader WORD if it is one of these under another name, or numpy.save the numbers",
         )
     groups = {
         frozenset(file for file in files if reads_name(reader, file)) for reader in known.values()
@@ -179,7 +179,7 @@ def _by_content(path: Path, files: list[Path], known: dict[str, Reader]) -> str:
         raise FrameError(
             f"{path} holds files for the readers {', '.join(known)}",
             expected="files of one kind",
-            fix="--reader WORD with one of these words, or a folder of one kind",
+            fix=f"--reader {next(iter(known))} reads only its own, or another of these words",
         )
     sample = min(next(iter(groups)))
     refuse_empty(sample)
@@ -195,9 +195,9 @@ def _by_content(path: Path, files: list[Path], known: dict[str, Reader]) -> str:
     if is_hdf5(sample):
         raise unknown_layout(sample, list(known))
     raise FrameError(
-        f"{sample} is not what {_either(known)} read",
-        expected="a file that one of them recognises",
-        fix=f"--reader {next(iter(known))} if it should be that",
+        f"{sample} is nothing that the readers {_either(known)} recognise",
+        expected=" or ".join(reader.ABOUT for reader in known.values()),
+        fix=f"--reader {next(iter(known))} if it should be that, or another --reader",
     )
 
 

@@ -43,7 +43,12 @@ def recognises(path: Path) -> bool:
     if path.name.lower().endswith(".npz"):
         with open_npz(path) as archive:
             return set(_NPZ) <= set(archive.files)
-    return has(path, "data", "date")
+    if not has(path, "data", "date"):
+        return False
+    with open_hdf5(path) as file:
+        data, date = file["data"], file["date"]
+        fits = data.ndim == 4 and data.shape[1] == len(_CHANNELS) and len(data) == len(date)
+        return bool(fits and date.dtype.kind in "SO")
 
 
 def read(path: Path, options: ReadOptions) -> Iterator[Piece]:

@@ -15,7 +15,7 @@ from stpl_core.codec import FrameCodec
 from stpl_core.errors import FrameError, RecipeError
 from stpl_core.frames import FrameShape
 from stpl_core.readers.converted import files_of, quantity_of
-from stpl_core.readers.in_units import convertible
+from stpl_core.readers.in_units import convertible, unit_fix
 from stpl_core.readers.opening import open_frames
 from stpl_core.readers.units import cf_units
 from stpl_core.windows.cut import Windows, whole_places
@@ -192,7 +192,8 @@ def _check_units(dataset: xr.Dataset, codec: FrameCodec) -> None:
     raise FrameError(
         f"{files_of(dataset)[0]} is in {quantity.units}",
         expected=f"{codec.units}, as data.codec.units says",
-        fix=f"--set data.codec.units={quantity.units!r}, with its low and high",
+        fix=unit_fix(quantity, cf_units(codec.units), "--set data.units=")
+        + ("" if quantity.units == "unknown" else ", whose data.codec.units is that"),
     )
 
 
