@@ -207,7 +207,7 @@ def by_netcdf4(path: Path) -> Truth:
         clock = file["time"]
         dates = netCDF4.num2date(clock[:], clock.units, only_use_cftime_datetimes=False)
     corners = (lon[0] - 0.05, lat[0] - 0.05, lon[-1] + 0.05, lat[-1] + 0.05)
-    return Truth(values[:, None], corners, np.array(list(dates), "datetime64[ns]"))
+    return Truth(values[:, None], corners, np.array(np.ravel(np.asarray(dates)), "datetime64[ns]"))
 
 
 def by_opencv(path: Path) -> Truth:
@@ -215,7 +215,7 @@ def by_opencv(path: Path) -> Truth:
     import cv2
 
     film = cv2.VideoCapture(str(path))
-    frames = []
+    frames: list[NDArray[Any]] = []
     while len(frames) < 25:
         frames.append(cv2.cvtColor(film.read()[1], cv2.COLOR_BGR2GRAY))
     rate = film.get(cv2.CAP_PROP_FPS)
