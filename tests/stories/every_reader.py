@@ -282,11 +282,51 @@ def pictures(folder: Path) -> Archive:
     return half(GREY, folder)
 
 
+def corner(codec: FrameCodec, path: Path) -> Archive:
+    """A model of the north-western corner of a large grid, half as wide and high."""
+    return Archive(path, codec, (1, HEIGHT // 2, WIDTH // 2), crop=(0, 0, HEIGHT, WIDTH))
+
+
+def radolan(folder: Path) -> Archive:
+    """Amounts of five minutes (RY), rows from the south, for a model of rain rates."""
+    for n, numbers in enumerate(levels(COUNT, HEIGHT, WIDTH)):
+        stored = np.zeros((900, 900), "<u2")
+        words = np.where(numbers == 255, 2500 | 0x2000, numbers)
+        stored[-HEIGHT:, :WIDTH] = words[::-1]
+        tail = "VS 3SW  P20001HPR E-02INT   5GP 900x 900VV 000MF 00000001MS  5<boo>"
+        head = f"RY01{stamp(n)[8:]}100000624BY"
+        length = len(head) + 7 + len(tail) + 1 + stored.nbytes
+        path = folder / f"raa01-ry_10000-{stamp(n)[2:]}-dwd---bin"
+        path.write_bytes(f"{head}{length:7d}{tail}".encode() + b"\x03" + stored.tobytes())
+    return corner(RAIN, folder)
+
+
+def mch_gif(folder: Path) -> Archive:
+    """Amounts of five minutes by number (AQC), for a model of rain rates."""
+    for n, numbers in enumerate(levels(COUNT, HEIGHT, WIDTH)):
+        stored = np.zeros((640, 710), np.uint8)
+        stored[:HEIGHT, :WIDTH] = numbers
+        image = Image.fromarray(stored).convert("P")
+        image.putdata(stored.ravel().tolist())
+        image.save(folder / f"AQC24153{stamp(n)[8:]}F_00005.801.gif")
+    return corner(RAIN, folder)
+
+
+def meteonet(folder: Path) -> Archive:
+    """Hundredths of a millimetre in five minutes, for a model of rain rates."""
+    path = folder / "rainfall_NW_2024_06.1.npz"
+    data = levels(COUNT, HEIGHT, WIDTH).astype(np.int16)
+    data[data == 255] = -1
+    dates = np.array([time.item() for time in times().astype("M8[us]")], object)
+    np.savez(path, data=data, dates=dates, miss_dates=np.array([], object))
+    return half(RAIN, path)
+
+
 MAKERS: dict[str, Callable[[Path], Archive]] = {
     maker.__name__: maker
     for maker in (
         odim, knmi, fmi_pgm, geotiff, mrms, era5, netcdf, zarr, taxibj, kth, moving_mnist, video,
-        arrays, pictures,
+        arrays, pictures, radolan, mch_gif, meteonet,
     )
 }  # fmt: skip
 """By the reader's word."""

@@ -28,6 +28,8 @@ from stpl_core.safety.budget import check_bytes, copy_within
 _ONE: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _ZIP = (".zip",)
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+PACKED = tuple(_ONE)
+"""Ends of names of one packed file."""
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
 _MOST_MEMBERS = 100_000
 

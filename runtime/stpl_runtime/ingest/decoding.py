@@ -44,6 +44,7 @@ from stpl_core.readers.fit import Fit, Resize, fit_for, resized_note
 from stpl_core.readers.images import SUFFIXES as PICTURES
 from stpl_core.readers.model_input import model_input
 from stpl_core.readers.opening import read_pieces
+from stpl_core.readers.packed import PACKED
 from stpl_core.readers.plain import has_holes, read_stored
 from stpl_core.readers.registry import Choice, all_readers, choose, load_reader
 from stpl_core.safety.budget import most_values_of_file
@@ -309,8 +310,9 @@ class Decoder:
 @lru_cache(maxsize=1)
 def file_suffixes() -> tuple[str, ...]:
     """The ends of the names of all files that may hold frames, lower case."""
-    known = (suffix for reader in all_readers().values() for suffix in reader.SUFFIXES)
-    return tuple(dict.fromkeys([*FRAME_SUFFIXES, *known]))
+    known = [suffix for reader in all_readers().values() for suffix in reader.SUFFIXES]
+    packed = [f"{suffix}{end}" for suffix in (*FRAME_SUFFIXES, *known) for end in PACKED]
+    return tuple(dict.fromkeys([*FRAME_SUFFIXES, *known, *packed]))
 
 
 def datetime_of(time: np.datetime64) -> datetime:
