@@ -281,7 +281,7 @@ def _held(opened: xr.Dataset) -> str:
         for name, variable in opened.data_vars.items()
         if variable.ndim
     ]
-    return ", ".join(shown[:6]) or "no array"
+    return ", ".join(shown[:6]) or "nothing else either"
 
 
 def _quantity(
