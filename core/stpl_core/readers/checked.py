@@ -22,13 +22,13 @@ from stpl_core.readers.units import rain_or_echo, understood
 _POSSIBLE = {
     "mm h-1": (-1e-3, 2500.0),
     "mm": (-1e-3, 2500.0),
-    "dBZ": (-100.0, 90.0),
+    "dBZ": (-100.0, 100.0),
     "K": (0.0, 1000.0),
     "degC": (-273.15, 1000.0),
 }
 """Least and greatest value of a quantity by its unit. Rain: 2280 mm/h fell in a minute (Unionville
-1956); a thousandth below 0 is rounding. Reflectivity: hail has been seen up to 80 dBZ, and 95 is
-the end of the usual 8 bits, which stands for no data."""
+1956); a thousandth below 0 is rounding. Reflectivity: the 8 bits
+of radars end below 96 dBZ."""
 _STATED = ("odim", "knmi", "radolan", "fmi_pgm", "mch_gif", "meteonet", "mrms")
 """Readers whose files always state unit, no echo and no data."""
 _FRACTIONS = ("pictures", "video", "kth", "moving_mnist")

@@ -118,6 +118,8 @@ def _field(
         assert number is not None, "_marks"
         state[np.isnan(stored) if np.isnan(number) else stored == number] = meaning
     state[np.isnan(stored) & (state == VALUE)] = NO_DATA
+    if _is_one_number(levels, path):
+        state[_unexplained(stored, state, levels, options, path)] = NO_DATA
     frame = (stored * (1.0 if gain is None else gain) + (0.0 if offset is None else offset)).astype(
         np.float32
     )
@@ -140,12 +142,41 @@ def _marks(levels: Levels, options: ReadOptions, path: Path) -> list[tuple[str, 
         for key, meaning in (("undetect", NO_ECHO), ("nodata", NO_DATA))
         if key in levels
     ]
-    numbers = {str(_number(levels, key, path)) for key, _ in found}
-    one_number = len(found) == 2 and len(numbers) == 1
     if options.nan == "no-echo":
-        if not one_number:
+        if not _is_one_number(levels, path):
             raise states_itself("nan", path, "odim")
         return found[:1]
+    return found
+
+
+def _is_one_number(levels: Levels, path: Path) -> bool:
+    """Whether nodata and undetect are both there and the same."""
+    numbers = [str(_number(levels, key, path)) for key in ("nodata", "undetect") if key in levels]
+    return len(numbers) == 2 and len(set(numbers)) == 1
+
+
+def _unexplained(
+    stored: NDArray[Any], state: NDArray[np.uint8], levels: Levels, options: ReadOptions, path: Path
+) -> NDArray[np.bool_]:
+    """Pixels of the greatest number of bits, the usual one for no data, that nothing else marks.
+
+    Raises:
+        FrameError: they are more than `ReadOptions.bad_pixels`.
+    """
+    if stored.dtype.kind != "u":
+        return np.zeros(stored.shape, bool)
+    most = int(np.iinfo(stored.dtype).max)
+    found: NDArray[np.bool_] = (stored == most) & (state == VALUE)
+    share = float(found.mean())
+    if share > options.bad_pixels:
+        gain, offset = (_number(levels, key, path) for key in ("gain", "offset"))
+        value = most * (1.0 if gain is None else gain) + (offset or 0.0)
+        raise FrameError(
+            f"{path} has nodata and undetect both {levels['nodata']}, and {share:.1%} of its pixels "
+            f"are {most}, which would be {value:g}",
+            expected="one number for each",
+            fix=f"--bad-pixels {np.ceil(100 * share) / 100:g} takes them as no data",
+        )
     return found
 
 
