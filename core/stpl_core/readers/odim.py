@@ -172,8 +172,8 @@ def _unexplained(
         gain, offset = (_number(levels, key, path) for key in ("gain", "offset"))
         value = most * (1.0 if gain is None else gain) + (offset or 0.0)
         raise FrameError(
-            f"{path} has nodata and undetect both {levels['nodata']}, and {share:.1%} of its pixels "
-            f"are {most}, which would be {value:g}",
+            f"{path} has nodata and undetect both {levels['nodata']}, and {share:.1%} of its "
+            f"pixels are {most}, which would be {value:g}",
             expected="one number for each",
             fix=f"--bad-pixels {np.ceil(100 * share) / 100:g} takes them as no data",
         )

@@ -274,9 +274,7 @@ def test_odim_one_number_for_no_data_and_no_echo_is_never_a_value(tmp_path: Path
     """And 255, which nothing explains any more, is not 95 dBZ."""
     facts = {"dataset1/data1/what": {"nodata": 0.0, "undetect": 0.0}}
     path = odim(tmp_path / "c.h5", **facts)
-    with pytest.raises(
-        FrameError, match=r"both 0.0, and 16.7% .* 255, .* 95.5; .*--bad-pixels 0.17"
-    ):
+    with pytest.raises(FrameError, match=r"both 0.0, and 16.7%.* 255, .*--bad-pixels 0.17"):
         open_frames(path)
     opened = open_frames(path, options=ReadOptions(bad_pixels=0.17))
     state = opened["state"].values[0]
