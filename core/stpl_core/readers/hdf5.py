@@ -61,12 +61,17 @@ def unknown_layout(path: Path, words: list[str]) -> FrameError:
         order = ".transpose(0, 3, 1, 2)[:, :, None]"
     elif len(shape) == 4 and shape[-1] < min(shape[1:3]):
         order = ".transpose(0, 3, 1, 2)"  # channels last, as in traffic4cast
+    code = (
+        f"import h5py, numpy; numpy.save({path.stem + '.npy'!r}, "
+        f"h5py.File({str(path)!r})[{name!r}][:]{order})"
+    )
     return FrameError(
         f"{path} is not what {known} read: it holds {held}, and nothing on axes and units",
         expected="a layout that one of them recognises, or an array (T, H, W) or (T, C, H, W)",
-        fix="python -c "
-        + shlex.quote(
-            f"import h5py, numpy; numpy.save({path.stem + '.npy'!r}, "
-            f"h5py.File({str(path)!r})[{name!r}][:]{order})"
-        ),
+        fix=f"python -c {_quoted(code)}",
     )
+
+
+def _quoted(code: str) -> str:
+    """In double quotes, as is read most easily, or as the shell needs it."""
+    return shlex.quote(code) if any(mark in code for mark in '"$`\\!') else f'"{code}"'
