@@ -12,7 +12,6 @@ import gzip
 import lzma
 import os
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from stpl_core.errors import FrameError, StplError
+from stpl_core.half_written import scratch_directory
 from stpl_core.readers.images import SUFFIXES as PICTURES
 from stpl_core.safety.budget import check_bytes, copy_within
 
@@ -72,8 +72,8 @@ def unpacked(path: Path) -> Iterator[Iterator[Path]]:
     Raises:
         FrameError: it is damaged, or holds more than it may; names the file.
     """
-    with tempfile.TemporaryDirectory(prefix="stpl-unpacked-") as folder:
-        inside = Path(folder, *Path(os.path.abspath(path)).parts[1:])
+    with scratch_directory("unpacked") as folder:
+        inside = folder.joinpath(*Path(os.path.abspath(path)).parts[1:])
         inside.parent.mkdir(parents=True)
         with _said_of(path, inside):
             yield _laid_down(path, inside)
