@@ -36,6 +36,7 @@ from stpl_train.training import train
 RESULTS = Path(__file__).parent / "results"
 
 NARROW: dict[str, dict[str, Any]] = {
+    "advect": {"hidden": 4, "width": 8},
     "cms-lstm": {"hidden": 4, "layers": 2},
     "convlstm": {"hidden": [4, 4]},
     "e3d-lstm": {"hidden": [2, 2], "kernel": 3, "history": 2},

@@ -80,6 +80,7 @@ def trained_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 STEP_MODELS = {
+    "advect": {"hidden": 8, "width": 16},
     "convlstm": {"hidden": [8, 8]},
     "modernn": {"hidden": 8, "layers": 2},
     "predrnn": {"hidden": 8, "layers": 2},

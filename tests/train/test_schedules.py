@@ -9,7 +9,12 @@ import pytest
 import torch
 
 from stpl_train.recipe import TrainingSection
-from stpl_train.schedules import learning_rate, true_frame_chances, true_frame_mask
+from stpl_train.schedules import (
+    drawn_leads,
+    learning_rate,
+    true_frame_chances,
+    true_frame_mask,
+)
 
 
 def section(**keys: Any) -> TrainingSection:
@@ -74,3 +79,23 @@ def test_scheduled_sampling_always_shows_the_context() -> None:
         true_frame_mask(section(), 999, context=6, horizon=9),
         np.tile([*[True] * 5, *[False] * 8], (500, 1)),  # as at inference
     )
+
+
+def test_lead_times_are_drawn_by_seed_and_iteration() -> None:
+    leads = {"count": 5, "whole_context": 0.7, "events": (1.0,)}
+    training = section(loss="mse-events", reversed_pass=False, leads=leads)
+    drawn = [drawn_leads(training, n, context=6, horizon=12) for n in range(2000)]
+    assert drawn[:20] == [drawn_leads(training, n, 6, 12) for n in range(20)]
+    other = training.model_copy(update={"seed": 1})
+    assert drawn[:20] != [drawn_leads(other, n, 6, 12) for n in range(20)]
+    read = np.array([one for one, _ in drawn])
+    assert set(read.tolist()) == {1, 2, 3, 4, 5, 6}
+    assert np.mean(read == 6) == pytest.approx(0.7, abs=0.04)
+    counts = np.bincount(np.concatenate([one for length, one in drawn if length == 6]))
+    assert counts[0] == 0
+    np.testing.assert_allclose(counts[1:] / counts.sum(), 1 / 12, atol=0.01)
+    for length, chosen in drawn:
+        assert len(set(chosen)) == 5
+        assert chosen == tuple(sorted(chosen))
+        assert length == 6 or chosen[0] == 1
+    assert drawn_leads(training, 0, context=1, horizon=2) == (1, (1, 2))

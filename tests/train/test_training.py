@@ -19,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.try_recipes import narrow
 from stpl_core.errors import (
     DivergedError,
     RecipeError,
@@ -31,7 +32,7 @@ from stpl_core.safety.trust import trust_model
 from stpl_train import interrupt
 from stpl_train.checkpoint import ValidationRow, load_training
 from stpl_train.progress import Plain, Quiet
-from stpl_train.recipe import Recipe, parse_recipe
+from stpl_train.recipe import Recipe, load_recipe, parse_recipe
 from stpl_train.run import TRAINING, open_run
 from stpl_train.training import train
 from stpl_train.unroll import TrainingPass
@@ -182,6 +183,32 @@ def test_interrupted_and_resumed_is_bit_identical(
     resumed = train(None, out, resume=True, device="cpu")
     assert resumed.finished
     assert bytes_of(out) == bytes_of(undisturbed)
+
+
+def test_random_windows_and_lead_times_are_resumed_too(tmp_path: Path) -> None:
+    """Augmented data, drawn lead times and fitted cut-offs, in the recipe's own sizes but small."""
+    narrowed = narrow("advect-radar", 4, tmp_path, validate_every=2, checkpoint_every=1)
+    data = narrowed.data.model_copy(update={"frame": (1, 32, 32), "validation_sequences": 1})
+    recipe = narrowed.model_copy(update={"data": data})
+    for out, at in ((tmp_path / "whole", 99), (tmp_path / "parts", 1)):
+        train(recipe, out, device="cpu", reporter=StopAt(at))
+    resumed = train(None, tmp_path / "parts", resume=True, device="cpu")
+    assert resumed.finished
+    assert bytes_of(tmp_path / "parts") == bytes_of(tmp_path / "whole")
+    weights = load_training(tmp_path / "parts" / TRAINING).weights
+    assert weights["cutoffs"].unique().numel() > 1
+
+
+def test_a_loss_of_events_needs_a_model_that_forecasts_them(tmp_path: Path) -> None:
+    events = load_recipe("advect-radar")
+    recipe = tiny().model_copy(update={"training": events.training})
+    with pytest.raises(RecipeError, match=r"ConvLSTM, which forecasts no events.*--model advect"):
+        train(recipe, tmp_path / "run", device="cpu")
+    one = load_recipe("advect-radar", ["training.leads.events=[1.0]"]).training
+    recipe = tiny().model_copy(update={"model": events.model, "training": one})
+    with pytest.raises(RecipeError, match=r"has 1 weights; expected 6.*events='\[1.0, 1.0"):
+        train(recipe, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
 
 
 def test_sigterm_saves_too(undisturbed: Path, tmp_path: Path) -> None:

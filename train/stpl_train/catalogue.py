@@ -40,6 +40,11 @@ class Origin:
 _PRINTED_IN = "MoDeRNN's and CMS-LSTM's tables"
 
 ORIGINS: dict[str, Origin] = {
+    "advect": Origin(
+        "Advect",
+        "none; motion: Lucas and Kanade, IJCAI 1981",
+        "none: stpl-deploy's own",
+    ),
     "convlstm": Origin(
         "ConvLSTM",
         "Shi et al., NeurIPS 2015",

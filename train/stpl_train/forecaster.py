@@ -14,7 +14,9 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from stpl_core.codec import Array
 from stpl_core.frames import FrameShape as FrameShape
+from stpl_core.reader import Mask
 
 State = dict[str, Tensor]
 """Named state tensors of any rank, batch first; all zero is the start of a sequence."""
@@ -45,6 +47,40 @@ class PenalisedForecaster(Forecaster, Protocol):
 
     def training_step(self, frame: Tensor, state: State) -> tuple[Tensor, State, Tensor]:
         """`step`, plus a scalar that the trainer averages over steps and adds to the mean loss."""
+        ...
+
+
+@runtime_checkable
+class LeadForecaster(Forecaster, Protocol):
+    """A forecaster that can be trained at chosen lead times, with the chances of events.
+
+    An event is a value at or above one of `levels`.
+    """
+
+    levels: Tensor
+    """`(Q,)`, rising, model units."""
+
+    def lead_forecasts(self, frames: Tensor, leads: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Forecast some lead times without the steps between.
+
+        Args:
+            frames: the context, `(B, T, C, H, W)`, in model units.
+            leads: n lead times, from 1.
+
+        Returns:
+            The field `(B, n, C, H, W)`, and logits of the chance of each event,
+            `(B, n, Q, C, H, W)`.
+        """
+        ...
+
+    def fit_cutoffs(self, sequences: Array, observed: Mask | None, context: int) -> None:
+        """Choose the chances from which on an event is forecast, by the greatest CSI.
+
+        Args:
+            sequences: held out, `(N, T + K, C, H, W)`, in model units.
+            observed: `(N, T + K, H, W)`; None: everything.
+            context: T.
+        """
         ...
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch.nn.functional as F
 from torch import Tensor
 
-Loss = Literal["sse-sae", "sse-2sae", "sse", "mse"]
+from stpl_train.recipe import LeadsSection
+
+Loss = Literal["sse-sae", "sse-2sae", "sse", "mse", "mse-events"]
 
 
 def sequence_loss(
@@ -49,6 +52,45 @@ def sequence_loss(
     return (error.square().sum() + error.abs().sum()) / 4
 
 
+def lead_loss(
+    field: Tensor,
+    logits: Tensor,
+    truth: Tensor,
+    levels: Tensor,
+    leads: tuple[int, ...],
+    weights: LeadsSection,
+    *,
+    observed: Tensor | None = None,
+) -> Tensor:
+    """Mean square error by lead time, and cross-entropy of the events.
+
+    The mean over the lead times of `MSE_k / (error * k ** growth) + sum_q weight_q * BCE_kq`, each
+    a mean over all pixels, of which those that were not observed have none.
+
+    Args:
+        field: `(B, n, C, H, W)`.
+        logits: `(B, n, Q, C, H, W)`.
+        truth: as `field`.
+        levels: `(Q,)`; an event is a value at or above one.
+        leads: the n lead times, from 1.
+        weights: of the parts.
+        observed: `(B, n, H, W)`, False where a pixel of `truth` was not observed; None: all were.
+
+    Returns:
+        A scalar.
+    """
+    event = (truth[:, :, None] >= levels.view(-1, 1, 1, 1)).to(logits.dtype)
+    entropy = F.binary_cross_entropy_with_logits(logits, event, reduction="none")
+    square = (field - truth).square()
+    if observed is not None:
+        square = square.where(observed[:, :, None], 0.0)
+        entropy = entropy.where(observed[:, :, None, None], 0.0)
+    expected = weights.error * field.new_tensor(leads) ** weights.growth  # (n,)
+    of_field = (square.mean((0, 2, 3, 4)) / expected).mean()
+    of_events = (entropy.mean((0, 1, 3, 4, 5)) * field.new_tensor(weights.events)).sum()
+    return of_field + of_events
+
+
 def shard_weight(kind: Loss, local: int, total: int, devices: int) -> float:
     """Factor on one device's loss so that averaged gradients are those of one process.
 
@@ -61,4 +103,4 @@ def shard_weight(kind: Loss, local: int, total: int, devices: int) -> float:
         total: sequences on all devices.
         devices: how many.
     """
-    return devices * local / total if kind == "mse" else float(devices)
+    return devices * local / total if kind.startswith("mse") else float(devices)

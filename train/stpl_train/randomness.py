@@ -23,6 +23,8 @@ class Stream(IntEnum):
     ORDER = 4
     SAMPLING = 5
     MODEL = 6
+    LEADS = 7
+    AUGMENT = 8
 
 
 def _philox(seed: int, stream: Stream, index: int) -> np.random.Philox:

@@ -41,6 +41,9 @@ from stpl_train.recipe_text import (
 __all__ = ["Recipe", "load_recipe", "parse_recipe", "recipe_title", "shipped_recipes"]
 
 
+_MOST_CANDIDATES = 16
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -115,11 +118,48 @@ class ArraySection(_Section):
     codec: FrameCodec = FrameCodec()
 
 
+class AugmentSection(_Section):
+    """`[data.augment]`: training sequences are drawn and changed at random; the others are not."""
+
+    candidates: PositiveInt = 2
+    """Of so many drawn, the one with most values from `heavy` on is trained on: heavy rain is
+    rare."""
+    heavy: float = 0.55
+    """Model units."""
+    zoomed: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the sequences whose size is changed."""
+    zoom: tuple[PositiveFloat, PositiveFloat] = (0.5, 2.0)
+    """By a factor between these; the archive's frames limit the least one."""
+    every: tuple[PositiveInt, ...] = Field(default=(1, 1, 1, 2, 2, 3), min_length=1)
+    """One of these is drawn: every n-th frame is taken, so that all moves n times as fast. Frames
+    that the archive does not have count as not observed."""
+    turns: bool = True
+    """Mirror both axes at random; square frames are transposed too."""
+    brighter: NonNegativeFloat = 0.05
+    """Half of the sequences get up to so much more or less where something is, model units."""
+
+    @model_validator(mode="after")
+    def _within(self) -> AugmentSection:
+        if not self.zoom[0] <= self.zoom[1]:
+            raise ValueError(f"zoom {list(self.zoom)} must rise")
+        if self.candidates > _MOST_CANDIDATES:
+            raise ValueError(f"candidates {self.candidates} must be at most {_MOST_CANDIDATES}")
+        return self
+
+
 class ArchiveSection(ArchiveSettings):
     """`[data] source = "archive"`: files of any format that a reader knows (docs/data.md)."""
 
     validation_sequences: PositiveInt = 256
     """At most so many windows of the validation part, evenly spread."""
+    augment: AugmentSection | None = None
+    """How training sequences are varied; None: they are not."""
+
+    @model_validator(mode="after")
+    def _varies_every_frame(self) -> ArchiveSection:
+        if self.augment is not None and self.every != 1:
+            raise ValueError(f"every = {self.every} with augment, which thins by itself")
+        return self
 
 
 class SyntheticSection(_Section):
@@ -143,6 +183,21 @@ DataSection = Annotated[
 ]
 
 
+class LeadsSection(_Section):
+    """`[training.leads]`: what `loss = "mse-events"` compares, and how much each part counts."""
+
+    count: PositiveInt = 5
+    """Lead times that are drawn in each iteration."""
+    whole_context: Annotated[float, Field(ge=0, le=1)] = 0.7
+    """Share of the iterations that read all T frames; the others read 1 to T - 1."""
+    error: PositiveFloat = 0.006
+    """Mean square error that counts 1 at the first lead time, model units."""
+    growth: float = 0.8
+    """It rises with lead time k as k to this power."""
+    events: tuple[NonNegativeFloat, ...]
+    """Weight of each of the model's levels in the cross-entropy of events."""
+
+
 class TrainingSection(_Section):
     """`[training]`: how the weights are found (bibliography.md 3)."""
 
@@ -159,9 +214,13 @@ class TrainingSection(_Section):
     weight_decay: NonNegativeFloat = 0.01
     betas: tuple[Share, Share] = (0.9, 0.999)
     """Of Adam's two moments."""
-    loss: Literal["sse-sae", "sse-2sae", "sse", "mse"] = "sse-sae"
+    loss: Literal["sse-sae", "sse-2sae", "sse", "mse", "mse-events"] = "sse-sae"
     """`sse-sae`: (sum of squares + sum of absolutes) / 4, `sse-2sae`: sum of squares / 2 + sum of
-    absolutes, `sse`: sum of squares / 2, all summed over the batch; `mse`: mean of squares."""
+    absolutes, `sse`: sum of squares / 2, all summed over the batch; `mse`: mean of squares;
+    `mse-events`: mean of squares and cross-entropy of events at random lead times (`leads`), for
+    models that forecast events. It draws the context's length, and nothing of `sampling`."""
+    leads: LeadsSection | None = None
+    """For `loss = "mse-events"`."""
     skip_first_guess: bool = True
     """Leave the guess of frame 2 out of the loss, as MoDeRNN's and CMS-LSTM's code does."""
     sampling: Literal["scheduled", "reverse"] = "scheduled"
@@ -194,6 +253,15 @@ class TrainingSection(_Section):
     step in place of T + K - 1, about half more time."""
     validate_every: PositiveInt = 200
     checkpoint_every: PositiveInt = 200
+
+    @model_validator(mode="after")
+    def _leads_of_events(self) -> TrainingSection:
+        if (self.loss == "mse-events") != (self.leads is not None):
+            raise ValueError('loss = "mse-events" and [training.leads] need one another')
+        unused = [key for key in ("recompute", "compile", "reversed_pass") if getattr(self, key)]
+        if self.leads is not None and unused:
+            raise ValueError(f'loss = "mse-events" takes no steps: {unused[0]} must be false')
+        return self
 
     @model_validator(mode="after")
     def _reverse_in_order(self) -> TrainingSection:
@@ -393,6 +461,8 @@ def _known(where: tuple[int | str, ...]) -> list[str]:
         "imported": ImportedSection,
         "start": StartSection,
         "codec": FrameCodec,
+        "augment": AugmentSection,
+        "leads": LeadsSection,
     }
     inside = [str(part) for part in where[:-1] if str(part) in sections]
     return list(sections[inside[-1]].model_fields if inside else Recipe.model_fields)

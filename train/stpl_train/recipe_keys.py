@@ -16,6 +16,8 @@ from stpl_train.models import MODELS, model_class
 from stpl_train.recipe import (
     ArchiveSection,
     ArraySection,
+    AugmentSection,
+    LeadsSection,
     MovingMnistSection,
     Recipe,
     TrainingSection,
@@ -64,7 +66,10 @@ def recipe_keys(recipe: Recipe | None = None) -> list[KeySection]:
         for name, section in sources.items()
     ]
     made.append(KeySection("[data.codec]", tuple(_keys("data.codec", FrameCodec))))
+    if "archive" in sources:
+        made.append(KeySection("[data.augment]", tuple(_keys("data.augment", AugmentSection))))
     made.append(KeySection("[training]", tuple(_keys("training", TrainingSection))))
+    made.append(KeySection("[training.leads]", tuple(_keys("training.leads", LeadsSection))))
     return made
 
 
@@ -74,7 +79,7 @@ def _keys(section: str, model: type[BaseModel]) -> Iterator[Key]:
         about = "What the model predicts: the frame, or its change (residual)."
         yield Key("model.output", "'frame' | 'residual'", "frame", False, about)
     for name, field in model.model_fields.items():
-        if name in ("source", "codec"):
+        if name in ("source", "codec", "augment", "leads"):  # sections of their own
             continue
         required = field.is_required()
         yield Key(

@@ -64,3 +64,29 @@ def true_frame_mask(
     shape = (training.batch, context + horizon - 2)
     draws = uniforms(training.seed, Stream.SAMPLING, iteration, shape[0] * shape[1])
     return np.asarray(draws.reshape(shape) < chance)
+
+
+def drawn_leads(
+    training: TrainingSection, iteration: int, context: int, horizon: int
+) -> tuple[int, tuple[int, ...]]:
+    """Draw, for `loss = "mse-events"`, how many frames are read and which lead times compared.
+
+    The first lead time is always among those after a short context: a stream begins with it.
+
+    Args:
+        training: the recipe's section.
+        iteration: from 0.
+        context: T.
+        horizon: K.
+
+    Returns:
+        1 to T, and rising lead times of 1 to K.
+    """
+    assert training.leads is not None, "checked by the recipe"
+    part, length, *order = uniforms(training.seed, Stream.LEADS, iteration, 2 + horizon).tolist()
+    whole = part < training.leads.whole_context or context == 1
+    read = context if whole else 1 + int(length * (context - 1))
+    leads = (np.argsort(order)[: training.leads.count] + 1).tolist()
+    if not whole and 1 not in leads:
+        leads[0] = 1
+    return read, tuple(sorted(leads))

@@ -10,6 +10,7 @@ import contextlib
 import math
 import signal
 from collections.abc import Generator
+from typing import cast
 
 import torch
 from lightning_fabric import Fabric
@@ -28,16 +29,17 @@ from stpl_train.checkpoint import (
     save_weights,
 )
 from stpl_train.data import DataSplit, masked_batch, training_indices
+from stpl_train.forecaster import LeadForecaster
 from stpl_train.interrupt import StoppedError, StopRequest
 from stpl_train.logs import NoScalars, Scalars, open_scalars, save_metrics
-from stpl_train.losses import sequence_loss, shard_weight
+from stpl_train.losses import lead_loss, sequence_loss, shard_weight
 from stpl_train.models import build_model
 from stpl_train.prefetch import prefetched
 from stpl_train.progress import Reporter
 from stpl_train.randomness import Stream, torch_seed
 from stpl_train.run import METRICS, TRAINING, WEIGHTS, Run, load_weights
-from stpl_train.schedules import TrueFrameMask, learning_rate, true_frame_mask
-from stpl_train.unroll import TrainingPass
+from stpl_train.schedules import TrueFrameMask, drawn_leads, learning_rate, true_frame_mask
+from stpl_train.unroll import training_pass
 from stpl_train.validation import forecast_mse, forecasts, persistence_mse, save_strips
 
 _SAFE_LR = 1e-3
@@ -77,9 +79,7 @@ class Trainer:
             weight_decay=self.training.weight_decay,
         )
         restore_optimizer(self.model, self.optimizer, state.moments)
-        unrolled = TrainingPass(
-            self.model, recompute=self.training.recompute, compiled=self.training.compile
-        )
+        unrolled = training_pass(self.model, self.training)
         self._pass = unrolled
         self.unrolled, self.stepper = fabric.setup(unrolled, self.optimizer)
         if state.progress.precision:
@@ -156,11 +156,14 @@ class Trainer:
             group["lr"] = learning_rate(self.training, iteration)
         frames = self._on_device(batch)  # (B, T + K, C, H, W)
         observed = None if mask is None else self._on_device(mask)  # (B, T + K, H, W)
+        # A model's own random layers: the same after a resume.
+        torch.manual_seed(torch_seed(self.training.seed, Stream.MODEL, iteration))
+        if self.training.leads is not None:
+            read, leads = drawn_leads(self.training, iteration, self.context, self.horizon)
+            return self._optimised(*self._of_leads(frames, read, leads, observed), len(frames))
         use_true = true_frame_mask(self.training, iteration, self.context, self.horizon)[
             self._share
         ]
-        # A model's own random layers: the same after a resume.
-        torch.manual_seed(torch_seed(self.training.seed, Stream.MODEL, iteration))
         loss = self._step(frames, use_true, observed)
         if self.training.reversed_pass:
             back = None if observed is None else observed.flip(1)
@@ -175,13 +178,38 @@ class Trainer:
 
     def _step(self, frames: Tensor, use_true: TrueFrameMask, observed: Tensor | None) -> Tensor:
         """One optimiser step on `(B, T + K, C, H, W)`; returns the loss of the whole batch."""
-        kind, devices = self.training.loss, self.fabric.world_size
-        self.stepper.zero_grad()
         guesses, penalty = self.unrolled(frames, use_true)
         loss = sequence_loss(
-            kind, guesses, frames, skip_first=self.training.skip_first_guess, observed=observed
+            self.training.loss,
+            guesses,
+            frames,
+            skip_first=self.training.skip_first_guess,
+            observed=observed,
         )
-        local, total = frames.shape[0], self.training.batch
+        return self._optimised(loss, penalty, len(frames))
+
+    def _of_leads(
+        self, frames: Tensor, read: int, leads: tuple[int, ...], observed: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of some lead times after the first `read` frames, and no penalty."""
+        assert self.training.leads is not None
+        field, logits = self.unrolled(frames[:, :read], leads)
+        at = [read - 1 + lead for lead in leads]
+        loss = lead_loss(
+            field,
+            logits,
+            frames[:, at],
+            cast(LeadForecaster, self.model).levels,
+            leads,
+            self.training.leads,
+            observed=None if observed is None else observed[:, at],
+        )
+        return loss, loss.new_zeros(())
+
+    def _optimised(self, loss: Tensor, penalty: Tensor, local: int) -> Tensor:
+        """One optimiser step by the loss of `local` sequences; returns that of the whole batch."""
+        kind, devices, total = self.training.loss, self.fabric.world_size, self.training.batch
+        self.stepper.zero_grad()
         weight = shard_weight(kind, local, total, devices)
         self.fabric.backward(loss * weight + penalty * (devices * local / total))
         if self.training.clip_norm is not None:
@@ -290,6 +318,8 @@ class Trainer:
         self, done: int, stop: StopRequest, reporter: Reporter, scalars: Scalars
     ) -> None:
         sequences, observed = self.data.validation, self.data.validation_observed
+        if self.training.leads is not None:
+            cast(LeadForecaster, self.model).fit_cutoffs(sequences, observed, self.context)
         # Weights that are not finite end here, before anything is written.
         weights = plain_weights(self.model)
 

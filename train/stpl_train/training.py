@@ -49,6 +49,7 @@ from stpl_train.run import (
     save_validation,
 )
 from stpl_train.trainer import Trainer
+from stpl_train.unroll import check_loss
 
 _log = logging.getLogger(__name__)
 
@@ -235,13 +236,14 @@ def start_run(
     """Make the run directory, whole or not at all, with the first weights as its state.
 
     Raises:
-        RecipeError: a model that cannot be built for these frames.
+        RecipeError: a model that cannot be built for these frames, or not trained with this loss.
         RunError: starting weights that do not fit it.
     """
     try:
         model = initial_model(recipe, data)
     except PatchError as error:
         raise _cropped(error, recipe) from error
+    check_loss(model, recipe.training)
     if start is not None:
         start.load_into(model)
     with atomic_directory(out) as partial:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from stpl_core.errors import EnvironmentFault
-from stpl_train.forecaster import PenalisedForecaster, State
+from stpl_core.errors import EnvironmentFault, RecipeError
+from stpl_train.forecaster import LeadForecaster, PenalisedForecaster, State
 from stpl_train.models import ForecasterModule
+from stpl_train.recipe import TrainingSection
 from stpl_train.schedules import TrueFrameMask
 
 Step = Callable[[Tensor, State], tuple[Tensor, State, Tensor]]
@@ -65,6 +67,52 @@ class TrainingPass(nn.Module):
             penalties.append(penalty)
         # (B, T + K - 1, C, H, W)
         return torch.stack(guesses, dim=1), torch.stack(penalties).mean()
+
+
+class LeadPass(nn.Module):
+    """The same for forecasts of chosen lead times, which need no steps between."""
+
+    def __init__(self, model: ForecasterModule) -> None:
+        """Call `model`, a `LeadForecaster`."""
+        super().__init__()
+        self.model = model
+        self.between: Callable[[], None] = lambda: None
+        """Called before the forecast; what it raises ends the pass."""
+
+    def forward(self, frames: Tensor, leads: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """See `stpl_train.forecaster.LeadForecaster.lead_forecasts`."""
+        self.between()
+        return cast(LeadForecaster, self.model).lead_forecasts(frames, leads)
+
+
+def training_pass(model: ForecasterModule, training: TrainingSection) -> TrainingPass | LeadPass:
+    """The pass that a recipe's loss reads, of a model that `check_loss` let through."""
+    if training.leads is not None:
+        return LeadPass(model)
+    return TrainingPass(model, recompute=training.recompute, compiled=training.compile)
+
+
+def check_loss(model: ForecasterModule, training: TrainingSection) -> None:
+    """Refuse a loss that this model cannot be trained with.
+
+    Raises:
+        RecipeError: `mse-events` for a model that forecasts none, or one of other levels.
+    """
+    if training.leads is None:
+        return
+    if not isinstance(model, LeadForecaster):
+        raise RecipeError(
+            f'training.loss = "mse-events" with {type(model).__name__}, which forecasts no events',
+            expected="a model with lead_forecasts, such as advect, or another loss",
+            fix="--model advect",
+        )
+    weights, levels = len(training.leads.events), len(model.levels)
+    if weights != levels:
+        raise RecipeError(
+            f"training.leads.events has {weights} weights",
+            expected=f"{levels}, one for each of model.levels",
+            fix=f"--set training.leads.events='{[1.0] * levels}'",
+        )
 
 
 def _step_of(model: ForecasterModule) -> Step:

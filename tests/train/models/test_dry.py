@@ -18,6 +18,7 @@ RAIN = FrameCodec(
     quantity="rain rate", units="mm h-1", low=0.0, high=100.0, kind="db", threshold=0.1, clip=True
 )
 SMALL: dict[str, dict[str, Any]] = {
+    "advect": {"hidden": 4, "width": 8},
     "cms-lstm": {"hidden": 4, "layers": 2},
     "convlstm": {"hidden": [4, 4], "kernel": 3},
     "e3d-lstm": {"hidden": [4, 4], "kernel": 3, "history": 2},

@@ -46,7 +46,7 @@ def open_data(section: DataSection, seed: int) -> DataSplit:
     if isinstance(section, ArraySection):
         return open_array(section)
     if isinstance(section, ArchiveSection):
-        return open_archive_split(section)
+        return open_archive_split(section, seed)
     if isinstance(section, SyntheticSection):
         raise RecipeError(
             'data.source = "synthetic"',

@@ -6,13 +6,18 @@ import numpy as np
 
 from stpl_core.errors import FrameError
 from stpl_core.windows.archive import Archive, open_archive
+from stpl_train.data.augmented import Augmented
 from stpl_train.data.sequences import DataSplit, masked_batch
 from stpl_train.data.understood import of_archive
 from stpl_train.recipe import ArchiveSection
 
 
-def open_archive_split(section: ArchiveSection) -> DataSplit:
+def open_archive_split(section: ArchiveSection, seed: int) -> DataSplit:
     """What the training loop needs of an archive.
+
+    Args:
+        section: of the recipe.
+        seed: of the run, for what is drawn at random.
 
     Raises:
         FrameError: see `open_archive`; or too few contiguous frames for training or validation.
@@ -33,8 +38,10 @@ def open_archive_split(section: ArchiveSection) -> DataSplit:
         *(f"colours: {note}" for note in notes),
         *filter(None, [understood.range_remark(section.codec)]),
     )
+    windows = archive.parts["training"]
+    drawn = section.augment and Augmented(windows, section.codec, section.augment, seed)
     return DataSplit(
-        training=archive.parts["training"],
+        training=drawn or windows,
         validation=validation,
         frame=archive.shape,
         cadence_s=archive.cadence_s,

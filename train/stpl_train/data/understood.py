@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stpl_core.reading.understood import Understood
 from stpl_core.windows.archive import Archive
+from stpl_train.data.augmented import Augmented
 from stpl_train.data.sequences import DataSplit
 from stpl_train.recipe import ArchiveSection, ArraySection, MovingMnistSection, Recipe
 
@@ -43,7 +44,10 @@ def data_line(recipe: Recipe, data: DataSplit) -> str:
         if isinstance(section, ArraySection)
         else ""
     )
+    training = data.training
+    count = training.windows.count if isinstance(training, Augmented) else training.count
+    varied = ", varied at random" if isinstance(training, Augmented) else ""
     return (
-        f"data {where}: {data.understood.line()}; {data.training.count:,} windows of "
-        f"{section.context} + {section.horizon} to train on, {len(data.validation)} to validate"
+        f"data {where}: {data.understood.line()}; {count:,} windows of {section.context} + "
+        f"{section.horizon} to train on{varied}, {len(data.validation)} to validate"
     )

@@ -17,6 +17,7 @@ from stpl_train.forecaster import Forecaster, FrameShape, PenalisedForecaster
 from stpl_train.models.residual import PenalisedResidual, Residual
 
 MODELS: dict[str, str] = {
+    "advect": "stpl_train.models.advect:Advect",
     "cms-lstm": "stpl_train.models.cms_lstm:CMSLSTM",
     "convlstm": "stpl_train.models.convlstm:ConvLSTM",
     "e3d-lstm": "stpl_train.models.e3d_lstm:E3DLSTM",
@@ -139,6 +140,12 @@ def build_model(name: str, frame_shape: FrameShape, keys: Mapping[str, Any]) -> 
     model = _built(name, frame_shape, keys)
     if output == "frame":
         return model
+    if getattr(model, "knows_its_guess", False):
+        raise RecipeError(
+            f"model.output = 'residual' with {name}, which changes its input frame by itself",
+            expected="frame",
+            fix="--set model.output=frame",
+        )
     wrapped = PenalisedResidual if isinstance(model, PenalisedForecaster) else Residual
     return cast("ForecasterModule", wrapped(model))
 

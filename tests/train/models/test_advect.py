@@ -1,0 +1,297 @@
+"""Advect: what it is before it has learned anything, what it tells apart, and how it is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import center_of_mass, gaussian_filter, map_coordinates
+from torch import Tensor
+
+from stpl_core.errors import RecipeError
+from stpl_train.forecaster import LeadForecaster, State, emissions, rollout
+from stpl_train.models import build_model
+from stpl_train.models.advect import Advect
+from stpl_train.models.events import MARGIN, EventCounts, moved_to_events, of_lead
+from stpl_train.unroll import TrainingPass
+
+SIDE, CONTEXT, HORIZON = 128, 6, 12
+
+
+def make(side: int = 32, *, shaken: float = 0.0, channels: int = 1, **keys: Any) -> Advect:
+    torch.manual_seed(0)
+    model = build_model("advect", (channels, side, side), {"hidden": 8, "width": 16, **keys})
+    with torch.no_grad():
+        for tensor in model.parameters():
+            tensor.add_(shaken * torch.randn_like(tensor))
+    assert isinstance(model, Advect)
+    return model.eval()
+
+
+def drifting(right: float, down: float, frames: int = CONTEXT + HORIZON) -> Tensor:
+    """A texture that moves as a whole, `(1, T + K, 1, H, W)`."""
+    noise = gaussian_filter(np.random.default_rng(0).standard_normal((400, 400)), 3)
+    texture = np.clip(noise / noise.std() * 0.3, 0, 1)
+    rows, columns = np.mgrid[:SIDE, :SIDE].astype(float) + 130
+    made = [
+        map_coordinates(texture, [rows - down * t, columns - right * t], order=3)
+        for t in range(frames)
+    ]
+    return torch.from_numpy(np.stack(made).astype(np.float32))[None, :, None]
+
+
+@pytest.fixture(scope="module")
+def plain() -> Advect:
+    return make(SIDE)
+
+
+@torch.no_grad()
+def run(model: Advect, frames: Tensor) -> list[tuple[Tensor, State]]:
+    """Every guess and state after `(B, T, C, H, W)`."""
+    state, made = model.initial_state(len(frames)), []
+    for t in range(frames.shape[1]):
+        guess, state = model.step(frames[:, t], state)
+        made.append((guess, state))
+    return made
+
+
+@pytest.mark.parametrize(("right", "down"), [(1.3, -0.7), (3.2, 2.1)])
+def test_untrained_it_forecasts_a_drifting_field_at_its_place(
+    plain: Advect, right: float, down: float
+) -> None:
+    frames = drifting(right, down)
+    with torch.no_grad():
+        found = rollout(plain, frames[:, :CONTEXT], HORIZON)
+    inner = (..., slice(45, -45), slice(45, -45))  # what was inside all the time
+    truth, still = frames[:, CONTEXT:][inner], frames[:, CONTEXT - 1 : CONTEXT][inner]
+    error = (found[inner] - truth).abs().mean((0, 2, 3, 4))
+    assert (error < 0.2 * (still - truth).abs().mean((0, 2, 3, 4))).all()
+    # One interpolation, at lead 12 as at lead 1: it is as sharp.
+    steepness = found[inner].diff(dim=-1).abs().mean((0, 2, 3, 4))
+    true = truth.diff(dim=-1).abs().mean((0, 2, 3, 4))
+    ratio = steepness / true
+    assert float((ratio[-1] / ratio[0] - 1).abs()) < 0.1
+
+
+def test_a_shower_is_an_hour_later_where_it_goes(plain: Advect) -> None:
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    frames = np.stack(
+        [
+            np.exp(-((rows - 40 - 1.5 * t) ** 2 + (columns - 30 - 3 * t) ** 2) / 50)
+            for t in range(CONTEXT + HORIZON)
+        ]
+    ).astype(np.float32)
+    with torch.no_grad():
+        context = torch.from_numpy(frames[None, :CONTEXT, None])
+        found = rollout(plain, context, HORIZON)[0, -1, 0].numpy()
+    where, truth = (np.array(center_of_mass(one)) for one in (found, frames[-1]))
+    assert np.abs(where - truth).max() < 0.5
+
+
+def test_a_first_frame_has_no_motion() -> None:
+    model = make(shaken=0.02)
+    frames = torch.rand(2, 3, 1, 32, 32)
+    (_, first), (_, second), _ = run(model, frames)
+    assert not first["v"].any()
+    assert second["v"].any()
+    assert first["seen"].flatten().tolist() == [1, 1]
+    assert list(first) == list(model.initial_state(1))
+    assert not any(tensor.any() for tensor in model.initial_state(2).values())
+
+
+def test_lead_forecasts_are_those_of_the_steps() -> None:
+    """Two ways through the same equations: one step at a time, and each lead time at once."""
+    model = make(shaken=0.05)
+    with torch.no_grad():
+        model.cutoffs.copy_(torch.randn_like(model.cutoffs))
+    frames = torch.rand(3, 4, 1, 32, 32)
+    with torch.no_grad():
+        steps = rollout(model, frames, 14)  # two beyond the last cut-off
+        leads = (1, 3, 12, 14)
+        field, logits = model.lead_forecasts(frames, leads)
+    for n, lead in enumerate(leads):
+        cutoffs = of_lead(model.cutoffs, torch.full((3, 1, 1, 1), float(lead)))
+        made = moved_to_events(field[:, n], logits[:, n], model.levels, cutoffs)
+        torch.testing.assert_close(made, steps[:, lead - 1], rtol=0, atol=2e-6)
+
+
+# Observed or fed back
+
+
+def after_context(model: Advect) -> tuple[Tensor, State]:
+    return run(model, torch.rand(2, 3, 1, 32, 32, generator=torch.Generator().manual_seed(1)))[-1]
+
+
+@torch.no_grad()
+def leads(model: Advect, frame: Tensor, state: State) -> list[float]:
+    """Lead time of the guess after `frame`: 1 where it was taken for an observation."""
+    found: list[float] = model.step(frame, state)[1]["lead"].flatten().tolist()
+    return found
+
+
+def test_its_own_emission_is_known_in_each_sequence_alone() -> None:
+    model = make(shaken=0.05)
+    guess, state = after_context(model)
+    assert leads(model, guess, state) == [2, 2]
+    mixed = guess.clone()
+    mixed[1] = torch.rand(1, 32, 32)
+    assert leads(model, mixed, state) == [2, 1]
+
+
+def test_one_pixel_makes_an_observation_and_one_rounding_does_not() -> None:
+    model = make(shaken=0.05)
+    guess, state = after_context(model)
+    rounded = torch.nextafter(guess, torch.full_like(guess, 2.0))
+    assert leads(model, rounded, state) == [2, 2]
+    for change in (1e-5, -1e-5, 1.0, float("inf")):
+        other = guess.clone()
+        other[0, 0, 31, 31] += change
+        assert leads(model, other, state) == [1, 2]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_roundings_are_those_of_the_frame(dtype: torch.dtype) -> None:
+    model = make(shaken=0.05)
+    guess, state = after_context(model)
+    state = {name: tensor.to(dtype) for name, tensor in state.items()}
+    frame = state["guess"]
+    size = frame.abs().clamp(min=1) * torch.finfo(dtype).eps
+    assert model._is_observed(frame + 2 * size, state).flatten().tolist() == [0, 0]
+    assert model._is_observed(frame + 32 * size, state).flatten().tolist() == [1, 1]
+    assert guess.dtype == torch.float32
+
+
+def test_a_dry_start_and_a_field_that_stays_are_observations() -> None:
+    model = make(shaken=0.05)
+    dry = torch.zeros(1, 4, 1, 32, 32)
+    assert run(model, dry)[0][1]["seen"].item() == 1  # though the zero state's guess is dry too
+    still = torch.rand(1, 1, 1, 32, 32).expand(1, 5, 1, 32, 32)
+    states = [state for _, state in run(model, still)]
+    assert [state["seen"].item() for state in states] == [1, 2, 3, 4, 5]
+    assert all(float(state["v"].abs().max()) < 1e-3 for state in states)
+
+
+def test_an_observation_equal_to_the_guess_loses_nothing(plain: Advect) -> None:
+    """A field that moves just as forecast, bit for bit, is forecast as well as any other."""
+    frames = drifting(1.3, -0.7)
+    with torch.no_grad():
+        every = list(emissions(plain, frames[:, :CONTEXT], HORIZON))
+        guess = every[CONTEXT - 1]
+        perfect = torch.cat([frames[:, :CONTEXT], guess[:, None]], 1)
+        found = rollout(plain, perfect, HORIZON - 1)
+    torch.testing.assert_close(found, torch.stack(every[CONTEXT:], 1), rtol=0, atol=0)
+
+
+def test_an_observation_after_emissions_starts_a_forecast_anew(plain: Advect) -> None:
+    frames = drifting(1.3, -0.7)
+    with torch.no_grad():
+        guess, state = run(plain, frames[:, :4])[-1]
+        guess, state = plain.step(guess, state)
+        guess, state = plain.step(frames[:, 5], state)
+    assert (state["lead"].item(), state["seen"].item()) == (1, 5)
+    torch.testing.assert_close(state["anchor"], frames[:, 5])
+    inner = (..., slice(20, -20), slice(20, -20))
+    assert float((guess - frames[:, 6])[inner].abs().mean()) < 0.02
+
+
+def test_it_takes_no_residual_around_it() -> None:
+    with pytest.raises(RecipeError, match=r"output = 'residual' with advect.*output=frame"):
+        build_model("advect", (1, 32, 32), {"output": "residual"})
+
+
+def test_levels_rise() -> None:
+    with pytest.raises(RecipeError, match="levels"):
+        build_model("advect", (1, 32, 32), {"levels": [0.5, 0.25]})
+
+
+# Training
+
+
+def test_every_weight_has_a_finite_gradient_both_ways() -> None:
+    model = make(shaken=0.05, channels=2).train()
+    frames = torch.rand(2, 6, 2, 32, 32)
+    frames[0, :, :, :16] = 0.0  # nothing to see in half of it
+    for way in ("steps", "leads"):
+        model.zero_grad()
+        if way == "steps":
+            guesses, _ = TrainingPass(model)(frames, np.eye(2, 4, dtype=bool))
+            (guesses - frames[:, 1:]).square().mean().backward()
+        else:
+            field, logits = model.lead_forecasts(frames[:, :3], (1, 2, 3))
+            ((field - frames[:, 3:]).square().mean() + logits.sigmoid().mean()).backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None, (way, name)
+            assert parameter.grad.isfinite().all(), (way, name)
+            assert parameter.grad.any(), (way, name)
+    assert isinstance(model, LeadForecaster)
+
+
+# Events
+
+
+def test_a_field_is_moved_to_its_events_and_no_further() -> None:
+    random = np.random.default_rng(0)
+    field = random.random((2, 1, 9, 9)).astype(np.float32)
+    levels = np.array([0.3, 0.6], np.float32)
+    chance = random.choice([-9.0, 9.0], (2, 2, 1, 9, 9)).astype(np.float32)
+    chance[:, 1] = np.minimum(chance[:, 1], chance[:, 0])  # 0.6 is above 0.3
+    found = moved_to_events(
+        torch.from_numpy(field),
+        torch.from_numpy(chance),
+        torch.from_numpy(levels),
+        torch.zeros(2, 2),
+    ).numpy()
+    low = np.where(chance[:, 1] > 0, 0.6 + MARGIN, np.where(chance[:, 0] > 0, 0.3 + MARGIN, -9))
+    high = np.where(chance[:, 0] < 0, 0.3 - MARGIN, np.where(chance[:, 1] < 0, 0.6 - MARGIN, 9))
+    np.testing.assert_allclose(found, np.clip(field, low, high), atol=1e-6)
+
+
+def test_a_rounding_of_a_chance_moves_a_field_by_as_little() -> None:
+    logits = torch.linspace(-1, 1, 2001).view(1, 1, 1, 1, -1)
+    field = torch.zeros(1, 1, 1, 2001)
+    made = moved_to_events(field, logits, torch.tensor([0.7]), torch.zeros(1, 1))
+    assert float(made.diff(dim=-1).abs().max()) < 0.7 * 0.001 / 0.2
+
+
+def test_cut_offs_go_with_the_lead_time() -> None:
+    table = torch.rand(12, 4)
+    lead = torch.tensor([1.0, 7.0, 12.0, 40.0]).view(-1, 1, 1, 1)
+    torch.testing.assert_close(of_lead(table, lead), table[[0, 6, 11, 11]])
+
+
+def test_the_cut_off_has_the_greatest_csi() -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(-1, 2, 20_000).astype(np.float32)
+    event = random.random(20_000) < 1 / (1 + np.exp(-logits))
+    counts = EventCounts(3, 2)
+    for lead in range(3):
+        counts.add(lead, 0, logits, event)
+    cutoffs = counts.best_cutoffs()
+
+    def csi(cutoff: float) -> float:
+        called = logits > cutoff
+        return float((called & event).sum() / (called | event).sum())
+
+    best = max(csi(float(one)) for one in np.linspace(-4, 4, 161))
+    assert all(csi(float(one)) > 0.995 * best for one in cutoffs[:, 0])
+    assert csi(float(cutoffs[0, 0]) + 1.5) < 0.9 * best
+    np.testing.assert_allclose(cutoffs[:, 1], np.log(0.4 / 0.6), atol=1e-6)  # nothing to fit
+
+
+def test_cutoffs_are_fitted_on_what_was_observed() -> None:
+    model = make(shaken=0.05, levels=[0.5])
+    sequences = np.random.default_rng(0).random((2, 6, 1, 32, 32)).astype(np.float32)
+    observed = np.ones((2, 6, 32, 32), bool)
+    model.fit_cutoffs(sequences, observed, 3)
+    all_seen = model.cutoffs.clone()
+    model.fit_cutoffs(sequences, None, 3)
+    torch.testing.assert_close(model.cutoffs, all_seen)
+    observed[..., :16] = False
+    model.fit_cutoffs(sequences, observed, 3)
+    half = model.cutoffs.clone()
+    sequences[:, 3:, :, :, :16] = 1.0  # of what nobody saw, nothing counts
+    model.fit_cutoffs(sequences, observed, 3)
+    torch.testing.assert_close(model.cutoffs, half)
+    assert not torch.equal(half, all_seen)

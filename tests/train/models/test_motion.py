@@ -1,0 +1,148 @@
+"""Lucas-Kanade and sampling, against scipy, OpenCV and fields whose motion is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, map_coordinates, uniform_filter
+
+from stpl_train.models.motion import LucasKanade, PixelGrid, window_mean
+
+cv2 = pytest.importorskip("cv2")
+
+SIDE = 128
+Floats = NDArray[np.float32]
+
+
+def field(seed: int = 0, blur: float = 4.0) -> Floats:
+    """A large smooth texture in [0, 1], half of it nothing."""
+    noise = gaussian_filter(np.random.default_rng(seed).standard_normal((400, 400)), blur)
+    return np.clip(noise / noise.std() * 0.3, 0, 1).astype(np.float32)
+
+
+def seen(texture: Floats, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> torch.Tensor:
+    """The texture at some places, `(1, 1, H, W)`."""
+    values = map_coordinates(texture, [rows, columns], order=3).astype(np.float32)
+    return torch.from_numpy(values)[None, None]
+
+
+def moved(t: float, right: float, down: float, seed: int = 0) -> torch.Tensor:
+    """The texture `t` steps on."""
+    rows, columns = np.mgrid[:SIDE, :SIDE].astype(np.float64)
+    return seen(field(seed), rows + 130 - down * t, columns + 130 - right * t)
+
+
+def estimate(new: torch.Tensor, old: torch.Tensor, patch: int = 4) -> torch.Tensor:
+    height, width = new.shape[2:]
+    start = torch.zeros(len(new), 2, height // patch, width // patch)
+    found: torch.Tensor = LucasKanade(height, width, patch)(new, old, start)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("right", "down"), [(1.3, -0.7), (3.2, 2.1), (0.25, 0.4), (6.0, -4.5), (-9.0, 8.0)]
+)
+def test_a_translation_is_found_to_a_twentieth_of_a_pixel(right: float, down: float) -> None:
+    v = estimate(moved(1, right, down), moved(0, right, down))
+    inner = v[0, :, 6:-6, 6:-6]
+    error = (inner - torch.tensor([-right, -down]).view(2, 1, 1)).abs()
+    assert float(error.mean()) < 0.05
+    assert float(error.max()) < 0.25
+
+
+def test_a_turning_field_as_opencv_finds_it() -> None:
+    """OpenCV's own pyramidal Lucas-Kanade at the patches' centres; no one motion fits all."""
+    rows, columns = np.mgrid[:SIDE, :SIDE].astype(np.float64)
+    angle, middle = 0.04, SIDE / 2
+    y, x = rows - middle, columns - middle
+    old = seen(field(), rows + 130, columns + 130)
+    new = seen(
+        field(),
+        np.cos(angle) * y - np.sin(angle) * x + middle + 130,
+        np.sin(angle) * y + np.cos(angle) * x + middle + 130,
+    )
+    v = estimate(new, old)[0].numpy()  # (2, 32, 32)
+    centres = 4 * np.mgrid[:32, :32] + 1.5
+    points = np.stack([centres[1], centres[0]], -1).reshape(-1, 1, 2).astype(np.float32)
+    pictures = [(255 * one[0, 0].numpy()).round().astype(np.uint8) for one in (new, old)]
+    found, status, _ = cv2.calcOpticalFlowPyrLK(*pictures, points, None, winSize=(15, 15))
+    theirs = (found - points).reshape(32, 32, 2).transpose(2, 0, 1)
+    inside = np.zeros((32, 32), bool)
+    inside[6:-6, 6:-6] = True
+    chosen = inside & (status.reshape(32, 32) == 1)
+    difference = np.abs(v - theirs)[:, chosen]
+    assert chosen.sum() > 250
+    assert np.median(difference) < 0.1
+    assert np.ptp(theirs[:, chosen]) > 2  # it does turn
+
+
+@pytest.mark.parametrize(
+    ("turn", "sign", "swap"),
+    [
+        (lambda f: f.flip(-1), (-1, 1), False),
+        (lambda f: f.flip(-2), (1, -1), False),
+        (lambda f: f.transpose(-1, -2), (1, 1), True),
+    ],
+    ids=["columns reversed", "rows reversed", "transposed"],
+)
+def test_motion_turns_with_the_field(turn, sign, swap: bool) -> None:  # type: ignore[no-untyped-def] # lambdas
+    new, old = moved(1, 3.2, 2.1), moved(0, 3.2, 2.1)
+    v = turn(estimate(new, old)) * torch.tensor(sign).view(1, 2, 1, 1)
+    expected = v.flip(1) if swap else v
+    torch.testing.assert_close(estimate(turn(new), turn(old)), expected, rtol=0, atol=2e-3)
+
+
+def test_nothing_to_see_is_no_motion() -> None:
+    for value in (0.0, 0.7):
+        still = torch.full((2, 3, 64, 64), value)
+        v = estimate(still, still)
+        assert v.isfinite().all()
+        assert float(v.abs().max()) < 1e-4
+    appears = torch.zeros(1, 1, 64, 64)
+    appears[..., 20:30, 20:30] = 1.0
+    assert estimate(appears, torch.zeros(1, 1, 64, 64)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "patch"), [(59, 59, 1), (100, 100, 5), (8, 8, 2), (72, 40, 4)]
+)
+def test_any_size_is_padded(height: int, width: int, patch: int) -> None:
+    new, old = moved(1, 1.0, 0.5)[..., :height, :width], moved(0, 1.0, 0.5)[..., :height, :width]
+    v = estimate(new, old, patch)
+    assert v.shape == (1, 2, height // patch, width // patch)
+    if min(height, width) >= 40:
+        assert abs(float(v[0, 0].median()) + 1.0) < 0.15
+        assert abs(float(v[0, 1].median()) + 0.5) < 0.15
+
+
+def test_sampling_is_that_of_scipy() -> None:
+    random = np.random.default_rng(3)
+    image = random.random((20, 30)).astype(np.float32)
+    shift = random.uniform(-25, 25, (2, 20, 30)).astype(np.float32)  # right, down
+    rows, columns = np.mgrid[:20, :30]
+    places = [rows + shift[1].astype(float), columns + shift[0].astype(float)]
+    grid = PixelGrid(20, 30)
+    for outside, mode in (("zeros", "grid-constant"), ("border", "nearest")):
+        found = grid.sample(
+            torch.from_numpy(image)[None, None],
+            torch.from_numpy(shift)[None],
+            outside,  # type: ignore[arg-type] # one of two words
+        )
+        expected = map_coordinates(image.astype(float), places, order=1, mode=mode, cval=0.0)
+        np.testing.assert_allclose(found[0, 0].numpy(), expected, atol=2e-5)
+    beyond = np.maximum.reduce([-places[0], places[0] - 19, -places[1], places[1] - 29]).clip(0)
+    np.testing.assert_allclose(
+        grid.outside(torch.from_numpy(shift)[None])[0, 0].numpy(), beyond, atol=1e-4
+    )
+
+
+def test_windows_are_two_boxes() -> None:
+    values = np.random.default_rng(4).random((2, 3, 12, 17))
+    for side in (5, 9):
+        expected = values
+        for _ in range(2):
+            expected = uniform_filter(expected, (0, 0, side, side), mode="constant")
+        found = window_mean(torch.from_numpy(values), side).numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-12)

@@ -1,0 +1,277 @@
+"""Advect: the newest frame is moved along the motion that was seen, and corrected.
+
+A nowcaster of fields that drift: rain on radar. It has the parts of Lagrangian extrapolation, each
+inside one step, and learns what that lacks. For a frame f at time t (`W(x, s)` reads x at x + s):
+
+    v   motion from frame to frame, by Lucas and Kanade (`stpl_train.models.motion`), averaged
+    h   <- ConvGRU(conv[f, f - W(last, v)], W(h, v))      features that move with the field
+    u   = v + 3 tanh(smooth(conv[h, v]))                  how it will go on
+    d   <- d + W(u, d)                                    the whole way back to the last observation
+    x   = W(anchor, d)                                    one interpolation at any lead time
+    guess = sigmoid(a) x + r, moved to the events that are likely (`stpl_train.models.events`)
+
+a, r and the events' logits are decoded from x, W(h, d), u, the lead time and how far the way leads
+out of the frame.
+
+Observed or fed back? A frame that equals the state's `guess` in every pixel is this model's own
+emission, and only d and the lead time advance; any other frame is an observation, as is the first.
+The comparison allows for the last digits (8 units of rounding), so that an engine may compute its
+output and its state apart. An observation that equals the guess everywhere is taken for it, and
+loses nothing: what is read is what was expected.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from stpl_core.codec import Array
+from stpl_core.reader import Mask
+from stpl_train.forecaster import FrameShape, State
+from stpl_train.models.events import START, EventCounts, moved_to_events, of_lead
+from stpl_train.models.layers import ModelConfig, Patching, zeros_state
+from stpl_train.models.motion import LucasKanade, PixelGrid, resized, window_mean
+
+_SPEED = 8.0
+"""Pixels a step: what motion is divided by where a convolution reads it."""
+_TURN = 3.0
+"""Pixels a step by which the motion can be corrected at most."""
+_FORGET = 0.5
+"""The newest motion's least weight in their mean."""
+_DEEP = 8.0
+"""Patches outside the frame beyond which it makes no difference."""
+_STEEP = 5.0
+"""What turns a distance from a level, model units, into logits."""
+_ROUNDINGS = 8.0
+_SMOOTH = 5
+
+
+class AdvectConfig(ModelConfig):
+    """The recipe keys of `[model] name = "advect"`."""
+
+    hidden: PositiveInt = 32
+    """Channels that move with the field."""
+    width: PositiveInt = 64
+    """Channels of the decoder."""
+    patch: PositiveInt = 4
+    """Side of the space-to-depth patches; motion has one vector for each."""
+    levels: tuple[float, ...] = Field(default=(0.25, 0.5, 0.75), min_length=1)
+    """Events: values at or above these, rising, in model units."""
+    horizon: PositiveInt = 12
+    """Lead times with cut-offs of their own; later ones have the last one's."""
+
+    @model_validator(mode="after")
+    def _rising(self) -> AdvectConfig:
+        if list(self.levels) != sorted(set(self.levels)):
+            raise ValueError(f"levels {list(self.levels)} must rise")
+        return self
+
+
+class Decoder(nn.Module):
+    """From the moved frame and features to field and events: residual dilated convolutions."""
+
+    def __init__(self, inputs: int, channels: int, levels: int, config: AdvectConfig) -> None:
+        """Read maps of `inputs` channels; give frames of `channels`."""
+        super().__init__()
+        width, pixels = config.width, channels * config.patch**2
+        self.patch, self.channels, self.levels = config.patch, channels, levels
+        self.first = nn.Conv2d(inputs, width, 3, padding=1)
+        self.more = nn.ModuleList(
+            nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
+            for dilation in (2, 4, 1)
+        )
+        self.field = nn.Conv2d(width, 2 * pixels, 1)
+        self.event = nn.Conv2d(width, 2 * levels * pixels, 1)
+        with torch.no_grad():
+            for layer in (self.field, self.event):
+                layer.weight.zero_()
+                assert layer.bias is not None
+                layer.bias.zero_()
+            self.field.bias[:pixels] = 3.0  # at the start, the moved frame nearly as it is
+            self.event.bias[: levels * pixels] = 2.0
+
+    def forward(self, x: Tensor, features: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+        """Decode `(B, inputs, h, w)` beside the moved frame `x` `(B, C, H, W)`.
+
+        Returns:
+            The field as `x`, and logits of its events, `(B, Q, C, H, W)`.
+        """
+        y = F.relu(self.first(features))
+        for layer in self.more:
+            y = y + F.relu(layer(y))  # (B, width, h, w)
+        keep, add = F.pixel_shuffle(self.field(y), self.patch).chunk(2, dim=1)  # (B, C, H, W) each
+        size = (-1, self.levels, self.channels, *x.shape[2:])
+        steep, shift = (
+            part.reshape(size)  # (B, Q, C, H, W)
+            for part in F.pixel_shuffle(self.event(y), self.patch).chunk(2, dim=1)
+        )
+        distance = x[:, None] - levels.view(1, -1, 1, 1, 1)
+        return torch.sigmoid(keep) * x + add, F.softplus(steep) * distance * _STEEP + shift
+
+
+class Advect(nn.Module):
+    """Lucas-Kanade motion, a recurrent map that moves with it, one interpolation, a decoder.
+
+    State: `anchor` the last observation, `last` the last frame read, `guess` the last emission,
+    each `(B, C, H, W)`; `v`, `u`, `d` `(B, 2, H/patch, W/patch)` in pixels to the right and down;
+    `h` `(B, hidden, H/patch, W/patch)`; `seen` and `lead` `(B, 1, 1, 1)`: observations so far, and
+    the lead time of `guess`.
+    """
+
+    Config = AdvectConfig
+    knows_its_guess = True
+    levels: Tensor
+    cutoffs: Tensor
+
+    def __init__(self, frame_shape: FrameShape, config: AdvectConfig) -> None:
+        """Build the model for frames of `frame_shape` (C, H, W)."""
+        super().__init__()
+        self.frame_shape, self.patch, self.horizon = frame_shape, config.patch, config.horizon
+        patching = Patching(frame_shape, config.patch, "channel-row-col")
+        channels, height, width = frame_shape
+        pixels, size = patching.map_channels, (patching.map_height, patching.map_width)
+        hidden, count = config.hidden, len(config.levels)
+        self.motion = LucasKanade(height, width, config.patch)
+        self.frame_grid, self.map_grid = PixelGrid(height, width), PixelGrid(*size)
+        self.encode = nn.Conv2d(2 * pixels, hidden, 3, padding=1)
+        self.gates = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1)
+        self.candidate = nn.Conv2d(2 * hidden, hidden, 3, padding=1)
+        self.turn_first = nn.Conv2d(hidden + 2, hidden, 3, padding=2, dilation=2)
+        self.turn = nn.Conv2d(hidden, 2, 3, padding=2, dilation=2)
+        self.decode = Decoder(pixels + hidden + 5, channels, count, config)
+        with torch.no_grad():
+            self.turn.weight.zero_()
+            assert self.turn.bias is not None
+            self.turn.bias.zero_()
+        self.register_buffer("levels", torch.tensor(config.levels), persistent=False)
+        start = math.log(START / (1 - START))
+        self.register_buffer("cutoffs", torch.full((config.horizon, count), start))
+        self.state_shapes: dict[str, tuple[int, ...]] = {
+            **dict.fromkeys(("anchor", "last", "guess"), (channels, height, width)),
+            **dict.fromkeys(("v", "u", "d"), (2, *size)),
+            "h": (hidden, *size),
+            **dict.fromkeys(("seen", "lead"), (1, 1, 1)),
+        }
+
+    def initial_state(self, batch: int) -> State:
+        """All zero: nothing was seen."""
+        return zeros_state(self, self.state_shapes, batch)
+
+    def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
+        """`(B, C, H, W)` at t -> guess at t+1 of the same shape, and the next state."""
+        seen, last = state["seen"], state["last"]
+        new = self._is_observed(frame, state)  # (B, 1, 1, 1)
+        pair = new * seen.clamp(0, 1)  # 1 where there is an earlier frame to compare with
+        v = self._moved(frame, last, state["v"], seen, pair)
+        h = state["h"] + new * (self._encoded(frame, last, state["h"], v, pair) - state["h"])
+        anchor = state["anchor"] + new * (frame - state["anchor"])
+        u = state["u"] + new * (self._turned(h, v) - state["u"])
+        d = self._further(u, (1 - new) * state["d"])
+        lead = (1 - new) * state["lead"] + 1
+        field, logits = self._decoded(anchor, h, u, d, lead)
+        cutoffs = of_lead(self.cutoffs, lead)  # (B, Q)
+        guess = moved_to_events(field, logits, self.levels, cutoffs)
+        after = {"anchor": anchor, "last": frame, "guess": guess, "v": v, "u": u, "d": d, "h": h}
+        return guess, after | {"seen": seen + new, "lead": lead}
+
+    def _is_observed(self, frame: Tensor, state: State) -> Tensor:
+        """`(B, 1, 1, 1)`: 0 where `frame` is the emission of the step before, else 1."""
+        rounding = _ROUNDINGS * torch.finfo(frame.dtype).eps
+        guess = state["guess"]
+        differs = (frame - guess).abs() > rounding * guess.abs().clamp(min=1)
+        other = differs.to(frame.dtype).amax((1, 2, 3), keepdim=True)
+        return torch.maximum(other, 1 - state["seen"].clamp(0, 1))
+
+    def _moved(
+        self, frame: Tensor, last: Tensor, before: Tensor, seen: Tensor, pair: Tensor
+    ) -> Tensor:
+        """The mean of the motions so far, as `before`."""
+        weight = pair * (1 / seen.clamp(min=1)).clamp(min=_FORGET)
+        return before + weight * (self.motion(frame, last, before) - before)
+
+    def _encoded(self, frame: Tensor, last: Tensor, h: Tensor, v: Tensor, pair: Tensor) -> Tensor:
+        """The features after a frame, `(B, hidden, h, w)`."""
+        height, width = frame.shape[2:]
+        moved = self.frame_grid.sample(last, resized(v, height, width), "zeros")
+        both = torch.cat([frame, (frame - moved) * pair], dim=1)
+        x = F.relu(self.encode(F.pixel_unshuffle(both, self.patch)))
+        h = self.map_grid.sample(h, v / self.patch, "border") * pair
+        update, reset = torch.sigmoid(self.gates(torch.cat([x, h], dim=1))).chunk(2, dim=1)
+        candidate = torch.tanh(self.candidate(torch.cat([x, reset * h], dim=1)))
+        return h + update * (candidate - h)
+
+    def _turned(self, h: Tensor, v: Tensor) -> Tensor:
+        """The motion with which the field will go on, as `v`."""
+        y = F.relu(self.turn_first(torch.cat([h, v / _SPEED], dim=1)))
+        return v + _TURN * torch.tanh(window_mean(self.turn(y), _SMOOTH))
+
+    def _further(self, u: Tensor, d: Tensor) -> Tensor:
+        """The way back to the last observation from one step later, as `d`."""
+        return d + self.map_grid.sample(u, d / self.patch, "border")
+
+    def _decoded(
+        self, anchor: Tensor, h: Tensor, u: Tensor, d: Tensor, lead: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Field `(B, C, H, W)` and logits `(B, Q, C, H, W)` at a lead time `(B, 1, 1, 1)`."""
+        height, width = anchor.shape[2:]
+        x = self.frame_grid.sample(anchor, resized(d, height, width), "zeros")
+        shift = d / self.patch
+        out = self.map_grid.outside(shift)  # (B, 1, h, w), patches
+        carried = self.map_grid.sample(h, shift, "border")
+        time = (lead.clamp(max=self.horizon) / self.horizon).expand(-1, 1, *h.shape[2:])
+        inside, depth = (1 - out).clamp(min=0), out.clamp(max=_DEEP) / _DEEP
+        pixels = F.pixel_unshuffle(x, self.patch)  # (B, C*p*p, h, w)
+        features = torch.cat([pixels, carried, inside, depth, u / _SPEED, time], dim=1)
+        field, logits = self.decode(x, features, self.levels)
+        return field, logits
+
+    def lead_forecasts(self, frames: Tensor, leads: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """See `stpl_train.forecaster.LeadForecaster`: the equations of `step`, at once."""
+        batch, context = frames.shape[:2]
+        state = self.initial_state(batch)
+        v, h, last = state["v"], state["h"], frames[:, 0]
+        for t in range(context):
+            seen = frames.new_full((batch, 1, 1, 1), float(t))
+            pair = seen.clamp(0, 1)
+            if t:
+                v = self._moved(frames[:, t], last, v, seen, pair)
+            h = self._encoded(frames[:, t], last, h, v, pair)
+            last = frames[:, t]
+        u = self._turned(h, v)
+        ways, d = [], state["d"]
+        for _ in range(max(leads)):
+            d = self._further(u, d)
+            ways.append(d)
+        many = len(leads)
+        field, logits = self._decoded(
+            last.repeat(many, 1, 1, 1),
+            h.repeat(many, 1, 1, 1),
+            u.repeat(many, 1, 1, 1),
+            torch.cat([ways[lead - 1] for lead in leads]),
+            frames.new_tensor(leads).repeat_interleave(batch).view(-1, 1, 1, 1),
+        )
+        return (
+            field.unflatten(0, (many, batch)).transpose(0, 1),  # (B, n, C, H, W)
+            logits.unflatten(0, (many, batch)).transpose(0, 1),  # (B, n, Q, C, H, W)
+        )
+
+    @torch.no_grad()
+    def fit_cutoffs(self, sequences: Array, observed: Mask | None, context: int) -> None:
+        """See `stpl_train.forecaster.LeadForecaster`."""
+        horizon = min(self.horizon, sequences.shape[1] - context)
+        counts = EventCounts(self.horizon, len(self.levels))
+        for n, sequence in enumerate(sequences):
+            frames = torch.from_numpy(sequence[None]).to(self.cutoffs)
+            every = tuple(range(1, horizon + 1))
+            logits = self.lead_forecasts(frames[:, :context], every)[1][0].float().cpu().numpy()
+            for k in range(horizon):
+                truth = sequence[context + k]  # (C, H, W)
+                seen = slice(None) if observed is None else observed[n, context + k]
+                for q, level in enumerate(self.levels.tolist()):
+                    event = (truth >= level)[:, seen].ravel()
+                    counts.add(k, q, logits[k, q][:, seen].ravel(), event)
+        self.cutoffs.copy_(torch.from_numpy(counts.best_cutoffs()))

@@ -1,0 +1,186 @@
+"""Motion between two frames by Lucas and Kanade (1981), coarse to fine, and sampling along it.
+
+At each scale s of a pyramid (16, 8, 4, 2 pixels) and twice at each, with b the old frame where the
+motion so far points to, a the new one, g the mean of their gradients and <> a weighted sum around:
+
+    v += (<g g'> + lambda I)^-1 <g (a - b)>
+
+Increments are at most one pixel of the scale. Then v is averaged around, weighted by how much
+structure there is, so that it spreads from where it is known to where nothing is.
+
+Windows are two passes of a box, by AveragePool: where half precision or int8 compute convolutions
+in fewer bits (`stpl_export.precision`), the sums of squares stay in fp32. There are no weights.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_SCALES = (16, 8, 4, 2)
+_LEAST_SIDE = 8
+"""Pixels of the coarsest map's shorter side, at least."""
+_WINDOW = {16: 5, 8: 5, 4: 7, 2: 9, 1: 9}
+"""Side of the box at each scale: twice 5, 7, 9 has a standard deviation of 2, 2.8, 3.7 pixels."""
+_DAMPING = {16: 0.002, 8: 0.002, 4: 0.004, 2: 0.008, 1: 0.008}
+"""Structure at which the motion of a place counts half."""
+_RIDGE = 1e-4
+"""lambda"""
+_ROUNDS = 2
+_FASTEST = 16.0
+"""Pixels of the frame in a step, along each axis."""
+
+
+class PixelGrid(nn.Module):
+    """The places of a map's pixels, and how a map is read beside them."""
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, height: int, width: int) -> None:
+        """Of a map of `height` x `width`."""
+        super().__init__()
+        self.height, self.width = height, width
+        rows, columns = torch.arange(height).float(), torch.arange(width).float()
+        self.register_buffer("rows", rows.view(1, 1, -1, 1), persistent=False)
+        self.register_buffer("columns", columns.view(1, 1, 1, -1), persistent=False)
+
+    def places(self, shift: Tensor) -> tuple[Tensor, Tensor]:
+        """Column and row, `(B, 1, H, W)` each, to which `shift` `(B, 2, H, W)` points."""
+        return self.columns + shift[:, :1], self.rows + shift[:, 1:]
+
+    def sample(self, image: Tensor, shift: Tensor, outside: Literal["zeros", "border"]) -> Tensor:
+        """Read `image(x + shift(x))` between its four nearest pixels.
+
+        Args:
+            image: `(B, C, H, W)`.
+            shift: `(B, 2, H, W)`, pixels to the right and down.
+            outside: what lies there: nothing, or the nearest pixel of the edge.
+        """
+        x, y = self.places(shift)
+        x = x * (2.0 / max(1, self.width - 1)) - 1.0  # the edge pixels' centres are at -1 and 1
+        y = y * (2.0 / max(1, self.height - 1)) - 1.0
+        grid = torch.stack([x[:, 0], y[:, 0]], dim=-1)  # (B, H, W, 2)
+        return F.grid_sample(image, grid, padding_mode=outside, align_corners=True)
+
+    def outside(self, shift: Tensor) -> Tensor:
+        """By how many pixels the places that `shift` points to lie outside, `(B, 1, H, W)`."""
+        x, y = self.places(shift)
+        beyond = torch.maximum(x - (self.width - 1), y - (self.height - 1))
+        return torch.maximum(beyond, torch.maximum(-x, -y)).clamp(min=0)
+
+
+def window_mean(x: Tensor, side: int) -> Tensor:
+    """Two box means of `side` over a map `(B, C, H, W)`; nothing lies outside."""
+    for _ in range(2):
+        x = F.avg_pool2d(x, (1, side), 1, (0, side // 2))
+        x = F.avg_pool2d(x, (side, 1), 1, (side // 2, 0))
+    return x
+
+
+def resized(motion: Tensor, height: int, width: int) -> Tensor:
+    """Bring a map to another grid over the same frame; its values stay."""
+    if motion.shape[2:] == (height, width):
+        return motion
+    return F.interpolate(motion, (height, width), mode="bilinear", align_corners=False)
+
+
+def _smooth(x: Tensor) -> Tensor:
+    """Weights 1/4, 1/2, 1/4 along both axes."""
+    across = F.pad(x, (1, 1, 0, 0), "replicate")
+    x = 0.25 * (across[..., :-2] + across[..., 2:]) + 0.5 * x
+    down = F.pad(x, (0, 0, 1, 1), "replicate")
+    return 0.25 * (down[..., :-2, :] + down[..., 2:, :]) + 0.5 * x
+
+
+def _gradients(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Central differences to the right and down, as `x`."""
+    across = F.pad(x, (1, 1, 0, 0), "replicate")
+    down = F.pad(x, (0, 0, 1, 1), "replicate")
+    return 0.5 * (across[..., 2:] - across[..., :-2]), 0.5 * (down[..., 2:, :] - down[..., :-2, :])
+
+
+class LucasKanade(nn.Module):
+    """Where each patch of a frame came from: `new(x) = old(x + v)`."""
+
+    def __init__(self, height: int, width: int, patch: int) -> None:
+        """For frames of `height` x `width`, which `patch` divides; the motion has one per patch."""
+        super().__init__()
+        fits = [s for s in _SCALES if s * _LEAST_SIDE <= min(height, width)]
+        self.scales = tuple(fits) or (1,)
+        unit = math.lcm(self.scales[0], patch)
+        self.size = (height, width)
+        self.padded = (-(-height // unit) * unit, -(-width // unit) * unit)
+        self.map = (height // patch, width // patch)
+        self.padded_map = (self.padded[0] // patch, self.padded[1] // patch)
+        self.grids = nn.ModuleList(
+            PixelGrid(self.padded[0] // s, self.padded[1] // s) for s in self.scales
+        )
+
+    def forward(self, new: Tensor, old: Tensor, start: Tensor) -> Tensor:
+        """Estimate the motion, without a gradient.
+
+        Args:
+            new: `(B, C, H, W)`.
+            old: as `new`, one step earlier.
+            start: `(B, 2, H / patch, W / patch)`, where to begin.
+
+        Returns:
+            As `start`, in pixels of the frame, to the right and down.
+        """
+        new, old, v = new.detach(), old.detach(), self._edge(start.detach(), self.padded_map)
+        news, olds = self._pyramid(new), self._pyramid(old)
+        for grid, scale in zip(self.grids, self.scales, strict=True):
+            assert isinstance(grid, PixelGrid)
+            v = resized(v, grid.height, grid.width) / scale
+            v = _refined(grid, scale, news[scale], olds[scale], v) * scale
+        v = resized(v, *self.padded_map)
+        return v[..., : self.map[0], : self.map[1]]
+
+    def _edge(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """Repeat the last row and column up to `size`."""
+        below, right = size[0] - x.shape[2], size[1] - x.shape[3]
+        return F.pad(x, (0, right, 0, below), "replicate") if below or right else x
+
+    def _pyramid(self, frame: Tensor) -> dict[int, Tensor]:
+        """Scale -> the frame by means over so many pixels, smoothed."""
+        frame, made, scale = self._edge(frame, self.padded), {}, 1
+        while True:
+            if scale in self.scales:
+                made[scale] = _smooth(frame)
+            if scale == self.scales[0]:
+                return made
+            frame, scale = F.avg_pool2d(frame, 2), 2 * scale
+
+
+def _refined(grid: PixelGrid, scale: int, new: Tensor, old: Tensor, v: Tensor) -> Tensor:
+    """Improve the motion `v` `(B, 2, h, w)`, in pixels of its scale."""
+    side, channels = _WINDOW[scale], new.shape[1]
+    old_x, old_y = _gradients(old)
+    new_x, new_y = _gradients(new)
+    known = torch.cat([old, old_x, old_y], dim=1)  # (B, 3 C, h, w)
+    structure = v[:, :1]
+    for _ in range(_ROUNDS):
+        x, y = grid.places(v)
+        # 1 inside, falling to 0 over the pixel outside: a step would turn on single roundings.
+        inside = (1 + x).clamp(0, 1) * (grid.width - x).clamp(0, 1)
+        inside = inside * (1 + y).clamp(0, 1) * (grid.height - y).clamp(0, 1)
+        there, there_x, there_y = grid.sample(known, v, "border").split(channels, dim=1)
+        gx, gy = 0.5 * (there_x + new_x) * inside, 0.5 * (there_y + new_y) * inside
+        change = (new - there) * inside
+        products = [gx * gx, gx * gy, gy * gy, gx * change, gy * change]
+        sums = torch.cat([product.sum(1, keepdim=True) for product in products], dim=1)
+        xx, xy, yy, xt, yt = window_mean(sums, side).split(1, dim=1)  # (B, 1, h, w) each
+        structure = xx + yy
+        xx, yy = xx + _RIDGE, yy + _RIDGE
+        determinant = xx * yy - xy * xy
+        dx, dy = (yy * xt - xy * yt) / determinant, (xx * yt - xy * xt) / determinant
+        v = v + torch.cat([dx, dy], dim=1).clamp(-1, 1)
+    v = v.clamp(-_FASTEST / scale, _FASTEST / scale)
+    weight = structure / (structure + _DAMPING[scale]) + 1e-3
+    around = window_mean(torch.cat([v * weight, weight], dim=1), side)  # (B, 3, h, w)
+    return around[:, :2] / around[:, 2:]
