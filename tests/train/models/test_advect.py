@@ -155,11 +155,10 @@ def test_one_pixel_makes_an_observation_and_one_rounding_does_not() -> None:
 def test_roundings_are_those_of_the_frame(dtype: torch.dtype) -> None:
     model = make(shaken=0.05)
     guess, state = after_context(model)
-    state = {name: tensor.to(dtype) for name, tensor in state.items()}
-    frame = state["guess"]
+    frame = state["guess"].to(dtype)
     size = frame.abs().clamp(min=1) * torch.finfo(dtype).eps
-    assert model._is_observed(frame + 2 * size, state).flatten().tolist() == [0, 0]
-    assert model._is_observed(frame + 32 * size, state).flatten().tolist() == [1, 1]
+    assert model._differs(frame + 2 * size, frame).flatten().tolist() == [0, 0]
+    assert model._differs(frame + 32 * size, frame).flatten().tolist() == [1, 1]
     assert guess.dtype == torch.float32
 
 

@@ -114,14 +114,10 @@ class Augmented:
                 (top, left), size, (variant.down, variant.right), area, whole, strict=True
             )
         ]
-        last = start + min(
-            (self.windows.layout.length - 1) * variant.every, self._reach[number, start] - 1
-        )
-        return archive.read(
-            slice(start, last + 1, variant.every),
-            "model",
-            (slice(corner[0], corner[0] + area[0]), slice(corner[1], corner[1] + area[1])),
-        )
+        span = (self.windows.layout.length - 1) * variant.every + 1
+        last = start + min(span, self._reach[number, start])
+        down, right = (slice(at, at + part) for at, part in zip(corner, area, strict=True))
+        return archive.read(slice(start, last, variant.every), "model", (down, right))
 
     def _changed(self, frames: Array, observed: Mask, variant: Variant) -> tuple[Array, Mask]:
         """Zoomed, brightened, turned and filled up to T + K."""

@@ -40,8 +40,8 @@ _SPEED = 8.0
 """Pixels a step: what motion is divided by where a convolution reads it."""
 _TURN = 3.0
 """Pixels a step by which the motion can be corrected at most."""
-_FORGET = 0.5
-"""The newest motion's least weight in their mean."""
+_REMEMBER = 2.0
+"""Motions whose mean is taken: the newest one weighs 1 over this at least."""
 _DEEP = 8.0
 """Patches outside the frame beyond which it makes no difference."""
 _STEEP = 5.0
@@ -86,13 +86,12 @@ class Decoder(nn.Module):
         )
         self.field = nn.Conv2d(width, 2 * pixels, 1)
         self.event = nn.Conv2d(width, 2 * levels * pixels, 1)
-        with torch.no_grad():
-            for layer in (self.field, self.event):
-                layer.weight.zero_()
-                assert layer.bias is not None
-                layer.bias.zero_()
-            self.field.bias[:pixels] = 3.0  # at the start, the moved frame nearly as it is
-            self.event.bias[: levels * pixels] = 2.0
+        # At the start, the moved frame nearly as it is, and events where it has them.
+        start = torch.zeros(2 * pixels), torch.zeros(2 * levels * pixels)
+        start[0][:pixels], start[1][: levels * pixels] = 3.0, 2.0
+        for layer, bias in zip((self.field, self.event), start, strict=True):
+            nn.init.zeros_(layer.weight)
+            layer.bias = nn.Parameter(bias)
 
     def forward(self, x: Tensor, features: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
         """Decode `(B, inputs, h, w)` beside the moved frame `x` `(B, C, H, W)`.
@@ -143,10 +142,8 @@ class Advect(nn.Module):
         self.turn_first = nn.Conv2d(hidden + 2, hidden, 3, padding=2, dilation=2)
         self.turn = nn.Conv2d(hidden, 2, 3, padding=2, dilation=2)
         self.decode = Decoder(pixels + hidden + 5, channels, count, config)
-        with torch.no_grad():
-            self.turn.weight.zero_()
-            assert self.turn.bias is not None
-            self.turn.bias.zero_()
+        for part in self.turn.parameters():
+            nn.init.zeros_(part)
         self.register_buffer("levels", torch.tensor(config.levels), persistent=False)
         start = math.log(START / (1 - START))
         self.register_buffer("cutoffs", torch.full((config.horizon, count), start))
@@ -164,8 +161,9 @@ class Advect(nn.Module):
     def step(self, frame: Tensor, state: State) -> tuple[Tensor, State]:
         """`(B, C, H, W)` at t -> guess at t+1 of the same shape, and the next state."""
         seen, last = state["seen"], state["last"]
-        new = self._is_observed(frame, state)  # (B, 1, 1, 1)
-        pair = new * seen.clamp(0, 1)  # 1 where there is an earlier frame to compare with
+        begun = seen.clamp(0.0, 1.0)  # (B, 1, 1, 1)
+        new = torch.maximum(self._differs(frame, state["guess"]), 1 - begun)  # 1: observed
+        pair = new * begun  # 1 where there is an earlier frame to compare with
         v = self._moved(frame, last, state["v"], seen, pair)
         h = state["h"] + new * (self._encoded(frame, last, state["h"], v, pair) - state["h"])
         anchor = state["anchor"] + new * (frame - state["anchor"])
@@ -178,20 +176,19 @@ class Advect(nn.Module):
         after = {"anchor": anchor, "last": frame, "guess": guess, "v": v, "u": u, "d": d, "h": h}
         return guess, after | {"seen": seen + new, "lead": lead}
 
-    def _is_observed(self, frame: Tensor, state: State) -> Tensor:
-        """`(B, 1, 1, 1)`: 0 where `frame` is the emission of the step before, else 1."""
+    def _differs(self, frame: Tensor, guess: Tensor) -> Tensor:
+        """`(B, 1, 1, 1)`: 0 where `frame` is the guess but for rounding, else 1."""
         rounding = _ROUNDINGS * torch.finfo(frame.dtype).eps
-        guess = state["guess"]
-        differs = (frame - guess).abs() > rounding * guess.abs().clamp(min=1)
-        other = differs.to(frame.dtype).amax((1, 2, 3), keepdim=True)
-        return torch.maximum(other, 1 - state["seen"].clamp(0, 1))
+        other = (frame - guess).abs() > rounding * guess.abs().clamp(min=1.0)
+        return other.to(frame.dtype).amax((1, 2, 3), keepdim=True)
 
     def _moved(
         self, frame: Tensor, last: Tensor, before: Tensor, seen: Tensor, pair: Tensor
     ) -> Tensor:
         """The mean of the motions so far, as `before`."""
-        weight = pair * (1 / seen.clamp(min=1)).clamp(min=_FORGET)
-        return before + weight * (self.motion(frame, last, before) - before)
+        weight = pair / (1 + (seen - 1).clamp(0.0, _REMEMBER - 1.0))
+        found: Tensor = self.motion(frame, last, before)
+        return before + weight * (found - before)
 
     def _encoded(self, frame: Tensor, last: Tensor, h: Tensor, v: Tensor, pair: Tensor) -> Tensor:
         """The features after a frame, `(B, hidden, h, w)`."""
@@ -202,7 +199,8 @@ class Advect(nn.Module):
         h = self.map_grid.sample(h, v / self.patch, "border") * pair
         update, reset = torch.sigmoid(self.gates(torch.cat([x, h], dim=1))).chunk(2, dim=1)
         candidate = torch.tanh(self.candidate(torch.cat([x, reset * h], dim=1)))
-        return h + update * (candidate - h)
+        new: Tensor = h + update * (candidate - h)
+        return new
 
     def _turned(self, h: Tensor, v: Tensor) -> Tensor:
         """The motion with which the field will go on, as `v`."""
@@ -222,8 +220,8 @@ class Advect(nn.Module):
         shift = d / self.patch
         out = self.map_grid.outside(shift)  # (B, 1, h, w), patches
         carried = self.map_grid.sample(h, shift, "border")
-        time = (lead.clamp(max=self.horizon) / self.horizon).expand(-1, 1, *h.shape[2:])
-        inside, depth = (1 - out).clamp(min=0), out.clamp(max=_DEEP) / _DEEP
+        time = (lead.clamp(max=float(self.horizon)) / self.horizon).expand(-1, 1, *h.shape[2:])
+        inside, depth = (1 - out).clamp(min=0.0), out.clamp(max=_DEEP) / _DEEP
         pixels = F.pixel_unshuffle(x, self.patch)  # (B, C*p*p, h, w)
         features = torch.cat([pixels, carried, inside, depth, u / _SPEED, time], dim=1)
         field, logits = self.decode(x, features, self.levels)
@@ -236,7 +234,7 @@ class Advect(nn.Module):
         v, h, last = state["v"], state["h"], frames[:, 0]
         for t in range(context):
             seen = frames.new_full((batch, 1, 1, 1), float(t))
-            pair = seen.clamp(0, 1)
+            pair = seen.clamp(0.0, 1.0)
             if t:
                 v = self._moved(frames[:, t], last, v, seen, pair)
             h = self._encoded(frames[:, t], last, h, v, pair)

@@ -41,12 +41,10 @@ def moved_to_events(field: Tensor, logits: Tensor, levels: Tensor, cutoffs: Tens
         As `field`.
     """
     over = (logits - cutoffs[:, :, None, None, None]) / RAMP + 0.5
-    share = over.clamp(0, 1)  # (B, Q, C, H, W): 1 where the event is forecast
-    for q in range(logits.shape[1]):
-        level, event = levels[q], share[:, q]
-        up = (level + MARGIN - field).clamp(min=0)
-        down = (field - level + MARGIN).clamp(min=0)
-        field = field + event * up - (1 - event) * down
+    share = over.clamp(0.0, 1.0)  # (B, Q, C, H, W): 1 where the event is forecast
+    for level, event in zip(levels.unbind(), share.unbind(1), strict=True):
+        above, below = level + MARGIN, level - MARGIN
+        field = event * torch.maximum(field, above) + (1 - event) * torch.minimum(field, below)
     return field
 
 
@@ -54,7 +52,9 @@ def of_lead(table: Tensor, lead: Tensor) -> Tensor:
     """Rows of a table `(K, Q)` by lead time `(B, 1, 1, 1)`, 1 to K; later ones have the last."""
     rows = torch.arange(1, len(table) + 1, dtype=table.dtype, device=table.device)
     # By weights of 0 and 1: an index would have to be made of a float on every engine.
-    chosen = (1 - (lead.view(-1, 1).clamp(1, len(table)) - rows).abs()).clamp(min=0)  # (B, K)
+    chosen = (1 - (lead.view(-1, 1).clamp(1.0, float(len(table))) - rows).abs()).clamp(
+        min=0.0
+    )  # (B, K)
     return (chosen[:, :, None] * table).sum(1)  # (B, Q)
 
 
@@ -89,4 +89,4 @@ class EventCounts:
         edges = np.linspace(_LOW, _HIGH, _BINS + 1)[:-1]
         best = np.einsum("kl,lq->kq", near, (good * edges).sum(-1) / good.sum(-1))
         start = np.log(START / (1 - START))
-        return np.where(events[..., 0] < _FEWEST, start, best).astype(np.float32)
+        return np.asarray(np.where(events[..., 0] < _FEWEST, start, best), np.float32)

@@ -40,18 +40,23 @@ class PixelGrid(nn.Module):
 
     rows: Tensor
     columns: Tensor
+    unit: Tensor
 
     def __init__(self, height: int, width: int) -> None:
         """Of a map of `height` x `width`."""
         super().__init__()
         self.height, self.width = height, width
-        rows, columns = torch.arange(height).float(), torch.arange(width).float()
-        self.register_buffer("rows", rows.view(1, 1, -1, 1), persistent=False)
-        self.register_buffer("columns", columns.view(1, 1, 1, -1), persistent=False)
+        # As `grid_sample` counts: the centres of the edge pixels are at -1 and 1.
+        unit = torch.tensor([2.0 / max(1, width - 1), 2.0 / max(1, height - 1)])
+        columns = F.pad(torch.arange(width)[:, None] * unit[0] - 1, (0, 1))  # (W, 2)
+        rows = F.pad(torch.arange(height)[:, None] * unit[1] - 1, (1, 0))  # (H, 2)
+        self.register_buffer("rows", rows[:, None], persistent=False)  # (H, 1, 2)
+        self.register_buffer("columns", columns, persistent=False)
+        self.register_buffer("unit", unit, persistent=False)
 
-    def places(self, shift: Tensor) -> tuple[Tensor, Tensor]:
-        """Column and row, `(B, 1, H, W)` each, to which `shift` `(B, 2, H, W)` points."""
-        return self.columns + shift[:, :1], self.rows + shift[:, 1:]
+    def places(self, shift: Tensor) -> Tensor:
+        """`(B, H, W, 2)`: column and row, -1 to 1, to which `shift` `(B, 2, H, W)` points."""
+        return shift.permute(0, 2, 3, 1) * self.unit + self.columns + self.rows
 
     def sample(self, image: Tensor, shift: Tensor, outside: Literal["zeros", "border"]) -> Tensor:
         """Read `image(x + shift(x))` between its four nearest pixels.
@@ -61,17 +66,12 @@ class PixelGrid(nn.Module):
             shift: `(B, 2, H, W)`, pixels to the right and down.
             outside: what lies there: nothing, or the nearest pixel of the edge.
         """
-        x, y = self.places(shift)
-        x = x * (2.0 / max(1, self.width - 1)) - 1.0  # the edge pixels' centres are at -1 and 1
-        y = y * (2.0 / max(1, self.height - 1)) - 1.0
-        grid = torch.stack([x[:, 0], y[:, 0]], dim=-1)  # (B, H, W, 2)
-        return F.grid_sample(image, grid, padding_mode=outside, align_corners=True)
+        return F.grid_sample(image, self.places(shift), padding_mode=outside, align_corners=True)
 
     def outside(self, shift: Tensor) -> Tensor:
         """By how many pixels the places that `shift` points to lie outside, `(B, 1, H, W)`."""
-        x, y = self.places(shift)
-        beyond = torch.maximum(x - (self.width - 1), y - (self.height - 1))
-        return torch.maximum(beyond, torch.maximum(-x, -y)).clamp(min=0)
+        beyond = ((self.places(shift).abs() - 1) / self.unit).clamp(min=0.0)  # (B, H, W, 2)
+        return beyond.amax(-1)[:, None]
 
 
 def window_mean(x: Tensor, side: int) -> Tensor:
@@ -90,18 +90,16 @@ def resized(motion: Tensor, height: int, width: int) -> Tensor:
 
 
 def _smooth(x: Tensor) -> Tensor:
-    """Weights 1/4, 1/2, 1/4 along both axes."""
-    across = F.pad(x, (1, 1, 0, 0), "replicate")
-    x = 0.25 * (across[..., :-2] + across[..., 2:]) + 0.5 * x
-    down = F.pad(x, (0, 0, 1, 1), "replicate")
-    return 0.25 * (down[..., :-2, :] + down[..., 2:, :]) + 0.5 * x
+    """Weights 1/4, 1/2, 1/4 along both axes: two means of two pixels."""
+    x = F.pad(x, (1, 1, 1, 1), "replicate")
+    return F.avg_pool2d(F.avg_pool2d(x, 2, 1), 2, 1)
 
 
-def _gradients(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Central differences to the right and down, as `x`."""
-    across = F.pad(x, (1, 1, 0, 0), "replicate")
-    down = F.pad(x, (0, 0, 1, 1), "replicate")
-    return 0.5 * (across[..., 2:] - across[..., :-2]), 0.5 * (down[..., 2:, :] - down[..., :-2, :])
+def _gradients(x: Tensor) -> Tensor:
+    """Central differences, `(B, C, H, W)` -> `(B, 2 C, H, W)`: to the right, then down."""
+    x = F.pad(x, (1, 1, 1, 1), "replicate")
+    right = x[:, :, 1:-1, 2:] - x[:, :, 1:-1, :-2]
+    return 0.5 * torch.cat([right, x[:, :, 2:, 1:-1] - x[:, :, :-2, 1:-1]], dim=1)
 
 
 class LucasKanade(nn.Module):
@@ -132,12 +130,12 @@ class LucasKanade(nn.Module):
         Returns:
             As `start`, in pixels of the frame, to the right and down.
         """
-        new, old, v = new.detach(), old.detach(), self._edge(start.detach(), self.padded_map)
-        news, olds = self._pyramid(new), self._pyramid(old)
+        both = torch.cat([new, old], dim=1).detach()  # (B, 2 C, H, W)
+        v, pyramid = self._edge(start.detach(), self.padded_map), self._pyramid(both)
         for grid, scale in zip(self.grids, self.scales, strict=True):
             assert isinstance(grid, PixelGrid)
             v = resized(v, grid.height, grid.width) / scale
-            v = _refined(grid, scale, news[scale], olds[scale], v) * scale
+            v = _refined(grid, scale, pyramid[scale], v) * scale
         v = resized(v, *self.padded_map)
         return v[..., : self.map[0], : self.map[1]]
 
@@ -157,29 +155,34 @@ class LucasKanade(nn.Module):
             frame, scale = F.avg_pool2d(frame, 2), 2 * scale
 
 
-def _refined(grid: PixelGrid, scale: int, new: Tensor, old: Tensor, v: Tensor) -> Tensor:
-    """Improve the motion `v` `(B, 2, h, w)`, in pixels of its scale."""
-    side, channels = _WINDOW[scale], new.shape[1]
-    old_x, old_y = _gradients(old)
-    new_x, new_y = _gradients(new)
-    known = torch.cat([old, old_x, old_y], dim=1)  # (B, 3 C, h, w)
+def _refined(grid: PixelGrid, scale: int, both: Tensor, v: Tensor) -> Tensor:
+    """Improve the motion `v` `(B, 2, h, w)`, in pixels of its scale.
+
+    Args:
+        grid: of the map.
+        scale: of the pyramid.
+        both: the new and the old frame, `(B, 2 C, h, w)`.
+        v: the motion so far.
+    """
+    side, channels = _WINDOW[scale], both.shape[1] // 2
+    slopes = _gradients(both)  # (B, 4 C, h, w)
+    new, old = both.split(channels, dim=1)
+    new_x, old_x, new_y, old_y = slopes.split(channels, dim=1)
+    new, old = (torch.cat(part, dim=1) for part in ((new, new_x, new_y), (old, old_x, old_y)))
+    old = torch.cat([old, torch.ones_like(v[:, :1])], dim=1)  # (B, 3 C + 1, h, w)
     structure = v[:, :1]
     for _ in range(_ROUNDS):
-        x, y = grid.places(v)
-        # 1 inside, falling to 0 over the pixel outside: a step would turn on single roundings.
-        inside = (1 + x).clamp(0, 1) * (grid.width - x).clamp(0, 1)
-        inside = inside * (1 + y).clamp(0, 1) * (grid.height - y).clamp(0, 1)
-        there, there_x, there_y = grid.sample(known, v, "border").split(channels, dim=1)
-        gx, gy = 0.5 * (there_x + new_x) * inside, 0.5 * (there_y + new_y) * inside
-        change = (new - there) * inside
-        products = [gx * gx, gx * gy, gy * gy, gx * change, gy * change]
-        sums = torch.cat([product.sum(1, keepdim=True) for product in products], dim=1)
+        # The ones fall to 0 over the pixel outside: what lies there has no part.
+        *there, inside = grid.sample(old, v, "zeros").split([channels] * 3 + [1], dim=1)
+        value, slope_x, slope_y = (new * inside).split(channels, dim=1)
+        gx, gy, change = 0.5 * (there[1] + slope_x), 0.5 * (there[2] + slope_y), value - there[0]
+        products = torch.stack([gx * gx, gx * gy, gy * gy, gx * change, gy * change], dim=1)
+        sums = products.sum(2) if channels > 1 else products.flatten(1, 2)  # (B, 5, h, w)
         xx, xy, yy, xt, yt = window_mean(sums, side).split(1, dim=1)  # (B, 1, h, w) each
         structure = xx + yy
         xx, yy = xx + _RIDGE, yy + _RIDGE
-        determinant = xx * yy - xy * xy
-        dx, dy = (yy * xt - xy * yt) / determinant, (xx * yt - xy * xt) / determinant
-        v = v + torch.cat([dx, dy], dim=1).clamp(-1, 1)
+        step = torch.cat([yy * xt - xy * yt, xx * yt - xy * xt], dim=1) / (xx * yy - xy * xy)
+        v = v + step.clamp(-1.0, 1.0)
     v = v.clamp(-_FASTEST / scale, _FASTEST / scale)
     weight = structure / (structure + _DAMPING[scale]) + 1e-3
     around = window_mean(torch.cat([v * weight, weight], dim=1), side)  # (B, 3, h, w)
