@@ -18,10 +18,13 @@ def keys_of(name: str) -> dict[str, Key]:
     return {key.name: key for section in recipe_keys(load_recipe(name)) for key in section.keys}
 
 
+SECTIONS = ("model", "data", "training", "data.codec", "data.augment", "training.leads")
+
+
 def leaves(document: dict[str, Any], before: str = "") -> list[str]:
     found = []
     for name, value in document.items():
-        if isinstance(value, dict) and before + name in ("model", "data", "training", "data.codec"):
+        if isinstance(value, dict) and before + name in SECTIONS:
             found += leaves(value, f"{before}{name}.")
         else:
             found.append(before + name)

@@ -69,7 +69,8 @@ def recipe_keys(recipe: Recipe | None = None) -> list[KeySection]:
     if "archive" in sources:
         made.append(KeySection("[data.augment]", tuple(_keys("data.augment", AugmentSection))))
     made.append(KeySection("[training]", tuple(_keys("training", TrainingSection))))
-    made.append(KeySection("[training.leads]", tuple(_keys("training.leads", LeadsSection))))
+    if recipe is None or recipe.training.leads is not None:
+        made.append(KeySection("[training.leads]", tuple(_keys("training.leads", LeadsSection))))
     return made
 
 
