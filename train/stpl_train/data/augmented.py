@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from stpl_core.codec import Array, FrameCodec
 from stpl_core.reader import Mask
 from stpl_core.windows.cut import Windows
+from stpl_core.windows.frames import ArchiveFrames
 from stpl_core.windows.placing import Indices
 from stpl_train.randomness import Stream, uniforms
 from stpl_train.recipe import AugmentSection
@@ -104,7 +105,8 @@ class Augmented:
     def _cut(self, variant: Variant) -> tuple[Array, Mask]:
         """The frames that the archive has of a variant, `(n, C, h, w)`, n up to T + K."""
         number, start, top, left = self.windows.places[variant.place].tolist()
-        archive, size = self.windows.archives[number], self.windows.size
+        archive: ArchiveFrames = self.windows.archives[number]
+        size = self.windows.size
         whole = archive.frame[1:]
         zoom = max(variant.zoom, *(side / most for side, most in zip(size, whole, strict=True)))
         area = [min(round(side / zoom), most) for side, most in zip(size, whole, strict=True)]
