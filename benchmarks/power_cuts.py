@@ -355,8 +355,8 @@ def main() -> None:
     os.environ["TMPDIR"], tempfile.tempdir = str(room / "tmp"), str(room / "tmp")
     os.environ["HOME"] = str(room)
     (room / "small.toml").write_text(_RECIPE)
-    from stpl_core import half_written
     from stpl_core.parts import split
+    from stpl_core.safety import half_written
 
     split(RUN, room / "parts", 20_000)
     results: dict[str, Any] = {}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from stpl_core.errors import UsageError
-from stpl_core.half_written import held_directory, hold, name_beside, sweep_beside
+from stpl_core.safety.half_written import held_directory, hold, name_beside, sweep_beside
 
 
 def cache_directory(kind: str) -> Path:

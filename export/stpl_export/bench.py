@@ -174,7 +174,18 @@ def bench_bundle(
         cases = _with_torch(cases, bundle, frames, count, compiled=compiled)
         times = _timed(cases, rounds, progress)
         facts = dict(session.facts()) if isinstance(session, ReportsFacts) else {}
-    peaks = _peaks({case.precision for case in cases.values()}, count)
+    return _report(bundle, session, facts, count, cases, times)
+
+
+def _report(
+    bundle: Bundle,
+    session: Session,
+    facts: dict[str, Any],
+    threads: int,
+    cases: dict[str, Case],
+    times: dict[str, list[float]],
+) -> BenchReport:
+    peaks = _peaks({case.precision for case in cases.values()}, threads)
     gflop = step_gflop(bundle)
     manifest = bundle.manifest
     name = manifest.model.name
@@ -182,11 +193,11 @@ def bench_bundle(
         facts["PyTorch"] = f"not timed: {name} is a class of somebody's own; --trust-model {name}"
     return BenchReport(
         bundle=bundle.path.name,
-        model=f"{manifest.model.name}, {manifest.model.parameters:,} parameters",
+        model=f"{name}, {manifest.model.parameters:,} parameters",
         context=manifest.context,
         horizon=manifest.horizon,
         frame=manifest.frame,
-        threads=count,
+        threads=threads,
         engine=session.engine,
         provider=session.provider,
         facts=facts,

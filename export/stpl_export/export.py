@@ -33,7 +33,7 @@ from stpl_core.bundle import (
 )
 from stpl_core.codec import Array
 from stpl_core.errors import AccuracyError
-from stpl_core.half_written import scratch_directory
+from stpl_core.safety.half_written import scratch_directory
 from stpl_export.builders.plans import PlanRequest, build_plans
 from stpl_export.checking import judging_sequences
 from stpl_export.graphs.compose import forecast_onnx, rollout_onnx

@@ -21,7 +21,7 @@ from typing import Protocol, cast, runtime_checkable
 
 from stpl_core.errors import SinkError, UsageError
 from stpl_core.files import atomic_directory, atomic_file, check_writable
-from stpl_core.half_written import scratch_directory
+from stpl_core.safety.half_written import scratch_directory
 from stpl_runtime.links.reconnect import without_credentials
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.plugins import known_words, load_word, nearest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +13,7 @@ from stpl_core.option import Option
 from stpl_core.options import ReadingOptions
 from stpl_core.safety.printable import printable
 from stpl_deploy.cli.options.common import Json
+from stpl_deploy.cli.options.inspecting import InspectCommand
 from stpl_deploy.cli.options.signature import verb
 
 if TYPE_CHECKING:
@@ -33,46 +33,6 @@ data = typer.Typer(
 def _help_alone(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         print(context.get_help())
-
-
-@dataclass(frozen=True)
-class LookOptions:
-    """How a live source is looked at."""
-
-    seconds: Annotated[
-        float, Option("How long to look at a live source.", least=0.1, most=86400)
-    ] = 10.0
-    cadence: Annotated[
-        float | None,
-        Option(
-            "Of a live source: seconds between files of a URL with a time in it.", default="none"
-        ),
-    ] = None
-    source_options: Annotated[
-        Sequence[str],
-        Option(
-            "Of a live source, as `stream` has it; repeatable.",
-            flag="--source-option",
-            metavar="NAME=VALUE",
-        ),
-    ] = ()
-
-
-@dataclass(frozen=True)
-class InspectCommand:
-    """The options of `data inspect`."""
-
-    path: Annotated[
-        str,
-        Option("File or folder of frames, or a live source, such as a URL.", argument=True),
-    ]
-    reading: ReadingOptions = field(default_factory=ReadingOptions)
-    live: LookOptions = field(default_factory=LookOptions)
-    picture: Annotated[Path | None, Option("Write first and last frame as a picture.")] = None
-    recipe: Annotated[
-        str | None, Option("Say what is missing for this recipe; exit 2 if anything.")
-    ] = None
-    json: Json = False
 
 
 @data.command(short_help="Say what a file, a folder or a live source holds.")

@@ -19,10 +19,10 @@ import numpy as np
 from stpl_core.codec import Array
 from stpl_core.errors import EnvironmentFault, MissingExtraError
 from stpl_core.grid import Grid
-from stpl_core.half_written import scratch_directory
 from stpl_core.readers import grib_process
 from stpl_core.readers.grib_grid import grid_of_keys, refuse_unplaced
 from stpl_core.safety.budget import copy_within, most_pixels, open_unpacked
+from stpl_core.safety.half_written import scratch_directory
 
 _DEADLINE_S = 60.0
 """Seconds for one message: the largest of a service takes two; a damaged one may take for ever."""

@@ -21,9 +21,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from stpl_core.errors import FrameError, StplError
-from stpl_core.half_written import scratch_directory
 from stpl_core.readers.images import SUFFIXES as PICTURES
 from stpl_core.safety.budget import check_bytes, copy_within
+from stpl_core.safety.half_written import scratch_directory
 
 _ONE: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _ZIP = (".zip",)

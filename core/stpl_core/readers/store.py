@@ -17,7 +17,6 @@ import numpy as np
 
 from stpl_core.errors import FrameError, UsageError
 from stpl_core.files import atomic_directory, atomic_file, refuse_existing
-from stpl_core.half_written import held_directory
 from stpl_core.reader import ReadOptions
 from stpl_core.readers.converted import chunk_bytes, grid_of
 from stpl_core.readers.dataset import TIME_UNITS, dataset_from_joined, true_places
@@ -25,6 +24,7 @@ from stpl_core.readers.join import Joined
 from stpl_core.readers.libraries import NETCDF_LOCK, reads_with
 from stpl_core.readers.opening import joined_pieces, open_frames
 from stpl_core.readers.survey import Survey, Surveyor
+from stpl_core.safety.half_written import held_directory
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -12,7 +12,7 @@ from onnx import ModelProto
 
 from stpl_core.bundle import REFERENCE, AccuracyReport, Bundle, seal
 from stpl_core.errors import AccuracyError
-from stpl_core.half_written import scratch_directory
+from stpl_core.safety.half_written import scratch_directory
 from stpl_export.precision.bisect import bisect_step
 from stpl_export.precision.emulate import emulated
 from stpl_export.precision.macs import Work, graph_work

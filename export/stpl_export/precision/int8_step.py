@@ -14,7 +14,7 @@ from onnx import ModelProto
 
 from stpl_core.bundle import AccuracyReport, Bundle, Int8Facts
 from stpl_core.codec import Array
-from stpl_core.half_written import scratch_directory
+from stpl_core.safety.half_written import scratch_directory
 from stpl_export.graphs.onnx_step import OPSET
 from stpl_export.graphs.shapes import state_shapes
 from stpl_export.precision.calibrate import (

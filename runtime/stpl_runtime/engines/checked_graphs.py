@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stpl_core.bundle import Bundle, GraphName
 from stpl_core.errors import BundleError
-from stpl_core.half_written import scratch_directory
+from stpl_core.safety.half_written import scratch_directory
 from stpl_core.safety.onnx_graph import TYPES, OnnxGraph, Value, Weight, check_weights, read_graph
 from stpl_core.safety.printable import printable
 

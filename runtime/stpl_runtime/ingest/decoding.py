@@ -29,7 +29,6 @@ from stpl_core.frames import (
     physical_values,
 )
 from stpl_core.grid import pixel_grid
-from stpl_core.half_written import scratch_directory
 from stpl_core.reader import (
     CREDITS,
     NO_DATA,
@@ -48,6 +47,7 @@ from stpl_core.readers.packed import PACKED
 from stpl_core.readers.plain import has_holes, read_stored
 from stpl_core.readers.registry import Choice, all_readers, choose, load_reader
 from stpl_core.safety.budget import most_values_of_file
+from stpl_core.safety.half_written import scratch_directory
 from stpl_core.same_grid import check_same_grid
 from stpl_runtime.source import Seen, SourceSpec
 from stpl_runtime.timing import EPOCH, NameClock, time_text

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SinkSpec
-from stpl_runtime.sinks.animation import pages
 from stpl_runtime.sinks.directory import DirectorySink
+from stpl_runtime.sinks.drawing.animation import pages
+from stpl_runtime.sinks.drawing.picture import frames_per_second
 from stpl_runtime.sinks.file_format import FileFormat
-from stpl_runtime.sinks.picture import frames_per_second
 
 _FPS = 5.0
 _PAUSE_MS = 1000

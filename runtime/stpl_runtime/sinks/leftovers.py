@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from stpl_core.errors import SinkError
-from stpl_core.half_written import remove_left
+from stpl_core.safety.half_written import remove_left
 
 _STALE_S = 3600.0
 """Another process may be writing beside us: what is younger is left alone, but for what is half

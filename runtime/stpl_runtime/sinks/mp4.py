@@ -11,10 +11,10 @@ import numpy as np
 from stpl_core.readers.libraries import reads_with
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SinkSpec, temporary_file
-from stpl_runtime.sinks.animation import pages
 from stpl_runtime.sinks.directory import DirectorySink
+from stpl_runtime.sinks.drawing.animation import pages
+from stpl_runtime.sinks.drawing.picture import frames_per_second
 from stpl_runtime.sinks.file_format import FileFormat
-from stpl_runtime.sinks.picture import frames_per_second
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream

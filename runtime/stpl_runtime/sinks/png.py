@@ -10,9 +10,9 @@ from stpl_core.drawing.pictures import canvas, text_width, write_text
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SinkSpec
 from stpl_runtime.sinks.directory import DirectorySink
+from stpl_runtime.sinks.drawing.legend import legend
+from stpl_runtime.sinks.drawing.picture import MARGIN, TITLE, tiles, title
 from stpl_runtime.sinks.file_format import FileFormat
-from stpl_runtime.sinks.legend import legend
-from stpl_runtime.sinks.picture import MARGIN, TITLE, tiles, title
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from stpl_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from stpl_deploy.cli.data import InspectCommand
+    from stpl_deploy.cli.options.inspecting import InspectCommand
     from stpl_runtime.sources.look import LiveLook
 
 _PATHS = ("folder", "video", "replay")

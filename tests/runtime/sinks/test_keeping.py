@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stpl_core.errors import SinkError, UsageError
-from stpl_core.half_written import hold
+from stpl_core.safety.half_written import hold
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SinkSpec, open_sink, open_sinks
 from tests.runtime.conftest import slot_time

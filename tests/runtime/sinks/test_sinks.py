@@ -20,14 +20,14 @@ from stpl_core.drawing.colours import NO_DATA_ON_DARK, STAND_IN, colour_map
 from stpl_core.errors import MissingExtraError, SinkError, UsageError
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SINKS, open_sink, write_whole
-from stpl_runtime.sinks import animation
-from stpl_runtime.sinks import legend as legend_sink
-from stpl_runtime.sinks import picture as picture_sink
+from stpl_runtime.sinks.drawing import animation
+from stpl_runtime.sinks.drawing import legend as legend_sink
+from stpl_runtime.sinks.drawing import picture as picture_sink
+from stpl_runtime.sinks.drawing.legend import legend
+from stpl_runtime.sinks.drawing.picture import tiles, title
 from stpl_runtime.sinks.file_format import attachments
 from stpl_runtime.sinks.gif import gif_bytes
-from stpl_runtime.sinks.legend import legend
 from stpl_runtime.sinks.npz import npz_bytes
-from stpl_runtime.sinks.picture import tiles, title
 from stpl_runtime.sinks.png import png_bytes
 from tests.runtime.conftest import Cli, picture, slot_time
 

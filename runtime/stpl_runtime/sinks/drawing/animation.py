@@ -5,8 +5,8 @@ from __future__ import annotations
 from stpl_core.drawing.colours import DARK, INK_ON_DARK
 from stpl_core.drawing.pictures import canvas, text_width, write_text
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.sinks.legend import legend
-from stpl_runtime.sinks.picture import MARGIN, TITLE, Tile, tiles, title
+from stpl_runtime.sinks.drawing.legend import legend
+from stpl_runtime.sinks.drawing.picture import MARGIN, TITLE, Tile, tiles, title
 
 _MOST = 800
 """Greatest height of a frame, pixels: on a page it stands alone."""

@@ -14,16 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from stpl_core import half_written
 from stpl_core.files import atomic_directory, atomic_file
-from stpl_core.half_written import scratch_directory
+from stpl_core.safety import half_written
+from stpl_core.safety.half_written import scratch_directory
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="by age there, in an hour")
 
 WRITING = """
 import sys
 from pathlib import Path
-from stpl_core import files, half_written
+from stpl_core import files
+from stpl_core.safety import half_written
 kind, path = sys.argv[1], Path(sys.argv[2])
 with getattr(half_written if kind == "scratch_directory" else files, kind)(
     "try" if kind == "scratch_directory" else path

@@ -16,7 +16,7 @@ from stpl_core.drawing.colours import (
 )
 from stpl_core.drawing.pictures import canvas, legend_entries, scaled, text_width, write_text
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.sinks.picture import MARGIN, TITLE, is_colour_picture
+from stpl_runtime.sinks.drawing.picture import MARGIN, TITLE, is_colour_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -1,0 +1,1 @@
+"""Nowcasts drawn: the pictures that PNG, GIF and MP4 are made of."""
