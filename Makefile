@@ -28,7 +28,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 # One process for each CPU (tests/conftest.py pins it there).
 PYTEST_FLAGS ?= -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: audit fuzz help venv venv-edge venv-compare demo test test-all test-edge soak matrix matrix-ends lint format bench recipes wheel clean
+.PHONY: audit known-faults fuzz help venv venv-edge venv-compare demo test test-all test-edge soak matrix matrix-ends lint format bench recipes wheel clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,11 +75,14 @@ test-edge: venv-edge
 fuzz: venv ## hours of hostile files, manifests, graphs and states (FUZZ_EXAMPLES each)
 	$(BIN)/python -m tests.fuzz.campaign --inputs $(FUZZ_EXAMPLES) --out dist/fuzz.jsonl
 
-audit: venv $(AUDIT_VENV)/.stamp ## our code, what we depend on (dist/sbom.json), and known faults of that
+audit: venv $(AUDIT_VENV)/.stamp ## bandit over our code; what we depend on, as dist/sbom.json
 	$(AUDIT_BIN)/bandit --quiet --configfile pyproject.toml --recursive core train runtime export stpl_deploy
 	mkdir -p dist
 	$(AUDIT_BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-format JSON --output-file dist/sbom.json
 	@$(BIN)/python -c 'import json; print(len(json.load(open("dist/sbom.json"))["components"]), "components in dist/sbom.json")'
+
+known-faults: venv $(AUDIT_VENV)/.stamp ## look up published faults of what we depend on
+	@mkdir -p dist
 	@# It ends with 1 for a fault and for a service that it cannot reach; only then it writes nothing.
 	@rm -f dist/faults.json; $(AUDIT_BIN)/pip-audit --progress-spinner off --skip-editable --format json --output dist/faults.json \
 	  --path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); code=$$?; \
