@@ -5,8 +5,8 @@
 After each kill: what stands under its final name is whole. Then the same command again, to its end:
 it recovers, and no leftover stays, neither beside the results nor in the temporary directory. One
 process imports everything once and forks for each try, so that a kill meets the work and not the
-imports. A full disk is a limit on the size of files (RLIMIT_FSIZE), or with --disk DIRECTORY a
-small file system of your own; a read-only one is a folder without rights for a user without them.
+imports. A full disk is a limit on the size of files (RLIMIT_FSIZE); a read-only one is a folder
+without rights for a user without them.
 """
 
 from __future__ import annotations
