@@ -54,7 +54,7 @@ def open_judged(
         )
     if signature is not None and signature.trusted_keys is not None:
         raise UsageError(
-            f"{path} is no bundle, and only bundles are signed",
+            f"{path} is not a bundle, and only bundles are signed",
             expected="a bundle",
             fix=f"stpl-deploy export {path} --out BUNDLE --sign KEY",
         )

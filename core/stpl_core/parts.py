@@ -153,7 +153,7 @@ def _read_index(parts: Path) -> Index:
     path = parts / INDEX
     try:
         if path.exists() and not (path.is_file() and path.stat().st_size <= _LARGEST_INDEX):
-            raise ValueError("it is no file, or too long")
+            raise ValueError("it is not a file, or too long")
         return Index.model_validate(json.loads(path.read_text()))
     except FileNotFoundError as error:
         raise UsageError(

@@ -40,7 +40,7 @@ def inspect(options: InspectCommand) -> None:
         _plan(path, options)
     elif options.signature.trusted_keys is not None:
         raise UsageError(
-            f"{path} is no bundle, and only bundles are signed",
+            f"{path} is not a bundle, and only bundles are signed",
             expected="a directory with manifest.json",
             fix="leave --trusted-keys out",
         )

@@ -53,12 +53,14 @@ def odd(tmp_path: Path) -> Path:
 
 
 def test_bundles_frames_sinks_and_state(odd: Path) -> None:
+    for library in ("pyproj", "netCDF4", "rasterio", "zarr"):  # an edge device may lack them
+        pytest.importorskip(library)
     bundle = odd / "tiny.bundle"
     for words in (("verify", bundle), ("inspect", bundle)):
         assert in_process(*words) == 0
     code, out, err = run("data", "inspect", odd / "in")
     assert code == 0, err
-    assert ODD in out  # as the bytes that it is
+    assert rb"d\xe9bit-\xff" in out  # no terminal obeys it
     assert in_process("predict", bundle, odd / "in", "--out", odd / "out.npz", "--json") == 0
     assert (odd / "out.npz").is_file()
     sinks = [f"{word}:{odd / word}" for word in ("npz", "png", "gif", "nc", "tif", "zarr")]

@@ -309,7 +309,9 @@ def test_several_sources_over_one_session(
     assert len(list((out / "south").iterdir())) == 2
     assert {path.name for path in tmp_path.glob("state*")} == {
         f"state-{folder.name}.npz",
+        f"state-{folder.name}.npz.newest",
         "state-south.npz",
+        "state-south.npz.newest",
     }
     code, stdout, err = cli(*words, "--idle-timeout", 2)
     assert code == 0

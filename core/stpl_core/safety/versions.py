@@ -31,7 +31,7 @@ def remembered_version(bundle: Path) -> int:
     try:
         found = file.stat()
         if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_BYTES:
-            raise ValueError("it is no file, or too long")
+            raise ValueError("it is not a file, or too long")
         version = json.loads(file.read_bytes())["version"]
         if not isinstance(version, int) or isinstance(version, bool) or version < 0:
             raise ValueError("it holds no version")

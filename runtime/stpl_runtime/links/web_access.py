@@ -55,7 +55,8 @@ class WebAccess:
 
         from stpl_runtime.links.web_login import Login
 
-        login = Login(self.user, self.password) if self.user or self.password else None
+        known = self.user or self.password
+        login = Login(self.user, self.password).for_client() if known else None
         return httpx.Client(**self._shared(), **more, auth=login, headers={**_OURS, **self.headers})
 
     def stranger(self, **more: Any) -> httpx.Client:

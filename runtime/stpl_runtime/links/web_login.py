@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import TYPE_CHECKING
 
-import httpx
+if TYPE_CHECKING:
+    import httpx
 
 _ABSENT = (404, 410)
 
 
-class Login(httpx.Auth):
+class Login:
     """Asks without a password first, unless by TLS: who offers Digest never sees it in clear.
 
     Basic it is where the server refuses, sends us on or answers with a web page. The way is
@@ -18,9 +20,19 @@ class Login(httpx.Auth):
 
     def __init__(self, user: str, password: str) -> None:
         """Prepare; nothing is known of the server yet."""
+        import httpx
+
         self._basic = httpx.BasicAuth(user, password)
         self._digest = httpx.DigestAuth(user, password)
         self._way: httpx.Auth | None = None
+
+    def for_client(self) -> httpx.Auth:
+        """The same as httpx takes it."""
+        import httpx
+
+        auth = httpx.Auth()
+        auth.auth_flow = self.auth_flow  # type: ignore[method-assign]
+        return auth
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Give the requests to send, one after the other; see `httpx.Auth`."""
@@ -42,6 +54,8 @@ class Login(httpx.Auth):
         self, way: httpx.Auth, request: httpx.Request
     ) -> Generator[httpx.Request, httpx.Response, None]:
         """One request by a way that is known; another where the server has changed its mind."""
+        import httpx
+
         flow = way.auth_flow(request)
         try:
             response = yield next(flow)

@@ -43,8 +43,8 @@ def verb(function: Callable[[Options], None]) -> Callable[..., None]:
 
     def call(**given: Any) -> None:
         values = {name: _plain(value) for name, value in given.items()}
-        del values[_CONFIG.name]
-        show = values.pop(_PRINT.name)
+        values.pop(_CONFIG.name, None)
+        show = values.pop(_PRINT.name, False)
         made = fill(options, values)
         if show:
             print(as_toml(known, values), end="")
