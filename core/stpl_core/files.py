@@ -155,7 +155,7 @@ def check_writable(folder: Path) -> None:
             raise
 
 
-def refuse_existing(out: Path) -> None:
+def refuse_existing(out: Path, option: str = "--out") -> None:
     """Raise UsageError if `out` holds something that would be overwritten."""
     if out.is_dir() and not out.is_symlink() and not any(out.iterdir()):
         return
@@ -163,5 +163,5 @@ def refuse_existing(out: Path) -> None:
         raise UsageError(
             f"{out} already exists",
             expected="a path that does not exist yet, or an empty directory",
-            fix=f"another --out, or remove {out}",
+            fix=f"another {option}, or remove {out}",
         )

@@ -97,7 +97,7 @@ def export_run(
     """
     if plans is not None:
         plans.check(precision)  # before minutes of work
-    run, model = _open_run(run_path, grid)
+    run, model = open_model(run_path, grid)
     _note_padding(grid, model, progress)
     check = _sequences_for_check(run, model, data, sequences, precision, progress)
     with writing_bundle(out) as partial:
@@ -129,7 +129,8 @@ def _note_padding(
         )
 
 
-def _open_run(path: Path, grid: tuple[int, int] | None) -> tuple[Run, ForecasterModule]:
+def open_model(path: Path, grid: tuple[int, int] | None) -> tuple[Run, ForecasterModule]:
+    """A run and its model, for frames `(H, W)` where another grid is asked for."""
     run = open_run(path)
     return (run, run.model()) if grid is None else regrid(run, grid)
 

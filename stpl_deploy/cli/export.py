@@ -48,6 +48,8 @@ def export(options: ExportCommand) -> None:
         print_json({"bundle": str(out), **manifest.model_dump(mode="json")})
         return
     _print(out, manifest)
+    if options.export.golden is not None:
+        print(f"      {options.export.golden}/README.md: commands for polygraphy and trtexec")
 
 
 def _print(out: Path, manifest: Manifest) -> None:

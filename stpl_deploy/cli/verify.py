@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from stpl_core.errors import AccuracyError
+from stpl_core.errors import AccuracyError, UsageError
+from stpl_core.files import refuse_existing
 from stpl_core.option import Option
 from stpl_core.options import BundlePath, ProofOptions
 from stpl_deploy.cli.options.common import Json
@@ -30,6 +32,20 @@ class VerifyCommand:
             flag="--bisect/--no-bisect",
         ),
     ] = False
+    case: Annotated[
+        Path | None,
+        Option("With --bisect: what breaks, for polygraphy debug reduce.", metavar="DIR"),
+    ] = None
+    against: Annotated[
+        str,
+        Option(
+            "Compare these engines too, with commas: onnx,trt-rtx; or results of another machine.",
+            metavar="ENGINES|FILE",
+        ),
+    ] = ""
+    results: Annotated[
+        Path | None, Option("With --against: keep all outputs here, JSON for Polygraphy.")
+    ] = None
     isolated: Annotated[
         bool,
         Option("Run its graphs in a process of their own, with limits.", flag="--isolated"),
@@ -45,11 +61,17 @@ def verify(options: VerifyCommand) -> None:
     from stpl_runtime.proof.verify import first_breach, verify_bundle
 
     bundle = options.bundle
+    _check(options)
     opened = open_trusted(bundle, options.trust)
     if options.isolated:
         from stpl_deploy.cli.isolated import run_isolated
 
         run_isolated(sys.argv[1:])
+        return
+    if options.against:
+        from stpl_deploy.cli.reports.against import compare
+
+        compare(opened, options.backend, options.against, options.results, options.json)
         return
     report = verify_bundle(opened, **vars(options.backend), progress=say)
     if options.json:
@@ -66,7 +88,7 @@ def verify(options: VerifyCommand) -> None:
         raise AccuracyError(
             breach,
             expected="PyTorch's results within the tolerance",
-            fix=_culprits(opened)
+            fix=_culprits(opened, options.case)
             if options.bisect
             else "do not use this bundle on this machine; stpl-deploy doctor",
         )
@@ -92,8 +114,26 @@ def _not_run(bundle: Bundle, report: AccuracyReport) -> list[str]:
     ]
 
 
-def _culprits(bundle: Bundle) -> str:
-    """Search what breaks in half precision and say what to type."""
+def _check(options: VerifyCommand) -> None:
+    """Refuse options that would do nothing beside the others, and a folder that is there."""
+    for idle, missing in (
+        (options.case is not None and not options.bisect, "--case without --bisect"),
+        (options.results is not None and not options.against, "--results without --against"),
+    ):
+        if idle:
+            raise UsageError(missing, expected="both", fix=f"add {missing.rpartition(' ')[2]}")
+    if options.bisect and options.against:
+        raise UsageError(
+            "--bisect with --against, which does not hear it",
+            expected="one of them",
+            fix="leave --against out",
+        )
+    if options.case is not None:
+        refuse_existing(options.case, "--case")
+
+
+def _culprits(bundle: Bundle, case: Path | None) -> str:
+    """Search what breaks in half precision, keep it as a case, and say what to type."""
     precision = bundle.manifest.precision
     if precision not in ("fp16", "bf16"):
         return (
@@ -110,6 +150,11 @@ def _culprits(bundle: Bundle) -> str:
     say(
         f"first to break, rounding emulated on this CPU: {found.first} ({found.kinds[found.first]})"
     )
+    if case is not None:
+        with needs("polygraphy"):
+            from stpl_export.polygraphy.reduce_case import write_reduce_case
+        write_reduce_case(bundle, found.first, case)
+        say(f"{case}/README.md: the commands that show it, for polygraphy")
     if not found.passes:
         return "export with --precision fp32: no few operations are to blame"
     kept = " ".join(f"--keep-fp32 {name}" for name in found.keep)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from stpl_core import __version__
 from stpl_core.errors import SinkError, UsageError
-from stpl_core.files import cache_directory
+from stpl_core.files import cache_directory, refuse_existing
 from stpl_core.option import Option, fill
 
 if TYPE_CHECKING:
@@ -70,6 +70,13 @@ class ExportOptions:
     compatible: Annotated[str, Option("trt: version, ampere+ or same-capability, with commas.")] = (
         ""
     )
+    golden: Annotated[
+        Path | None,
+        Option(
+            "Also write inputs, PyTorch's outputs and commands for polygraphy and trtexec here.",
+            metavar="DIR",
+        ),
+    ] = None
 
 
 def export(run: Run | Path | str, out: Path | str, **options: Any) -> Bundle:
@@ -144,21 +151,32 @@ def run_export(options: ExportOptions, progress: Callable[[str], None] | None = 
     from stpl_deploy.extras import needs
 
     with needs("export"):
-        from stpl_export.export import export_run
+        from stpl_export.export import export_run, open_model
     from stpl_runtime.engines.tiled import domain_size
 
-    return export_run(
+    grid = None if options.grid is None else domain_size(options.grid)
+    progress = progress or (lambda line: None)
+    if options.golden is not None:
+        with needs("polygraphy"):
+            import polygraphy  # noqa: F401  # before minutes of work
+        refuse_existing(options.golden, "--golden")
+    bundle = export_run(
         options.run,
         options.out,
         data=options.data,
         sequences=options.sequences,
-        grid=None if options.grid is None else domain_size(options.grid),
+        grid=grid,
         precision=options.precision,
         keep_fp32=options.keep_fp32,
         keep_slower=options.keep_slower,
         plans=None if options.engine == "onnx" else _request(options),
-        progress=progress or (lambda line: None),
+        progress=progress,
     )
+    if options.golden is not None:
+        from stpl_export.polygraphy.golden import write_golden
+
+        write_golden(bundle, open_model(options.run, grid)[1], options.golden, progress)
+    return bundle
 
 
 def check(options: ExportOptions) -> None:
@@ -184,6 +202,14 @@ def check(options: ExportOptions) -> None:
         "--gpu": options.gpu, "--batch": "" if options.batch == "1" else options.batch,
         "--graphs": options.graphs, "--compatible": options.compatible,
     })  # fmt: skip
+    if options.golden is not None and options.golden.resolve().is_relative_to(
+        options.out.resolve()
+    ):
+        raise UsageError(
+            f"--golden {options.golden} lies in the bundle, which holds no code",
+            expected="a folder beside it",
+            fix=f"--golden {options.out}-golden",
+        )
     low = f"--precision {precision}"
     half = {"--keep-fp32": " ".join(options.keep_fp32)}
     _refuse_idle(precision != "fp32", low, "--precision fp16", half)

@@ -3,36 +3,44 @@
 Both flavours have the same Python API. What differs: TensorRT-RTX builds for a list of compute
 capabilities on a machine without a GPU; TensorRT builds for the GPU at hand and keeps a timing
 cache. Everything is strongly typed: the plan computes in the types that the graph states.
+
+Polygraphy's loaders parse, configure and build, as `polygraphy convert` does. Ours are the log, the
+progress and Ctrl-C, the share of work in each type, and which GPUs can share a plan.
 """
 
 from __future__ import annotations
 
-import gc
 import importlib
 import importlib.metadata
 import importlib.util
 import math
 import platform
 import re
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from stpl_core.errors import EnvironmentFault, MissingExtraError
+from stpl_export.builders.watched import (
+    Progress,
+    graph_file,
+    make_logger,
+    make_monitor,
+    no_collection,
+)
+from stpl_export.polygraphy.library import quiet, use_tensorrt
 from stpl_export.precision.macs import Work
 
 Flavour = Literal["trt", "trt-rtx"]
-Progress = Callable[[str], None]
 
 _MODULES: dict[Flavour, str] = {"trt": "tensorrt", "trt-rtx": "tensorrt_rtx"}
 _LONG_NAMES: dict[Flavour, str] = {"trt": "TensorRT", "trt-rtx": "TensorRT-RTX"}
 _TYPES = {"HALF": "fp16", "BF16": "bf16", "FLOAT": "fp32", "INT8": "int8"}
+_LEVELS = {"ampere+": "AMPERE_PLUS", "same-capability": "SAME_COMPUTE_CAPABILITY"}
 COMPATIBILITY = ("version", "ampere+", "same-capability")
 """Words of `--compatible`, TensorRT only: plans that later versions, or other GPUs, can load."""
 
@@ -97,7 +105,11 @@ class TrtBuilder:
                 fix=f"pip install --force-reinstall 'stpl-deploy[{flavour}]'",
             ) from error
         self.version = str(self.trt.__version__)
-        self.log = _make_logger(self.trt)
+        use_tensorrt(self.rtx)
+        from polygraphy.backend.trt import util
+
+        # The library takes one logger in a process, and Polygraphy's prints.
+        util.TRT_LOGGER = self.log = make_logger(self.trt)
         self.builder = self.trt.Builder(self.log)
         if not self.builder:
             raise EnvironmentFault(
@@ -105,6 +117,11 @@ class TrtBuilder:
                 expected="an NVIDIA GPU and its driver on this machine",
                 fix="--engine trt-rtx builds without a GPU",
             )
+
+    @property
+    def rtx(self) -> bool:
+        """Whether it is TensorRT-RTX."""
+        return self.flavour == "trt-rtx"
 
     @property
     def name(self) -> str:
@@ -129,7 +146,8 @@ class TrtBuilder:
 
         Args:
             graph: serialized ONNX with fixed shapes.
-            weights_beside: any path in the directory of its external data.
+            weights_beside: a file beside its external data; where none is there, the graph holds
+                its weights itself.
             target: what the plan is for.
             timing_cache: where TensorRT keeps its measurements; TensorRT-RTX has none.
             progress: called with the builder's phase, every few seconds.
@@ -137,22 +155,26 @@ class TrtBuilder:
         Raises:
             EnvironmentFault: the parser or the builder refuses the graph.
         """
+        from polygraphy.backend.trt import EngineBytesFromNetwork
+        from polygraphy.exception import PolygraphyException
+
         begin = time.monotonic()
-        network, _parser = self.parse(graph, weights_beside)
-        config = self.builder.create_builder_config()
-        self._configure(config, target)
-        measured = self._timing_cache(config, timing_cache)
-        monitor = _make_monitor(self.trt, progress)
-        config.progress_monitor = monitor
-        with _no_collection():
-            plan = self.builder.build_serialized_network(network, config)
-        if monitor.interrupted:
-            raise KeyboardInterrupt
-        if plan is None:
-            raise self._refused("builder", self.log.last())
-        if timing_cache is not None and measured is not None:
+        network, (builder, parser) = self.parse(graph, weights_beside)
+        monitor = make_monitor(self.trt, progress)
+        timings = str(timing_cache) if timing_cache is not None and not self.rtx else None
+        if timing_cache is not None:
             timing_cache.parent.mkdir(parents=True, exist_ok=True)
-            timing_cache.write_bytes(memoryview(measured.serialize()))
+        try:
+            with no_collection(), quiet():
+                plan = EngineBytesFromNetwork(
+                    (builder, network, parser),
+                    config=self.config(target, timings=timings, monitor=monitor),
+                    save_timing_cache=timings,
+                )()
+        except PolygraphyException as error:
+            if monitor.interrupted:
+                raise KeyboardInterrupt from None
+            raise self._refused("builder", self.log.last()) from error
         work = self.work(network)
         details = self.details(network, target) | {
             "build_seconds": round(time.monotonic() - begin, 2),
@@ -162,20 +184,25 @@ class TrtBuilder:
         return Plan(bytes(memoryview(plan)), details, work, list(self.log.warnings))
 
     def parse(self, graph: bytes, weights_beside: Path) -> tuple[Any, Any]:
-        """Parse a graph; returns the network and its parser, which owns the weights.
+        """Parse a graph; returns the network, and its builder and parser, which own it.
 
         What the parser warns about is in `log.warnings` afterwards.
 
         Raises:
             EnvironmentFault: the parser refuses the graph.
         """
+        from polygraphy.backend.trt import NetworkFromOnnxBytes, NetworkFromOnnxPath
+        from polygraphy.exception import PolygraphyException
+
         self.log.clear()
-        network = self.builder.create_network(self._network_flags())
-        parser = self.trt.OnnxParser(network, self.log)
-        if not parser.parse(graph, str(weights_beside)):
-            errors = "; ".join(str(parser.get_error(n)) for n in range(parser.num_errors))
-            raise self._refused("parser", errors)
-        return network, parser
+        try:
+            with quiet(), graph_file(graph, weights_beside) as path:
+                source = NetworkFromOnnxBytes if path is None else NetworkFromOnnxPath
+                given = graph if path is None else str(path)
+                builder, network, parser = source(given, strongly_typed=self._strongly_typed())()
+        except PolygraphyException as error:
+            raise self._refused("parser", "; ".join(self.log.errors) or str(error)) from error
+        return network, (builder, parser)
 
     def _refused(self, who: str, why: str) -> EnvironmentFault:
         return EnvironmentFault(
@@ -184,36 +211,46 @@ class TrtBuilder:
             fix="another --precision or --gpu, or --engine onnx",
         )
 
-    def _network_flags(self) -> int:
+    def _strongly_typed(self) -> bool:
         # TensorRT 11 has strong typing only and may drop the word.
-        flag = getattr(self.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-        return 0 if flag is None else 1 << int(flag)
+        return hasattr(self.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
-    def _configure(self, config: Any, target: Target) -> None:
+    def config(
+        self, target: Target, *, timings: str | None = None, monitor: Any = None
+    ) -> Callable[[Any, Any], Any]:
+        """Polygraphy's configuration of a build, with TF32 off: a function of builder and network.
+
+        Args:
+            target: what the plan is for.
+            timings: the file of TensorRT's timing cache; TensorRT-RTX's does nothing but ask for a
+                GPU.
+            monitor: an `IProgressMonitor`.
+        """
+        from polygraphy.backend.tensorrt_rtx import CreateConfigRTX
+        from polygraphy.backend.trt import CreateConfig
+
         trt = self.trt
-        # On by default, it rounds the operands of fp32 convolutions to 10 bits: fp32 is fp32.
-        config.clear_flag(trt.BuilderFlag.TF32)
-        if self.flavour == "trt-rtx":
-            config.num_compute_capabilities = len(target.capabilities)
-            for n, capability in enumerate(target.capabilities):
-                member = f"SM{capability.replace('.', '')}"
-                config.set_compute_capability(getattr(trt.ComputeCapability, member), n)
-            return
-        if "version" in target.compatible:
-            config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
-        levels = {"ampere+": "AMPERE_PLUS", "same-capability": "SAME_COMPUTE_CAPABILITY"}
-        for word, level in levels.items():
-            if word in target.compatible:
-                config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, level)
+        make: Callable[[Any, Any], Any]
+        if self.rtx:
+            gpus = [tuple(map(int, word.split("."))) for word in target.capabilities]
+            make = CreateConfigRTX(compute_capabilities=gpus, progress_monitor=monitor)
+        else:
+            level = next((_LEVELS[word] for word in target.compatible if word in _LEVELS), None)
+            make = CreateConfig(
+                version_compatible="version" in target.compatible,
+                hardware_compatibility_level=level
+                and getattr(trt.HardwareCompatibilityLevel, level),
+                load_timing_cache=timings,
+                progress_monitor=monitor,
+            )
 
-    def _timing_cache(self, config: Any, path: Path | None) -> Any:
-        # In TensorRT-RTX a timing cache does nothing but ask for a GPU.
-        if path is None or self.flavour == "trt-rtx":
-            return None
-        known = path.read_bytes() if path.is_file() else b""
-        timings = config.create_timing_cache(known)
-        config.set_timing_cache(timings, ignore_mismatch=False)
-        return timings
+        def without_tf32(builder: Any, network: Any) -> Any:
+            made = make(builder, network)
+            # On by default, it rounds the operands of fp32 convolutions to 10 bits: fp32 is fp32.
+            made.clear_flag(trt.BuilderFlag.TF32)
+            return made
+
+        return without_tf32
 
     def _layers(self, network: Any) -> list[Any]:
         return [network.get_layer(n) for n in range(network.num_layers)]
@@ -294,77 +331,6 @@ def cuda_of_wheel(flavour: Flavour) -> str | None:
 
 def _type_name(kind: Any) -> str:
     return _TYPES.get(kind.name, str(kind.name).lower())
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Let Python's garbage collector rest.
-
-    The builder sends some 20 lines of log for each layer; their strings would make Python search
-    all of PyTorch's objects for garbage again and again, a sixth of the time.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-def _make_logger(trt: Any) -> Any:
-    """A logger that keeps warnings and errors; the library's own writes on stdout."""
-
-    class Logger(trt.ILogger):  # type: ignore[misc]  # untyped base
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.warnings: list[str] = []
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity == trt.ILogger.WARNING:
-                self.warnings.append(message)
-                sys.stderr.write(f"{message}\n")
-            elif severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.errors.append(message)
-
-        def clear(self) -> None:
-            self.warnings.clear()
-            self.errors.clear()
-
-        def last(self) -> str:
-            return self.errors[-1] if self.errors else "it gives no reason"
-
-    return Logger()
-
-
-def _make_monitor(trt: Any, progress: Progress, every_s: float = 2.0) -> Any:
-    """A progress monitor that names the innermost phase now and then, and hears Ctrl-C."""
-
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # untyped base
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-            self.interrupted = False
-            self.steps: dict[str, int] = {}
-            self.reported = time.monotonic()
-
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            self.steps[phase_name] = num_steps
-
-        def phase_finish(self, phase_name: str) -> None:
-            self.steps.pop(phase_name, None)
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            try:
-                now = time.monotonic()
-                if now - self.reported >= every_s:
-                    self.reported = now
-                    progress(f"{phase_name}: {step + 1} of {self.steps.get(phase_name, '?')}")
-            except KeyboardInterrupt:
-                self.interrupted = True
-            return not self.interrupted
-
-    return Monitor()
 
 
 def capabilities_word(capabilities: Sequence[str]) -> str:

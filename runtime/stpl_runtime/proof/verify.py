@@ -69,7 +69,7 @@ def verify_bundle(
         AccuracyError: nothing moves in the sequences of an int8 bundle.
     """
     reference = load_reference(bundle)
-    _refuse_dead(bundle, reference)
+    refuse_dead(bundle, reference)
     graphs: tuple[GraphName, ...] = tuple(bundle.manifest.graphs)
     session = open_session(
         bundle,
@@ -82,7 +82,7 @@ def verify_bundle(
     )
     try:
         precision = precision_of(session, bundle.manifest)
-        batches = _batches(bundle, session.engine, len(reference.context))
+        batches = batches_of(bundle, session.engine, len(reference.context))
         report = progress or (lambda _: None)
         checks = tuple(check_session(session, graphs, reference, precision, batches, report))
         for what, fact in session.facts().items() if isinstance(session, ReportsFacts) else ():
@@ -92,7 +92,7 @@ def verify_bundle(
     return AccuracyReport(data=reference.data, sequences=len(reference.context), checks=checks)
 
 
-def _refuse_dead(bundle: Bundle, reference: Reference) -> None:
+def refuse_dead(bundle: Bundle, reference: Reference) -> None:
     """Refuse to judge int8 by frames that no precision could fail on."""
     if bundle.manifest.precision != "int8":
         return
@@ -161,7 +161,7 @@ def check_session(
     for batch in batches:
         for graph in graphs:
             progress(f"{graph}, batch {batch}")
-            frames, state = _run(session, graph, reference, batch)
+            frames, state = run_graph(session, graph, reference, batch)
             yield GraphAccuracy(
                 engine=session.engine,
                 provider=session.provider,
@@ -175,14 +175,15 @@ def check_session(
             )
 
 
-def _batches(bundle: Bundle, engine: str, most: int) -> list[int]:
+def batches_of(bundle: Bundle, engine: str, most: int) -> list[int]:
     """All sequences at once, and the first alone; plans have their own fixed batches."""
     built = {spec.batch for spec in bundle.manifest.engines if spec.engine == engine}
     sizes = {size for size in built if size <= most} if built else {most, 1}
     return sorted(sizes, reverse=True)
 
 
-def _run(session: Session, graph: GraphName, reference: Reference, batch: int) -> _Run:
+def run_graph(session: Session, graph: GraphName, reference: Reference, batch: int) -> _Run:
+    """K frames `(B, K, C, H, W)` of the first `batch` sequences, and `forecast`'s state after."""
     context = reference.context[:batch]
     horizon = reference.truth.shape[1]
     if graph == "rollout":
@@ -203,7 +204,7 @@ def _leads(
     finite = np.isfinite(frames).all()  # of every pixel, whichever are kept
     frames = reference.kept(frames)
     error = np.abs(frames.astype(np.float64) - exact)  # (B, K, C, H, W)
-    seen = _observed(reference, batch)  # (B, K, 1, H, W)
+    seen = where_observed(reference, batch)  # (B, K, 1, H, W)
     leads = []
     for k in range(error.shape[1]):
         squared = float(np.mean(np.square(error[:, k])))
@@ -230,16 +231,9 @@ def _int8(
         return None
     margin = None
     if graph == "step":
-        count = reference.int8.early.shape[1]
-        state = session.zero_state(batch)
-        guesses = []
-        for t in range(count):
-            frame = np.ascontiguousarray(reference.context[:batch, t])
-            guess, state = session.step(frame, state)
-            guesses.append(guess)
-        margin = early_margin_db(reference.kept(np.stack(guesses, axis=1)), reference.int8)
+        margin = early_margin_db(early_guesses(session, reference, batch), reference.int8)
     frames, truth = reference.kept(frames), reference.kept(reference.truth[:batch])
-    seen = _observed(reference, batch)
+    seen = where_observed(reference, batch)
     ours, theirs = (
         _mse(some.astype(np.float64) - truth, seen) for some in (frames, reference.float64[:batch])
     )
@@ -250,7 +244,19 @@ def _int8(
     )
 
 
-def _observed(reference: Reference, batch: int) -> NDArray[np.bool_]:
+def early_guesses(session: Session, reference: Reference, batch: int) -> Array:
+    """What is kept of the guesses after the first n frames of an int8 bundle: `(B, n, C, H, W)`."""
+    assert reference.int8 is not None
+    state = session.zero_state(batch)
+    guesses = []
+    for t in range(reference.int8.early.shape[1]):
+        frame = np.ascontiguousarray(reference.context[:batch, t])
+        guess, state = session.step(frame, state)
+        guesses.append(guess)
+    return np.asarray(reference.kept(np.stack(guesses, axis=1)), np.float32)
+
+
+def where_observed(reference: Reference, batch: int) -> NDArray[np.bool_]:
     """Where the truth is one, `(B, K, 1, H, W)`, of the pixels that are kept."""
     truth = reference.truth[:batch]
     if reference.observed is None:

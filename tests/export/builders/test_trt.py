@@ -129,12 +129,14 @@ def test_every_model_has_its_graph_here() -> None:
 
 
 @rtx
-def test_fp32_plans_compute_in_fp32() -> None:
+def test_fp32_plans_compute_in_fp32(step_of: StepMaker) -> None:
     builder = load_builder("trt-rtx")
-    config = builder.builder.create_builder_config()
-    assert config.get_flag(builder.trt.BuilderFlag.TF32)  # the library's default
-    builder._configure(config, Target(("8.6",)))
+    plain = builder.builder.create_builder_config()
+    assert plain.get_flag(builder.trt.BuilderFlag.TF32)  # the library's default
+    network, (owner, _parser) = builder.parse(_bytes(step_of("convlstm")), Path("unused"))
+    config = builder.config(Target(("8.6", "12.0")))(owner, network)
     assert not config.get_flag(builder.trt.BuilderFlag.TF32)
+    assert [config.get_compute_capability(n).name for n in range(2)] == ["SM86", "SM120"]
 
 
 @rtx
