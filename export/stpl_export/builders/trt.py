@@ -17,6 +17,7 @@ import math
 import platform
 import re
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -245,7 +246,10 @@ class TrtBuilder:
             )
 
         def without_tf32(builder: Any, network: Any) -> Any:
-            made = make(builder, network)
+            with warnings.catch_warnings():
+                # It gives TensorRT-RTX an empty timing cache, which that deprecates and ignores.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                made = make(builder, network)
             # On by default, it rounds the operands of fp32 convolutions to 10 bits: fp32 is fp32.
             made.clear_flag(trt.BuilderFlag.TF32)
             return made

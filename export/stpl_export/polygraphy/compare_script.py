@@ -47,7 +47,8 @@ def by_lead(result):
         if len(limits) == 1:
             parts[name] = values
         else:
-            parts |= {f"{name} lead {k + 1}": values[:, k] for k in range(values.shape[1])}
+            leads = [np.ascontiguousarray(values[:, k]) for k in range(values.shape[1])]
+            parts |= {f"{name} lead {k + 1}": lead for k, lead in enumerate(leads)}
     return IterationResult(parts, runner_name=result.runner_name)
 
 

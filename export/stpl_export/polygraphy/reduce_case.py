@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.utils
 import safetensors.numpy
 from numpy.typing import NDArray
 from onnx import ModelProto

@@ -127,7 +127,9 @@ def _runner(name: str, reference: Reference, run: Callable[[Array], Outputs]) ->
 
         def infer_impl(self, feed_dict: dict[str, Array]) -> Outputs:
             begin = time.perf_counter()
-            outputs = run(np.ascontiguousarray(feed_dict["context"]))
+            made = run(np.ascontiguousarray(feed_dict["context"]))
+            # Polygraphy looks at arrays as they lie in memory.
+            outputs = OrderedDict((k, np.ascontiguousarray(v)) for k, v in made.items())
             self.inference_time = time.perf_counter() - begin
             return outputs
 

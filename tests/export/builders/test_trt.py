@@ -15,6 +15,7 @@ from stpl_core.errors import AccuracyError, EnvironmentFault, MissingExtraError,
 from stpl_core.files import cache_directory
 from stpl_export.builders import plans as plans_module
 from stpl_export.builders import trt as trt_module
+from stpl_export.builders import watched
 from stpl_export.builders.norm_ranks import full_rank_norms
 from stpl_export.builders.plans import PlanRequest, build_plans, plan_key
 from stpl_export.builders.targets import PORTABLE, rtx_groups
@@ -22,6 +23,7 @@ from stpl_export.builders.trt import Target, choose_flavour, load_builder
 from stpl_export.builders.turing import without_fp32_products
 from stpl_export.export import export_run
 from stpl_export.graphs.compose import forecast_onnx, rollout_onnx
+from stpl_export.polygraphy.library import use_tensorrt
 from stpl_export.precision.half_step import make_half_step
 from stpl_export.precision.macs import fixed_batch
 from stpl_train.models import MODELS, build_model
@@ -137,6 +139,67 @@ def test_fp32_plans_compute_in_fp32(step_of: StepMaker) -> None:
     config = builder.config(Target(("8.6", "12.0")))(owner, network)
     assert not config.get_flag(builder.trt.BuilderFlag.TF32)
     assert [config.get_compute_capability(n).name for n in range(2)] == ["SM86", "SM120"]
+
+
+@rtx
+@pytest.mark.parametrize("name", ["modernn", "cms-lstm"])
+def test_polygraphy_s_loaders_give_the_parser_s_own_network(name: str, step_of: StepMaker) -> None:
+    builder = load_builder("trt-rtx")
+    graph = _bytes(make_half_step(step_of(name), "fp16").typed)
+    network, _owner = builder.parse(graph, Path("unused"))
+    trt = builder.trt
+    flag = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    plain = builder.builder.create_network(flag)
+    parser = trt.OnnxParser(plain, builder.log)
+    assert parser.parse(graph)
+
+    def layers(of: Any) -> list[Any]:
+        found = [of.get_layer(n) for n in range(of.num_layers)]
+        return [
+            (one.name, one.type, [one.get_output(k).dtype for k in range(one.num_outputs)])
+            for one in found
+        ]
+
+    assert layers(network) == layers(plain)
+
+
+@rtx
+def test_a_graph_finds_its_weights_beside_it_and_leaves_nothing_there(
+    run_maker: Any, tmp_path: Path
+) -> None:
+    bundle = export_run(run_maker("convlstm"), tmp_path / "bundle")
+    files = sorted(bundle.path.iterdir())
+    graph = fixed_batch(onnx.load(bundle.graph("step"), load_external_data=False), 1)
+    builder = load_builder("trt-rtx")
+    plan = builder.build(graph.SerializeToString(), bundle.graph("step"), Target(("8.6",)))
+    assert len(plan.data) > sum(path.stat().st_size for path in files if "weights" in path.name)
+    assert sorted(bundle.path.iterdir()) == files
+
+
+@rtx
+def test_ctrl_c_ends_a_build(step_of: StepMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = watched.make_monitor
+
+    def impatient(trt: Any, progress: Any) -> Any:
+        return made(trt, progress, every_s=0.0)
+
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trt_module, "make_monitor", impatient)
+    builder = load_builder("trt-rtx")
+    with pytest.raises(KeyboardInterrupt):
+        builder.build(
+            _bytes(step_of("convlstm")), Path("unused"), Target(("8.6",)), progress=interrupt
+        )
+
+
+@rtx
+def test_another_flavour_in_the_process_is_refused() -> None:
+    load_builder("trt-rtx")
+    with pytest.raises(EnvironmentFault, match="has built with TensorRT-RTX already"):
+        use_tensorrt(rtx=False)
+    use_tensorrt(rtx=True)
 
 
 @rtx

@@ -61,7 +61,10 @@ def bundle_of(
     return functools.cache(lambda model: export_run(run_of(model), folder / model))
 
 
-_SERVER = """
+_WITHOUT_TORCH = "import sys; sys.modules['torch'] = None\n"
+"""Polygraphy loads it wherever it is installed, which takes seconds, for tensors we do not have."""
+
+_SERVER = f"""{_WITHOUT_TORCH}
 import contextlib, io, json, os, sys
 from polygraphy.tools import main
 
@@ -78,22 +81,34 @@ for line in sys.stdin:
         except Exception as error:
             print(repr(error))
             code = 1
-    sys.modules.pop("compare", None)  # each folder has its own
     print(json.dumps([code, said.getvalue()]), flush=True)
 """
+
+
+@pytest.fixture(scope="session")
+def path_with_polygraphy(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A search path on which `polygraphy` is this Python's."""
+    script = tmp_path_factory.mktemp("bin") / "polygraphy"
+    code = f"{_WITHOUT_TORCH}from polygraphy.tools import main; sys.exit(main())"
+    script.write_text(f"#!{sys.executable}\n{code}\n")
+    script.chmod(0o755)
+    return (
+        f"{script.parent}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    )
+
 
 Polygraphy = Callable[[Path, Sequence[str]], tuple[int, str]]
 
 
 @pytest.fixture(scope="session")
-def polygraphy() -> Iterator[Polygraphy]:
+def polygraphy(path_with_polygraphy: str) -> Iterator[Polygraphy]:
     """Run Polygraphy's command line in a folder; one child process for all, to load it once."""
     child = subprocess.Popen(
         [sys.executable, "-c", _SERVER],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        env={**os.environ, "PATH": path_with_polygraphy},
     )
 
     def run(folder: Path, arguments: Sequence[str]) -> tuple[int, str]:

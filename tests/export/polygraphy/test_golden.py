@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,6 +53,31 @@ def commands(folder: Path) -> dict[str, list[str]]:
     lines = (folder / "golden" / "README.md").read_text().splitlines()
     found = [shlex.split(line) for line in lines if "--onnxrt" in line]
     return {Path(words[2]).stem: words for words in found}
+
+
+def shell(line: str, folder: Path, path: str) -> subprocess.CompletedProcess[str]:
+    """Run a line as a person would."""
+    return subprocess.run(
+        line, shell=True, cwd=folder, env={**os.environ, "PATH": path}, timeout=120,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed"
+)
+def test_polygraphy_itself_builds_the_graphs_for_rtx_without_a_gpu(
+    golden_of: Callable[[str], Path], path_with_polygraphy: str, tmp_path: Path
+) -> None:
+    plan = tmp_path / "step.engine"
+    done = shell(
+        "POLYGRAPHY_USE_TENSORRT_RTX=1 polygraphy convert ../bundle/step.onnx --strongly-typed "
+        f"--compute-capabilities 8.6 --trt-config-postprocess-script no_tf32.py -o {plan}",
+        golden_of("convlstm") / "golden",
+        path_with_polygraphy,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert plan.read_bytes()[:4] == b"vtrt"
 
 
 def test_every_model_is_here() -> None:
@@ -124,19 +149,15 @@ def test_one_tolerance_for_all_lead_times_would_miss_it(
 
 
 def test_the_scripts_and_the_shell_s_command_run_by_themselves(
-    golden_of: Callable[[str], Path],
+    golden_of: Callable[[str], Path], path_with_polygraphy: str
 ) -> None:
     folder = golden_of("convlstm")
     lines = (folder / "golden" / "README.md").read_text().splitlines()
     shown = [line.strip() for line in lines if re.match(r"    python \S+run_onnxruntime.py", line)]
     assert len(shown) == len(GRAPHS)
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = next(line.strip() for line in lines if "--onnxrt" in line)
     for line in (shown[0], command):
-        done = subprocess.run(
-            line, shell=True, cwd=folder / "golden", env={**os.environ, "PATH": path}, timeout=120,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        done = shell(line, folder / "golden", path_with_polygraphy)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "PASSED" in done.stdout
 
