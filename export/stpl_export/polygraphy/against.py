@@ -187,7 +187,8 @@ def _session(
         engine=engine,
         threads=backend.threads,
         require_provider=backend.require_provider,
-        forecast=backend.forecast if engine in ("trt", "trt-rtx") else "auto",
+        forecast=backend.forecast if engine in ("auto", "trt", "trt-rtx") else "auto",
+        allow=backend.allow if engine.startswith(("auto", "openvino")) else None,
     )
     try:
         yield session

@@ -26,6 +26,9 @@ from tests.export.conftest import STEP_MODELS
 FRAME, CONTEXT, HORIZON = (1, 16, 16), 3, 3
 KEYS: dict[str, dict[str, Any]] = {**STEP_MODELS, "predrnn-v2": {"hidden": 8, "layers": 2}}
 """Every model of the catalogue, two layers."""
+_ALWAYS = ("convlstm", "modernn")
+EVERY = [pytest.param(name, marks=() if name in _ALWAYS else pytest.mark.soak) for name in KEYS]
+"""Two models of different kinds; the rest only by hand: each takes seconds to export and compile."""
 
 
 def tiny_run(path: Path, model: str) -> Path:

@@ -19,9 +19,9 @@ from stpl_core.options import EngineOptions
 from stpl_export.export import export_run
 from stpl_export.polygraphy.against import compare_engines
 from stpl_runtime.engine import ENGINES
+from stpl_runtime.proof.int8_margin import FARTHEST_DB
 from stpl_runtime.proof.verify import verify_bundle
-from stpl_train.models import MODELS
-from tests.export.conftest import TRAINED
+from tests.export.polygraphy.conftest import EVERY
 
 LIBRARIES = {"onnx": "onnxruntime", "openvino": "openvino"}
 """Engines that need no GPU -> the library."""
@@ -36,7 +36,7 @@ def installed(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", LIBRARIES)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", EVERY)
 def test_every_model_agrees_with_pytorch_on_every_engine(
     model: str, engine: str, bundle_of: Callable[[str], Bundle]
 ) -> None:
@@ -57,10 +57,17 @@ def test_every_model_agrees_with_pytorch_on_every_engine(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_the_numbers_are_those_of_verify(precision: str, tmp_path: Path) -> None:
-    bundle = export_run(
-        TRAINED, tmp_path / "bundle", sequences=4, precision=precision, keep_slower=True
-    )
+def test_the_numbers_are_those_of_verify(
+    precision: str,
+    run_of: Callable[[str], Path],
+    bundle_of: Callable[[str], Bundle],
+    tmp_path: Path,
+) -> None:
+    if precision == "fp32":
+        bundle = bundle_of("convlstm")
+    else:
+        run = run_of("convlstm")
+        bundle = export_run(run, tmp_path / "bundle", precision=precision, keep_slower=True)
     found = {(r.graph, r.batch, r.output): r for r in compare_engines(bundle, ["onnx"]).rows}
     report = verify_bundle(bundle)
     for check in report.checks:
@@ -77,8 +84,10 @@ def test_the_numbers_are_those_of_verify(precision: str, tmp_path: Path) -> None
             assert max(shares) == pytest.approx(check.state_error, rel=1e-9)
         if check.int8 is not None and check.int8.early_margin_db is not None:
             rows = [r for r in found.values() if r.output.startswith("early ")]
-            margins = [
-                r.psnr_db - (r.limit.min_psnr_db or 0) for r in rows if r.batch == check.batch
+            margins = [  # of equal frames Polygraphy's is infinite
+                min(r.psnr_db, FARTHEST_DB) - (r.limit.min_psnr_db or 0)
+                for r in rows
+                if r.batch == check.batch
             ]
             assert min(margins) == pytest.approx(check.int8.early_margin_db, abs=1e-4)
         if check.int8 is not None and check.int8.budget_db is not None:
@@ -92,7 +101,7 @@ def test_an_engine_that_cannot_run_here_is_named_and_the_others_run(
     trained_bundle: Bundle,
 ) -> None:
     found = compare_engines(trained_bundle, ["trt-rtx", "onnx"])
-    assert "no trt-rtx plan" in found.unable["trt-rtx"] or "driver" in found.unable["trt-rtx"]
+    assert "no TensorRT-RTX plan" in found.unable["trt-rtx"] or "driver" in found.unable["trt-rtx"]
     assert {row.engine for row in found.rows} == {"onnx"}
     assert found.passed
 
@@ -174,7 +183,7 @@ def test_an_engine_in_a_lossy_precision_is_judged_as_that(
     trained_bundle: Bundle,
 ) -> None:
     installed("openvino")
-    options = EngineOptions(allow="bf16")  # type: ignore[call-arg]  # where openvino is
+    options = EngineOptions(allow="bf16")
     found = compare_engines(trained_bundle, ["openvino"], backend=options)
     labels = {row.engine for row in found.rows}
     assert labels <= {"openvino", "openvino(bf16)"}  # bf16 where the CPU has it
@@ -186,8 +195,9 @@ def _broken(bundle: Bundle, folder: Path) -> Path:
     shutil.copytree(bundle.path, folder)
     path = folder / "rollout.onnx"
     model = onnx.load(path, load_external_data=False)
-    norm = next(node for node in model.graph.node if node.op_type == "LayerNormalization")
-    next(a for a in norm.attribute if a.name == "epsilon").f = 1e-2
+    for node in model.graph.node:
+        if node.op_type == "LayerNormalization":
+            next(a for a in node.attribute if a.name == "epsilon").f = 1e-3
     path.write_bytes(model.SerializeToString())
     seal(folder, bundle.manifest)
     return open_bundle(folder).path
@@ -239,11 +249,11 @@ def test_options_that_do_not_hold_together_are_refused(
 def test_a_value_that_is_no_number_fails(
     trained_bundle: Bundle, kept: Path, tmp_path: Path
 ) -> None:
-    for value in (np.nan, np.inf, -np.inf):
+    for value in (np.nan, np.inf):
 
         def spoil(runs: Any, value: float = value) -> None:
             runs["onnx step"][0]["lead 1"][0, 0, 0, 0] = value
 
         path = _changed(kept, tmp_path / f"{value}.json", spoil)
-        found = compare_engines(trained_bundle, ["onnx"], [path])
+        found = compare_engines(trained_bundle, [], [path])
         assert {(r.graph, r.output) for r in found.rows if not r.passed} == {("step", "lead 1")}

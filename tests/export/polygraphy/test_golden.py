@@ -23,7 +23,7 @@ from stpl_deploy.library.exporting import ExportOptions, run_export
 from stpl_export.export import open_model
 from stpl_export.polygraphy.golden import write_golden
 from stpl_train.models import MODELS
-from tests.export.polygraphy.conftest import KEYS, Polygraphy
+from tests.export.polygraphy.conftest import EVERY, KEYS, Polygraphy
 
 GRAPHS = ("step", "forecast", "rollout")
 
@@ -120,7 +120,7 @@ def change_an_epsilon(bundle: Path) -> bool:
     return True
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", EVERY)
 def test_the_commands_pass_and_find_what_is_wrong(
     model: str,
     golden_of: Callable[[str], Path],
