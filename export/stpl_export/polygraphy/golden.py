@@ -90,6 +90,7 @@ def write_golden(
             (folder / "compare.py").write_text(compare_script(golden.limits))
             arguments = run_arguments(bundle, golden.graph, out)
             _polygraphy([*arguments, "--gen-script", f"{golden.graph}/{_SCRIPT}"], partial)
+            _make_relative(folder / _SCRIPT, arguments[1], partial)
         (partial / _NO_TF32).write_text(_NO_TF32_TEXT)
         (partial / "README.md").write_text(_readme(bundle, goldens, out))
 
@@ -203,6 +204,12 @@ def _polygraphy(arguments: Sequence[str], folder: Path) -> None:
             expected="a script",
             fix="pip install --upgrade 'stpl-deploy[polygraphy]'",
         )
+
+
+def _make_relative(script: Path, graph: str, folder: Path) -> None:
+    """Polygraphy writes the graph's whole path, which no other machine has."""
+    text = script.read_text()
+    script.write_text(text.replace(os.path.abspath(folder / graph), graph))
 
 
 def _readme(bundle: Bundle, goldens: Sequence[Golden], out: Path) -> str:

@@ -28,7 +28,7 @@ KEYS: dict[str, dict[str, Any]] = {**STEP_MODELS, "predrnn-v2": {"hidden": 8, "l
 """Every model of the catalogue, two layers."""
 _ALWAYS = ("convlstm", "modernn")
 EVERY = [pytest.param(name, marks=() if name in _ALWAYS else pytest.mark.soak) for name in KEYS]
-"""Two models of different kinds; the rest only by hand: each takes seconds to export and compile."""
+"""Two models of different kinds; the others only by hand: each takes seconds."""
 
 
 def tiny_run(path: Path, model: str) -> Path:
