@@ -234,7 +234,6 @@ def test_the_command_line_shows_every_lead_time_and_ends_as_it_went(
     [
         (["--against", "nothing.json"], "neither an engine nor a file"),
         (["--results", "r.json"], "--results without --against"),
-        (["--case", "c"], "--case without --bisect"),
         (["--against", "onnx", "--bisect"], "--bisect with --against"),
     ],
 )
