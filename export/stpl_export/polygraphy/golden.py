@@ -209,7 +209,7 @@ def _polygraphy(arguments: Sequence[str], folder: Path) -> None:
 def _make_relative(script: Path, graph: str, folder: Path) -> None:
     """Polygraphy writes the graph's whole path, which no other machine has."""
     text = script.read_text()
-    script.write_text(text.replace(os.path.abspath(folder / graph), graph))
+    script.write_text(text.replace(os.path.abspath(folder.resolve() / graph), graph))
 
 
 def _readme(bundle: Bundle, goldens: Sequence[Golden], out: Path) -> str:

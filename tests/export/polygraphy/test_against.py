@@ -56,7 +56,9 @@ def test_every_model_agrees_with_pytorch_on_every_engine(
             assert all(row.engine == engine for row in rows)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize(
+    "precision", ["fp32", "fp16", pytest.param("int8", marks=pytest.mark.soak)]
+)
 def test_the_numbers_are_those_of_verify(
     precision: str,
     run_of: Callable[[str], Path],
