@@ -22,7 +22,7 @@ def test_the_whole_story_leaves_its_film_and_table(
     monkeypatch.setattr(demo, "PERIOD_S", 0.1)
     out = tmp_path / "demo"
     with pytest.raises(AccuracyError, match="did not beat persistence at every lead time"):
-        demo.demo(out, SHORT)  # two iterations do not make a forecaster
+        demo.demo(out=out, settings=SHORT)  # two iterations do not make a forecaster
     report = open_bundle(out / "bundle").manifest.accuracy
     assert report is not None
     assert report.passed
@@ -39,5 +39,5 @@ def test_the_whole_story_leaves_its_film_and_table(
 def test_only_an_earlier_demo_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(UsageError, match="is not a demo"):
-        demo.demo(tmp_path, SHORT)
+        demo.demo(out=tmp_path, settings=SHORT)
     assert (tmp_path / "mine.txt").read_text() == "keep"

@@ -217,7 +217,7 @@ def test_the_page_of_results_is_up_to_date() -> None:
     page = results_table.PAGE.read_text()
     assert results_table.page_with(results_table.tables()) == page, "results_table.py --write"
     papers = {name for name in shipped_recipes() if "-" in name} - {"modernn-mini"}
-    practical = {"radar-nowcast", "era5-t2m"}
+    practical = {"radar-nowcast", "era5-t2m", "advect-radar", "advect-mmnist"}
     assert set(results_table.printed()) == papers - practical
     assert page.count("not run |") == len(results_table.printed().keys() - results_table.results())
 

@@ -152,7 +152,7 @@ def test_longitudes_start_where_the_field_does(first: float, last: float, west: 
         "latitudeOfFirstGridPointInDegrees": 10.0, "latitudeOfLastGridPointInDegrees": 0.0,
         "longitudeOfFirstGridPointInDegrees": first, "longitudeOfLastGridPointInDegrees": last,
         "iDirectionIncrementInDegrees": step, "jDirectionIncrementInDegrees": 10.0,
-        "iScansNegatively": 0,
+        "iScansNegatively": 0, "gridType": "regular_ll",
     }  # fmt: skip
     grid = grib.grid_of(grib.Message(keys, np.zeros((2, width), np.float32)))
     assert grid.affine[0] == pytest.approx(west)
