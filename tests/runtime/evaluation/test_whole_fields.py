@@ -16,9 +16,10 @@ from stpl_runtime.evaluation.archives import archive_material
 from stpl_runtime.evaluation.evaluate import evaluate
 from stpl_runtime.evaluation.report import html_report
 from stpl_runtime.evaluation.subject import Judged
-from tests.runtime.evaluation.test_evaluate import BUNDLE, RAIN, rain_judge
 
 pytest.importorskip("cv2", reason="OpenCV is in the extra evaluate")
+
+from tests.runtime.evaluation.test_evaluate import BUNDLE, RAIN, rain_judge  # noqa: E402
 
 RUN = BUNDLE.with_suffix("")
 SIDE, TILE = 96, 40
