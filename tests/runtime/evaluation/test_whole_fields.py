@@ -19,7 +19,7 @@ from stpl_runtime.evaluation.subject import Judged
 
 pytest.importorskip("cv2", reason="OpenCV is in the extra evaluate")
 
-from tests.runtime.evaluation.test_evaluate import BUNDLE, RAIN, rain_judge  # noqa: E402
+from tests.runtime.evaluation.test_evaluate import BUNDLE, RAIN, rain_judge
 
 RUN = BUNDLE.with_suffix("")
 SIDE, TILE = 96, 40
