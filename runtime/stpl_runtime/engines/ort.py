@@ -65,8 +65,7 @@ class OrtSession:
         options = self._ort.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
-        # Threads that wait in a loop take CPUs from others: where a machine is shared, that made
-        # forecasts twice as slow, and on a quiet one it gained nothing (benchmarks/spinning.py).
+        # Threads that wait in a loop take CPUs from others; benchmarks/spinning.py measures it.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         return options
