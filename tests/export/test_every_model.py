@@ -129,10 +129,7 @@ def test_exports_verifies_and_streams(model: str, grid: str, tmp_path: Path) -> 
     assert report.passed
     assert {check.path for check in report.checks} == {"step", "rollout", "forecast"}
     if grid == "32x32x2" and importlib.util.find_spec("openvino"):  # once for each model
-        breach = first_breach(verify_bundle(bundle, engine="openvino", threads=1))
-        # OpenVINO 2026.4.1 gets this one graph wrong, and verify says so; its cause is not known.
-        wrong = model == "predrnn-zigzag" and breach is not None and breach.startswith("rollout on")
-        assert breach is None or wrong
+        assert first_breach(verify_bundle(bundle, engine="openvino", threads=1)) is None
     reference = load_reference(bundle)
     session = open_session(bundle, ("step", "forecast"))
     future = closed_loop(session, reference.context, HORIZON)  # (N, K, C, H, W)

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from stpl_core.errors import StplError
+from stpl_core.manifest import GraphName
 from tests.fuzz import formats
 from tests.fuzz.mutate import damaged, manifest_bytes, mutated, mutated_npz
 
@@ -88,6 +89,9 @@ def manifests(folder: Path) -> Attempt:
     return attempt
 
 
+GRAPHS: tuple[GraphName, ...] = ("step", "forecast", "rollout")
+
+
 def graphs(folder: Path) -> Attempt:
     """Judged; what passes is run by ONNX Runtime."""
     from stpl_core.bundle import open_bundle
@@ -99,12 +103,12 @@ def graphs(folder: Path) -> Attempt:
 
     def attempt(seed: int) -> str:
         random = Random(seed)
-        name = random.choice(["step", "forecast", "rollout"])
+        name = random.choice(GRAPHS)
         content = (TINY / f"{name}.onnx").read_bytes()
         change = damaged if random.randrange(4) == 0 else formats.onnx_graph
         put(bundle, document, f"{name}.onnx", change(content, random))
         try:
-            if _outcome(lambda: check_graphs(open_bundle(bundle), [name])) == "refused":  # type: ignore[list-item]
+            if _outcome(lambda: check_graphs(open_bundle(bundle), [name])) == "refused":
                 return "refused"
             return _outcome(partial(_run_graph, open_session, open_bundle(bundle), name))
         finally:
@@ -297,18 +301,11 @@ def states(folder: Path) -> Attempt:
     """State files: taken up or set aside, the stream runs on."""
     from stpl_core.bundle import open_bundle
     from stpl_runtime.engine import open_session
-    from tests.fuzz.test_states import made, with_other_facts
+    from tests.fuzz.test_states import made, saved_states, with_other_facts
     from tests.runtime.conftest import make_frame
 
     session = open_session(open_bundle(TINY), ["step", "forecast", "rollout"], threads=1)
-    saved = {}
-    for mode in ("window", "carry"):
-        nowcaster, file = made(session, folder / mode, mode)
-        for slot in range(6):
-            nowcaster.put(make_frame(slot))
-            nowcaster.issue()
-        file.save(published=True)
-        saved[mode] = (folder / mode).read_bytes()
+    saved = saved_states(session, folder)
 
     def attempt(seed: int) -> str:
         random = Random(seed)

@@ -43,8 +43,11 @@ def made(session: Session, path: Path, mode: str) -> tuple[Nowcaster, StateFile]
 
 @pytest.fixture(scope="module")
 def saved(session: Session, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return saved_states(session, tmp_path_factory.mktemp("saved"))
+
+
+def saved_states(session: Session, folder: Path) -> dict[str, bytes]:
     """A state after six frames, of both kinds of context."""
-    folder = tmp_path_factory.mktemp("saved")
     contents = {}
     for mode in ("window", "carry"):
         nowcaster, file = made(session, folder / mode, mode)

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from stpl_core.errors import UsageError
 from stpl_core.readers.libraries import reads_with
@@ -25,6 +26,10 @@ from stpl_runtime.options import Options
 
 if TYPE_CHECKING:
     import httpx
+
+    from stpl_runtime.source import SourceSpec
+
+Opened = TypeVar("Opened")
 
 TOKEN_OPTIONS = ("token_env", "token_file", "ca")
 ACCESS_OPTIONS = (*TOKEN_OPTIONS, "password_env", "timeout")
@@ -86,6 +91,28 @@ class WebAccess:
 
 
 _OURS = {"Accept-Encoding": "identity", "User-Agent": "stpl-deploy"}
+
+
+def openers(
+    word: str,
+    make: Callable[[WebAccess, SourceSpec], Opened],
+    names: Sequence[str],
+    timeout_s: float,
+) -> tuple[Callable[[str, SourceSpec], Opened], Callable[[str, SourceSpec], Opened]]:
+    """What opens `WORD+http:REST` and `WORD+https:REST`.
+
+    Args:
+        word: of the source.
+        make: makes it of its access and the frames that are expected.
+        names: of its options, with those of `ACCESS_OPTIONS`.
+        timeout_s: see `web_access`.
+    """
+
+    def opened(scheme: str, rest: str, spec: SourceSpec) -> Opened:
+        name = without_credentials(f"{word}+{scheme}:{rest}")
+        return make(web_access(scheme, rest, Options(name, spec.options, names), timeout_s), spec)
+
+    return partial(opened, "http"), partial(opened, "https")
 
 
 def web_access(scheme: str, rest: str, options: Options, timeout_s: float) -> WebAccess:

@@ -18,7 +18,6 @@ import time
 import zlib
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stpl_core.errors import FrameError
@@ -29,7 +28,7 @@ from stpl_runtime.ingest.sampling import Pacer, Sampler
 from stpl_runtime.links.health import Health
 from stpl_runtime.links.reconnect import reconnecting, without_credentials
 from stpl_runtime.links.web import decoded_body
-from stpl_runtime.links.web_access import ACCESS_OPTIONS, WebAccess, web_access
+from stpl_runtime.links.web_access import ACCESS_OPTIONS, WebAccess, openers
 from stpl_runtime.options import Options
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec
 from stpl_runtime.timing import EPOCH
@@ -62,15 +61,6 @@ class _NoFilmError(Exception):
 
 class _OverError(Exception):
     """The playlist has an end, and it was reached."""
-
-
-def _open(scheme: str, rest: str, spec: SourceSpec) -> HlsSource:
-    name = without_credentials(f"hls+{scheme}:{rest}")
-    access = web_access(scheme, rest, Options(name, spec.options, OPTIONS), _TIMEOUT_S)
-    return HlsSource(access, spec)
-
-
-open_http, open_https = partial(_open, "http"), partial(_open, "https")
 
 
 class HlsSource:
@@ -273,3 +263,6 @@ class _Web:
             if headers and response.status_code != 206:
                 content = content[begin:end]
             return content, str(response.url)
+
+
+open_http, open_https = openers("hls", HlsSource, OPTIONS, _TIMEOUT_S)

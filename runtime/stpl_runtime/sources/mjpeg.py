@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
-from functools import partial
 from typing import TYPE_CHECKING
 
 from stpl_core.errors import FrameError
@@ -22,8 +21,8 @@ from stpl_runtime.ingest.decoding import Decoder
 from stpl_runtime.ingest.multipart import Multipart, NotMultipartError, boundary_of
 from stpl_runtime.ingest.sampling import Sampler
 from stpl_runtime.links.health import Health
-from stpl_runtime.links.reconnect import reconnecting, without_credentials
-from stpl_runtime.links.web_access import ACCESS_OPTIONS, WebAccess, web_access
+from stpl_runtime.links.reconnect import reconnecting
+from stpl_runtime.links.web_access import ACCESS_OPTIONS, WebAccess, openers
 from stpl_runtime.options import Options
 from stpl_runtime.source import Arrival, BadFrame, SourceSpec
 from stpl_runtime.timing import EPOCH
@@ -42,15 +41,6 @@ _CADENCES = 2.5
 
 class _NoPictureError(Exception):
     """It answers, but not with pictures, or with none for too long."""
-
-
-def _open(scheme: str, rest: str, spec: SourceSpec) -> MjpegSource:
-    name = without_credentials(f"mjpeg+{scheme}:{rest}")
-    access = web_access(scheme, rest, Options(name, spec.options, OPTIONS), _TIMEOUT_S)
-    return MjpegSource(access, spec)
-
-
-open_http, open_https = partial(_open, "http"), partial(_open, "https")
 
 
 class MjpegSource:
@@ -139,3 +129,6 @@ class MjpegSource:
         except FrameError as error:
             return [BadFrame(self.name, str(error))]
         return [replace(frame, valid_time=at, source_id=self.name) for frame in frames]
+
+
+open_http, open_https = openers("mjpeg", MjpegSource, OPTIONS, _TIMEOUT_S)

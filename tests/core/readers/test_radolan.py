@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,7 +123,9 @@ def test_a_forecast_in_a_tar_is_read_lead_time_by_lead_time(tmp_path: Path) -> N
         ({"product": "RX", "width": 1}, "precision 0.1"),
     ],
 )
-def test_what_is_not_understood_is_quoted(tmp_path: Path, facts: dict, quoted: str) -> None:  # type: ignore[type-arg]
+def test_what_is_not_understood_is_quoted(
+    tmp_path: Path, facts: dict[str, Any], quoted: str
+) -> None:
     made = radolan(tmp_path / "raa01-rw_10000-2406011250-dwd---bin", **facts)
     with pytest.raises(FrameError) as refused:
         open_frames(made)
