@@ -24,7 +24,7 @@ from stpl_core.errors import FrameError, SourceLostError
 from stpl_runtime.sources.look import look_at
 from tests.runtime.conftest import Cli, picture
 from tests.runtime.links.brokers import free_port
-from tests.runtime.sources.test_mjpeg_hls import (
+from tests.runtime.sources.web_camera import (
     MIXED,
     Camera,
     film,
