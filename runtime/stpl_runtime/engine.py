@@ -156,8 +156,13 @@ def open_session(
         check_graphs(bundle, [graph for graph in graphs if graph in bundle.manifest.graphs])
     cls = _named(ENGINES[engine])
     session = cast("Session", cls(bundle, tuple(graphs), threads, **_how(engine, forecast, allow)))
+    return held_to(session, require_provider)
+
+
+def held_to(session: Session, expected: str | None) -> Session:
+    """The session, closed where another provider runs it; see `require`."""
     try:
-        require(session.provider, require_provider)
+        require(session.provider, expected)
     except EnvironmentFault:
         session.close()
         raise

@@ -7,7 +7,7 @@ files gives the grid.
 
 from __future__ import annotations
 
-import pickletools  # nosec B403: names what a pickle holds; runs none of it
+import pickletools  # nosec B403
 import re
 import zipfile
 from collections.abc import Iterator

@@ -125,6 +125,15 @@ class CheckedGraphs:
         return None if spec is None else spec.bytes
 
 
+def not_open(graph: GraphName) -> BundleError:
+    """A call that needs a graph which the session was not opened with."""
+    return BundleError(
+        f"the {graph} graph is not open",
+        expected=f"open_session(bundle, [..., '{graph}'])",
+        fix=f"ask for {graph} when the session is opened",
+    )
+
+
 def check_graphs(bundle: Bundle, graphs: Sequence[GraphName]) -> None:
     """Judge graphs without opening them; see `CheckedGraphs.graph`."""
     checked = CheckedGraphs(bundle)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from stpl_core.bundle import Bundle, GraphName
 from stpl_core.codec import Array
-from stpl_core.errors import BundleError, EnvironmentFault, FrameError, MissingExtraError
+from stpl_core.errors import EnvironmentFault, FrameError, MissingExtraError
 from stpl_core.machine import usable_cpus
-from stpl_runtime.engines.checked_graphs import CheckedGraphs
+from stpl_runtime.engines.checked_graphs import CheckedGraphs, not_open
 from stpl_runtime.engines.compiled_cache import CompiledCache, graph_key
 from stpl_runtime.engines.exact_norms import norms_lose_digits, with_exact_norms
 
@@ -192,11 +192,7 @@ class OrtSession:
 
     def _session(self, graph: GraphName) -> onnxruntime.InferenceSession:
         if graph not in self._sessions:
-            raise BundleError(
-                f"the {graph} graph is not open",
-                expected=f"open_session(bundle, [..., '{graph}'])",
-                fix=f"ask for {graph} when the session is opened",
-            )
+            raise not_open(graph)
         return self._sessions[graph]
 
 

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from stpl_core.bundle import Bundle, GraphName
 from stpl_core.codec import Array
-from stpl_core.errors import BundleError, EnvironmentFault, MissingExtraError, install_command
+from stpl_core.errors import EnvironmentFault, MissingExtraError, install_command
 from stpl_core.host.memory import amount, memory_room_bytes
 from stpl_core.machine import usable_cpus
 from stpl_runtime.engine import Session
-from stpl_runtime.engines.checked_graphs import CheckedGraphs
+from stpl_runtime.engines.checked_graphs import CheckedGraphs, not_open
 from stpl_runtime.engines.compiled_cache import CompiledCache, graph_key
 from stpl_runtime.engines.ort import check_shape
 from stpl_runtime.engines.replays import ReplayingSession
@@ -108,11 +108,7 @@ class OpenVinoSession:
             BundleError: the graph was not asked for when the session was opened.
         """
         if graph not in self._requests:
-            raise BundleError(
-                f"the {graph} graph is not open",
-                expected=f"open_session(bundle, [..., '{graph}'])",
-                fix=f"ask for {graph} when the session is opened",
-            )
+            raise not_open(graph)
         return self._requests[graph]
 
     def _compiled(self, graph: GraphName) -> openvino.CompiledModel:

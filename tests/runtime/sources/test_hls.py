@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -27,13 +26,6 @@ from tests.runtime.sources.web_camera import (  # noqa: E402
     serve_folder,
     spec,
 )
-
-
-@pytest.fixture
-def camera() -> Iterator[Camera]:
-    running = Camera()
-    yield running
-    running.close()
 
 
 @pytest.mark.parametrize("kind", ["mpegts", "fmp4"])

@@ -8,7 +8,6 @@ import json
 import shlex
 import socket
 import threading
-from collections.abc import Iterator
 from datetime import datetime, timezone
 from email.utils import format_datetime
 from pathlib import Path
@@ -31,13 +30,6 @@ from tests.runtime.sources.web_camera import (
     part,
     serve_folder,
 )
-
-
-@pytest.fixture
-def camera() -> Iterator[Camera]:
-    running = Camera()
-    yield running
-    running.close()
 
 
 def npy(slot: int) -> bytes:

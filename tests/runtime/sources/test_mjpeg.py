@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -40,14 +40,6 @@ from tests.runtime.sources.web_camera import (  # noqa: E402
     serve_folder,
     spec,
 )
-
-
-@pytest.fixture
-def camera() -> Iterator[Camera]:
-    running = Camera()
-    yield running
-    running.close()
-
 
 # -- MJPEG ---------------------------------------------------------------------------------------
 

@@ -11,8 +11,8 @@ from statistics import median
 import numpy as np
 
 from stpl_core.bundle import Bundle, GraphName
-from stpl_core.errors import AccuracyError, EnvironmentFault, StplError
-from stpl_runtime.engine import Session, closed_loop, precision_of, require
+from stpl_core.errors import AccuracyError, StplError
+from stpl_runtime.engine import Session, closed_loop, held_to, precision_of
 from stpl_runtime.engines.auto.candidates import Asked, Candidate, candidates, open_candidate
 from stpl_runtime.engines.auto.table import (
     TIME_WAS_UP,
@@ -124,13 +124,7 @@ def open_best(
     choice = measured_choice(bundle, asked, say) if measure else choose(bundle, asked)
     if choice.line:
         say(choice.line)
-    session = open_candidate(bundle, asked, choice.candidate)
-    try:
-        require(session.provider, require_provider)
-    except EnvironmentFault:
-        session.close()
-        raise
-    return session
+    return held_to(open_candidate(bundle, asked, choice.candidate), require_provider)
 
 
 def _of_other_load(bundle: Bundle, asked: Asked) -> Table | None:
