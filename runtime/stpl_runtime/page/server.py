@@ -87,7 +87,7 @@ class PageServer:
     def url(self) -> str:
         """Where a browser finds the page, without a token."""
         host, port = self._name
-        if host in ("0.0.0.0", "::"):  # noqa: S104
+        if host in ("0.0.0.0", "::"):  # noqa: S104  # nosec B104
             host = socket.gethostname()
         return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
