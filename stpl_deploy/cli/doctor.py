@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from stpl_core.errors import EnvironmentFault, install_command
+from stpl_core.errors import EnvironmentFault, UsageError, install_command
 from stpl_core.option import Option
+from stpl_core.options import SignatureOptions
 from stpl_deploy.cli.options.common import Json
 from stpl_deploy.cli.options.signature import verb
 
 if TYPE_CHECKING:
+    from stpl_core.bundle import Bundle
     from stpl_core.machine import Machine
     from stpl_runtime.engines.auto.table import Table
     from stpl_runtime.engines.preflight import Ability
@@ -65,14 +67,16 @@ class DoctorCommand:
             "Bundle: the ways to run it here, timed.", default="the machine alone", argument=True
         ),
     ] = None
+    signature: SignatureOptions = field(default_factory=SignatureOptions)
     json: Json = False
 
 
 @verb
 def doctor(options: DoctorCommand) -> None:
     """Say what this machine has, which engines really work, and what to type for the rest."""
+    opened = _opened(options)
     found = examine_all()
-    tables = () if options.bundle is None else _timed(options.bundle)
+    tables = () if opened is None else _timed(opened)
     if options.json:
         from stpl_deploy.cli.output import print_json
 
@@ -90,16 +94,29 @@ def doctor(options: DoctorCommand) -> None:
         )
 
 
-def _timed(path: Path) -> tuple[Table, ...]:
+def _opened(options: DoctorCommand) -> Bundle | None:
+    """The bundle, if one is named and it is signed as the options ask."""
+    from stpl_core.safety.open_signed import open_signed
+
+    if options.bundle is not None:
+        return open_signed(options.bundle, options.signature)
+    if options.signature != SignatureOptions():
+        raise UsageError(
+            "a signature is asked for, and no bundle is named",
+            expected="the bundle that is signed",
+            fix="stpl-deploy doctor BUNDLE --trusted-keys KEYS",
+        )
+    return None
+
+
+def _timed(opened: Bundle) -> tuple[Table, ...]:
     """What was measured of a bundle here; measured now where nothing was."""
-    from stpl_core.bundle import open_bundle
     from stpl_deploy.cli.output import say
     from stpl_runtime.engines.auto.candidates import Asked
     from stpl_runtime.engines.auto.choose import LONGEST_S, measured_table
     from stpl_runtime.engines.auto.table import tables_of
     from stpl_runtime.nowcasting.predict import graphs_needed
 
-    opened = open_bundle(path)
     asked = Asked(graphs_needed(opened.manifest, opened.manifest.horizon))
     here = measured_table(opened, asked, say, most_s=LONGEST_S)
     return tuple(tables_of(opened)) or (here,)

@@ -36,6 +36,7 @@ VERBS = [
     ["inspect", "b"],
     ["evaluate", "b", "--baseline", "persistence", "--threads", "1"],
     ["bench", "b", "--rounds", "3", "--threads", "1", "--out", "timed"],
+    ["doctor", "b"],
 ]
 
 
@@ -56,6 +57,14 @@ def test_only_what_a_trusted_key_signed_is_opened(
     assert run(["sign", "--new-key", "other"]) == 0
     assert run([*words, "--trusted-keys", "other.pub"]) == 3
     assert run([*words, "--min-version", "5"]) == 2
+
+
+def test_keys_without_a_bundle_are_no_way_around(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["sign", "--new-key", "signer"]) == 0
+    assert run(["doctor", "--trusted-keys", "signer.pub"]) == 2
+    assert "no bundle is named" in capsys.readouterr().err
 
 
 def test_an_older_version_is_noticed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,11 @@
 """Thousands of hostile inputs for each kind, one at a time in a process that may fail:
 
-    python -m tests.fuzz.campaign [KIND ...] [--inputs 20000] [--first 0] [--out RESULTS.jsonl]
+    python -m tests.fuzz.campaign [KIND ...] [--inputs 20000] [--first 0] [--minutes M]
+                                  [--out RESULTS.jsonl]
 
 Each input may use 5 s of computing and so much memory; may end in a refusal or be used; may open
 what was named to the program, and ask nobody. What breaks this is printed with its kind and seed:
-the same seed makes the same input again. One process: a full run takes hours.
+the same seed makes the same input again. A run goes on behind the seeds that RESULTS holds.
 """
 
 from __future__ import annotations
@@ -35,34 +36,52 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def _attempts(kind: str, seeds: range, folder: Path) -> None:
-    """In the child: try every seed, a line of JSON for each."""
+    """In the child: try every seed; a line of JSON for each fault."""
     from tests.fuzz.targets import TARGETS
 
+    tally = _tally(folder)
     out = os.fdopen(os.dup(1), "w", buffering=1)
+    attempt = TARGETS[kind](folder)
     for stream in (1, 2):  # libraries print to both
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-    attempt = TARGETS[kind](folder)
     touched: list[str] = []
     sys.addaudithook(_hook(touched, folder))
-    out.write('{"ready": true}\n')
     before = _peak()
     for seed in seeds:
-        out.write(f'{{"try": {seed}}}\n')
+        tally[_TRYING] = seed
         touched.clear()
-        fault = ""
+        signal.setitimer(signal.ITIMER_PROF, _MOST_CPU_S)  # ends this process
+        result = fault = ""
         try:
             result = attempt(seed)
         except BaseException as error:  # whatever comes out is what is looked for
             result, fault = "fault", _where(error)
         if touched:
             result, fault = "reached out", "; ".join(sorted(set(touched)))[:300]
-        out.write(json.dumps({"seed": seed, "result": result, "fault": fault}) + "\n")
-        if _peak() > before + _MOST_GROWTH:
-            out.write(
-                json.dumps({"seed": seed, "result": "memory", "fault": f"{_peak():,}"}) + "\n"
-            )
-            os._exit(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        if fault:
+            out.write(json.dumps({"seed": seed, "result": result, "fault": fault}) + "\n")
+        else:
+            tally[_WORDS.index(result)] += 1
+        tally[_GREW] = max(tally[_GREW], _peak() - before)
+        if tally[_GREW] > _MOST_GROWTH:
+            fault = f"{tally[_GREW]:,} bytes more than at the start"
+            out.write(json.dumps({"seed": seed, "result": "memory", "fault": fault}) + "\n")
+            break
     os._exit(0)
+
+
+_TRYING, _GREW, _WORDS = 0, 1, ("trying", "grew", "refused", "used")
+
+
+def _tally(folder: Path) -> Any:
+    """Counts that both processes see: they cost nothing, and outlive the child."""
+    import numpy as np
+
+    path = folder.with_suffix(".tally")
+    if not path.exists():
+        np.array([-1, 0, 0, 0], np.int64).tofile(path)
+    return np.memmap(path, np.int64, "r+", shape=(len(_WORDS),))
 
 
 def _peak() -> int:
@@ -102,29 +121,38 @@ def _hook(touched: list[str], folder: Path) -> Any:
         elif event == "subprocess.Popen":
             if "grib_process.py" not in str(arguments[1]):
                 touched.append(f"Popen {str(arguments[1])[:100]}")
-        elif event in _ASKS:
+        elif event in _ASKS and not _to_itself(event, arguments):
             touched.append(f"{event} {str(arguments)[:100]}")
 
     return note
 
 
+def _to_itself(event: str, arguments: tuple[Any, ...]) -> bool:
+    """The targets that speak HTTP have their other end in the same process."""
+    if event == "socket.getaddrinfo":
+        return arguments[0] == "127.0.0.1"
+    return event == "socket.connect" and str(arguments[1][0]).startswith("127.0.0.1")
+
+
 class _Child:
     """One process that tries seeds, and its clock."""
 
-    def __init__(self, kind: str, first: int, end: int, folder: Path) -> None:
-        words = ["--child", kind, "--first", str(first), "--inputs", str(end - first)]
+    def __init__(self, kind: str, seeds: range, folder: Path) -> None:
+        words = ["--child", kind, "--first", str(seeds.start), "--inputs", str(len(seeds))]
         environment = {**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1",
                        "HOME": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}  # fmt: skip
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fuzz.campaign", *words, "--out", str(folder)],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
-            start_new_session=True,
-        )  # fmt: skip
+        self._folder, self.tally = folder, _tally(folder)
+        self._log = folder.with_suffix(".log")
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.fuzz.campaign", *words, "--out", str(folder)],
+                stdout=subprocess.PIPE, stderr=log, env=environment, start_new_session=True,
+            )  # fmt: skip
         assert self.process.stdout is not None
         self._lines, self._rest = self.process.stdout, b""
         os.set_blocking(self._lines.fileno(), False)
 
-    def lines(self, wait_s: float) -> list[dict[str, Any]] | None:
+    def faults(self, wait_s: float) -> list[dict[str, Any]] | None:
         """What came meanwhile; None: the process ended."""
         ready, _, _ = select.select([self._lines], [], [], wait_s)
         if not ready:
@@ -135,82 +163,96 @@ class _Child:
         *whole, self._rest = (self._rest + got).split(b"\n")
         return [json.loads(line) for line in whole]
 
-    def cpu_s(self) -> float:
-        """Of the process and those that it started, alive or not."""
+    def helpers_cpu_s(self) -> float:
+        """Of the processes that it started for the present input."""
         total = 0.0
         for stat in Path("/proc").glob("[0-9]*/stat"):
+            if stat.parent.name == str(self.process.pid):
+                continue
             try:
                 fields = stat.read_text().rpartition(")")[2].split()
             except OSError:
                 continue
             if int(fields[3]) == self.process.pid:  # its session
                 total += sum(map(int, fields[11:13])) / _TICKS
-                if stat.parent.name == str(self.process.pid):
-                    total += sum(map(int, fields[13:15])) / _TICKS
         return total
 
-    def kill(self) -> None:
+    def end(self) -> None:
+        """Kill it with all that it started."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
+    def last_words(self) -> str:
+        """Why it ended, where it could not begin."""
+        return self._log.read_text(errors="replace").strip().rpartition("\n")[2][:300]
 
-def campaign(kind: str, first: int, count: int, scratch: Path) -> dict[str, Any]:
-    """Try `count` seeds of one kind; a child that ended or was ended is followed by another."""
+
+def campaign(kind: str, seeds: range, scratch: Path, until: float) -> dict[str, Any]:
+    """Try seeds of one kind up to a time; a child that ended or was ended is followed by another.
+
+    Returns:
+        what came of them, with the seed to go on at as `next`.
+    """
     results: Counter[str] = Counter()
     faults: list[dict[str, Any]] = []
-    start, at, end = time.monotonic(), first, first + count
-    while at < end and len(faults) < _MOST_FAULTS:
+    start, at, grew = time.monotonic(), seeds.start, 0
+    while at < seeds.stop and len(faults) < _MOST_FAULTS and time.monotonic() < until:
         folder = Path(tempfile.mkdtemp(dir=scratch))
+        child = _Child(kind, range(at, seeds.stop), folder)
         try:
-            at = _one_child(kind, at, end, folder, results, faults)
+            found = _watched(child, until)
+            results.update(entry["result"] for entry in found)
+            faults += found
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-    done = sum(n for word, n in results.items() if word != "memory")
+        tally = child.tally
+        grew = max(grew, int(tally[_GREW]))
+        results.update({word: int(tally[_WORDS.index(word)]) for word in ("refused", "used")})
+        if tally[_TRYING] < 0:
+            if time.monotonic() < until:
+                faults.append({"seed": at, "result": "unprepared", "fault": child.last_words()})
+            break
+        # The one that was cut off by the time limit is tried again.
+        at = sum(results[word] for word in results if word != "memory") + seeds.start
     return {
-        "kind": kind, "first": first, "inputs": done, "results": dict(results), "faults": faults,
-        "seconds": round(time.monotonic() - start),
+        "kind": kind, "first": seeds.start, "next": at, "results": dict(results),
+        "grew_mb": round(grew / 2**20), "seconds": round(time.monotonic() - start),
+        "faults": faults,
     }  # fmt: skip
 
 
-def _one_child(
-    kind: str, at: int, end: int, folder: Path, results: Counter[str], faults: list[Any]
-) -> int:
-    """Returns the next seed."""
-    child, trying = _Child(kind, at, end, folder), -1
-    since, cpu = time.monotonic(), 0.0
+def _watched(child: _Child, until: float) -> list[dict[str, Any]]:
+    """Wait for its end, or end it; its faults."""
+    faults: list[dict[str, Any]] = []
+    trying, waited_s, last = -1, 0.0, time.monotonic()
     while True:
-        found = child.lines(1.0)
+        found = child.faults(1.0)
         if found is None:
-            code = child.process.wait()
-            if at < end and code != 0:
-                word = signal.Signals(-code).name if code < 0 else f"exit {code}"
-                results["ended"] += 1
-                faults.append({"seed": trying, "result": "ended", "fault": word})
-                at = max(at, trying) + 1
-            return at
-        for line in found:
-            since, cpu = time.monotonic(), child.cpu_s() if len(found) < 3 else cpu
-            if "seed" in line:
-                results[line["result"]] += 1
-                at = line["seed"] + 1
-                if line["fault"]:
-                    faults.append(line)
-                    if len(faults) >= _MOST_FAULTS:
-                        child.kill()
-                        return at
-            elif "try" in line:
-                trying = line["try"]
-        if found:
-            cpu = child.cpu_s()
-        waited = time.monotonic() - since
-        limit = _MOST_WALL_S if trying >= 0 else _START_WALL_S
-        if waited > limit or (trying >= 0 and child.cpu_s() - cpu > _MOST_CPU_S):
-            used = child.cpu_s() - cpu
-            child.kill()
-            results["hang"] += 1
-            fault = f"{used:.1f} s of computing, {waited:.0f} s in all"
-            faults.append({"seed": trying, "result": "hang", "fault": fault})
-            return max(at, trying) + 1
+            return faults + _how_it_ended(child)
+        faults += found
+        now = time.monotonic()
+        waited_s, last = waited_s + min(now - last, 2.0), now  # it may have been stopped meanwhile
+        if trying != child.tally[_TRYING]:
+            trying, waited_s = int(child.tally[_TRYING]), 0.0
+        if len(faults) >= _MOST_FAULTS or now > until:
+            child.end()
+            return faults
+        helpers = child.helpers_cpu_s() if waited_s > 2 else 0.0
+        if helpers > _MOST_CPU_S or waited_s > (_MOST_WALL_S if trying >= 0 else _START_WALL_S):
+            child.end()
+            fault = f"{helpers:.1f} s of computing in helpers, {waited_s:.0f} s in all"
+            return [*faults, {"seed": trying, "result": "hang", "fault": fault}]
+
+
+def _how_it_ended(child: _Child) -> list[dict[str, Any]]:
+    code, trying = child.process.wait(), int(child.tally[_TRYING])
+    if code == 0 or trying < 0:
+        return []
+    if code == -signal.SIGPROF:
+        fault = f"more than {_MOST_CPU_S:g} s of computing"
+        return [{"seed": trying, "result": "hang", "fault": fault}]
+    word = signal.Signals(-code).name if code < 0 else f"exit {code}"
+    return [{"seed": trying, "result": "ended", "fault": word}]
 
 
 def main() -> None:
@@ -220,24 +262,36 @@ def main() -> None:
     parser.add_argument("--child")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--inputs", type=int, default=20_000)
+    parser.add_argument("--minutes", type=float, default=1e6)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.child:
-        seeds = range(options.first, options.first + options.inputs)
-        _attempts(options.child, seeds, options.out)
+        _attempts(options.child, range(options.first, options.first + options.inputs), options.out)
     from tests.fuzz.targets import TARGETS
 
+    until = time.monotonic() + 60 * options.minutes
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         for kind in options.kinds or TARGETS:
-            result = campaign(kind, options.first, options.inputs, Path(scratch))
-            line = json.dumps(result)
+            first = next_seed(options.out, kind, options.first)
+            seeds = range(first, options.first + options.inputs)
+            if not seeds or time.monotonic() > until:
+                continue
+            line = json.dumps(campaign(kind, seeds, Path(scratch), until))
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
             if options.out:
                 with options.out.open("a") as file:
                     file.write(line + "\n")
+
+
+def next_seed(results: Path | None, kind: str, first: int) -> int:
+    """Where a campaign goes on that wrote these results."""
+    if results is None or not results.exists():
+        return first
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    return max([first, *(line["next"] for line in lines if line["kind"] == kind)])
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import numpy as np
 from stpl_core.errors import StplError
 from stpl_core.manifest import GraphName
 from tests.fuzz import formats
+from tests.fuzz.http_targets import page_requests, server_answers
 from tests.fuzz.mutate import damaged, manifest_bytes, mutated, mutated_npz
 
 Attempt = Callable[[int], str]
@@ -477,6 +478,8 @@ TARGETS: dict[str, Prepare] = {
     "checkpoints": checkpoints,
     "messages": messages,
     "zarr": zarr_stores,
+    "page requests": page_requests,
+    "server answers": server_answers,
     "grib": grib_messages,
     **{f"reader {name}": partial(reader, name) for name in READERS},
 }
