@@ -1,12 +1,13 @@
 """kill -9 at random moments of everything that writes; then a full disk and a read-only one.
 
-    python benchmarks/power_cuts.py [--times 50] [--only WORD ...] [--out RESULTS.json]
+    python -m benchmarks.power_cuts [--times 50] [--only WORD ...] [--out RESULTS.json]
 
 After each kill: what stands under its final name is whole. Then the same command again, to its end:
 it recovers, and no leftover stays, neither beside the results nor in the temporary directory. One
 process imports everything once and forks for each try, so that a kill meets the work and not the
 imports. A full disk is a limit on the size of files (RLIMIT_FSIZE); a read-only one is a folder
-without rights for a user without them.
+without rights for a user without them. For root both are tried on a disk of their own too (tmpfs):
+one that fills up, one that is read-only from the start, and one that turns so while it is written.
 """
 
 from __future__ import annotations
@@ -17,169 +18,20 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import numpy as np
+from benchmarks.what_writes import RECIPE, RUN, Work, works
 
-DATA = Path(__file__).parents[1] / "tests" / "data"
-TINY, RUN = DATA / "convlstm-tiny.bundle", DATA / "modernn-mini"
-_FRAMES = 40
-_MOST_S = 120.0
-_SINKS = ("npz", "nc", "zarr", "tif", "png", "gif", "mp4", "jsonl")
-
-
-@dataclass(frozen=True)
-class Work:
-    """A command line that writes, and how its results are judged."""
-
-    words: list[str]
-    whole: Callable[[Path], None]
-    """Raises where something under its final name is not whole."""
-    fresh: bool = True
-    """Its results are removed before the next try; else it goes on with them."""
-    again: list[str] = field(default_factory=list)
-    """To go on after a kill, where that is another command."""
-
-
-def frames(room: Path) -> Path:
-    """An archive with times, 5 minutes apart."""
-    import xarray as xr
-
-    values = np.random.default_rng(0).random((_FRAMES, 16, 16)).astype(np.float32)
-    time_ = np.datetime64("2024-01-01", "ns") + np.arange(_FRAMES) * np.timedelta64(5, "m")
-    data = xr.Dataset(
-        {"value": (("time", "y", "x"), values, {"units": "1"})}, coords={"time": time_}
-    )
-    data.to_netcdf(room / "in.nc", engine="netcdf4")
-    return room / "in.nc"
-
-
-def works(room: Path) -> dict[str, Work]:
-    """All that writes, on small models."""
-    source = str(frames(room))
-    out = str(room / "out")
-    stream = ["stream", str(TINY), source, "--threads", "1", "--policy", "pace"]
-    found: dict[str, Work] = {
-        "export": Work(["export", str(RUN), "--out", f"{out}/b"], bundle_is_whole),
-        "parts split": Work(["parts", "split", str(RUN), "--out", f"{out}/p"], parts_are_whole),
-        "parts join": Work(["parts", "join", f"{room}/parts", "--out", f"{out}/j"], run_is_whole),
-        "train": Work(
-            ["train", str(room / "small.toml"), "--out", f"{out}/run"], trained_is_whole,
-            fresh=False, again=["train", "--resume", f"{out}/run"],
-        ),
-        "state file": Work(
-            [*stream, "--state-file", f"{out}/s.state", "--sink", f"jsonl:{out}/a.jsonl"],
-            results_are_whole, fresh=False,
-        ),
-    }  # fmt: skip
-    for word in _SINKS:
-        place = f"{out}/n.jsonl" if word == "jsonl" else f"{out}/{word}"
-        found[f"stream to {word}"] = Work([*stream, "--sink", f"{word}:{place}"], results_are_whole)
-    for end in ("nc", "npz", "zarr"):
-        words = ["data", "convert", source, "--out", f"{out}/c.{end}"]
-        found[f"data convert to {end}"] = Work(words, results_are_whole)
-    return found
-
-
-def bundle_is_whole(out: Path) -> None:
-    """Opened with every checksum."""
-    from stpl_core.bundle import open_bundle
-
-    if (out / "b").exists():
-        open_bundle(out / "b")
-
-
-def parts_are_whole(out: Path) -> None:
-    """Joined again."""
-    from stpl_core.parts import join
-
-    if (out / "p").exists():
-        with tempfile.TemporaryDirectory() as folder:
-            join(out / "p", Path(folder, "j"))
-
-
-def run_is_whole(out: Path) -> None:
-    """Every byte is there."""
-    for path in RUN.iterdir():
-        if (out / "j").exists():
-            assert (out / "j" / path.name).read_bytes() == path.read_bytes(), path.name
-
-
-def trained_is_whole(out: Path) -> None:
-    """What is there opens."""
-    from safetensors import safe_open
-
-    from stpl_train.run import open_run
-
-    run = out / "run"
-    if run.exists():
-        open_run(run)
-        for path in visible(run):
-            if path.suffix == ".safetensors":
-                with safe_open(path, "np") as file:
-                    assert list(file.keys())
-            if path.suffix == ".npz":
-                np.load(path).close()
-
-
-def results_are_whole(out: Path) -> None:
-    """Every file is read to its end by another library."""
-    for path in visible(out):
-        end = path.suffix
-        if end == ".npz":
-            with np.load(path) as archive:
-                for name in archive.files:
-                    archive[name]
-        elif end == ".nc":
-            import netCDF4
-
-            with netCDF4.Dataset(path) as file:
-                for variable in file.variables.values():
-                    variable[...]
-        elif end in (".png", ".gif"):
-            from PIL import Image
-
-            with Image.open(path) as picture:
-                for n in range(getattr(picture, "n_frames", 1)):
-                    picture.seek(n)
-                    picture.load()
-        elif end == ".mp4":
-            import av
-
-            with av.open(str(path)) as film:
-                assert sum(1 for _ in film.decode(video=0)) > 0
-        elif end in (".tif", ".tiff"):
-            import rasterio
-
-            with rasterio.open(path) as file:
-                file.read()
-        elif end == ".jsonl":
-            for line in path.read_text().splitlines():
-                json.loads(line)
-    for store in out.rglob("*.zarr"):
-        if not any(part.startswith(".") for part in store.relative_to(out).parts):
-            import xarray as xr
-
-            with xr.open_zarr(store) as data:
-                data.load()
-
-
-def visible(out: Path) -> list[Path]:
-    """Files under final names."""
-    inside = [path for path in out.rglob("*") if path.is_file()]
-    return [
-        path for path in inside
-        if not any(part.startswith(".") or part.endswith(".zarr")
-                   for part in path.relative_to(out).parts)
-    ]  # fmt: skip
+_MOST_S = 600.0
 
 
 def leftovers(room: Path) -> list[str]:
@@ -259,22 +111,10 @@ def kills(name: str, work: Work, room: Path, times: int) -> dict[str, Any]:
         found["killed" if ended(child) == -signal.SIGKILL else "already done"] += 1
         judged(work, room, found, faults, f"{n}, after the kill")
         found["with leftovers"] += bool(leftovers(room))
-        words = work.words
-        if work.again and (room / "out" / "run" / "recipe.toml").is_file():
-            words = work.again
-        elif work.fresh:
-            remove_results(room / "out")
-        code = ended(start(words, room / "log"))
+        _again(work, room, found, faults, str(n))
+        for path in (room / "tmp").iterdir():
+            shutil.rmtree(path, ignore_errors=True)
         text = (room / "log").read_text()
-        if code:
-            found["not recovered"] += 1
-            faults.append(f"{n}, again: exit {code}: {text[-200:]}")
-        judged(work, room, found, faults, f"{n}, again")
-        if left := leftovers(room):
-            found["leftovers stay"] += 1
-            faults.append(f"{n}: left {left[:3]}")
-            for path in (room / "tmp").iterdir():
-                shutil.rmtree(path, ignore_errors=True)
         found["said so"] += "left half-written" in text
     return {"seconds": round(length, 2), **found, "faults": faults[:10]}
 
@@ -306,6 +146,90 @@ def faulty_disks(work: Work, room: Path) -> dict[str, Any]:
     return {**found, "faults": faults[:10]}
 
 
+def real_disks(work: Work, room: Path, times: int) -> dict[str, Any]:
+    """A disk of its own that fills up, is read-only, or turns so; then there is room again."""
+    found, faults, random = Counter[str](), list[str](), Random(str(work.words[:2]))
+    clear(room)
+    begin = time.monotonic()
+    ended(start(work.words, room / "log"))
+    length = time.monotonic() - begin
+    whole = sum(4 + path.stat().st_size // 1024 for path in (room / "out").rglob("*"))  # kB
+    for n in range(times):
+        size, what = random.randint(4, max(5, whole)), f"{n}, full"
+        with disk(room, size) as change:
+            _tried(work, room, found, faults, f"{what} at {size} kB")
+            change(f"remount,size={8 * whole + 10_000}k")
+            _again(work, room, found, faults, what)
+        with disk(room, 8 * whole + 10_000) as change:
+            what, wait_s = f"{n}, read-only", random.uniform(0.0, length) * (n > 0)
+            child = start(work.words, room / "log")
+            until = time.monotonic() + wait_s
+            # The system turns no disk read-only while a file on it is open for writing.
+            while time.monotonic() < until or not change("remount,ro"):
+                if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                    break
+                time.sleep(0.002)
+            _judged_end(ended(child), work, room, found, faults, what)
+            change("remount,rw")
+            _again(work, room, found, faults, what)
+    return {**found, "faults": faults[:10]}
+
+
+@contextmanager
+def disk(room: Path, kilobytes: int) -> Iterator[Callable[[str], bool]]:
+    """A small disk in the place of the results; what changes it returns whether that went."""
+    clear(room)
+    place = str(room / "out")
+    size = f"size={kilobytes}k,mode=777"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", place], check=True)
+
+    def change(how: str) -> bool:
+        done = subprocess.run(["mount", "-o", how, place], capture_output=True, check=False)
+        return done.returncode == 0
+
+    try:
+        yield change
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+def has_disks(room: Path) -> bool:
+    """Whether this user may make one here."""
+    try:
+        with disk(room, 100):
+            return True
+    except (OSError, subprocess.CalledProcessError):
+        return False
+
+
+def _tried(work: Work, room: Path, found: Counter[str], faults: list[str], what: str) -> None:
+    _judged_end(ended(start(work.words, room / "log")), work, room, found, faults, what)
+
+
+def _judged_end(
+    code: int, work: Work, room: Path, found: Counter[str], faults: list[str], what: str
+) -> None:
+    _one_line(found, faults, what, code, (room / "log").read_text())
+    judged(work, room, found, faults, what)
+
+
+def _again(work: Work, room: Path, found: Counter[str], faults: list[str], what: str) -> None:
+    """The same command, or the one that goes on; it must reach its end."""
+    words = work.words
+    if work.again and (room / "out" / "run" / "recipe.toml").is_file():
+        words = work.again
+    elif work.fresh:
+        remove_results(room / "out")
+    code = ended(start(words, room / "log"))
+    if code:
+        found["not recovered"] += 1
+        faults.append(f"{what}, again: exit {code}: {(room / 'log').read_text()[-300:]}")
+    judged(work, room, found, faults, f"{what}, again")
+    if left := leftovers(room):
+        found["leftovers stay"] += 1
+        faults.append(f"{what}: left {left[:3]}")
+
+
 def _one_line(found: Counter[str], faults: list[str], what: str, code: int, text: str) -> None:
     found["went well" if code == 0 else f"exit {code}"] += 1
     if "Traceback" in text or code not in (0, 2, 4):
@@ -313,33 +237,11 @@ def _one_line(found: Counter[str], faults: list[str], what: str, code: int, text
         faults.append(f"{what}: exit {code}: {text[-300:]}")
 
 
-_RECIPE = """
-[model]
-name = "convlstm"
-hidden = [4]
-kernel = 3
-patch = 2
-[data]
-source = "moving-mnist"
-frame = [1, 8, 8]
-digit_size = 4
-context = 3
-horizon = 3
-digits = 1
-validation_sequences = 4
-[training]
-iterations = 60
-batch = 4
-lr = 1e-2
-validate_every = 10
-checkpoint_every = 5
-"""
-
-
 def main() -> None:
     """Try all, print a line of JSON for each."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--times", type=int, default=50)
+    parser.add_argument("--disks", type=int, default=10, help="tries on disks of their own")
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -354,7 +256,7 @@ def main() -> None:
     (room / "tmp").chmod(0o1777)
     os.environ["TMPDIR"], tempfile.tempdir = str(room / "tmp"), str(room / "tmp")
     os.environ["HOME"] = str(room)
-    (room / "small.toml").write_text(_RECIPE)
+    (room / "small.toml").write_text(RECIPE)
     from stpl_core.parts import split
     from stpl_core.safety import half_written
 
@@ -367,10 +269,13 @@ def main() -> None:
         results[name] = {"kills": kills(name, work, room, options.times)}
         if name != "train":
             results[name]["disks"] = faulty_disks(work, room)
+        if options.disks and has_disks(room):
+            results[name]["own disks"] = real_disks(work, room, options.disks)
         sys.stdout.write(json.dumps({name: results[name]}) + "\n")
         sys.stdout.flush()
-    if options.out:
-        options.out.write_text(json.dumps(results, indent=1) + "\n")
+        if options.out:  # piece by piece: what was tried before stays
+            before = json.loads(options.out.read_text()) if options.out.exists() else {}
+            options.out.write_text(json.dumps({**before, **results}, indent=1) + "\n")
     shutil.rmtree(room, ignore_errors=True)
 
 
