@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +18,12 @@ for library in ("netCDF4", "onnxruntime", "torch"):
 
 from stpl_core.bundle import open_bundle  # noqa: E402
 from stpl_core.errors import EnvironmentFault, FrameError, RecipeError, RunError  # noqa: E402
+from stpl_core.readers.licences import spdx_of  # noqa: E402
 from stpl_core.readers.opening import open_frames  # noqa: E402
+from stpl_core.readers.units import understood  # noqa: E402
 from stpl_deploy.cli import run  # noqa: E402
 from stpl_runtime.engine import open_session  # noqa: E402
+from stpl_runtime.ingest.playlist import read_playlist  # noqa: E402
 from stpl_train.recipe import load_recipe  # noqa: E402
 from stpl_train.run import open_run  # noqa: E402
 from tests.fuzz.test_bundles import TINY, put  # noqa: E402
@@ -85,3 +90,30 @@ def test_a_name_that_would_write_on_the_terminal(
     told = capsys.readouterr()
     assert "\x1b" not in told.out + told.err
     assert "\nerror: forged" not in told.out + told.err
+
+
+@pytest.mark.parametrize(
+    "text", ["9**9**9**9 mm", "9^9^9^9 mm h-1", "mm " + "(" * 5000, "9**(9*9*9*9*9*9*9*9*9) mm"]
+)
+def test_a_unit_that_takes_for_ever_to_compute(text: str) -> None:
+    assert understood(text, "rain rate").factor == 1.0
+
+
+def test_texts_that_patterns_took_for_ever_to_read() -> None:
+    """Each doubled the time with every word, or took the square of a megabyte."""
+    assert spdx_of("by" + "noderiv" * 60) == ""
+    assert spdx_of("cc by-nc-noderivatives 4.0") == "CC-BY-NC-ND-4.0"
+    content = b"#EXTM3U\n#EXT-X-STREAM-INF:" + b"A" * 2**20 + b",RESOLUTION=32x24\na.m3u8\n"
+    (variant,) = read_playlist(content, "http://a/b.m3u8", datetime.now(timezone.utc)).variants
+    assert (variant.width, variant.height) == (32, 24)
+
+
+def test_a_clock_with_a_megabyte_of_blanks(tmp_path: Path) -> None:
+    path = tmp_path / "a.nc"
+    cf(path)
+    with h5py.File(path, "r+", libver="latest") as file:
+        units = file["time"].attrs["units"]
+        text = units if isinstance(units, str) else units.decode()
+        file["time"].attrs["units"] = np.bytes_(text + " " * 60_000 + ".")
+    with contextlib.suppress(FrameError):
+        open_frames(path).load()

@@ -110,7 +110,7 @@ def _since(numbers: NDArray[np.float64], units: str, calendar: str) -> Times:
     match = _SINCE.match(units)
     assert match is not None, "is_clock"
     scale = _US.get(_singular(match[1]))
-    plain = re.sub(r"\s*(?:UTC|GMT)\s*$", "", units, flags=re.IGNORECASE)
+    plain = _without_zone(units)
     if scale is not None and calendar in _STANDARD:
         reference = cftime.num2date(0, plain, calendar="proleptic_gregorian")
         if reference.year >= _ONE_CALENDAR:
@@ -122,6 +122,11 @@ def _since(numbers: NDArray[np.float64], units: str, calendar: str) -> Times:
     )
     labels = [np.datetime64(_label(date), "ns") for date in np.ravel(np.asarray(dates, object))]
     return np.array(labels, "datetime64[ns]").reshape(numbers.shape)
+
+
+def _without_zone(units: str) -> str:
+    plain = units.rstrip()
+    return plain[:-3].rstrip() if plain[-3:].upper() in ("UTC", "GMT") else plain
 
 
 def _us_to_delta(microseconds: NDArray[np.float64]) -> Any:
@@ -147,7 +152,7 @@ def _from_texts(texts: NDArray[Any], where: str) -> Times:
     made = []
     for text in texts.ravel():
         word = (text.decode() if isinstance(text, bytes) else str(text)).strip()
-        plain = re.sub(r"(?:Z|\s*UTC|\+00:?00)$", "", word).replace("_", "T")
+        plain = re.sub(r"(?:Z|\s?UTC|\+00:?00)$", "", word).rstrip().replace("_", "T")
         try:
             made.append(np.datetime64(plain, "ns"))
         except ValueError as error:

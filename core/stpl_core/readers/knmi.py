@@ -26,7 +26,7 @@ from stpl_core.readers.units import rain_amount, reflectivity
 __all__ = ["ABOUT", "SUFFIXES", "read", "recognises"]
 
 ABOUT = "KNMI HDF5 radar: rain amount, reflectivity"
-_NUMBER = r"\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?"
+_NUMBER = r"\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?"
 _FORMULA = re.compile(
     rf"GEO\s*=\s*(?P<gain>[-+]?\s*(?:{_NUMBER}))\s*\*\s*PV"
     rf"(?:\s*(?P<sign>[-+])\s*(?P<offset>[-+]?\s*(?:{_NUMBER})))?"

@@ -6,7 +6,7 @@ import re
 
 _CREATIVE = re.compile(
     r"(?:creative commons|cc)?[\s/_-]*(by|attribution)"
-    r"([\s/_-]*(?:nc|nd|sa|non-?commercial|no-?deriv\w*|share-?alike))*"
+    r"([\s/_-]*(?:nc|nd|sa|non-?commercial|no-?deriv(?:ative)?(?:work)?s?|share-?alike))*"
     r"[\s/_v-]*(\d\.\d)(?:\s*(?:international|unported|generic))?(?:\s*licen[cs]e)?/?"
 )
 _PARTS = {"NC": r"nc|non-?commercial", "ND": r"nd|no-?deriv", "SA": r"sa|share-?alike"}

@@ -59,6 +59,8 @@ _NOT_OBSERVED = re.compile(
     r"expir\w*|end|stop|until|to|upload\w*|received|[ec])"
 )
 _OBSERVED = re.compile(r"(?:valid|vt|obs|observed|nominal|start|begin|from|[asd])")
+_LONGEST = 4096
+"""Of a name, or of a text that states a time."""
 _FIRST_SECOND, _LAST_SECOND = 1_100_000_000, 2_000_000_000
 """Ten digits between these may be seconds since 1970: from 2004 to 2033."""
 
@@ -100,7 +102,7 @@ def time_in_name(name: str) -> np.datetime64 | None:
     Raises:
         FrameError: see `one_stamp`.
     """
-    stamp = one_stamp(name)
+    stamp = one_stamp(name) if len(name) <= _LONGEST else None
     return None if stamp is None else as_datetime64(stamp.time)
 
 

@@ -44,6 +44,12 @@ _NOT_RAIN = re.compile(
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _TIMES = r"seconds?|secs?|s|minutes?|mins?|min|hours?|hrs?|hr|h|days?|d"
 _HOUR_S = 3600.0
+_LONGEST = 100
+"""Of a text that is a unit."""
+_SMALL = r"[-+]?\d{1,2}(?:\.\d{1,3})?"
+_EXPONENT = re.compile(rf"\*\*(?!\s*(?:\({_SMALL}\)|{_SMALL})(?![\d.]|\s*\*\*))")
+"""One that no unit has: 9**9**9**9 takes for ever to compute."""
+_MOST_POWERS_OF_GROUPS = 2
 
 
 @dataclass(frozen=True)
@@ -121,9 +127,14 @@ def _registry() -> Any:
 @lru_cache(maxsize=64)
 def _parsed(name: str) -> Any:
     """A `pint.Quantity`, or None."""
+    if len(name) > _LONGEST:
+        return None
+    text = _in_python(name)
+    if _EXPONENT.search(text) or text.count(")**") > _MOST_POWERS_OF_GROUPS:
+        return None
     registry = _registry()
     try:
-        return registry.Quantity(_in_python(name)).to_base_units()
+        return registry.Quantity(text).to_base_units()
     except Exception:  # what its parser meets in a text that is no unit has no common base
         return None
 

@@ -13,7 +13,7 @@ from stpl_runtime.timing import time_from_text
 
 MOST_BYTES = 4 * 2**20
 _NUMBER = re.compile(r"\d+(\.\d+)?")
-_ATTRIBUTE = re.compile(r'([A-Z0-9-]+)=("[^"]*"|[^,]*)')
+_ATTRIBUTE = re.compile(r'(?<![A-Z0-9-])([A-Z0-9-]+)=("[^"]*"|[^,]*)')
 _USUAL_S = 10.0
 
 

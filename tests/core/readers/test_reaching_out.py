@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,8 +67,8 @@ class Seen:
     mark: Path
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[tuple[str, list[str]]]:
+@contextmanager
+def asked_server() -> Iterator[tuple[str, list[str]]]:
     """A port that should stay unasked, and who asked it."""
     asked: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -86,6 +87,12 @@ def server() -> Iterator[tuple[str, list[str]]]:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}", asked
         listening.shutdown(socket.SHUT_RDWR)
     thread.join()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[str, list[str]]]:
+    with asked_server() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

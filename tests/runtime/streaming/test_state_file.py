@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -149,6 +150,14 @@ def test_another_streams_state_is_refused(
     assert found in caught.value.found
     assert caught.value.expected == expected
     assert path.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="rights are others there")
+def test_it_is_its_owners_alone(bundle: Bundle, session: Session, tmp_path: Path) -> None:
+    nowcaster, state_file = maker(bundle, session, tmp_path / "s.npz")()
+    nowcaster.put(make_frame(0))
+    state_file.save(published=True)
+    assert stat.S_IMODE((tmp_path / "s.npz").stat().st_mode) == 0o600
 
 
 def test_damage_anywhere_is_told_and_set_aside(
