@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from stpl_core.errors import AccuracyError, UsageError
+from stpl_core.files import refuse_existing
 from stpl_core.option import Option
 from stpl_core.options import BundlePath, ProofOptions
 from stpl_deploy.cli.options.common import Json
@@ -31,6 +32,10 @@ class VerifyCommand:
             flag="--bisect/--no-bisect",
         ),
     ] = False
+    case: Annotated[
+        Path | None,
+        Option("With --bisect: what breaks, for polygraphy debug reduce.", metavar="DIR"),
+    ] = None
     against: Annotated[
         str,
         Option(
@@ -83,7 +88,7 @@ def verify(options: VerifyCommand) -> None:
         raise AccuracyError(
             breach,
             expected="PyTorch's results within the tolerance",
-            fix=_culprits(opened)
+            fix=_culprits(opened, options.case)
             if options.bisect
             else "do not use this bundle on this machine; stpl-deploy doctor",
         )
@@ -110,19 +115,25 @@ def _not_run(bundle: Bundle, report: AccuracyReport) -> list[str]:
 
 
 def _check(options: VerifyCommand) -> None:
-    """Refuse options that would do nothing beside the others."""
-    if options.results is not None and not options.against:
-        raise UsageError("--results without --against", expected="both", fix="add --against")
+    """Refuse options that would do nothing beside the others, and a folder that is there."""
+    for idle, missing in (
+        (options.case is not None and not options.bisect, "--case without --bisect"),
+        (options.results is not None and not options.against, "--results without --against"),
+    ):
+        if idle:
+            raise UsageError(missing, expected="both", fix=f"add {missing.rpartition(' ')[2]}")
     if options.bisect and options.against:
         raise UsageError(
             "--bisect with --against, which does not hear it",
             expected="one of them",
             fix="leave --against out",
         )
+    if options.case is not None:
+        refuse_existing(options.case, "--case")
 
 
-def _culprits(bundle: Bundle) -> str:
-    """Search what breaks in half precision, and say what to type."""
+def _culprits(bundle: Bundle, case: Path | None) -> str:
+    """Search what breaks in half precision, keep it as a case, and say what to type."""
     precision = bundle.manifest.precision
     if precision not in ("fp16", "bf16"):
         return (
@@ -139,6 +150,11 @@ def _culprits(bundle: Bundle) -> str:
     say(
         f"first to break, rounding emulated on this CPU: {found.first} ({found.kinds[found.first]})"
     )
+    if case is not None:
+        with needs("polygraphy"):
+            from stpl_export.polygraphy.reduce_case import write_reduce_case
+        write_reduce_case(bundle, found.first, case)
+        say(f"{case}/README.md: the commands that show it, for polygraphy")
     if not found.passes:
         return "export with --precision fp32: no few operations are to blame"
     kept = " ".join(f"--keep-fp32 {name}" for name in found.keep)

@@ -43,15 +43,16 @@ def lead_psnr_db(reference: Reference, precision: str, lead: int) -> float | Non
 def lead_tolerance(reference: Reference, precision: str, lead: int) -> float:
     """Greatest error of one pixel at lead time `lead` (from 0)."""
     fp32 = float(reference.tolerance[lead])
-    return max(fp32, _peak_error(lead_psnr_db(reference, precision, lead)))
+    return max(fp32, peak_error(lead_psnr_db(reference, precision, lead)))
 
 
 def state_tolerance(reference: Reference, precision: str, name: str) -> float:
     """Greatest error of one element of a state tensor after the context."""
     state = reference.states[name]  # of an int8 bundle: with what quantisation itself moves
     amplitude = max(1.0, float(np.abs(state.values).max()))
-    return max(state.tolerance, amplitude * _peak_error(min_psnr_db(precision)))
+    return max(state.tolerance, amplitude * peak_error(min_psnr_db(precision)))
 
 
-def _peak_error(psnr_db: float | None) -> float:
+def peak_error(psnr_db: float | None) -> float:
+    """Greatest error of one value that a PSNR (peak 1) allows; 0 for None."""
     return 0.0 if psnr_db is None else _PEAK_FACTOR * float(10.0 ** (-psnr_db / 20.0))
