@@ -1,13 +1,14 @@
 """Every engine for the CPU beside PyTorch, at paper size; writes benchmarks/results/peers.json.
 
-    python benchmarks/peers.py [--rounds 15] [--int8] [--no-compile] [MODEL ...]
+    python benchmarks/peers.py [--rounds 15] [--int8] [--no-compile] [--bundles DIR] [MODEL ...]
 
 Models have the keys, frames and lengths of the recipes MODEL-mmnist, as the papers have them, and
 fresh weights, on which time does not depend; batch 1. All ways of a model take turns in one process
 (`stpl-deploy bench --compile --peers`): PyTorch eager and compiled, ONNX Runtime, OpenVINO in fp32,
 in bf16 where the processor has it, and the int8 bundle on both engines with `--int8`, whose export
 calibrates for minutes. Every engine's bundle is verified first, on one sequence. Named models
-replace only their own rows. Run it on a machine that does nothing else.
+replace only their own rows. `--bundles` keeps the exported bundles there, and takes those that are
+there; with `--rounds 0` it only exports. Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 import safetensors.torch
 
-from stpl_core.bundle import Bundle
+from stpl_core.bundle import Bundle, open_bundle
 from stpl_core.errors import AccuracyError, StplError
 from stpl_core.files import atomic_file
 from stpl_core.machine import describe
@@ -72,10 +73,17 @@ def breach(peer: Peer) -> str | None:
         session.close()
 
 
+def exported(run: Path, to: Path, precision: str) -> Bundle:
+    """The bundle of a run, exported once."""
+    if to.exists():
+        return open_bundle(to)
+    return export_run(run, to, precision=precision, keep_slower=True)
+
+
 def int8_peers(run: Path, folder: Path, engines: set[str]) -> list[Peer]:
     """The int8 bundle on each engine; none where it breaks its promises."""
     try:
-        bundle = export_run(run, folder / "int8", precision="int8", keep_slower=True)
+        bundle = exported(run, folder / "int8", "int8")
     except AccuracyError as error:
         say(f"no int8: {error}")
         return []
@@ -85,11 +93,15 @@ def int8_peers(run: Path, folder: Path, engines: set[str]) -> list[Peer]:
 def measure(name: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """One model's rows."""
     say(f"{name}: exporting")
-    run = paper_run(folder / "run", name)
-    bundle: Bundle = export_run(run, folder / "bundle")
+    run = folder / "run"
+    if not run.exists():
+        paper_run(run, name)
+    bundle = exported(run, folder / "fp32", "fp32")
     peers = [Peer("onnx", bundle, "onnx"), *peers_of(bundle, "onnx")]
     if options.int8:
         peers += int8_peers(run, folder, {peer.engine for peer in peers})
+    if not options.rounds:
+        return {}
     wrong = {}
     for peer in list(peers):
         try:
@@ -117,14 +129,20 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--int8", action="store_true")
     parser.add_argument("--no-compile", dest="compiled", action="store_false")
+    parser.add_argument("--bundles", type=Path)
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     rows = json.loads(options.out.read_text())["models"] if options.out.is_file() else []
     known = {row["name"]: row for row in rows}
     for name in options.model:
-        with tempfile.TemporaryDirectory() as folder:
-            known[name] = measure(name, Path(folder), options)
-        _print(known[name])
+        with tempfile.TemporaryDirectory() as passing:
+            folder = Path(passing) if options.bundles is None else options.bundles / name
+            folder.mkdir(parents=True, exist_ok=True)
+            made = measure(name, folder, options)
+        if not options.rounds:
+            continue
+        known[name] = made
+        _print(made)
         ordered = [known[one] for one in MODELS if one in known]
         with atomic_file(options.out) as file:
             file.write(document_text({"models": ordered, "machine": describe()}).encode())
