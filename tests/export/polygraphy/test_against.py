@@ -21,6 +21,7 @@ from stpl_export.polygraphy.against import compare_engines
 from stpl_runtime.engine import ENGINES
 from stpl_runtime.proof.int8_margin import FARTHEST_DB
 from stpl_runtime.proof.verify import verify_bundle
+from tests.export.graph_faults import FAULTS, SMALL, copy_of, put_in
 from tests.export.polygraphy.conftest import EVERY
 
 LIBRARIES = {"onnx": "onnxruntime", "openvino": "openvino"}
@@ -97,6 +98,23 @@ def test_the_numbers_are_those_of_verify(
             assert row.limit.min_psnr_db is not None
             margin = check.int8.psnr_change_db + check.int8.budget_db
             assert row.psnr_db - row.limit.min_psnr_db == pytest.approx(margin, abs=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["onnx", pytest.param("openvino", marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in SMALL else pytest.mark.soak) for name in FAULTS],
+)
+def test_a_fault_in_a_graph_is_found(
+    name: str, engine: str, trained_bundle: Bundle, tmp_path: Path
+) -> None:
+    installed(engine)
+    bundle = copy_of(trained_bundle, tmp_path / "bundle")
+    put_in(bundle, name)
+    seal(bundle.path, bundle.manifest)
+    found = compare_engines(open_bundle(bundle.path), [engine])
+    assert found.unable == {}
+    assert found.first_breach() is not None
 
 
 def test_an_engine_that_cannot_run_here_is_named_and_the_others_run(
@@ -236,6 +254,7 @@ def test_the_command_line_shows_every_lead_time_and_ends_as_it_went(
     [
         (["--against", "nothing.json"], "neither an engine nor a file"),
         (["--results", "r.json"], "--results without --against"),
+        (["--case", "c"], "--case without --bisect"),
         (["--against", "onnx", "--bisect"], "--bisect with --against"),
     ],
 )
