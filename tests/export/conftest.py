@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import onnx
 import pytest
 import safetensors.torch
 import torch
+from filelock import FileLock
 
-from stpl_core.bundle import Bundle
+from stpl_core.bundle import Bundle, open_bundle
+from stpl_core.files import atomic_file
 from stpl_export.export import export_run
 from stpl_export.graphs.onnx_step import step_onnx
 from stpl_train import run as runs
@@ -73,10 +76,27 @@ def run_maker(tmp_path: Path) -> RunMaker:
     return make
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """What `make` writes to a path, once for all parallel workers: an export takes seconds."""
+    folder = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # the workers have folders of their own in it
+    path = folder / "once" / name
+    path.parent.mkdir(exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            make(path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def trained_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The small trained run that lies in the repository, exported once."""
-    return export_run(TRAINED, tmp_path_factory.mktemp("trained") / "bundle", sequences=4)
+    """The small trained run that lies in the repository, exported once; copy it before a change."""
+    return open_bundle(
+        made_once(
+            tmp_path_factory, "trained.bundle", lambda path: export_run(TRAINED, path, sequences=4)
+        )
+    )
 
 
 STEP_MODELS = {
@@ -96,18 +116,24 @@ STEP_MODELS = {
 StepMaker = Callable[[str], onnx.ModelProto]
 
 
+def _save_step(name: str, path: Path) -> None:
+    torch.manual_seed(0)
+    model = build_model(name, (1, 16, 16), {"patch": 4, **STEP_MODELS[name]}).eval()
+    with torch.no_grad():
+        for tensor in model.parameters():
+            if tensor.dim() == 4 and not tensor.any():  # at zero, what is before it is not seen
+                tensor.normal_(0.0, 0.05)
+    with atomic_file(path) as file:
+        file.write(step_onnx(model).SerializeToString())
+
+
 @pytest.fixture(scope="session")
-def step_of() -> StepMaker:
+def step_of(tmp_path_factory: pytest.TempPathFactory) -> StepMaker:
     """The step graph of a model in `STEP_MODELS`, exported once; copy it before a change."""
 
     @functools.cache
     def make(name: str) -> onnx.ModelProto:
-        torch.manual_seed(0)
-        model = build_model(name, (1, 16, 16), {"patch": 4, **STEP_MODELS[name]}).eval()
-        with torch.no_grad():
-            for tensor in model.parameters():
-                if tensor.dim() == 4 and not tensor.any():  # at zero, what is before it is not seen
-                    tensor.normal_(0.0, 0.05)
-        return step_onnx(model)
+        save = functools.partial(_save_step, name)
+        return onnx.load(made_once(tmp_path_factory, f"{name}.onnx", save))
 
     return make

@@ -103,7 +103,13 @@ def test_every_model_parses_without_a_warning_and_its_step_builds(
 @rtx
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
-@pytest.mark.parametrize("name", STEP_MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("advect", "modernn") else pytest.mark.soak)
+        for name in STEP_MODELS
+    ],
+)
 def test_every_graph_of_every_model_builds(name: str, precision: str, step_of: StepMaker) -> None:
     builder = load_builder("trt-rtx")
     step = step_of(name)

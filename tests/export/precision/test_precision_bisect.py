@@ -74,7 +74,7 @@ def graph_judge(model: ModelProto, precision: Half, max_error: float) -> Judge:
     return breaks
 
 
-@pytest.mark.parametrize("place", [0, 700, 1497])
+@pytest.mark.parametrize("place", [0, pytest.param(700, marks=pytest.mark.soak), 1497])
 def test_a_planted_overflow_among_1500_nodes_is_found_in_14_tries(place: int) -> None:
     model = _long_graph(1500, {place})
     onnx.checker.check_model(model)
