@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from stpl_core import readers as readers
     from stpl_core.bundle import Bundle as Bundle
     from stpl_core.errors import StplError as StplError
+    from stpl_deploy.library.backfilling import backfill as backfill
     from stpl_deploy.library.evaluation import evaluate as evaluate
     from stpl_deploy.library.exporting import export as export
     from stpl_deploy.library.frames import open_frames as open_frames
@@ -44,6 +45,7 @@ _FROM = {
     "Nowcast": "stpl_runtime.nowcast:Nowcast",
     "Run": "stpl_train.run:Run",
     "StplError": "stpl_core.errors:StplError",
+    "backfill": "stpl_deploy.library.backfilling:backfill",
     "errors": "stpl_core.errors",
     "evaluate": "stpl_deploy.library.evaluation:evaluate",
     "export": "stpl_deploy.library.exporting:export",
@@ -61,6 +63,7 @@ __all__ = [
     "Nowcast",
     "Run",
     "StplError",
+    "backfill",
     "errors",
     "evaluate",
     "export",

@@ -102,6 +102,18 @@ def fill(options: type[Options], given: Mapping[str, Any], what: str = "options"
     return _made(options, values, what)
 
 
+def flat(options: Any) -> dict[str, Any]:
+    """The values of a dataclass of options by name, as `fill` takes them."""
+    values: dict[str, Any] = {}
+    for field, hint in _hints(type(options)):
+        value = getattr(options, field.name)
+        if is_dataclass(hint):
+            values |= flat(value)
+        elif get_origin(hint) is Annotated:
+            values[field.name] = value
+    return values
+
+
 def _walk(options: type[Any]) -> Iterator[OptionField]:
     for field, hint in _hints(options):
         if is_dataclass(hint):

@@ -93,6 +93,16 @@ class SignatureOptions:
 
 
 @dataclass(frozen=True)
+class TrustOptions(SignatureOptions):
+    """Whose bundles are opened, and how much a file may ask for."""
+
+    max_pixels: Annotated[
+        int | None,
+        Option("Most values in one frame of a file.", default="by the model's grid", least=1),
+    ] = None
+
+
+@dataclass(frozen=True)
 class ReadingOptions:
     """What a person may say about how files are read."""
 
@@ -213,6 +223,38 @@ class PredictOptions:
     ] = None
     reading: FrameOptions = FrameOptions()
     domain: DomainOptions = DomainOptions()
+
+
+@dataclass(frozen=True)
+class BackfillOptions:
+    """Nowcasts of every window of an archive."""
+
+    bundle: BundlePath
+    archive: Annotated[
+        Path, Option("Folder or file of frames; see data inspect ARCHIVE.", argument=True)
+    ]
+    out: Annotated[Path, Option("Zarr store to write, or to continue.", metavar="STORE.zarr")]
+    horizon: Horizon = None
+    workers: Annotated[int, Option("Processes, which share the CPUs.", least=1)] = 1
+    shard: Annotated[
+        str | None,
+        Option(
+            "Make only part I of N: one for each job of an array, all with one store.",
+            default="all of it",
+            metavar="I/N",
+        ),
+    ] = None
+    dask: Annotated[
+        str | None,
+        Option("Scheduler whose workers make it, as tcp://HOST:8786.", metavar="ADDRESS"),
+    ] = None
+    cadence: Annotated[
+        float | None, Option("Seconds between frames.", default="the bundle's, or the archive's")
+    ] = None
+    reading: ReadingOptions = ReadingOptions()
+    domain: DomainOptions = DomainOptions()
+    backend: EngineOptions = EngineOptions()
+    trust: TrustOptions = TrustOptions()
 
 
 @dataclass(frozen=True)

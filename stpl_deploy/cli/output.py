@@ -49,6 +49,52 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, of: bar.update(task, completed=done, total=of)
 
 
+_LINE_S = 30.0
+"""Between two lines on the progress, where there is no terminal for a bar."""
+
+
+@contextmanager
+def windows_bar() -> Iterator[Callable[[int, int], None]]:
+    """Give a function called with (done, of): a bar with the time that is left.
+
+    Where stderr is no terminal, a line now and then.
+    """
+    import time
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
+    shown = console.is_terminal
+    began = last = time.monotonic()
+    with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
+        task = bar.add_task("windows", total=None)
+
+        def progress(done: int, of: int) -> None:
+            nonlocal began, last
+            now = time.monotonic()
+            if done == 0:
+                began = last = now
+                bar.reset(task, total=of)
+            bar.update(task, completed=done, total=of)
+            if not shown and done and now - last >= _LINE_S:
+                last = now
+                left = (of - done) * (now - began) / done
+                say(f"{done:,} of {of:,}, {_span(left)} left")
+
+        yield progress
+
+
+def _span(seconds: float) -> str:
+    """A length of time in words, such as `2 h 5 min`."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 @contextmanager
 def download_bar() -> Iterator[Callable[[str, int, int], Callable[[int, int | None], None]]]:
     """Give a function that is called with (name, number, of) and gives one for the bytes so far.

@@ -64,7 +64,7 @@ def verify(options: VerifyCommand) -> None:
     _check(options)
     opened = open_trusted(bundle, options.trust)
     if options.isolated:
-        from stpl_deploy.cli.isolated import run_isolated
+        from stpl_deploy.cli.options.isolated import run_isolated
 
         run_isolated(sys.argv[1:])
         return

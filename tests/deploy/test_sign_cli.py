@@ -131,7 +131,7 @@ def test_a_process_that_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     from stpl_core.errors import BreachError
-    from stpl_deploy.cli import isolated
+    from stpl_deploy.cli.options import isolated
 
     monkeypatch.setattr(sys, "executable", "/bin/sh")
     real = isolated.subprocess.run

@@ -55,7 +55,7 @@ def open_frames(
     """
     options = options or ReadOptions()
     choice = _newest(choose(path, reader), options, newest)
-    opened = _as_it_lies(choice) if options.variable is None else None
+    opened = open_as_it_lies(choice) if options.variable is None else None
     if opened is None:
         parts, files = [], list[str]()
         for part, names in _joined(path, choice, options, units):
@@ -99,6 +99,26 @@ def joined_pieces(
     their names; errors are those of `open_frames`.
     """
     yield from _joined(path, choose(path, reader), options or ReadOptions(), None)
+
+
+def open_as_it_lies(choice: Choice) -> xr.Dataset | None:
+    """What `stpl-deploy data convert` wrote (.zarr, .nc), its values read as needed; else None.
+
+    Raises:
+        FrameError: it cannot be read.
+    """
+    if choice.word not in ("netcdf", "zarr") or len(choice.paths) != 1:
+        return None
+    if needs_unpacking(choice.paths[0], choice.reader):
+        return None
+    from stpl_core.readers import cf
+
+    path = choice.paths[0]
+    if not is_utf8(path):
+        return None
+    refuse_empty(path)
+    with decoding(path, choice.word):
+        return cf.open_own(path)
 
 
 def read_pieces(choice: Choice, path: Path, options: ReadOptions) -> Iterator[Piece]:
@@ -162,18 +182,3 @@ def _newest(choice: Choice, options: ReadOptions, count: int | None) -> Choice:
     if count is None or times_of(choice.paths, options) is None:
         return choice
     return replace(choice, paths=in_time_order(choice.paths, options)[-count:])
-
-
-def _as_it_lies(choice: Choice) -> xr.Dataset | None:
-    if choice.word not in ("netcdf", "zarr") or len(choice.paths) != 1:
-        return None
-    if needs_unpacking(choice.paths[0], choice.reader):
-        return None
-    from stpl_core.readers import cf
-
-    path = choice.paths[0]
-    if not is_utf8(path):
-        return None
-    refuse_empty(path)
-    with decoding(path, choice.word):
-        return cf.open_own(path)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from stpl_core.bundle import Bundle, open_bundle
 from stpl_core.errors import UsageError
-from stpl_core.options import SignatureOptions
+from stpl_core.options import SignatureOptions, TrustOptions
+from stpl_core.safety.budget import pixels_for, set_most_pixels
 from stpl_core.safety.signing import trusted_keys
 from stpl_core.safety.versions import remember_version, remembered_version
 
@@ -42,4 +43,16 @@ def open_signed(path: Path, options: SignatureOptions, *, checksums: bool = True
     bundle = open_bundle(path, checksums=checksums, trusted=trusted)
     if bundle.version != before and bundle.version is not None:
         remember_version(path, bundle.version)
+    return bundle
+
+
+def open_trusted(path: Path, options: TrustOptions) -> Bundle:
+    """Open a bundle as the options ask, and set what one frame may have by its grid.
+
+    Raises:
+        UsageError, BundleError, ChecksumError, SignatureError: see `open_signed`.
+    """
+    bundle = open_signed(path, options)
+    channels, height, width = bundle.manifest.frame
+    set_most_pixels(options.max_pixels or pixels_for(channels, height, width))
     return bundle

@@ -133,3 +133,31 @@ def as_published(
         parts["validation"] = training[training >= cut]
         parts["training"] = training[training + layout.span <= cut]
     return parts
+
+
+def rows_before(
+    time: Times, sequence: NDArray[np.int32], context: int, cadence_s: float
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Of every frame, the window of `context` frames that ends with it.
+
+    Args:
+        time: `(F,)`, rising.
+        sequence: `(F,)`; frames of two sequences never belong to one window.
+        context: T.
+        cadence_s: seconds from one frame of a window to the next.
+
+    Returns:
+        `(F, T)`, the frames nearest to each due time; and `(F,)`, whether none of them is farther
+        from it than `OFF` cadences.
+    """
+    stamps = time.astype("datetime64[ns]").astype(np.int64)
+    back = np.round(np.arange(context - 1, -1, -1) * (cadence_s * 1e9)).astype(np.int64)
+    due = stamps[:, None] - back  # (F, T)
+    after = np.clip(np.searchsorted(stamps, due), 1, max(1, len(stamps) - 1))
+    after = np.minimum(after, len(stamps) - 1)
+    before = np.maximum(after - 1, 0)
+    rows = np.where(due - stamps[before] <= stamps[after] - due, before, after).astype(np.int64)
+    whole = (np.abs(stamps[rows] - due) <= OFF * cadence_s * 1e9).all(axis=1)
+    whole &= (np.diff(rows, axis=1) > 0).all(axis=1)
+    whole &= (sequence[rows] == sequence[:, None]).all(axis=1)
+    return rows, whole

@@ -9,6 +9,8 @@ from typing import Any
 import typer
 import typer.main
 
+from stpl_deploy.cli.verbs.examples import EXAMPLES as EXAMPLES
+
 VERBS = {
     "demo": "Train a small model, export, verify and stream it: all in one.",
     "data": "Look at frames of any format, convert them, or fetch some.",
@@ -20,6 +22,7 @@ VERBS = {
     "evaluate": "Score forecasts per lead time, beside simple baselines.",
     "bench": "Time PyTorch and an engine's ways to a nowcast.",
     "predict": "Predict the frames after the newest of a file or folder.",
+    "backfill": "Make a nowcast of every window of an archive.",
     "stream": "Watch a source; write a nowcast for each new frame.",
     "serve": "The same as stream, with a page that shows it.",
     "inspect": "Say what a run, a bundle or an engine is.",
@@ -27,48 +30,10 @@ VERBS = {
     "models": "List the models, and those that come trained.",
     "doctor": "Say what this machine has, what works, what to install.",
 }
-"""Each is a module beside this one with a function of the same name; `import` is `import_`.
+"""Each is a module in the folder above with a function of the same name; `import` is `import_`.
 
 The texts are whole in a list of 80 columns: at most 64 characters.
 """
-
-
-EXAMPLES = {
-    "demo": ("--out demo",),
-    "train": (
-        "radar-nowcast --data radar/ --out run",
-        "radar-nowcast --keys",
-        "--resume --out run",
-    ),
-    "import": ("checkpoint.pth --from predrnn --frame 1,64,64 --out run",),
-    "export": (
-        "run --out rain.bundle",
-        "pretrained:radar-nowcast --grid 765x700 --out knmi.bundle",
-    ),
-    "sign": ("rain.bundle --key signer",),
-    "verify": ("rain.bundle", "rain.bundle --engine trt --require-provider trt"),
-    "evaluate": (
-        "rain.bundle --data storms/ --out report",
-        "run --part test --thresholds 0.5,5",
-    ),
-    "bench": ("rain.bundle --rounds 50",),
-    "predict": (
-        "rain.bundle radar/ --out nowcast.nc",
-        "rain.bundle radar/ --grid 765x700 --at 2026-05-01T12:00 --out nowcast.gif",
-    ),
-    "stream": (
-        "rain.bundle radar/ --sink nc:out --state-file radar.state",
-        "camera.bundle rtsp://camera/stream --sink jsonl:- --log-format json",
-    ),
-    "serve": (
-        "rain.bundle radar/ --on-gap bridge",
-        "--config radar.toml --print-config",
-    ),
-    "inspect": ("rain.bundle",),
-    "models": ("--json",),
-    "doctor": ("--json",),
-}
-"""What follows the verb on command lines that its help shows; groups show theirs verb by verb."""
 
 
 def program(app: typer.Typer, asked: str) -> Any:

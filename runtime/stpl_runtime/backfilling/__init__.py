@@ -1,0 +1,1 @@
+"""`stpl-deploy backfill`: every complete window of an archive becomes a nowcast in one store."""
