@@ -187,7 +187,21 @@ class _Child:
         return self._log.read_text(errors="replace").strip().rpartition("\n")[2][:300]
 
 
-def campaign(kind: str, seeds: range, scratch: Path, until: float) -> dict[str, Any]:
+class Clock:
+    """Seconds that this process ran; none pass while it is stopped. Look at it every second."""
+
+    def __init__(self) -> None:
+        self._last, self._seconds = time.monotonic(), 0.0
+
+    def seconds(self) -> float:
+        """Since it was made."""
+        now = time.monotonic()
+        self._seconds += min(now - self._last, 2.0)
+        self._last = now
+        return self._seconds
+
+
+def campaign(kind: str, seeds: range, scratch: Path, clock: Clock, until: float) -> dict[str, Any]:
     """Try seeds of one kind up to a time; a child that ended or was ended is followed by another.
 
     Returns:
@@ -195,12 +209,12 @@ def campaign(kind: str, seeds: range, scratch: Path, until: float) -> dict[str, 
     """
     results: Counter[str] = Counter()
     faults: list[dict[str, Any]] = []
-    start, at, grew = time.monotonic(), seeds.start, 0
-    while at < seeds.stop and len(faults) < _MOST_FAULTS and time.monotonic() < until:
+    start, at, grew = clock.seconds(), seeds.start, 0
+    while at < seeds.stop and len(faults) < _MOST_FAULTS and clock.seconds() < until:
         folder = Path(tempfile.mkdtemp(dir=scratch))
         child = _Child(kind, range(at, seeds.stop), folder)
         try:
-            found = _watched(child, until)
+            found = _watched(child, clock, until)
             results.update(entry["result"] for entry in found)
             faults += found
         finally:
@@ -209,31 +223,31 @@ def campaign(kind: str, seeds: range, scratch: Path, until: float) -> dict[str, 
         grew = max(grew, int(tally[_GREW]))
         results.update({word: int(tally[_WORDS.index(word)]) for word in ("refused", "used")})
         if tally[_TRYING] < 0:
-            if time.monotonic() < until:
+            if clock.seconds() < until:
                 faults.append({"seed": at, "result": "unprepared", "fault": child.last_words()})
             break
         # The one that was cut off by the time limit is tried again.
         at = sum(results[word] for word in results if word != "memory") + seeds.start
     return {
         "kind": kind, "first": seeds.start, "next": at, "results": dict(results),
-        "grew_mb": round(grew / 2**20), "seconds": round(time.monotonic() - start),
+        "grew_mb": round(grew / 2**20), "seconds": round(clock.seconds() - start),
         "faults": faults,
     }  # fmt: skip
 
 
-def _watched(child: _Child, until: float) -> list[dict[str, Any]]:
+def _watched(child: _Child, clock: Clock, until: float) -> list[dict[str, Any]]:
     """Wait for its end, or end it; its faults."""
     faults: list[dict[str, Any]] = []
-    trying, waited_s, last = -1, 0.0, time.monotonic()
+    trying, since = -1, clock.seconds()
     while True:
         found = child.faults(1.0)
         if found is None:
             return faults + _how_it_ended(child)
         faults += found
-        now = time.monotonic()
-        waited_s, last = waited_s + min(now - last, 2.0), now  # it may have been stopped meanwhile
+        now = clock.seconds()
         if trying != child.tally[_TRYING]:
-            trying, waited_s = int(child.tally[_TRYING]), 0.0
+            trying, since = int(child.tally[_TRYING]), now
+        waited_s = now - since
         if len(faults) >= _MOST_FAULTS or now > until:
             child.end()
             return faults
@@ -269,16 +283,16 @@ def main() -> None:
         _attempts(options.child, range(options.first, options.first + options.inputs), options.out)
     from tests.fuzz.targets import TARGETS
 
-    until = time.monotonic() + 60 * options.minutes
+    clock, until = Clock(), 60 * options.minutes
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         for kind in options.kinds or TARGETS:
             first = next_seed(options.out, kind, options.first)
             seeds = range(first, options.first + options.inputs)
-            if not seeds or time.monotonic() > until:
+            if not seeds or clock.seconds() > until:
                 continue
-            line = json.dumps(campaign(kind, seeds, Path(scratch), until))
+            line = json.dumps(campaign(kind, seeds, Path(scratch), clock, until))
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
             if options.out:
