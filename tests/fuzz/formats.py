@@ -75,7 +75,7 @@ def npy(content: bytes, random: Random) -> bytes:
             [
                 f"{{'descr': {kind}, 'fortran_order': False, 'shape': (6, 24, 32), }}",
                 f"{{'descr': '|u1', 'fortran_order': True, 'shape': {shape}, }}",
-                head[: random.randrange(len(head))],
+                head[: random.randrange(len(head) + 1)],
                 head.replace("'descr'", "'__import__'"),
             ]
         )

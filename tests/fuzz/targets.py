@@ -275,9 +275,14 @@ def messages(folder: Path) -> Attempt:
             content = random.choice([gzip.compress, zlib.compress])(content)
         if random.randrange(4) == 0:
             return _frames(fetching.arrivals(Message(_notification(content, random), "t", {})))
+        bare = random.randrange(6) == 0
+        if bare:
+            content = bytes(random.choice([3072, 3072, 3071, 0, 6144]))
         topic = random.choice([name, "a/b/" + name, "a\x1b[2J.png", "x" * 300, "..", "a.nc.gz"])
-        found = {key: str(value) for key, value in mutated(facts, random).items()}
-        for key in random.sample(sorted(found), min(len(found), random.randrange(5))):
+        given = facts if bare else {"name": name, "valid_time": facts["valid_time"]}
+        changed = mutated(given, random) if random.randrange(2) else given
+        found = {key: str(value) for key, value in changed.items()}
+        for key in random.sample(sorted(found), random.choice([0, 0, 0, min(len(found), 1)])):
             del found[key]
         return _frames(plain.arrivals(Message(content, topic, found)))
 
