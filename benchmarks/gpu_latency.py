@@ -200,7 +200,8 @@ class TorchExecutor:
         self.shapes: dict[str, tuple[int, ...]]
         self.shapes = dict.fromkeys(self._ends(), (1, *manifest.frame))
         for part in manifest.state:
-            self.shapes |= dict.fromkeys((part.input, part.output), (1, *part.shape))
+            names = [name for name in (part.input, part.output) if name is not None]
+            self.shapes |= dict.fromkeys(names, (1, *part.shape))
         self.tensors: dict[str, Tensor] = {}
 
     def _ends(self) -> tuple[str, str]:
@@ -223,7 +224,11 @@ class TorchExecutor:
         """See `stpl_runtime.engines.stepper.Executor`."""
         frame, guess = self._ends()
         with torch.cuda.stream(self.stream), torch.cuda.use_mem_pool(self.pool):
-            state = {part.name: self.tensors[part.input] for part in self.manifest.state}
+            state = {
+                part.name: self.tensors[part.input]
+                for part in self.manifest.state
+                if part.input is not None
+            }
             result, after = self.model.step(self.tensors[frame], state)
             self.tensors[guess].copy_(result)
             for part in self.manifest.state:

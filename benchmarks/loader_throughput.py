@@ -171,9 +171,9 @@ CASES = {
         "the generator, 64x64", "modernn-mmnist", lambda _: {"images": "scikit-learn"}
     ),
     "array-mmnist": Case("sequences in a .npy of bytes", "modernn-mmnist", array),
-    "radar-zarr": Case("Zarr of radar, tiles, kept in memory", "radar-nowcast", radar),
+    "radar-zarr": Case("Zarr of radar, tiles, kept in memory", "predrnn-nowcast", radar),
     "radar-zarr-disk": Case(
-        "Zarr of radar, tiles, read as needed", "radar-nowcast", radar, in_memory=False
+        "Zarr of radar, tiles, read as needed", "predrnn-nowcast", radar, in_memory=False
     ),
     "taxibj": Case("TaxiBJ HDF5", "modernn-mini", taxibj),
     "video": Case("MP4 of a camera", "modernn-mini", video),

@@ -48,7 +48,9 @@ def loop_onnx(step: onnx.ModelProto, state: tuple[StateSpec, ...], horizon: int)
     """The forecast as one Loop at batch 1; it gives the frames, and no state."""
     body = onnx.GraphProto(name="step")
     values = {value.name: value for value in (*step.graph.input, *step.graph.output)}
-    carried = {FRAME_NAME: NEXT_FRAME} | {spec.input: spec.output for spec in state}
+    carried = {FRAME_NAME: NEXT_FRAME} | {
+        spec.input: spec.output for spec in state if spec.input is not None
+    }
     body.input.append(helper.make_tensor_value_info("count", TensorProto.INT64, []))
     body.input.append(helper.make_tensor_value_info("going", TensorProto.BOOL, []))
     body.input.extend(values[name] for name in carried)

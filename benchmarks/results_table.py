@@ -117,21 +117,23 @@ def _fields(fields: dict[str, Any]) -> Iterator[str]:
     """Whole fields, and beside them the windows of before."""
     yield f"### `{fields['model']}` on whole fields"
     yield ""
-    yield "    python benchmarks/whole_fields.py --fmi FOLDER --knmi FOLDER"
+    yield "    python benchmarks/whole_fields.py --fmi FOLDER --knmi FOLDER --mrms FILE"
     yield ""
     yield (
-        "Two protocols on the same frames. *Whole fields* are what a nowcast is made of. *Windows* "
-        "of the model's size, cut out first, let nothing in over their edges; flow, which moves "
-        "rain in, looks worse there than it is. Each cell: model / persistence / flow; the best of "
-        "them is bold. A frequency bias of 1 is right; below it, rain is missing."
+        "*Whole fields* are what a nowcast is made of; the model sees them at once, as a bundle of "
+        "`export --grid` does, or in tiles, as `predict --grid` does. *Windows* of the model's "
+        "size, cut out first, let nothing in over their edges; flow, which moves rain in, looks "
+        "worse there than it is. Each cell: model / persistence / flow; the best of them is bold. "
+        "A frequency bias of 1 is right; below it, rain is missing."
     )
     yield ""
     for name, one in fields["sets"].items():
-        for which in ("field", "windows"):
-            found = one[which]
+        for found in one["protocols"]:
             yield f"**{name}**, {one['about']}. {found['sequences']} {found['protocol']}."
             yield ""
             yield from _chosen_leads(found)
+            yield ""
+            yield _wins(found)
             yield ""
 
 
@@ -148,6 +150,19 @@ def _chosen_leads(found: dict[str, Any]) -> Iterator[str]:
         for lead in _CHOSEN_LEADS
     ]
     yield from _table(["lead", *(_title(score, found["units"]) for score in _FIELD_SCORES)], rows)
+
+
+def _wins(found: dict[str, Any]) -> str:
+    """At how many lead times the model is the best, in words."""
+    counts = []
+    for score in _FIELD_SCORES[:4]:
+        columns = [found["scores"][way][score] for way in _WAYS if way in found["scores"]]
+        best = min if score == "rmse" else max
+        won = sum(row[0] is not None and row[0] == best(row) for row in zip(*columns, strict=True))
+        counts.append(f"{_title(score, found['units'])} at {won}")
+    return (
+        f"The model is the best of them in {', in '.join(counts)} of {found['horizon']} lead times."
+    )
 
 
 def _training_time(made: dict[str, Any]) -> str:

@@ -65,6 +65,9 @@ from stpl_core.manifest import (
     ModelInfo as ModelInfo,
 )
 from stpl_core.manifest import (
+    OutputSpec as OutputSpec,
+)
+from stpl_core.manifest import (
     Speed as Speed,
 )
 from stpl_core.manifest import (

@@ -22,11 +22,23 @@ class StateSpec(_Part):
     """One named state tensor: which graph input it is and which output becomes it."""
 
     name: str
-    input: str
+    input: str | None
+    """None: no step reads it. It is given beside the frame (`Manifest.outputs`)."""
     output: str
     shape: tuple[int, ...]
     """Without the batch axis, which is first."""
     dtype: str = "float32"
+
+
+class OutputSpec(_Part):
+    """What a model gives with every step beside the next frame: a part of its state, not read."""
+
+    name: str
+    """Of the state tensor."""
+    kind: Literal["exceedance"] = "exceedance"
+    """Chances, 0 to 1, that the next frame's values are at or above each level: `(Q, C, H, W)`."""
+    levels: tuple[float, ...]
+    """Q of them, rising, in model units."""
 
 
 class GraphSpec(_Part):
@@ -117,14 +129,18 @@ class GraphAccuracy(_Part):
     leads: tuple[LeadAccuracy, ...]
     state_error: float | None = None
     """Greatest state error after the context against PyTorch, over its tolerance; <= 1 passes."""
+    output_error: float | None = None
+    """The same of what is given beside the frames, over all lead times."""
     int8: Int8Accuracy | None = None
 
     @property
     def passed(self) -> bool:
         """Whether every lead time and the state pass, and what int8 adds."""
-        state = self.state_error is None or self.state_error <= 1.0
+        beside = all(
+            error is None or error <= 1.0 for error in (self.state_error, self.output_error)
+        )
         int8 = self.int8 is None or self.int8.passed
-        return state and int8 and all(lead.passed for lead in self.leads)
+        return beside and int8 and all(lead.passed for lead in self.leads)
 
 
 class AccuracyReport(_Part):
@@ -188,6 +204,9 @@ class Manifest(_Part):
     """Where the pixels of the training data lay, as the model saw them; empty where unknown."""
     codec: FrameCodec
     state: tuple[StateSpec, ...]
+    """Those of `outputs` come last."""
+    outputs: tuple[OutputSpec, ...] = ()
+    """What `step` gives beside the next frame."""
     precision: str = "fp32"
     convolution_share: dict[str, float] = {}
     """Type -> share of the step's convolution work, in multiply-accumulates; empty for fp32."""

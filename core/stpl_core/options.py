@@ -37,6 +37,14 @@ frame. `pace`: as `queue`, and every source waits for the nowcast: for replays a
 
 BundlePath = Annotated[Path, Option("Bundle directory, from `stpl-deploy export`.", argument=True)]
 Horizon = Annotated[int | None, Option("Frames to predict.", default="the bundle's", least=1)]
+Probabilities = Annotated[
+    bool,
+    Option(
+        "Also how likely each pixel is to reach each threshold of the model, as 1 mm/h: into nc, "
+        "zarr, tif and npz.",
+        flag="--probabilities",
+    ),
+]
 
 
 _ENGINES = (
@@ -221,6 +229,7 @@ class PredictOptions:
             metavar="TIME",
         ),
     ] = None
+    probabilities: Probabilities = False
     reading: FrameOptions = FrameOptions()
     domain: DomainOptions = DomainOptions()
 
@@ -285,6 +294,7 @@ class StreamOptions:
         Option("window: exactly the newest T frames; carry: never reset the state."),
     ] = "window"
     horizon: Horizon = None
+    probabilities: Probabilities = False
     backend: EngineOptions = EngineOptions()
     reading: FrameOptions = FrameOptions()
     source_options: Annotated[

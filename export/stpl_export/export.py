@@ -37,7 +37,7 @@ from stpl_core.safety.half_written import scratch_directory
 from stpl_export.builders.plans import PlanRequest, build_plans
 from stpl_export.checking import judging_sequences
 from stpl_export.graphs.compose import forecast_onnx, rollout_onnx
-from stpl_export.graphs.onnx_step import state_specs, step_onnx
+from stpl_export.graphs.onnx_step import output_specs, state_specs, step_onnx
 from stpl_export.graphs.weights import gather_weights, point_into, save_low_weights, save_weights
 from stpl_export.precision.calibrate import Calibration, split_sequences
 from stpl_export.precision.half_step import make_half_step
@@ -301,6 +301,7 @@ def _manifest(
         grids=run.grids(),
         codec=section.codec,
         state=state_specs(model),
+        outputs=output_specs(model),
         precision=typed.precision,
         graphs=graphs,
         recipe=run.recipe.model_dump(mode="json", exclude_none=True),

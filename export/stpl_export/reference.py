@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stpl_core.codec import Array
-from stpl_runtime.proof.reference import Places, Reference, ReferenceState
+from stpl_export.graphs.onnx_step import output_specs
+from stpl_runtime.proof.reference import Places, Reference, ReferenceOutput, ReferenceState
 from stpl_train.forecaster import State
 from stpl_train.models import ForecasterModule
 
@@ -30,6 +31,8 @@ MOST_BYTES = 16 * 2**20
 """Of the sequences with their outputs, before compression; or of one sequence's outputs; and of its
 state."""
 MOST_SEQUENCES = 16
+OUTPUT_PLACES = 2**14
+"""Values that are kept of what is given beside a frame."""
 LEAST_PLACES = 1024
 """Pixels of a frame or values of a state that are kept at least."""
 _OUTPUT_BYTES = 12
@@ -61,8 +64,9 @@ def make_reference(
     keep = max(1, min(most, len(sequences), MOST_BYTES // (sequences[0].nbytes + outputs)))
     sequences = sequences[:keep]
     frames = torch.from_numpy(np.ascontiguousarray(sequences[:, :context]))  # (N, T, C, H, W)
-    single, state32 = _closed_loop(model, frames, horizon)
-    double, state64 = _closed_loop(copy.deepcopy(model).double(), frames.double(), horizon)
+    single, state32, given32 = _closed_loop(model, frames, horizon)
+    exact = copy.deepcopy(model).double()
+    double, state64, given64 = _closed_loop(exact, frames.double(), horizon)
     gap = (single.double() - double).abs().amax(dim=(0, 2, 3, 4))  # (K,)
     seen = None if observed is None or observed[:keep].all() else observed[:keep]
     height, width = sequences.shape[3:]
@@ -77,6 +81,7 @@ def make_reference(
         states=_states(state32, state64),
         observed=seen,
         pixels=_places(height * width, fits),
+        outputs={name: _output(given32[name], given64[name]) for name in given64},
     )
     return replace(whole, float32=whole.kept(whole.float32), float64=whole.kept(whole.float64))
 
@@ -94,6 +99,19 @@ def _states(single: State, double: State) -> dict[str, ReferenceState]:
     return made
 
 
+def _output(single: Tensor, double: Tensor) -> ReferenceOutput:
+    """Of `(K, Q, C, H, W)`, some values."""
+    flat = double.flatten(1)  # (K, Q*C*H*W)
+    chosen = _places(flat.shape[1], OUTPUT_PLACES)
+    places = np.arange(flat.shape[1], dtype=np.int32) if chosen is None else chosen
+    gaps = (single.double() - double).abs().amax((1, 2, 3, 4))  # (K,)
+    return ReferenceOutput(
+        values=flat.numpy()[:, places],
+        tolerance=np.asarray([_tolerance(gap) for gap in gaps]),
+        places=places,
+    )
+
+
 def _places(count: int, fits: int) -> Places | None:
     """`fits` of `count` places in order, the first and the last one among them; None: all."""
     fits = max(fits, LEAST_PLACES)
@@ -108,21 +126,33 @@ def _tolerance(gap: Tensor) -> float:
     return max(FP32_FACTOR * float(gap), FP32_FLOOR)
 
 
-def _closed_loop(model: ForecasterModule, frames: Tensor, horizon: int) -> tuple[Tensor, State]:
-    """K frames `(N, K, C, H, W)`, and the state after the context of the first sequence."""
+def _closed_loop(
+    model: ForecasterModule, frames: Tensor, horizon: int
+) -> tuple[Tensor, State, dict[str, Tensor]]:
+    """The closed loop.
+
+    Returns:
+        K frames `(N, K, C, H, W)`; of the first sequence the state after the context, and what is
+        given beside the frames, name -> `(K, Q, C, H, W)`.
+    """
     state = model.initial_state(len(frames))
     guesses: list[Tensor] = []
     kept: State = {}
+    given: dict[str, list[Tensor]] = {spec.name: [] for spec in output_specs(model)}
     with torch.no_grad():
         guess = frames[:, 0]
         for t in range(frames.shape[1]):
             guess, state = model.step(frames[:, t], state)  # (N, C, H, W)
         kept = {name: tensor[:1].clone() for name, tensor in state.items()}
-        guesses.append(guess)
-        while len(guesses) < horizon:
-            guess, state = model.step(guess, state)
+        while True:
             guesses.append(guess)
-    return torch.stack(guesses, dim=1), kept
+            for name, values in given.items():
+                values.append(state[name][0].clone())
+            if len(guesses) == horizon:
+                break
+            guess, state = model.step(guess, state)
+    beside = {name: torch.stack(values) for name, values in given.items()}
+    return torch.stack(guesses, dim=1), kept, beside
 
 
 def save_reference(path: Path, reference: Reference) -> None:

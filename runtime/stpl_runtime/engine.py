@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -244,3 +244,42 @@ def closed_loop(session: Session, frames: Array, horizon: int) -> Array:
         guess, state = session.step(guess, state)
         future.append(guess)
     return np.stack(future, axis=1)  # (B, K, C, H, W)
+
+
+@runtime_checkable
+class JoinsOutputs(Protocol):
+    """A session whose states are not of whole frames."""
+
+    def outputs(self, state: StateHandle, names: Sequence[str]) -> Mapping[str, Array]:
+        """What the step that made this state gave beside its frame: name -> `(B, Q, C, H, W)`."""
+        ...
+
+
+def free_run(
+    session: Session, frame: Array, state: StateHandle, horizon: int, outputs: Sequence[str] = ()
+) -> Iterator[tuple[Array, Mapping[str, Array], StateHandle]]:
+    """Take in the newest frame and roll out, step by step.
+
+    Args:
+        session: with the `step` graph open.
+        frame: the newest one, `(B, C, H, W)`, model units.
+        state: the state before it, which is used up.
+        horizon: K >= 1.
+        outputs: which of the manifest's `outputs` are wanted.
+
+    Yields:
+        K times the guess `(B, C, H, W)`; what was given beside it, name -> `(B, Q, C, H, W)`; and
+        the state after the frame that was read, which the next step uses up.
+    """
+    for _ in range(horizon):
+        frame, state = session.step(frame, state)
+        yield frame, _outputs_in(session, state, outputs), state
+
+
+def _outputs_in(session: Session, state: StateHandle, names: Sequence[str]) -> Mapping[str, Array]:
+    if not names:
+        return {}
+    if isinstance(session, JoinsOutputs):
+        return session.outputs(state, names)
+    arrays = session.state_arrays(state)
+    return {name: arrays[name] for name in names}

@@ -7,6 +7,7 @@ from math import prod
 
 from stpl_core.bundle import Bundle
 from stpl_core.host.memory import WORTH_A_LINE, require_memory
+from stpl_runtime.chances import exceedance_of
 from stpl_runtime.engines.graph_memory import live_bytes
 from stpl_runtime.engines.tiled import TILES_AT_ONCE, Size, Tiling, default_overlap
 from stpl_runtime.nowcasting.predict import BATCH, graphs_needed
@@ -24,6 +25,8 @@ _STATES = 5
 """Copies of the states: zero, before a step and after it, in the program and in the arena."""
 _FRAMES = 5.2
 """Copies of the frames that come out: one by one, stacked, joined, in physical units, clipped."""
+_CHANCES = 3.2
+"""Copies of the chances: one by one, stacked, of all sequences, masked."""
 _SURE = 1.15
 """A setting that is suggested must really fit: so much more than estimated."""
 
@@ -40,6 +43,8 @@ class ForecastMemory:
     """Of the step graph, for one sequence."""
     streams: int = 1
     """Each with states and frames of its own."""
+    chances: bool = False
+    """Those of events are wanted too."""
 
     @property
     def tiles(self) -> int:
@@ -55,7 +60,7 @@ class ForecastMemory:
         manifest, count = self.bundle.manifest, self.sequences
         tiles = self.tiles * count
         at_once = min(tiles, TILES_AT_ONCE) if self.tiles > 1 else count
-        graphs = graphs_needed(manifest, horizon)
+        graphs = graphs_needed(manifest, horizon, chances=self.chances)
         weights = self._weights() * (1 + _WEIGHTS * len(graphs))
         frame = prod(manifest.frame) * _FLOAT
         state = sum(prod(part.shape) for part in manifest.state) * _FLOAT
@@ -63,7 +68,8 @@ class ForecastMemory:
         running = at_once * (_ARENA * self.values + 2 * unrolled)
         whole = manifest.frame[0] * prod(self.domain) * _FLOAT * count
         joined = horizon * max(_FRAMES * whole, 2 * tiles * frame + whole)
-        own = _STATES * tiles * state + joined
+        levels = len(exceedance_of(manifest).levels) if self.chances else 0
+        own = _STATES * tiles * state + joined + _CHANCES * levels * horizon * whole
         return _LIBRARY + weights + running + self.streams * own
 
     def _weights(self) -> int:
@@ -79,6 +85,8 @@ def plan_memory(
     overlap: int | None = None,
     sequences: int = 1,
     streams: int = 1,
+    *,
+    chances: bool = False,
 ) -> str:
     """One line on the memory of nowcasts; refuses those that cannot fit.
 
@@ -90,6 +98,7 @@ def plan_memory(
         overlap: of tiles; None: the default.
         sequences: in one call of `predict`.
         streams: that share the engine.
+        chances: those of events are wanted too.
 
     Returns:
         The line; empty where it is little, or not estimated: an engine with memory of its own.
@@ -104,7 +113,9 @@ def plan_memory(
     if values is None:
         return ""
     at_once = max(1, min(sequences, BATCH))
-    planned = ForecastMemory(bundle, domain or manifest.domain, overlap, at_once, values, streams)
+    planned = ForecastMemory(
+        bundle, domain or manifest.domain, overlap, at_once, values, streams, chances
+    )
     steps = manifest.horizon if horizon is None else horizon
     needed = planned.bytes(steps)
     size = "x".join(map(str, planned.domain))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stpl_core.codec import Array
 from stpl_core.grid import Grid
+from stpl_runtime.chances import Chances
 from stpl_runtime.timing import time_text
 
 
@@ -56,6 +57,8 @@ class Nowcast:
     """CF standard name of the quantity, where the frames carry it."""
     notes: Mapping[str, str] = field(default_factory=dict)
     """What goes along with the data: `institution`, `licence`, `attribution`."""
+    chances: Chances | None = None
+    """How likely events are, where that was asked for."""
 
     def observed_in(self, steps: int) -> NDArray[np.bool_] | None:
         """`(H, W)` of one frame, False where it has no data; None where it has everywhere.
@@ -73,6 +76,14 @@ class Nowcast:
         if self.observed is None:
             return self.frames
         return np.where(self.observed, self.frames, np.float32(np.nan))
+
+    def masked_chances(self) -> Array:
+        """The chances `(K, Q, C, H, W)`, NaN where the newest observed frame had no data."""
+        assert self.chances is not None, "asked for"
+        values = self.chances.values
+        if self.observed is None:
+            return values
+        return np.where(self.observed, values, np.float32(np.nan))
 
     @property
     def is_observed_everywhere(self) -> bool:

@@ -17,6 +17,7 @@ from stpl_core.errors import UsageError
 from stpl_core.options import DomainOptions, EngineOptions, FrameOptions, StreamOptions
 from stpl_core.reader import ReadOptions
 from stpl_core.same_grid import check_same_grid
+from stpl_runtime.chances import Chances
 from stpl_runtime.engine import Session, open_session
 from stpl_runtime.engines.auto.candidates import Asked
 from stpl_runtime.engines.auto.choose import open_best
@@ -28,7 +29,12 @@ from stpl_runtime.ledger import Ledger
 from stpl_runtime.links.reconnect import without_credentials
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.nowcasting.nowcaster import Nowcaster
-from stpl_runtime.nowcasting.predict import graphs_needed, made_by, predict_sequences
+from stpl_runtime.nowcasting.predict import (
+    graphs_needed,
+    made_by,
+    predict_sequences,
+    predict_with_chances,
+)
 from stpl_runtime.nowcasting.window import check_cadence
 from stpl_runtime.sink import Sink, SinkSpec, open_sinks
 from stpl_runtime.source import Source, SourceSpec, open_source
@@ -45,6 +51,7 @@ def open_backend(
     backend: EngineOptions,
     horizon: int | None = None,
     *,
+    chances: bool = False,
     say: Callable[[str], None] | None = None,
     measure: bool = False,
 ) -> Iterator[Session]:
@@ -54,6 +61,7 @@ def open_backend(
         bundle: an opened bundle.
         backend: what it is to run on.
         horizon: frames to predict; None takes the bundle's.
+        chances: those of events are wanted too.
         say: given a line on what `--engine auto` takes.
         measure: let `--engine auto` time what this machine has, where it did not before.
 
@@ -61,7 +69,8 @@ def open_backend(
         StplError: see `open_session`.
     """
     manifest = bundle.manifest
-    graphs = graphs_needed(manifest, manifest.horizon if horizon is None else horizon)
+    steps = manifest.horizon if horizon is None else horizon
+    graphs = graphs_needed(manifest, steps, chances=chances)
     if backend.engine == "auto":
         asked = Asked(graphs, backend.threads, backend.forecast, backend.allow)
         session = open_best(
@@ -130,6 +139,8 @@ def plan_nowcast(
     domain: DomainOptions,
     context: Context | None = None,
     streams: int = 1,
+    *,
+    chances: bool = False,
 ) -> str:
     """One line on the memory of nowcasts, before the engine is opened; empty where it is little.
 
@@ -140,6 +151,7 @@ def plan_nowcast(
         domain: where frames are larger than the model's.
         context: what was read; None: one sequence at a time.
         streams: that share the engine.
+        chances: those of events are wanted too.
 
     Raises:
         EnvironmentFault: more is needed than there is; names the setting that fits.
@@ -152,6 +164,7 @@ def plan_nowcast(
         domain.overlap,
         sequences=1 if context is None else len(context.frames),
         streams=streams,
+        chances=chances,
     )
 
 
@@ -161,19 +174,34 @@ def make_nowcast(
     context: Context,
     horizon: int | None = None,
     domain: DomainOptions | None = None,
+    *,
+    chances: bool = False,
 ) -> Nowcast:
     """A nowcast of what was read; of several sequences one with an axis more in front.
 
+    Args:
+        bundle: an opened bundle.
+        session: of it, with the graphs of `open_backend` open.
+        context: what was read.
+        horizon: frames to predict; None takes the bundle's.
+        domain: where frames are larger than the model's.
+        chances: those of events are wanted too.
+
     Raises:
         AccuracyError: the engine gave NaN or infinity.
-        UsageError: an overlap that does not hold.
+        UsageError: an overlap that does not hold, or a model that gives no chances.
     """
     domain = domain or DomainOptions()
     size = wanted_size(domain) or bundle.manifest.domain
     bundle, session = on_domain(bundle, session, size, domain.overlap)
     manifest, one = bundle.manifest, len(context.frames) == 1
     steps = manifest.horizon if horizon is None else horizon
-    frames = predict_sequences(bundle, session, context.frames, steps)  # (N, K, C, H, W)
+    likely: Chances | None = None
+    if chances:
+        frames, likely = predict_with_chances(bundle, session, context.frames, steps)
+        likely = replace(likely, values=likely.values[0]) if one else likely
+    else:
+        frames = predict_sequences(bundle, session, context.frames, steps)  # (N, K, C, H, W)
     return Nowcast(
         frames=frames[0] if one else frames,
         context=context.frames[0] if one else context.frames,
@@ -191,6 +219,7 @@ def make_nowcast(
         context_observed=context.context_observed,
         standard_name=context.standard_name,
         notes=context.notes,
+        chances=likely,
     )
 
 
@@ -238,14 +267,24 @@ def open_stream(
     kept = sink_spec(options)
     words = named_sources(options.sources)
     planned = plan_nowcast(
-        bundle, options.backend, options.horizon, options.domain, streams=len(words)
+        bundle,
+        options.backend,
+        options.horizon,
+        options.domain,
+        streams=len(words),
+        chances=options.probabilities,
     )
     sources = {name: open_source(word, spec) for name, word in words.items()}
     opened, found = open_sinks(options.sinks, kept), None  # which keep several streams apart
     try:
         shown = status or Status()
         with open_backend(
-            bundle, options.backend, options.horizon, say=shown.line, measure=True
+            bundle,
+            options.backend,
+            options.horizon,
+            chances=options.probabilities,
+            say=shown.line,
+            measure=True,
         ) as session:
             whole = on_domain(bundle, session, size or manifest.domain, options.domain.overlap)
             parts = _Parts(*whole, (*sinks, *opened), shown, tuple(watchers))
@@ -307,6 +346,8 @@ def _one(
         ledger=ledger,
         stream=name,
     )
+    if options.probabilities:
+        nowcaster.add_chances()
     state_file = None
     if options.state_file is not None:
         path = options.state_file

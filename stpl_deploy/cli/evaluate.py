@@ -125,7 +125,27 @@ def _print(evaluation: Evaluation) -> None:
                 for k in range(judged.horizon)
             ],
         )
+    _print_chances(evaluation)
     print(verdict(evaluation))
     print(f"protocol: {evaluation.protocol}")
     period = "" if evaluation.period is None else f", {' to '.join(evaluation.period)}"
     print(f"{evaluation.sequences} sequences: {evaluation.data}{period}")
+
+
+def _print_chances(evaluation: Evaluation) -> None:
+    """Brier skill for each lead time and threshold, where the model gives chances."""
+    scores = evaluation.chances
+    if scores is None:
+        return
+    from stpl_deploy.cli.output import print_table
+    from stpl_runtime.evaluation.report import lead_text, number
+
+    units = evaluation.judged.codec.units
+    print_table(
+        "Brier skill score of the chances, over climatology",
+        ["lead", *(f">= {threshold:g} {units}" for threshold in scores.thresholds)],
+        [
+            [lead_text(evaluation, k + 1), *(number(float(value)) for value in row)]
+            for k, row in enumerate(scores.skill)
+        ],
+    )

@@ -142,6 +142,7 @@ def _bundle(path: Path, options: InspectCommand) -> None:
             + ("" if codec.conversion == "none" else f", {codec.conversion}, Z-R {codec.zr}")
             + ("" if codec.kind == "linear" else f", the model sees {codec.kind}"),
             "state": _state_line([spec.shape for spec in manifest.state]),
+            **_chances_line(manifest),
             "precision": f"{manifest.precision}, opset {manifest.opset}"
             + "".join(
                 f", {share:.1%} of the convolution work in {kind}"
@@ -200,6 +201,16 @@ def _links(path: Path) -> int:
         return path.stat().st_nlink
     except OSError:
         return 0
+
+
+def _chances_line(manifest: Manifest) -> dict[str, str]:
+    """Which thresholds it gives chances of, where it does."""
+    if not manifest.outputs:
+        return {}
+    from stpl_runtime.chances import thresholds_of
+
+    above = ", ".join(f"{threshold:g}" for threshold in thresholds_of(manifest))
+    return {"chances": f"of {above} {manifest.codec.units} and more: predict --probabilities"}
 
 
 def _int8_lines(facts: Int8Facts | None) -> dict[str, str]:

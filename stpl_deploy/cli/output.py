@@ -200,6 +200,8 @@ def print_accuracy(report: AccuracyReport) -> None:
     sys.stdout.write(f"  {report.sequences} sequences: {report.data}\n")
     for check in report.checks:
         state = "" if check.state_error is None else f", state {check.state_error:.2f} of tolerance"
+        if check.output_error is not None:
+            state += f", chances {check.output_error:.2f} of tolerance"
         if check.int8 is not None and check.int8.budget_db is not None:
             change = f"{check.int8.psnr_change_db:+.3f} dB"
             state += f", PSNR against truth {change}, -{check.int8.budget_db:g} allowed"

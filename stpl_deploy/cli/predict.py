@@ -57,7 +57,10 @@ def predict(options: PredictCommand) -> None:
     from stpl_runtime.sinks.file_format import format_of
 
     asked = options.predict
-    format_of(options.out.suffix).check_installed()
+    written = format_of(options.out.suffix)
+    written.check_installed()
+    if asked.probabilities and not written.holds_chances:
+        _refuse_chances(options.out)
     check_no_model(options.frames)
     bundle = open_trusted(options.bundle, options.trust)
     context, remark = read_newest(bundle, options.frames, asked.reading, asked.domain, asked.at)
@@ -69,13 +72,18 @@ def predict(options: PredictCommand) -> None:
         note = seams_note(bundle, size)
         if note:
             say(note)
-    if planned := plan_nowcast(bundle, options.backend, asked.horizon, asked.domain, context):
+    likely = asked.probabilities
+    if planned := plan_nowcast(
+        bundle, options.backend, asked.horizon, asked.domain, context, chances=likely
+    ):
         say(planned)
-    with open_backend(bundle, options.backend, asked.horizon, say=say) as session:
+    with open_backend(bundle, options.backend, asked.horizon, chances=likely, say=say) as session:
         began = time.perf_counter()
-        nowcast = make_nowcast(bundle, session, context, asked.horizon, asked.domain)
+        nowcast = make_nowcast(
+            bundle, session, context, asked.horizon, asked.domain, chances=likely
+        )
         ms = 1e3 * (time.perf_counter() - began)
-    format_of(options.out.suffix).write(options.out, nowcast)
+    written.write(options.out, nowcast)
     report = _document(options.out, nowcast, ms)
     if options.json:
         print_json(report)
@@ -100,6 +108,17 @@ def _check_out(out: Path, overwrite: bool) -> None:
         )
 
 
+def _refuse_chances(out: Path) -> None:
+    from stpl_runtime.sinks.file_format import file_formats
+
+    able = [suffix for one in file_formats() if one.holds_chances for suffix in one.suffixes]
+    raise UsageError(
+        f"--probabilities with --out {out}, which has no room for them",
+        expected=", ".join(able),
+        fix=f"--out {out.with_suffix('.nc')}",
+    )
+
+
 def _document(out: Path, nowcast: Nowcast, ms: float) -> dict[str, Any]:
     from stpl_runtime.timing import utc_text
 
@@ -112,6 +131,7 @@ def _document(out: Path, nowcast: Nowcast, ms: float) -> dict[str, Any]:
         "valid_times": [utc_text(time) for time in nowcast.valid_times],
         "source": nowcast.source_id,
         "made_by": nowcast.made_by,
+        "thresholds": None if nowcast.chances is None else list(nowcast.chances.thresholds),
         "ms": ms,
     }
 
@@ -124,6 +144,9 @@ def _print(options: PredictCommand, nowcast: Nowcast, report: dict[str, Any]) ->
     issued = f", issued {report['issue_time']}" if report["issue_time"] else ""
     took = duration_text(report["ms"])
     print(f"{options.out}: {count} frames of {channels}x{height}x{width}{issued}, in {took}")
+    if nowcast.chances is not None:
+        above = ", ".join(f"{threshold:g}" for threshold in nowcast.chances.thresholds)
+        print(f"chances of {nowcast.quantity} at or above {above} {nowcast.units}")
     if options.frames.is_dir() and nowcast.context_times:
         grid = options.predict.domain.grid
         given = "" if grid is None else f" --grid {grid}"

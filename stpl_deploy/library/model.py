@@ -26,6 +26,7 @@ from stpl_deploy.library.inputs import Frames, read_any
 from stpl_deploy.library.live import LiveNowcasts
 from stpl_deploy.library.numbers import sized
 from stpl_runtime.engine import Session
+from stpl_runtime.ingest.inputs import Context
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.pipeline import make_nowcast, open_backend, plan_nowcast
 from stpl_runtime.proof.verify import verify_bundle
@@ -91,12 +92,14 @@ class Model:
             frames: a path (a folder of frames, an array file, what a reader reads); a dataset, as
                 `open_frames` gives it or of CF; or an array `(T, C, H, W)`, or `(T, H, W)` for one
                 channel. Physical units; at least T frames, of which the newest are taken.
-            **options: of `stpl_core.options.PredictOptions`, by name: `horizon`, `grid` ...
+            **options: of `stpl_core.options.PredictOptions`, by name: `horizon`, `grid`,
+                `probabilities` ...
 
         Returns:
             `nowcast` (time, [channel], y, x) in physical units, NaN where the newest frame had no
             data; with lead times, coordinates and grid mapping. Frames without times have the
-            dimension `step`.
+            dimension `step`. With `probabilities`, `probability_of_exceedance` (threshold, time,
+            [channel], y, x) too.
 
         Raises:
             FrameError: frames that do not fit.
@@ -117,9 +120,17 @@ class Model:
         context, remark = read_any(self.bundle, frames, asked)
         if remark:
             warnings.warn(remark, stacklevel=2)
-        plan_nowcast(self.bundle, self._backend, asked.horizon, asked.domain, context)
+        return self.nowcast_of(context, asked)
+
+    def nowcast_of(self, context: Context, asked: PredictOptions) -> Nowcast:
+        """Forecast frames that were read already."""
+        chances = asked.probabilities
+        plan_nowcast(
+            self.bundle, self._backend, asked.horizon, asked.domain, context, chances=chances
+        )
+        session = self._session(asked.horizon, chances=chances)
         return make_nowcast(
-            self.bundle, self._session(asked.horizon), context, asked.horizon, asked.domain
+            self.bundle, session, context, asked.horizon, asked.domain, chances=chances
         )
 
     def verify(self) -> AccuracyReport:
@@ -192,10 +203,10 @@ class Model:
         """See `close`."""
         self.close()
 
-    def _session(self, horizon: int | None) -> Session:
+    def _session(self, horizon: int | None, *, chances: bool) -> Session:
         """The session with the graphs for so many frames; kept until `close`."""
-        own = horizon in (None, self.bundle.manifest.horizon)
+        own = horizon in (None, self.bundle.manifest.horizon) and not chances
         if own not in self._sessions:
-            opened = open_backend(self.bundle, self._backend, horizon)
+            opened = open_backend(self.bundle, self._backend, horizon, chances=chances)
             self._sessions[own] = self._stack.enter_context(opened)
         return self._sessions[own]

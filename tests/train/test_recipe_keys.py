@@ -44,7 +44,7 @@ def test_a_key_has_its_default_its_kind_and_what_it_is_for() -> None:
     assert keys["training.lr_hold"].about.startswith("Iterations for which the cosine's value")
     assert keys["data.frame"].kind == "[int, int, int]"
     assert keys["data.codec.kind"].kind == "'linear' | 'db' | 'log'"
-    assert keys["model.kernel"].about  # documented in a class above
+    assert keys["model.output"].about  # documented in a class above
 
 
 def test_what_is_listed_can_be_set() -> None:
@@ -58,7 +58,7 @@ def test_what_is_listed_can_be_set() -> None:
 def test_the_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["train", "radar-nowcast", "--keys"]) == 0
     out = capsys.readouterr().out
-    assert '[model] name = "predrnn"' in out
+    assert '[model] name = "advect"' in out
     assert "  training.batch = 16  (int)\n      Sequences per iteration" in out
     assert run(["train", "--keys", "--json"]) == 0
     titles = [section["title"] for section in json.loads(capsys.readouterr().out)]

@@ -110,7 +110,8 @@ def test_lengths_and_grids_are_the_published_ones() -> None:
         "predrnn-radar": ((1, 100, 100), 10, 10),
         "modernn-typhoon": ((1, 64, 64), 8, 4),
         "cms-lstm-taxibj": ((2, 32, 32), 4, 4),
-        "radar-nowcast": ((1, 128, 128), 6, 12),
+        "radar-nowcast": ((1, 192, 192), 6, 12),
+        "predrnn-nowcast": ((1, 128, 128), 6, 12),
         "camera": ((1, 128, 128), 10, 10),
     }
     for name, (frame, context, horizon) in asked.items():
@@ -189,10 +190,10 @@ def test_inspect_says_what_is_missing_for_a_recipe(
     np.savez(path, frames=frames, time=times, units="mm h-1")
     code, out, err = said(capsys, "data", "inspect", path, "--recipe", "radar-nowcast")
     assert code == 2, err
-    assert "size         96x130; expected 128x128 by tiles" in out
+    assert "size         96x130; expected 192x192 by tiles" in out
     assert "cadence      600 s; expected 300 s" in out
     assert "channels     1; expected 1" in out
-    np.savez(path, frames=np.pad(frames, ((0, 0), (0, 0), (0, 32), (0, 0))), units="dBZ")
+    np.savez(path, frames=np.pad(frames, ((0, 0), (0, 0), (0, 96), (0, 62))), units="dBZ")
     code, out, err = said(capsys, "data", "inspect", path, "--recipe", "radar-nowcast")
     assert code == 0, err
     assert f"next: stpl-deploy train radar-nowcast --set data.path={path} --out RUN" in out
@@ -217,7 +218,7 @@ def test_the_page_of_results_is_up_to_date() -> None:
     page = results_table.PAGE.read_text()
     assert results_table.page_with(results_table.tables()) == page, "results_table.py --write"
     papers = {name for name in shipped_recipes() if "-" in name} - {"modernn-mini"}
-    practical = {"radar-nowcast", "era5-t2m", "advect-radar", "advect-mmnist"}
+    practical = {"radar-nowcast", "predrnn-nowcast", "era5-t2m", "advect-mmnist"}
     assert set(results_table.printed()) == papers - practical
     assert page.count("not run |") == len(results_table.printed().keys() - results_table.results())
 

@@ -187,7 +187,7 @@ def test_interrupted_and_resumed_is_bit_identical(
 
 def test_random_windows_and_lead_times_are_resumed_too(tmp_path: Path) -> None:
     """Augmented data, drawn lead times and fitted cut-offs, in the recipe's own sizes but small."""
-    narrowed = narrow("advect-radar", 4, tmp_path, validate_every=2, checkpoint_every=1)
+    narrowed = narrow("radar-nowcast", 4, tmp_path, validate_every=2, checkpoint_every=1)
     data = narrowed.data.model_copy(update={"frame": (1, 32, 32), "validation_sequences": 1})
     recipe = narrowed.model_copy(update={"data": data})
     for out, at in ((tmp_path / "whole", 99), (tmp_path / "parts", 1)):
@@ -200,11 +200,11 @@ def test_random_windows_and_lead_times_are_resumed_too(tmp_path: Path) -> None:
 
 
 def test_a_loss_of_events_needs_a_model_that_forecasts_them(tmp_path: Path) -> None:
-    events = load_recipe("advect-radar")
+    events = load_recipe("radar-nowcast")
     recipe = tiny().model_copy(update={"training": events.training})
     with pytest.raises(RecipeError, match=r"ConvLSTM, which forecasts no events.*--model advect"):
         train(recipe, tmp_path / "run", device="cpu")
-    one = load_recipe("advect-radar", ["training.leads.events=[1.0]"]).training
+    one = load_recipe("radar-nowcast", ["training.leads.events=[1.0]"]).training
     recipe = tiny().model_copy(update={"model": events.model, "training": one})
     with pytest.raises(RecipeError, match=r"has 1 weights; expected 6.*events='\[1.0, 1.0"):
         train(recipe, tmp_path / "run", device="cpu")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from stpl_core.codec import Array
 from stpl_core.frames import FrameShape as FrameShape
+from stpl_core.manifest import OutputSpec
 from stpl_core.reader import Mask
 
 State = dict[str, Tensor]
@@ -48,6 +49,19 @@ class PenalisedForecaster(Forecaster, Protocol):
     def training_step(self, frame: Tensor, state: State) -> tuple[Tensor, State, Tensor]:
         """`step`, plus a scalar that the trainer averages over steps and adds to the mean loss."""
         ...
+
+
+@runtime_checkable
+class GivesMore(Forecaster, Protocol):
+    """A forecaster that gives more with every step than the next frame.
+
+    What it gives beside the frame is a part of the state that no step reads: `step` returns it
+    under its name, `initial_state` has zeros there. These parts come last. So every loop, graph,
+    engine and check carries it as it carries the state.
+    """
+
+    outputs: tuple[OutputSpec, ...]
+    """What those parts are, in their order."""
 
 
 @runtime_checkable

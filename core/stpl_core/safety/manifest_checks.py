@@ -37,6 +37,7 @@ def problems(manifest: Manifest) -> Iterator[str]:
     yield from chain(
         _sizes(manifest),
         _states(manifest),
+        _outputs(manifest),
         _graphs(manifest),
         _files(manifest),
         _engines(manifest),
@@ -68,7 +69,7 @@ def _states(manifest: Manifest) -> Iterator[str]:
     if not states:
         yield "state is empty"
     for what in ("name", "input", "output"):
-        names = [getattr(spec, what) for spec in states]
+        names = [name for spec in states if (name := getattr(spec, what)) is not None]
         if len(set(names)) < len(names) or not all(map(_is_name, names)):
             yield f"state has {what}s that are empty or there twice"
     for spec in states:
@@ -78,6 +79,24 @@ def _states(manifest: Manifest) -> Iterator[str]:
             yield f"state {spec.name!r} has the shape {spec.shape}"
 
 
+def _outputs(manifest: Manifest) -> Iterator[str]:
+    """Each is a state that nothing reads; these come last."""
+    count = len(manifest.outputs)
+    read = [spec for spec in manifest.state if spec.input is not None]
+    beside = list(manifest.state[len(read) :])
+    if any(spec.input is not None for spec in beside) or len(beside) != count or not read:
+        yield "outputs are not the last of the state, which nothing reads"
+        return
+    for output, spec in zip(manifest.outputs, beside, strict=True):
+        levels = output.levels
+        if output.name != spec.name or spec.dtype != "float32":
+            yield f"outputs has {output.name!r}, and the state {spec.name!r}"
+        if not levels or list(levels) != sorted(set(levels)):
+            yield f"outputs.{output.name} has the levels {str(levels)[:60]}"
+        elif spec.shape != (len(levels), *manifest.frame):
+            yield f"outputs.{output.name} has the shape {spec.shape}"
+
+
 def _graphs(manifest: Manifest) -> Iterator[str]:
     """Names that a graph reads and gives: its frames first, then the state in its order."""
     for name, graph in manifest.graphs.items():
@@ -85,7 +104,8 @@ def _graphs(manifest: Manifest) -> Iterator[str]:
             if not names or len(set(names)) < len(names) or not all(map(_is_name, names)):
                 yield f"graphs.{name}.{what} are empty or there twice"
         states = () if name == "rollout" else manifest.state
-        expected = tuple(spec.input for spec in states), tuple(spec.output for spec in states)
+        read = tuple(spec.input for spec in states if spec.input is not None)
+        expected = read, tuple(spec.output for spec in states)
         if (tuple(graph.inputs[1:]), tuple(graph.outputs[1:])) != expected:
             yield f"graphs.{name} does not read and give the state as `state` says"
 

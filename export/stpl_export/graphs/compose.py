@@ -40,14 +40,39 @@ class _Unroller:
 
     def __init__(self, step: ModelProto, state: Sequence[StateSpec]) -> None:
         self.graph, self.state = step.graph, tuple(state)
+        self.read = [spec for spec in self.state if spec.input is not None]
+        self._beside = self._needed_beside()
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
         self.values: list[ValueInfoProto] = []
         self._shared = {tensor.name for tensor in step.graph.initializer}
 
-    def step(self, tag: str, frame: str, state: dict[str, str]) -> tuple[str, dict[str, str]]:
-        """Append one step; `state` maps state names to value names. Returns its outputs."""
-        known = {FRAME: frame} | {spec.input: state[spec.name] for spec in self.state}
+    def _needed_beside(self) -> set[str]:
+        """Values that only what is given beside the frame is made of."""
+        if len(self.read) == len(self.state):
+            return set()
+        needed = {NEXT_FRAME, *(spec.output for spec in self.read)}
+        beside: set[str] = set()
+        for node in reversed(self.graph.node):
+            if needed.isdisjoint(node.output):
+                beside.update(node.output)
+            else:
+                needed.update(node.input)
+        return beside
+
+    def step(
+        self, tag: str, frame: str, state: dict[str, str], *, beside: bool = False
+    ) -> tuple[str, dict[str, str]]:
+        """Append one step; `state` maps state names to value names. Returns its outputs.
+
+        Args:
+            tag: before the names of its values.
+            frame: value name.
+            state: of what is read.
+            beside: whether what is given beside the frame is computed too.
+        """
+        left_out = set() if beside else self._beside
+        known = {FRAME: frame} | {spec.input: state[spec.name] for spec in self.read}
 
         def rename(name: str) -> str:
             if not name or name in self._shared:
@@ -55,6 +80,8 @@ class _Unroller:
             return known.get(name, f"{tag}/{name}")
 
         for node in self.graph.node:
+            if left_out.issuperset(node.output):
+                continue
             if all(name in self._shared for name in node.input if name):
                 if node.output[0] not in self._shared:  # depends on weights alone: once for all
                     self.nodes.append(node)
@@ -68,7 +95,7 @@ class _Unroller:
             copy.output.extend(rename(name) for name in node.output)
             self.nodes.append(copy)
         for value in (*self.graph.value_info, *self.graph.output):
-            if value.name in self._shared:
+            if value.name in self._shared or value.name in left_out:
                 continue
             named = ValueInfoProto()
             named.CopyFrom(value)
@@ -132,7 +159,8 @@ def forecast_onnx(
         horizon: K >= 1.
     """
     unroller = _Unroller(step, state)
-    guess, after = unroller.step("t0", FRAME, {spec.name: spec.input for spec in state})
+    inputs = {spec.name: spec.input for spec in state if spec.input is not None}
+    guess, after = unroller.step("t0", FRAME, inputs, beside=True)
     guesses, running = [guess], after
     for k in range(1, horizon):
         guess, running = unroller.step(f"t{k}", guess, running)
@@ -143,7 +171,7 @@ def forecast_onnx(
     return unroller.model(
         FORECAST,
         step,
-        [FRAME, *(spec.input for spec in state)],
+        [FRAME, *inputs.values()],
         [FORECAST, *(spec.output for spec in state)],
         _values(step, frame, 1, horizon),
     )
@@ -191,7 +219,7 @@ def _zero_state(unroller: _Unroller) -> dict[str, str]:
     unroller.node("Shape", [CONTEXT], ["batch_size"], start=0, end=1)
     names: dict[str, str] = {}
     made: dict[tuple[tuple[int, ...], str], str] = {}
-    for spec in unroller.state:
+    for spec in unroller.read:
         key = (spec.shape, spec.dtype)
         if key not in made:
             made[key] = zero = f"zero/{len(made)}"

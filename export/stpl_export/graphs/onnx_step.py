@@ -1,6 +1,7 @@
 """The step graph: `Forecaster.step` as ONNX, by torch's dynamo exporter, cleaned.
 
 Inputs `frame`, `state.<name>`...; outputs `next_frame`, `next.<name>`...; the batch is dynamic.
+What a model gives beside the frame is a part of its state that has no input.
 Initializers carry the names of the model's state dict. What the exporter writes about itself
 (source lines, absolute paths) is taken out.
 """
@@ -16,10 +17,10 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from stpl_core.bundle import StateSpec
+from stpl_core.bundle import OutputSpec, StateSpec
 from stpl_core.errors import RecipeError
 from stpl_export.graphs.shapes import state_shapes
-from stpl_train.forecaster import State
+from stpl_train.forecaster import GivesMore, State
 from stpl_train.models import ForecasterModule
 
 OPSET = 20
@@ -28,29 +29,38 @@ _PREFIX = "model."
 
 
 class _Step(nn.Module):
-    """`step` with the state as positional tensors, in the order of its names."""
+    """`step` with the state as positional tensors, in the order of its names.
 
-    def __init__(self, model: ForecasterModule, names: tuple[str, ...]) -> None:
+    What is given beside the frame, at the end, is not passed in.
+    """
+
+    def __init__(self, model: ForecasterModule, names: tuple[str, ...], read: int) -> None:
         super().__init__()
-        self.model, self.names = model, names
+        self.model, self.names, self.read = model, names, names[:read]
 
     def forward(self, frame: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        out, new = self.model.step(frame, dict(zip(self.names, state, strict=True)))
+        out, new = self.model.step(frame, dict(zip(self.read, state, strict=True)))
         return (out, *(new[name] for name in self.names))
 
 
 def state_specs(model: ForecasterModule) -> tuple[StateSpec, ...]:
     """The model's state tensors as the manifest describes them."""
+    beside = {spec.name for spec in output_specs(model)}
     return tuple(
         StateSpec(
             name=name,
-            input=f"state.{name}",
+            input=None if name in beside else f"state.{name}",
             output=f"next.{name}",
             shape=tuple(tensor.shape[1:]),
             dtype=str(tensor.dtype).removeprefix("torch."),
         )
         for name, tensor in model.initial_state(1).items()
     )
+
+
+def output_specs(model: ForecasterModule) -> tuple[OutputSpec, ...]:
+    """What the model gives beside the next frame."""
+    return model.outputs if isinstance(model, GivesMore) else ()
 
 
 def step_onnx(model: ForecasterModule) -> onnx.ModelProto:
@@ -66,17 +76,18 @@ def step_onnx(model: ForecasterModule) -> onnx.ModelProto:
     state = model.initial_state(2)
     frame = torch.rand(2, *model.frame_shape)  # (B, C, H, W)
     _check_state(model, frame, state)
+    read = {spec.input: state[spec.name] for spec in specs if spec.input is not None}
     batch = torch.export.Dim("batch")
     with _quiet():
         try:
             program = torch.onnx.export(
-                _Step(model, tuple(state)).eval(),
-                (frame, *state.values()),
+                _Step(model, tuple(state), len(read)).eval(),
+                (frame, *read.values()),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=[FRAME, *(spec.input for spec in specs)],
+                input_names=[FRAME, *read],
                 output_names=[NEXT_FRAME, *(spec.output for spec in specs)],
-                dynamic_shapes=({0: batch}, tuple({0: batch} for _ in specs)),
+                dynamic_shapes=({0: batch}, tuple({0: batch} for _ in read)),
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
@@ -90,8 +101,26 @@ def step_onnx(model: ForecasterModule) -> onnx.ModelProto:
 
 
 def _check_state(model: ForecasterModule, frame: Tensor, state: State) -> None:
-    with torch.no_grad():
-        out, new = model.step(frame, state)
+    beside = [spec.name for spec in output_specs(model)]
+    if list(state)[len(state) - len(beside) :] != beside:
+        raise RecipeError(
+            f"{type(model).__name__} has the state {', '.join(state)} and gives "
+            f"{', '.join(beside)} beside the frame",
+            expected="what `outputs` name at the end of the state, in their order",
+            fix="move it there in initial_state and step",
+        )
+    read = {name: tensor for name, tensor in state.items() if name not in beside}
+    try:
+        with torch.no_grad():
+            out, new = model.step(frame, read)
+    except KeyError as error:
+        if error.args[0] not in beside:
+            raise
+        raise RecipeError(
+            f"{type(model).__name__}.step reads {error.args[0]}, which its `outputs` name",
+            expected="an output that no step reads",
+            fix="keep what steps read in a state of another name",
+        ) from error
     before = {name: (tuple(t.shape), t.dtype) for name, t in state.items()}
     after = {name: (tuple(t.shape), t.dtype) for name, t in new.items()}
     if list(before.items()) != list(after.items()) or out.shape != frame.shape:

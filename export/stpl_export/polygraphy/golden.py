@@ -158,7 +158,11 @@ def _forecast(
 
 def _named(bundle: Bundle, state: State, side: str) -> dict[str, Tensor]:
     """A state by the names that the graphs have for it: `state.*`, or `next.*`."""
-    return {getattr(spec, side): state[spec.name] for spec in bundle.manifest.state}
+    return {
+        name: state[spec.name]
+        for spec in bundle.manifest.state
+        if (name := getattr(spec, side)) is not None
+    }
 
 
 def _values(tensors: Mapping[str, Tensor]) -> Values:

@@ -213,6 +213,6 @@ def _closed_loop(step: ModelProto, reference: Reference, sequences: int) -> NDAr
         frame = context[:, t] if t < context.shape[1] else guesses[-1]
         feeds = state | {inputs[0]: np.ascontiguousarray(frame)}
         guess, *after = session.run(outputs, feeds)  # (B, C, H, W)
-        state = dict(zip(inputs[1:], after, strict=True))
+        state = dict(zip(inputs[1:], after, strict=False))  # what is not read comes last
         guesses.append(guess)
     return np.stack(guesses[context.shape[1] - 1 :], axis=1)

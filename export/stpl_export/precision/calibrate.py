@@ -129,7 +129,8 @@ def run_loop(
     guess = sequences[:, 0]
     for t in range(sequences.shape[1] - 1):
         frame = sequences[:, t] if t < context else guess
-        feeds = dict(zip(inputs, [np.ascontiguousarray(frame), *state], strict=True))
+        # What is given beside the frame comes last, and is not read.
+        feeds = dict(zip(inputs, [np.ascontiguousarray(frame), *state], strict=False))
         found = session.run([*outputs, *extra], feeds)
         guess, state = found[0], found[1 : len(outputs)]
         yield guess, state, found[len(outputs) :]

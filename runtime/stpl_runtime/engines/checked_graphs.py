@@ -152,8 +152,9 @@ def _check_values(bundle: Bundle, name: GraphName, graph: OnnxGraph) -> None:
     read = (manifest.context, *frame) if name == "rollout" else frame
     given = frame if name == "step" else (manifest.horizon, *frame)
     states = () if name == "rollout" else manifest.state
+    reads = [(s.input, s) for s in states if s.input is not None]
     for what, values, names, first, pairs in (
-        ("inputs", graph.inputs, spec.inputs, read, [(s.input, s) for s in states]),
+        ("inputs", graph.inputs, spec.inputs, read, reads),
         ("outputs", graph.outputs, spec.outputs, given, [(s.output, s) for s in states]),
     ):
         if tuple(value.name for value in values) != tuple(names):

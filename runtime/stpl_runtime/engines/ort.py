@@ -161,7 +161,8 @@ class OrtSession:
         binding = session.io_binding()
         binding.bind_cpu_input(spec.inputs[0], np.ascontiguousarray(frame, dtype=np.float32))
         for part, value in zip(self.manifest.state, state.values, strict=True):
-            binding.bind_ortvalue_input(part.input, value)
+            if part.input is not None:
+                binding.bind_ortvalue_input(part.input, value)
         for name in spec.outputs:
             binding.bind_output(name, "cpu")
         with running(graph):

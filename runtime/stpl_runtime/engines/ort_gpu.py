@@ -149,7 +149,8 @@ class OrtDeviceSession(OrtSession):
         for part, before, behind in zip(
             self.manifest.state, state.values, after.values, strict=True
         ):
-            binding.bind_ortvalue_input(part.input, before)
+            if part.input is not None:
+                binding.bind_ortvalue_input(part.input, before)
             binding.bind_ortvalue_output(part.output, behind)
         return binding
 

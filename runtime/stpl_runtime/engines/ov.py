@@ -199,7 +199,8 @@ class OpenVinoSession:
         for n in range(state.batch):
             self._set(request, spec.inputs[0], frame[n : n + 1])
             for part, value in zip(self.manifest.state, state.values, strict=True):
-                self._set(request, part.input, value[n : n + 1])
+                if part.input is not None:
+                    self._set(request, part.input, value[n : n + 1])
             request.infer()
             for name, made in zip(names, rows, strict=True):
                 made.append(_copy(request, name))

@@ -217,7 +217,11 @@ def _check_inputs(bundle: Bundle, spec: EngineSpec) -> None:
         expected[name] = [spec.batch, manifest.context, *manifest.frame]
     else:
         expected[manifest.graphs[spec.graph].inputs[0]] = [spec.batch, *manifest.frame]
-        expected |= {part.input: [spec.batch, *part.shape] for part in manifest.state}
+        expected |= {
+            part.input: [spec.batch, *part.shape]
+            for part in manifest.state
+            if part.input is not None
+        }
     found = {name: tensor["shape"] for name, tensor in spec.details["inputs"].items()}
     if found != expected:
         name = next(n for n in sorted(expected.keys() | found) if expected.get(n) != found.get(n))

@@ -167,7 +167,8 @@ class Stepper:
         executor.bind(graph.inputs[0], reads)
         executor.bind(graph.outputs[0], writes if frames is None else frames)
         for part in self.manifest.state:
-            executor.bind(part.input, reads + self.layout.offsets[part.name])
+            if part.input is not None:
+                executor.bind(part.input, reads + self.layout.offsets[part.name])
             executor.bind(part.output, writes + self.layout.offsets[part.name])
         return executor
 

@@ -9,7 +9,7 @@ the model's patch) is padded by its edge pixels, and the result is cut back.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -226,6 +226,13 @@ class TiledSession:
         return {
             name: value.reshape(state.batch, self.tiling.count, *value.shape[1:])
             for name, value in whole.items()
+        }
+
+    def outputs(self, state: StateHandle, names: Sequence[str]) -> Mapping[str, Array]:
+        """See `stpl_runtime.engine.JoinsOutputs`."""
+        parts = [self._session.state_arrays(part) for part in _parts(state)]
+        return {
+            name: self.tiling.join(np.concatenate([part[name] for part in parts])) for name in names
         }
 
     def state_from_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> TiledState:

@@ -15,6 +15,7 @@ from stpl_core.baselines import DAY, WEEK, flow, periodic, persistence
 from stpl_core.codec import Array
 from stpl_core.errors import UsageError
 from stpl_core.scores.accumulator import Accumulator, Scores
+from stpl_core.scores.chances import ChanceAccumulator, ChanceScores
 from stpl_core.scores.images import Mask
 from stpl_runtime.evaluation.subject import Judged, Material
 
@@ -67,6 +68,8 @@ class Evaluation:
     scores: dict[str, Scores]
     """Of the model and of each baseline, by its name."""
     shown: tuple[Shown, ...]
+    chances: ChanceScores | None = None
+    """Of the chances of events; None where the model gives none."""
 
     @property
     def names(self) -> list[str]:
@@ -100,6 +103,7 @@ class Evaluation:
                 for name, scores in self.scores.items()
             },
             "spectrum_of_truth": self.scores[MODEL].spectra.truth.tolist(),
+            **({} if self.chances is None else {"chances": _chances_document(self.chances)}),
         }
 
     def table(self) -> str:
@@ -144,7 +148,8 @@ def evaluate(
     limits = tuple(_DEFAULT_THRESHOLDS.get(judged.codec.units, ()) if thresholds is None
                    else sorted(set(thresholds)))  # fmt: skip
     sides = tuple(side for side in sorted(set(scales)) if side <= min(judged.frame[1:]))
-    ways = {MODEL: _model(judged, material), **_baselines(judged, material, baselines)}
+    model = _Model(judged, material)
+    ways: dict[str, Forecaster] = {MODEL: model, **_baselines(judged, material, baselines)}
     sums = {name: Accumulator(judged.horizon, judged.codec, limits, sides) for name in ways}
     shown: list[Shown] = []
     count, per_block = len(material.frames), max(1, _BLOCK_VALUES // material.frames[0].size)
@@ -175,7 +180,29 @@ def evaluate(
         scales=sides,
         scores={name: one.result() for name, one in sums.items()},
         shown=tuple(shown),
+        chances=None if model.chances is None else model.chances.result(),
     )
+
+
+def _chances_document(scores: ChanceScores) -> dict[str, Any]:
+    """By threshold: Brier score and its skill per lead time, reliability over all of them."""
+    found = []
+    for q, threshold in enumerate(scores.thresholds):
+        count, forecast, observed = scores.reliability(q)
+        found.append(
+            {
+                "threshold": threshold,
+                "brier": scores.brier[:, q].tolist(),
+                "brier_of_climatology": scores.climatology[:, q].tolist(),
+                "skill": scores.skill[:, q].tolist(),
+                "reliability": {
+                    "pixels": count.tolist(),
+                    "mean_chance": forecast.tolist(),
+                    "observed_frequency": observed.tolist(),
+                },
+            }
+        )
+    return {"by_threshold": found}
 
 
 def _period(material: Material) -> tuple[str, str] | None:
@@ -186,8 +213,26 @@ def _period(material: Material) -> tuple[str, str] | None:
     return f"{first}Z", f"{last}Z"
 
 
-def _model(judged: Judged, material: Material) -> Forecaster:
-    return lambda rows: judged.forecast(material.frames[rows, : judged.context])
+@dataclass
+class _Model:
+    """The model as a `Forecaster`, which adds its chances up beside."""
+
+    judged: Judged
+    material: Material
+    chances: ChanceAccumulator | None = None
+
+    def __call__(self, rows: slice) -> Array:
+        """See `Forecaster`."""
+        judged, material = self.judged, self.material
+        past, truth = np.split(material.frames[rows], [judged.context], axis=1)
+        if judged.likely is None:
+            return judged.forecast(past)
+        forecast, chances = judged.likely(past)
+        if self.chances is None:
+            self.chances = ChanceAccumulator(judged.horizon, chances.thresholds)
+        valid = None if material.valid is None else material.valid[rows]
+        self.chances.update(chances.values, truth, valid)
+        return forecast
 
 
 def _baselines(

@@ -17,6 +17,7 @@ import numpy as np
 from stpl_core.codec import Array
 from stpl_core.drawing.colours import NO_DATA_COLOUR, NO_ECHO_COLOUR, Colour, ColourMap, colour_map
 from stpl_core.drawing.pictures import frame_picture, legend_entries, png_of, thinned
+from stpl_core.scores.chances import ChanceScores
 from stpl_core.scores.images import Mask
 from stpl_runtime.evaluation.evaluate import MODEL, Evaluation, Shown
 
@@ -103,6 +104,7 @@ def html_report(evaluation: Evaluation) -> str:
         "<h2>By lead time</h2>",
         _ways(evaluation),
         f'<div class="curves">{"".join(_curves(evaluation))}</div>',
+        *_chances(evaluation),
         "<h2>Pictures</h2>",
         _legend(evaluation),
         *(_strip(evaluation, n, shown) for n, shown in enumerate(evaluation.shown)),
@@ -236,6 +238,45 @@ def _curves(evaluation: Evaluation) -> list[str]:
         figures.append(_svg(name, title(evaluation, name), draw))
     figures.append(_svg("spectrum", "Power spectrum at the last lead time", _spectrum(evaluation)))
     return figures
+
+
+def _chances(evaluation: Evaluation) -> list[str]:
+    """Brier skill and reliability, where the model gives chances."""
+    scores = evaluation.chances
+    if scores is None:
+        return []
+    names = [f"≥ {threshold:g} {_units(evaluation)}" for threshold in scores.thresholds]
+    rows = []
+    for k, row in enumerate(scores.skill):
+        cells = "".join(f"<td>{number(float(value))}</td>" for value in row)
+        rows.append(f"<tr><td>{lead_text(evaluation, k + 1)}</td>{cells}</tr>")
+    drawn = [
+        _svg(f"reliability {q}", f"Reliability of chances, {name}", _reliability(scores, q))
+        for q, name in enumerate(names)
+    ]
+    return [
+        "<h2>Chances</h2>",
+        (
+            "<p>Brier skill score over climatology: 1 is perfect, 0 no better than the share of "
+            "pixels with the event. Reliability: how often the event happened where its chance was "
+            "so high, at all lead times; on the dotted line chances are right.</p>"
+        ),
+        _table(["lead", *names], rows),
+        f'<div class="curves">{"".join(drawn)}</div>',
+    ]
+
+
+def _reliability(scores: ChanceScores, q: int) -> Any:
+    count, forecast, observed = scores.reliability(q)
+    known = count > 0
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=_INK, linewidth=1.0, linestyle=":")
+        axes.plot(forecast[known], observed[known], color=_COLOURS[0], linewidth=2.2, marker=".")
+        axes.set_xlabel("mean chance")
+        axes.set_ylabel("observed frequency")
+
+    return draw
 
 
 def _spectrum(evaluation: Evaluation) -> Any:

@@ -17,6 +17,7 @@ from stpl_core.frames import FrameShape, read_sequences
 from stpl_core.grid import Grid
 from stpl_core.npz_extras import read_beside
 from stpl_core.scores.images import Mask
+from stpl_runtime.chances import Chances
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ class Judged:
     """How it covers them, in words."""
     cover: Callable[[tuple[int, int]], Judged] | None = None
     """The same forecaster on fields of (H, W), which it covers in tiles."""
+    likely: Callable[[Array], tuple[Array, Chances]] | None = None
+    """As `forecast`, with the chances of events `(N, K, Q, C, H, W)`; None: it gives none."""
 
     def covering(self, field: tuple[int, int]) -> Judged:
         """The same forecaster on fields of (H, W), in tiles as `predict` has them."""
@@ -140,6 +143,7 @@ def in_tiles(
         whole_domain=True,
         tiling=tiling_text(field, tile),
         cover=None,
+        likely=None,
     )
 
 
@@ -188,14 +192,18 @@ def judged_bundle(
     """
     from stpl_runtime.engine import open_session, precision_of
     from stpl_runtime.engines.tiled import on_domain
-    from stpl_runtime.nowcasting.predict import graphs_needed, predict_sequences
+    from stpl_runtime.nowcasting.predict import (
+        graphs_needed,
+        predict_sequences,
+        predict_with_chances,
+    )
 
     manifest = bundle.manifest
     data = manifest.recipe.get("data", {})
     asked = asked_horizon(horizon, testing, data, manifest.horizon)
     session = open_session(
         bundle,
-        graphs_needed(manifest, asked),
+        graphs_needed(manifest, asked, chances=bool(manifest.outputs)),
         engine=backend.engine,
         threads=backend.threads,
         forecast=backend.forecast,
@@ -205,6 +213,15 @@ def judged_bundle(
 
     def on(size: tuple[int, int], data: Mapping[str, Any], covers: bool) -> Judged:
         wide, opened = on_domain(bundle, session, size)
+
+        def likely(frames: Array) -> tuple[Array, Chances]:
+            return predict_with_chances(wide, opened, frames, asked)
+
+        def forecast(frames: Array) -> Array:
+            if manifest.outputs:  # by the step graph, which is open
+                return likely(frames)[0]
+            return predict_sequences(wide, opened, frames, asked)
+
         return Judged(
             name=f"{manifest.model.name}, {manifest.model.parameters:,} parameters",
             how=f"{session.engine} on {session.provider}, {precision_of(session, manifest)}",
@@ -213,7 +230,8 @@ def judged_bundle(
             frame=wide.manifest.frame,
             codec=manifest.codec,
             cadence_s=manifest.cadence_s,
-            forecast=lambda frames: predict_sequences(wide, opened, frames, asked),
+            forecast=forecast,
+            likely=likely if manifest.outputs else None,
             own=lambda: _reference(bundle),
             data=data,
             grids=manifest.grids,

@@ -8,7 +8,7 @@ steps read frames that are known before the newest one arrives; `idle_step` runs
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,11 +17,19 @@ from stpl_core.codec import Array
 from stpl_core.errors import AccuracyError, FrameError
 from stpl_core.frames import Frame, masks_of, wrong_size
 from stpl_core.options import ContextMode, OnGap
+from stpl_runtime.chances import Chances, exceedance_of, thresholds_of
 from stpl_runtime.engine import Session, StateHandle
 from stpl_runtime.ledger import Ledger
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.nowcasting.past import CarriedPast, Past, WindowPast
-from stpl_runtime.nowcasting.predict import advance, finish, graphs_needed, made_by
+from stpl_runtime.nowcasting.predict import (
+    Forecast,
+    advance,
+    finish,
+    first,
+    graphs_needed,
+    made_by,
+)
 from stpl_runtime.nowcasting.stand_ins import StandIns, most_stand_ins
 from stpl_runtime.nowcasting.window import Entry, Verdict, Window
 
@@ -126,20 +134,30 @@ class Nowcaster:
         self.state = NowcasterState()
         """What a state file keeps; to be replaced as a whole only."""
         self._codec = manifest.codec
-        self.past: Past = (
-            WindowPast(session, self._codec)
-            if mode == "window"
-            else CarriedPast(
-                session,
-                self._codec,
-                fork=self.horizon != manifest.horizon,
-                most=2 * manifest.context,
-            )
-        )
         self.session = session
+        self.chances = False
+        """Whether those of events are made too; see `add_chances`."""
+        self.past: Past = self._new_past()
         self._stand_ins = StandIns(self.window, on_gap, self._bridge)
         self.made_by = made_by(bundle, session, mode)
         """How nowcasts are made."""
+
+    def _new_past(self) -> Past:
+        if self.mode == "window":
+            return WindowPast(self.session, self._codec)
+        uses_up = self.chances or self.horizon != self.manifest.horizon
+        most = 2 * self.manifest.context
+        return CarriedPast(self.session, self._codec, fork=uses_up, most=most)
+
+    def add_chances(self) -> None:
+        """Make the chances of events with every nowcast; before the first frame.
+
+        Raises:
+            UsageError: the model gives none.
+        """
+        exceedance_of(self.manifest)
+        self.chances = True
+        self.past = self._new_past()
 
     @property
     def issued(self) -> int:
@@ -227,13 +245,14 @@ class Nowcaster:
         if work is None:
             return None
         try:
-            frames, after = finish(
-                self.session, self.manifest, work.frame, work.state, self.horizon
-            )
+            made = self._finish(work.frame, work.state, self.horizon)
         except AccuracyError:
             self.past.reset()
             raise
-        return self.end(work, frames[0], after)
+        return self.end(work, made.frames[0], made.after, first(made.chances))
+
+    def _finish(self, frame: Array, state: StateHandle, horizon: int) -> Forecast:
+        return finish(self.session, self.manifest, frame, state, horizon, chances=self.chances)
 
     def begin(self) -> Work | None:
         """Do all but the last part of `issue`: None where `ready` is false.
@@ -252,13 +271,20 @@ class Nowcaster:
         state = self.past.state_before(window)
         return Work(window, window[-1].model_frame(self._codec), state, prewarmed, again)
 
-    def end(self, work: Work, frames: Array, after: StateHandle | None) -> Nowcast:
+    def end(
+        self,
+        work: Work,
+        frames: Array,
+        after: StateHandle | None,
+        chances: Array | None = None,
+    ) -> Nowcast:
         """The nowcast of what `begin` gave.
 
         Args:
             work: from `begin`.
             frames: `(K, C, H, W)`, model units.
             after: the state after the newest frame, where it is known.
+            chances: of events, `(K, Q, C, H, W)`, where they were asked for.
         """
         tally = self.state.tally
         tally.again += work.again
@@ -268,7 +294,10 @@ class Nowcaster:
         physical = self._codec.physical_from_model(frames)
         if self.on_gap == "bridge":
             self.state.last = (work.window[-1].slot, physical)
-        return self._nowcast(work.window, physical)
+        made = self._nowcast(work.window, physical)
+        if chances is None:
+            return made
+        return replace(made, chances=Chances(thresholds_of(self.manifest), chances))
 
     def idle_step(self) -> bool:
         """Run one step of work that the next nowcast will need.
@@ -284,7 +313,7 @@ class Nowcaster:
         state = self.session.zero_state()
         if self.manifest.context > 1:
             state = advance(self.session, zeros, state)
-        finish(self.session, self.manifest, zeros, state, self.horizon)
+        self._finish(zeros, state, self.horizon)
 
     def _bridge(self, slot: int, count: int) -> Array | None:
         """The `count` frames after `slot`: of the newest nowcast, or of one made for them."""
@@ -303,8 +332,8 @@ class Nowcaster:
         if horizon == self.manifest.horizon != self.horizon:
             horizon += 1  # by the step graph, which is open
         newest = window[-1].model_frame(self._codec)
-        made = finish(self.session, self.manifest, newest, state, horizon)[0]
-        return self._codec.physical_from_model(made[0])[:count]
+        made = self._finish(newest, state, horizon)
+        return self._codec.physical_from_model(made.frames[0])[:count]
 
     def _fault(self, frame: Frame) -> str:
         if frame.data.shape != self.manifest.frame:

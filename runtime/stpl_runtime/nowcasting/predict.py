@@ -6,27 +6,35 @@ Streamed nowcasts equal `predict` bit for bit, since both are these two on the s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import numpy as np
 
 from stpl_core.bundle import MANIFEST, Bundle, GraphName, Manifest
 from stpl_core.codec import Array
 from stpl_core.errors import AccuracyError, FrameError, UsageError
 from stpl_core.files import sha256_of
-from stpl_runtime.engine import Session, StateHandle, precision_of
+from stpl_runtime.chances import Chances, exceedance_of, thresholds_of
+from stpl_runtime.engine import Session, StateHandle, free_run, precision_of
 
 BATCH = 8
 """Sequences that `predict_sequences` runs at once."""
 
 
-def graphs_needed(manifest: Manifest, horizon: int) -> tuple[GraphName, ...]:
-    """The graphs that a nowcast of `horizon` frames runs through.
+def graphs_needed(
+    manifest: Manifest, horizon: int, *, chances: bool = False
+) -> tuple[GraphName, ...]:
+    """The graphs that a nowcast of `horizon` frames runs through, and its chances where asked for.
 
     Raises:
-        UsageError: a horizon below 1.
+        UsageError: a horizon below 1, or a model that gives no chances.
     """
     if horizon < 1:
         raise UsageError(f"--horizon {horizon}", expected="1 or more", fix="--horizon 10")
-    if horizon != manifest.horizon:
+    if chances:
+        exceedance_of(manifest)
+    if chances or horizon != manifest.horizon:
         return ("step",)
     return ("forecast",) if manifest.context == 1 else ("step", "forecast")
 
@@ -49,43 +57,72 @@ def advance(session: Session, frame: Array, state: StateHandle) -> StateHandle:
     return session.step(frame, state)[1]
 
 
+class Forecast(NamedTuple):
+    """What comes after a frame."""
+
+    frames: Array
+    """`(B, K, C, H, W)`, model units, unclipped."""
+    after: StateHandle | None
+    """The state after that frame, where the graph gives it."""
+    chances: Array | None = None
+    """Of events in the frames, `(B, K, Q, C, H, W)`, where they were asked for."""
+
+
 def finish(
-    session: Session, manifest: Manifest, frame: Array, state: StateHandle, horizon: int
-) -> tuple[Array, StateHandle | None]:
+    session: Session,
+    manifest: Manifest,
+    frame: Array,
+    state: StateHandle,
+    horizon: int,
+    *,
+    chances: bool = False,
+) -> Forecast:
     """Take in the newest frame and roll out.
 
     Args:
         session: with the graphs of `graphs_needed` open.
         manifest: the bundle's.
         frame: the newest frame, `(B, C, H, W)`, model units.
-        state: the state before it; used up unless `horizon` is the bundle's own.
+        state: the state before it; used up unless `horizon` is the bundle's own and no chances
+            are asked for.
         horizon: number of frames to predict.
-
-    Returns:
-        The predicted frames `(B, horizon, C, H, W)`, model units, unclipped; and the state after
-        `frame`, where the graph gives it.
+        chances: those of events are wanted too.
 
     Raises:
         AccuracyError: the engine gave NaN or infinity.
+        UsageError: the model gives no chances.
     """
-    after: StateHandle | None = None
-    if horizon == manifest.horizon:
+    if horizon == manifest.horizon and not chances:
         frames, after = session.forecast(frame, state)
-    else:
-        guesses = []
-        guess = frame
-        for _ in range(horizon):
-            guess, state = session.step(guess, state)
-            guesses.append(guess)
-        frames = np.stack(guesses, axis=1)  # (B, horizon, C, H, W)
-    wrong = frames.size - int(np.isfinite(frames).sum())
+        _check_finite(session, frames)
+        return Forecast(frames, after)
+    name = exceedance_of(manifest).name if chances else ""
+    guesses, likely = [], []
+    for guess, given, _ in free_run(session, frame, state, horizon, (name,) if chances else ()):
+        guesses.append(guess)
+        likely += [given[name]] if chances else []
+    frames = np.stack(guesses, axis=1)  # (B, horizon, C, H, W)
+    _check_finite(session, frames)
+    if not chances:
+        return Forecast(frames, None)
+    found = np.stack(likely, axis=1)  # (B, horizon, Q, C, H, W)
+    _check_finite(session, found)
+    return Forecast(frames, None, found.clip(0, 1))
+
+
+def first(chances: Array | None) -> Array | None:
+    """Those of the first sequence."""
+    return None if chances is None else chances[0]
+
+
+def _check_finite(session: Session, values: Array) -> None:
+    wrong = values.size - int(np.isfinite(values).sum())
     if wrong:
         raise AccuracyError(
             f"{session.engine} on {session.provider} gave {wrong} values that are NaN or infinite",
             expected="finite frames",
             fix="stpl-deploy verify the bundle on this machine",
         )
-    return frames, after
 
 
 def predict_sequences(bundle: Bundle, session: Session, frames: Array, horizon: int) -> Array:
@@ -104,17 +141,43 @@ def predict_sequences(bundle: Bundle, session: Session, frames: Array, horizon: 
         FrameError: fewer than T frames.
         AccuracyError: the engine gave NaN or infinity.
     """
+    parts = [
+        finish(session, bundle.manifest, newest, state, horizon).frames
+        for newest, state in _contexts_read(bundle.manifest, session, frames)
+    ]
+    return bundle.manifest.codec.physical_from_model(np.concatenate(parts))
+
+
+def predict_with_chances(
+    bundle: Bundle, session: Session, frames: Array, horizon: int
+) -> tuple[Array, Chances]:
+    """As `predict_sequences`, and how likely events are: `(N, horizon, Q, C, H, W)`.
+
+    Raises:
+        UsageError: the model gives no chances.
+    """
     manifest = bundle.manifest
+    made = [
+        finish(session, manifest, newest, state, horizon, chances=True)
+        for newest, state in _contexts_read(manifest, session, frames)
+    ]
+    predicted = np.concatenate([one.frames for one in made])
+    likely = np.concatenate([one.chances for one in made if one.chances is not None])
+    physical = manifest.codec.physical_from_model(predicted)
+    return physical, Chances(thresholds_of(manifest), likely)
+
+
+def _contexts_read(
+    manifest: Manifest, session: Session, frames: Array
+) -> Iterator[tuple[Array, StateHandle]]:
+    """Some sequences at a time: the newest frame `(B, C, H, W)`, and the state before it."""
     recent = newest_frames(frames, manifest.context)
-    parts = []
     for start in range(0, len(recent), BATCH):
         context = manifest.codec.model_from_physical(recent[start : start + BATCH])
         state = session.zero_state(len(context))
         for t in range(manifest.context - 1):
             state = advance(session, np.ascontiguousarray(context[:, t]), state)
-        newest = np.ascontiguousarray(context[:, -1])  # (B, C, H, W)
-        parts.append(finish(session, manifest, newest, state, horizon)[0])
-    return manifest.codec.physical_from_model(np.concatenate(parts))
+        yield np.ascontiguousarray(context[:, -1]), state
 
 
 def newest_frames(frames: Array, context: int) -> Array:

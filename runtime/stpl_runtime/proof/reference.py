@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,18 @@ class ReferenceState:
     def kept(self, values: NDArray[Any]) -> NDArray[Any]:
         """Of a state `(1, *shape)`, what is kept here."""
         return values if self.places is None else values.reshape(1, -1)[:, self.places]
+
+
+@dataclass(frozen=True)
+class ReferenceOutput:
+    """What is given beside the frames of the first sequence, at every lead time."""
+
+    values: Double
+    """`(K, P)`, PyTorch in float64."""
+    tolerance: Double
+    """`(K,)`: greatest difference that an fp32 engine may show."""
+    places: Places
+    """`(P,)`: which values of the flat output are kept."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +83,9 @@ class Reference:
     pixels: Places | None = None
     """`(P,)`: row * W + column of the pixels whose outputs are kept, of large frames; None: all.
     What is read, `context` and `truth`, is whole."""
+    outputs: Mapping[str, ReferenceOutput] = field(default_factory=dict)
+    """What is given beside the frames, by the names of the manifest's `outputs`; empty in bundles
+    that were made before it was kept."""
 
     def kept(self, frames: NDArray[Any]) -> NDArray[Any]:
         """Of `(..., H, W)` the pixels that outputs are kept of, `(..., 1, P)`; or all as it is."""
@@ -96,6 +112,8 @@ class Reference:
             plain[f"state_tolerance/{name}"] = np.asarray(state.tolerance)
             if state.places is not None:
                 plain[f"state_places/{name}"] = state.places
+        for name, output in self.outputs.items():
+            plain |= {f"output/{name}/{key}": value for key, value in vars(output).items()}
         if self.int8 is not None:
             plain |= {f"int8/{name}": value for name, value in vars(self.int8).items()}
         return plain
@@ -132,6 +150,15 @@ def load_reference(bundle: Bundle) -> Reference:
                 states=states,
                 observed=some("observed"),
                 pixels=some("pixels"),
+                outputs={
+                    spec.name: ReferenceOutput(
+                        **{
+                            key: archive[f"output/{spec.name}/{key}"]
+                            for key in ("values", "tolerance", "places")
+                        }
+                    )
+                    for spec in bundle.manifest.outputs
+                },
                 int8=Int8Reference(
                     min_psnr_db=archive["int8/min_psnr_db"],
                     early=archive["int8/early"],
@@ -185,6 +212,13 @@ def check_reference(reference: Reference, manifest: Manifest) -> None:
         _check(f"state/{spec.name}", state.values, shape)
         if not 0 < state.tolerance < np.inf:
             raise ValueError(f"state_tolerance/{spec.name} is not above 0")
+    shapes = {spec.name: spec.shape for spec in manifest.state}
+    for name, output in reference.outputs.items():
+        size = _places(f"output/{name}/places", output.places, int(np.prod(shapes[name])))
+        _check(f"output/{name}/values", output.values, (horizon, size))
+        _check(f"output/{name}/tolerance", output.tolerance, (horizon,))
+        if not (output.tolerance > 0).all():
+            raise ValueError(f"output/{name}/tolerance is not above 0")
     if reference.int8 is not None:
         early = reference.int8.early
         steps = early.shape[1] if early.ndim > 1 else 0

@@ -16,6 +16,7 @@ graph gives when it is computed node by node (`Int8Reference`), and an engine is
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stpl_runtime.proof.reference import Reference
 
@@ -51,6 +52,11 @@ def state_tolerance(reference: Reference, precision: str, name: str) -> float:
     state = reference.states[name]  # of an int8 bundle: with what quantisation itself moves
     amplitude = max(1.0, float(np.abs(state.values).max()))
     return max(state.tolerance, amplitude * peak_error(min_psnr_db(precision)))
+
+
+def output_tolerance(reference: Reference, precision: str, name: str) -> NDArray[np.float64]:
+    """`(K,)`: greatest error of one value that is given beside the frames, at each lead time."""
+    return np.maximum(reference.outputs[name].tolerance, peak_error(min_psnr_db(precision)))
 
 
 def peak_error(psnr_db: float | None) -> float:

@@ -26,6 +26,7 @@ from stpl_runtime.engine import (
     Session,
     StateHandle,
     closed_loop,
+    free_run,
     open_session,
     precision_of,
 )
@@ -36,6 +37,7 @@ from stpl_runtime.proof.tolerance import (
     TASK_BUDGET_DB,
     lead_psnr_db,
     lead_tolerance,
+    output_tolerance,
     state_tolerance,
 )
 
@@ -135,8 +137,9 @@ def breach_of(check: GraphAccuracy) -> str | None:
             f"{where}: the first steps are {-(int8.early_margin_db or 0.0):.1f} dB further "
             "from the quantised graph than kernels may be"
         )
-    if not check.passed:
-        return f"{where}: state error {check.state_error} times its tolerance"
+    for what, error in (("state", check.state_error), ("chances", check.output_error)):
+        if error is not None and not error <= 1.0:
+            return f"{where}: error of the {what} {error} times its tolerance"
     return None
 
 
@@ -171,6 +174,7 @@ def check_session(
                 state_error=None
                 if state is None
                 else _state_error(session, state, reference, precision),
+                output_error=_output_error(session, graph, reference, precision, batch),
                 int8=_int8(session, graph, frames, reference, batch),
             )
 
@@ -263,6 +267,36 @@ def where_observed(reference: Reference, batch: int) -> NDArray[np.bool_]:
         return np.ones((*truth.shape[:2], 1, 1, 1), np.bool_)
     seen = reference.observed[:batch, -truth.shape[1] :, None]
     return np.asarray(reference.kept(seen), np.bool_)
+
+
+def _output_error(
+    session: Session, graph: GraphName, reference: Reference, precision: str, batch: int
+) -> float | None:
+    """Greatest error of what is given beside the frames, as a multiple of its tolerance.
+
+    Of the first sequence alone, by the step graph, which alone gives it.
+    """
+    if graph != "step" or not reference.outputs:
+        return None
+    worst = 0.0
+    *earlier, newest = np.swapaxes(reference.context[:batch], 0, 1)  # (B, C, H, W) each
+    state = session.zero_state(batch)
+    for frame in earlier:
+        _, state = session.step(np.ascontiguousarray(frame), state)
+    steps = free_run(
+        session,
+        np.ascontiguousarray(newest),
+        state,
+        reference.truth.shape[1],
+        tuple(reference.outputs),
+    )
+    for k, (_, given, _) in enumerate(steps):
+        for name, expected in reference.outputs.items():
+            found = given[name][0].reshape(-1)
+            gap = np.abs(found[expected.places] - expected.values[k]).max()
+            share = float(gap / output_tolerance(reference, precision, name)[k])
+            worst = max(worst, share if np.isfinite(found).all() else float("inf"))
+    return worst
 
 
 def _mse(gap: NDArray[np.float64], where: NDArray[np.bool_]) -> float:

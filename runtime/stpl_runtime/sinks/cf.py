@@ -7,6 +7,10 @@
     forecast_reference_time  () time of the newest observation
     y, x, crs                those of the observed frames: centres of the pixels, CF grid mapping
     observed                 (y, x) 1 where the newest frame had data; only where it lacked some
+    probability_of_exceedance
+                             (threshold, time, [channel], y, x) float32, 0 to 1: how likely a pixel
+                             is to be at or above a threshold; only where it was asked for
+    threshold                (threshold) in the unit of `nowcast`
 
 Frames without times have the dimension `step`, 1 to K, instead of time.
 """
@@ -20,6 +24,7 @@ import numpy as np
 from stpl_core.grid import pixel_grid
 from stpl_core.readers.dataset import CONVENTIONS, TIME_UNITS, grid_coordinates
 from stpl_core.readers.libraries import reads_with
+from stpl_runtime.chances import CHANCE
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sinks.facts import facts
 from stpl_runtime.timing import naive_utc
@@ -56,10 +61,43 @@ def dataset_of(nowcast: Nowcast, extra: str) -> xr.Dataset:
     if nowcast.observed is not None:
         attributes["ancillary_variables"] = "observed"
     return xr.Dataset(
-        {NAME: (dims, frames, attributes), **_observed(nowcast)},
-        coords={**grid_coordinates(grid), **(_times(nowcast) if timed else _steps(nowcast))},
+        {
+            NAME: (dims, frames, attributes),
+            **_chances(nowcast, dims, attributes),
+            **_observed(nowcast),
+        },
+        coords={
+            **grid_coordinates(grid),
+            **(_times(nowcast) if timed else _steps(nowcast)),
+            **_thresholds(nowcast),
+        },
         attrs=_facts(nowcast),
     )
+
+
+def _chances(nowcast: Nowcast, dims: list[str], of: dict[str, str]) -> dict[str, Any]:
+    """How likely each threshold is to be reached, where that is known."""
+    if nowcast.chances is None:
+        return {}
+    values = np.moveaxis(nowcast.masked_chances(), 1, 0)  # (Q, K, C, H, W)
+    if "channel" not in dims:
+        values = values[:, :, 0]  # (Q, K, H, W)
+    shared = {key: of[key] for key in ("grid_mapping", "ancillary_variables") if key in of}
+    attributes = {
+        "long_name": f"probability that {nowcast.quantity} is at or above the threshold",
+        "units": "1",
+        **shared,
+    }
+    return {CHANCE: (["threshold", *dims], values, attributes)}
+
+
+def _thresholds(nowcast: Nowcast) -> dict[str, Any]:
+    if nowcast.chances is None:
+        return {}
+    attributes = {"long_name": f"threshold of {nowcast.quantity}", "units": nowcast.units}
+    if nowcast.standard_name:
+        attributes["standard_name"] = nowcast.standard_name
+    return {"threshold": ("threshold", np.asarray(nowcast.chances.thresholds), attributes)}
 
 
 def _times(nowcast: Nowcast) -> dict[str, Any]:
@@ -111,16 +149,17 @@ def _observed(nowcast: Nowcast) -> dict[str, Any]:
 
 
 def encoding_of(dataset: xr.Dataset, chunks: str) -> dict[str, Any]:
-    """How xarray writes `dataset_of`: one chunk a frame.
+    """How xarray writes `dataset_of`: one chunk a frame, and one for each of its thresholds.
 
     Args:
         dataset: from `dataset_of`.
         chunks: what the format calls its chunks.
     """
-    shape = dataset[NAME].shape
-    encoding: dict[str, Any] = {
-        NAME: {chunks: (1, *shape[1:]), "_FillValue": np.float32(np.nan), "dtype": "float32"}
-    }
+    encoding: dict[str, Any] = {}
+    for name, single in ((NAME, 1), (CHANCE, 2)):
+        if name in dataset:
+            size = (1,) * single + dataset[name].shape[single:]
+            encoding[name] = {chunks: size, "_FillValue": np.float32(np.nan), "dtype": "float32"}
     for name, variable in dataset.coords.items():
         if variable.dtype.kind == "M":
             whole = not (variable.values.astype(np.int64) % 10**9).any()

@@ -37,6 +37,8 @@ class FileFormat:
     kind: Literal["data", "picture", "animation"] = "data"
     takes_batch: bool = False
     """Whether it holds several sequences, with one axis more."""
+    holds_chances: bool = False
+    """Whether it holds the chances of events beside the frames."""
 
     @property
     def word(self) -> str:

@@ -1,11 +1,17 @@
-"""Nowcasts as GeoTIFF: one band for each lead time (and channel), described by its valid time."""
+"""Nowcasts as GeoTIFF: one band for each lead time (and channel), described by its valid time.
+
+Where chances were asked for, their bands come after those: of the least threshold at every lead
+time (and channel), then of the next one.
+"""
 
 from __future__ import annotations
 
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 
+from stpl_core.codec import Array
 from stpl_core.errors import SinkError
 from stpl_core.grid import projection_name
 from stpl_core.readers.libraries import reads_with
@@ -20,7 +26,8 @@ def geotiff_bytes(nowcast: Nowcast) -> bytes:
     """A nowcast as a GeoTIFF file, float32, tiled and deflated; NaN is no data.
 
     Each band has the description `<valid time>` (or the lead as `+3` without times), scale 1,
-    offset 0, the unit, and the tags lead_time_s, valid_time and channel.
+    offset 0, the unit, and the tags lead_time_s, valid_time and channel. One of chances has the
+    description `P(>= 1 mm h-1) <valid time>`, the unit 1 and the tag threshold.
 
     Raises:
         MissingExtraError: rasterio is not installed.
@@ -31,14 +38,13 @@ def geotiff_bytes(nowcast: Nowcast) -> bytes:
         from rasterio.errors import NotGeoreferencedWarning
         from rasterio.io import MemoryFile
         from rasterio.transform import Affine
-    frames = nowcast.masked()  # (K, C, H, W)
-    bands = frames.reshape(-1, *frames.shape[2:])  # (K * C, H, W)
+    values, bands = _values(nowcast), _bands(nowcast)
     profile = {
         "driver": "GTiff",
         "dtype": "float32",
         "count": len(bands),
-        "height": bands.shape[1],
-        "width": bands.shape[2],
+        "height": values.shape[1],
+        "width": values.shape[2],
         "nodata": float("nan"),
         "compress": "deflate",
         "predictor": 3,
@@ -55,13 +61,13 @@ def geotiff_bytes(nowcast: Nowcast) -> bytes:
     with warnings.catch_warnings(), MemoryFile() as memory:
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # where there is no grid
         with memory.open(**profile) as file:
-            file.write(np.ascontiguousarray(bands))
+            file.write(np.ascontiguousarray(values))
             file.scales, file.offsets = (1.0,) * len(bands), (0.0,) * len(bands)
-            file.units = (nowcast.units,) * len(bands)
-            file.descriptions = tuple(_description(nowcast, band) for band in range(len(bands)))
+            file.units = tuple(band.unit for band in bands)
+            file.descriptions = tuple(band.description for band in bands)
             file.update_tags(**_tags(nowcast))
-            for band in range(len(bands)):
-                file.update_tags(band + 1, **_band_tags(nowcast, band))
+            for n, band in enumerate(bands):
+                file.update_tags(n + 1, **band.tags)
         content = bytes(memory.read())
         if grid is not None and grid.crs_wkt:
             _check_placed(content, grid.crs_wkt)
@@ -86,6 +92,7 @@ GEOTIFF = FileFormat(
     geotiff_bytes,
     extra="geotiff",
     libraries=("rasterio",),
+    holds_chances=True,
     media_type="image/tiff",
 )
 FORMATS = (GEOTIFF,)
@@ -98,6 +105,42 @@ def open_sink(rest: str, spec: SinkSpec | None = None) -> DirectorySink:
         MissingExtraError: rasterio is not installed.
     """
     return DirectorySink("tif", GEOTIFF, rest, spec)
+
+
+class _Band(NamedTuple):
+    """What is written beside the values of a band."""
+
+    description: str
+    unit: str
+    tags: dict[str, str]
+
+
+def _values(nowcast: Nowcast) -> Array:
+    """`(bands, H, W)`."""
+    frames = nowcast.masked()  # (K, C, H, W)
+    bands = frames.reshape(-1, *frames.shape[2:])  # (K * C, H, W)
+    if nowcast.chances is None:
+        return bands
+    chances = np.moveaxis(nowcast.masked_chances(), 1, 0)  # (Q, K, C, H, W)
+    return np.concatenate([bands, chances.reshape(-1, *bands.shape[1:])])
+
+
+def _bands(nowcast: Nowcast) -> list[_Band]:
+    """In the order of `_values`."""
+    count = nowcast.frames.shape[0] * nowcast.frames.shape[1]
+    plain = [
+        _Band(_description(nowcast, n), nowcast.units, _band_tags(nowcast, n)) for n in range(count)
+    ]
+    thresholds = () if nowcast.chances is None else nowcast.chances.thresholds
+    return plain + [
+        _Band(
+            f"P(>= {threshold:g} {nowcast.units}) {band.description}",
+            "1",
+            band.tags | {"threshold": f"{threshold:g}"},
+        )
+        for threshold in thresholds
+        for band in plain
+    ]
 
 
 def _description(nowcast: Nowcast, band: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stpl_core.readers.libraries import NETCDF_LOCK, reads_with
+from stpl_runtime.chances import CHANCE
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SinkSpec, temporary_file
 from stpl_runtime.sinks.cf import NAME, dataset_of, encoding_of
@@ -20,7 +21,8 @@ def netcdf_bytes(nowcast: Nowcast) -> bytes:
         import netCDF4  # noqa: F401  # xarray imports it, and would not name the extra
     dataset = dataset_of(nowcast, "netcdf")
     encoding = encoding_of(dataset, "chunksizes")
-    encoding[NAME].update(zlib=True, complevel=4, shuffle=True)
+    for name in encoding.keys() & {NAME, CHANCE}:
+        encoding[name].update(zlib=True, complevel=4, shuffle=True)
     with temporary_file("nowcast.nc") as path:
         with NETCDF_LOCK:
             dataset.to_netcdf(path, engine="netcdf4", encoding=encoding)
@@ -33,6 +35,7 @@ NETCDF = FileFormat(
     extra="netcdf",
     libraries=("pyproj", "xarray", "netCDF4"),
     media_type="application/netcdf",
+    holds_chances=True,
 )
 FORMATS = (NETCDF,)
 

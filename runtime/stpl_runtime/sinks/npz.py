@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stpl_runtime.chances import CHANCE
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SinkSpec
 from stpl_runtime.sinks.directory import DirectorySink
@@ -25,7 +26,8 @@ def npz_bytes(nowcast: Nowcast) -> bytes:
     `held` or `bridged`), and, where the frames carry times, `issue_time`, `valid_times` and
     `context_times` (datetime64, UTC); where they carry a grid, `affine` (left, top, pixel width,
     pixel height) and `crs_wkt`; where a part was not observed, `observed` (H, W) of the newest
-    frame and `context_observed` (T, H, W).
+    frame and `context_observed` (T, H, W). Where chances were asked for, `thresholds` (Q,) and
+    `probability_of_exceedance` ([N,] K, Q, C, H, W).
     """
     arrays: dict[str, Any] = {
         "frames": nowcast.frames,
@@ -49,6 +51,9 @@ def npz_bytes(nowcast: Nowcast) -> bytes:
         arrays["observed"] = nowcast.observed
     if nowcast.context_observed is not None:
         arrays["context_observed"] = nowcast.context_observed
+    if nowcast.chances is not None:
+        arrays["thresholds"] = np.asarray(nowcast.chances.thresholds)
+        arrays[CHANCE] = nowcast.chances.values
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()
@@ -61,7 +66,9 @@ def npy_bytes(nowcast: Nowcast) -> bytes:
     return buffer.getvalue()
 
 
-NPZ = FileFormat((".npz",), npz_bytes, media_type="application/x-npz", takes_batch=True)
+NPZ = FileFormat(
+    (".npz",), npz_bytes, media_type="application/x-npz", takes_batch=True, holds_chances=True
+)
 NPY = FileFormat((".npy",), npy_bytes, takes_batch=True)
 FORMATS = (NPZ, NPY)
 

@@ -23,7 +23,9 @@ def summary(nowcast: Nowcast, beside: tuple[KeepsFiles, ...] = ()) -> dict[str, 
     Returns:
         name, stream, issue_time, cadence_s, quantity, standard_name, units;
         leads: of each predicted frame step, valid_time, lead_s, and min, mean and max of the
-        pixels that were observed (null where none was); observed_share, 0 to 1; input_times;
+        pixels that were observed (null where none was), and where chances were asked for
+        chances: for each threshold, mean and max of the chance to reach it;
+        observed_share, 0 to 1; input_times;
         stand_ins: of each frame of the context `observed`, `held` or `bridged`; filled_times;
         latency_ms, made_by, source_id, notes, files. Times are UTC text, or null without times.
     """
@@ -45,6 +47,7 @@ def summary(nowcast: Nowcast, beside: tuple[KeepsFiles, ...] = ()) -> dict[str, 
                 "valid_time": times[k] if times else None,
                 "lead_s": None if lead_s is None else lead_s * (k + 1),
                 **_numbers(frame if observed is None else frame[:, observed]),
+                **_chances(nowcast, k),
             }
             for k, frame in enumerate(nowcast.frames)
         ],
@@ -64,6 +67,18 @@ def summary_line(nowcast: Nowcast, beside: tuple[KeepsFiles, ...] = ()) -> bytes
     """`summary` as one line of JSON, UTF-8, with its newline."""
     document = summary(nowcast, beside)
     return (json.dumps(document, allow_nan=False, separators=(",", ":")) + "\n").encode()
+
+
+def _chances(nowcast: Nowcast, k: int) -> dict[str, Any]:
+    """Of one lead time; nothing where they were not asked for."""
+    if nowcast.chances is None:
+        return {}
+    observed, values = nowcast.observed, nowcast.chances.values[k]  # (Q, C, H, W)
+    found = []
+    for threshold, chance in zip(nowcast.chances.thresholds, values, strict=True):
+        numbers = _numbers(chance if observed is None else chance[:, observed])
+        found.append({"threshold": threshold, "mean": numbers["mean"], "max": numbers["max"]})
+    return {"chances": found}
 
 
 def _numbers(values: np.ndarray[Any, np.dtype[np.float32]]) -> dict[str, float | None]:

@@ -31,7 +31,13 @@ def write_zarr(nowcast: Nowcast, store: Path) -> None:
     )
 
 
-ZARR = FileFormat((".zarr",), fill=write_zarr, extra="zarr", libraries=("pyproj", "xarray", "zarr"))
+ZARR = FileFormat(
+    (".zarr",),
+    fill=write_zarr,
+    extra="zarr",
+    libraries=("pyproj", "xarray", "zarr"),
+    holds_chances=True,
+)
 FORMATS = (ZARR,)
 
 

@@ -13,7 +13,7 @@ from stpl_core.codec import Array
 from stpl_core.errors import AccuracyError, StplError
 from stpl_runtime.engine import Session, StateHandle
 from stpl_runtime.nowcasting.nowcaster import Work
-from stpl_runtime.nowcasting.predict import advance, finish
+from stpl_runtime.nowcasting.predict import advance, finish, first
 
 MOST = 8
 """No larger batch is tried."""
@@ -22,21 +22,25 @@ _GAIN = 0.95
 """A batch must take at most so much of the time of single calls."""
 
 T = TypeVar("T")
-Result = tuple[Array, "StateHandle | None"] | AccuracyError
+Result = tuple[Array, "StateHandle | None", "Array | None"] | AccuracyError
 
 
 class Batcher:
     """Makes forecasts, one by one or together; each has the bits of a single call either way."""
 
-    def __init__(self, session: Session, manifest: Manifest, horizon: int) -> None:
+    def __init__(
+        self, session: Session, manifest: Manifest, horizon: int, *, chances: bool = False
+    ) -> None:
         """Batch nothing until `measure` or `sizes` says so.
 
         Args:
             session: shared by the streams.
             manifest: its bundle's.
             horizon: frames to predict; only the bundle's own K is batched, by `forecast`.
+            chances: those of events are made too, and nothing is batched.
         """
         self._session, self._manifest, self._horizon = session, manifest, horizon
+        self._chances = chances
         self.sizes: tuple[int, ...] = ()
         """Batch sizes that are used, falling."""
 
@@ -46,7 +50,7 @@ class Batcher:
         A size is kept where it beats as many single calls in time, copies of the state included,
         and every row of frames and state after it has the bits of its single call.
         """
-        if self._horizon != self._manifest.horizon:
+        if self._horizon != self._manifest.horizon or self._chances:
             return
         kept = [size for size in range(2, min(streams, MOST) + 1) if self._pays(size)]
         self.sizes = tuple(reversed(kept))
@@ -59,7 +63,8 @@ class Batcher:
 
         Yields:
             Whose it is, its work, and frames `(K, C, H, W)` in model units with the state after
-            the newest frame; or the error where they are not finite.
+            the newest frame and the chances, as far as there are; or the error where they are not
+            finite.
         """
         left = list(works)
         while left:
@@ -71,12 +76,17 @@ class Batcher:
 
     def _single(self, work: Work) -> list[Result]:
         try:
-            frames, after = finish(
-                self._session, self._manifest, work.frame, work.state, self._horizon
+            made = finish(
+                self._session,
+                self._manifest,
+                work.frame,
+                work.state,
+                self._horizon,
+                chances=self._chances,
             )
         except AccuracyError as error:
             return [error]
-        return [(frames[0], after)]
+        return [(made.frames[0], made.after, first(made.chances))]
 
     def _together(self, group: Sequence[tuple[T, Work]]) -> list[Result]:
         works = [work for _, work in group]
@@ -86,7 +96,8 @@ class Batcher:
         )  # (B, K, C, H, W)
         if not np.isfinite(frames).all():
             return [result for work in works for result in self._single(work)]
-        return list(zip(frames, split(self._session, after), strict=True))
+        states = split(self._session, after)
+        return [(one, state, None) for one, state in zip(frames, states, strict=True)]
 
     def _pays(self, size: int) -> bool:
         random = np.random.default_rng(size)

@@ -176,9 +176,15 @@ class Stream:
         ):
             self._fault = source.unread_files.nothing_else(source.name)
 
-    def publish(self, work: Work, frames: Array, after: StateHandle | None) -> None:
+    def publish(
+        self,
+        work: Work,
+        frames: Array,
+        after: StateHandle | None,
+        chances: Array | None = None,
+    ) -> None:
         """Hand a nowcast on; see `Nowcaster.end`."""
-        nowcast = self.nowcaster.end(work, frames, after)
+        nowcast = self.nowcaster.end(work, frames, after, chances)
         self._prewarmed += work.prewarmed
         if nowcast.latency_ms is not None:
             self._latencies.append(nowcast.latency_ms)

@@ -137,7 +137,7 @@ class Streams:
     def _warm_up(self) -> None:
         first = self.streams[0].nowcaster
         first.warm_up()
-        self._batcher = Batcher(first.session, first.manifest, first.horizon)
+        self._batcher = Batcher(first.session, first.manifest, first.horizon, chances=first.chances)
         if len(self.streams) > 1:
             self._batcher.measure(len(self.streams))
 

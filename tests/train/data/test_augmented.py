@@ -180,7 +180,7 @@ def test_variants_are_spread_over_what_is_allowed(tmp_path: Path) -> None:
 
 
 def test_settings_that_cannot_be_are_refused(tmp_path: Path) -> None:
-    document = load_recipe("advect-radar").model_dump(mode="json", exclude_none=True)
+    document = load_recipe("radar-nowcast").model_dump(mode="json", exclude_none=True)
     for key, value in (("zoom", [2.0, 0.5]), ("candidates", 99), ("every", [])):
         changed = {**document["data"], "augment": {**document["data"]["augment"], key: value}}
         with pytest.raises(RecipeError, match=key):

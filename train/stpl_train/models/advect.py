@@ -11,7 +11,7 @@ inside one step, and learns what that lacks. For a frame f at time t (`W(x, s)` 
     guess = sigmoid(a) x + r, moved to the events that are likely (`stpl_train.models.events`)
 
 a, r and the events' logits are decoded from x, W(h, d), u, the lead time and how far the way leads
-out of the frame.
+out of the frame. Beside the guess it gives the chance of each event in it.
 
 Observed or fed back? A frame that equals the state's `guess` in every pixel is this model's own
 emission, and only d and the lead time advance; any other frame is an observation, as is the first.
@@ -30,12 +30,15 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from stpl_core.codec import Array
+from stpl_core.manifest import OutputSpec
 from stpl_core.reader import Mask
 from stpl_train.forecaster import FrameShape, State
 from stpl_train.models.events import START, EventCounts, moved_to_events, of_lead
 from stpl_train.models.layers import ModelConfig, Patching, zeros_state
 from stpl_train.models.motion import LucasKanade, PixelGrid, resized, window_mean
 
+CHANCE = "chance"
+"""What is given beside the guess."""
 _SPEED = 8.0
 """Pixels a step: what motion is divided by where a convolution reads it."""
 _TURN = 3.0
@@ -118,7 +121,7 @@ class Advect(nn.Module):
     State: `anchor` the last observation, `last` the last frame read, `guess` the last emission,
     each `(B, C, H, W)`; `v`, `u`, `d` `(B, 2, H/patch, W/patch)` in pixels to the right and down;
     `h` `(B, hidden, H/patch, W/patch)`; `seen` and `lead` `(B, 1, 1, 1)`: observations so far, and
-    the lead time of `guess`.
+    the lead time of `guess`. Beside the guess: `chance` `(B, Q, C, H, W)`, of the events in it.
     """
 
     Config = AdvectConfig
@@ -152,7 +155,9 @@ class Advect(nn.Module):
             **dict.fromkeys(("v", "u", "d"), (2, *size)),
             "h": (hidden, *size),
             **dict.fromkeys(("seen", "lead"), (1, 1, 1)),
+            CHANCE: (count, channels, height, width),
         }
+        self.outputs = (OutputSpec(name=CHANCE, levels=config.levels),)
 
     def initial_state(self, batch: int) -> State:
         """All zero: nothing was seen."""
@@ -174,7 +179,7 @@ class Advect(nn.Module):
         cutoffs = of_lead(self.cutoffs, lead)  # (B, Q)
         guess = moved_to_events(field, logits, self.levels, cutoffs)
         after = {"anchor": anchor, "last": frame, "guess": guess, "v": v, "u": u, "d": d, "h": h}
-        return guess, after | {"seen": seen + new, "lead": lead}
+        return guess, after | {"seen": seen + new, "lead": lead, CHANCE: torch.sigmoid(logits)}
 
     def _differs(self, frame: Tensor, guess: Tensor) -> Tensor:
         """`(B, 1, 1, 1)`: 0 where `frame` is the guess but for rounding, else 1."""

@@ -1,0 +1,1 @@
+"""What other programs of the field take our nowcasts as."""
