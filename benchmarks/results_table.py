@@ -121,10 +121,10 @@ def _fields(fields: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         "*Whole fields* are what a nowcast is made of; the model sees them at once, as a bundle of "
-        "`export --grid` does, or in tiles, as `predict --grid` does. *Windows* of the model's "
-        "size, cut out first, let nothing in over their edges; flow, which moves rain in, looks "
-        "worse there than it is. Each cell: model / persistence / flow; the best of them is bold. "
-        "A frequency bias of 1 is right; below it, rain is missing."
+        "`export --grid` does. *Windows* of the model's size, cut out first, let nothing in over "
+        "their edges; flow, which moves rain in, looks worse there than it is. Each cell: model / "
+        "persistence / flow; the best of them is bold. A frequency bias of 1 is right; below it, "
+        "rain is missing."
     )
     yield ""
     for name, one in fields["sets"].items():

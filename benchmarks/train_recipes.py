@@ -1,6 +1,6 @@
 """Train a recipe on given data and judge it on its test part; writes benchmarks/results/.
 
-    python benchmarks/train_recipes.py radar-nowcast --data FMI_FOLDER KNMI_FOLDER --domain 256
+    python benchmarks/train_recipes.py predrnn-nowcast --data FMI_FOLDER KNMI_FOLDER --domain 256
     python benchmarks/train_recipes.py camera --data VIDEO.mp4
     python benchmarks/train_recipes.py era5-t2m --data ERA5.grib
 

@@ -3,10 +3,9 @@
     python benchmarks/whole_fields.py --fmi FOLDER --knmi FOLDER --mrms FILE
 
 Whole fields are what a nowcast is made of, and flow sees what comes in. The model sees them at
-once (as a bundle of `export --grid` does), or in tiles (`predict --grid`). Windows of its size, cut
-first, are how training validates. All use the same frames: of KNMI the part that training never
-read, of MRMS an hour that had no part in anything, of FMI all of it, which it was trained on.
-Nowcasts start every --stride frames.
+once, as a bundle of `export --grid` does. Windows of its size, cut first, are how training
+validates. Of KNMI it is the part that training never read (the last of both folders), of MRMS an
+hour that had no part in anything. Nowcasts start every --stride frames.
 """
 
 from __future__ import annotations
@@ -38,9 +37,8 @@ DATA = {
     "MRMS": "10 June 2019, 00:00 to 01:10, 5.1 by 7.7 degrees of the United States, every second "
     "of its frames: 4 minutes apart where training had 5. Another country, and nothing of it had a "
     "part in training, thresholds or choices",
-    "FMI": "28 September 2016, 14:45 to 18:00, which it was trained on",
 }
-"""KNMI and FMI open data, CC BY 4.0; MRMS of NOAA, a work of the US Government."""
+"""KNMI open data, CC BY 4.0; MRMS of NOAA, a work of the US Government."""
 
 
 def at_once(judged: Judged) -> Judged:
@@ -68,7 +66,7 @@ def scored(judged: Judged, windows: bool, **where: Any) -> dict[str, Any]:
     material = archive_material(judged, windows=windows, any_grid=True, **where)
     if material.field is not None:
         judged = judged.covering(material.field)
-    return document(evaluate(judged, material, baselines=["persistence", "flow"]))
+    return document(evaluate(judged, material, baselines=["persistence", "flow"], scales=()))
 
 
 def document(evaluation: Evaluation) -> dict[str, Any]:
@@ -100,11 +98,9 @@ def main() -> None:
     sets = {
         "KNMI": [
             scored(at_once(judged), False, **test),
-            scored(judged, False, **test),
             scored(judged, True, **test),
         ],
         "MRMS": [scored(at_once(mrms), False, path=given.mrms, stride=1)],
-        "FMI": [scored(at_once(judged), False, path=given.fmi, stride=2 * given.stride)],
     }
     found = {name: {"about": DATA[name], "protocols": sets[name]} for name in sets}
     result = {"model": MODEL, "stride": given.stride, "sets": found, "machine": describe()}

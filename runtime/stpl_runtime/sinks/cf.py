@@ -60,12 +60,9 @@ def dataset_of(nowcast: Nowcast, extra: str) -> xr.Dataset:
         attributes["grid_mapping"] = "crs"
     if nowcast.observed is not None:
         attributes["ancillary_variables"] = "observed"
+    variables: dict[str, Any] = {NAME: (dims, frames, attributes)}
     return xr.Dataset(
-        {
-            NAME: (dims, frames, attributes),
-            **_chances(nowcast, dims, attributes),
-            **_observed(nowcast),
-        },
+        {**variables, **_chances(nowcast, dims, attributes), **_observed(nowcast)},
         coords={
             **grid_coordinates(grid),
             **(_times(nowcast) if timed else _steps(nowcast)),
@@ -156,10 +153,14 @@ def encoding_of(dataset: xr.Dataset, chunks: str) -> dict[str, Any]:
         chunks: what the format calls its chunks.
     """
     encoding: dict[str, Any] = {}
-    for name, single in ((NAME, 1), (CHANCE, 2)):
-        if name in dataset:
-            size = (1,) * single + dataset[name].shape[single:]
-            encoding[name] = {chunks: size, "_FillValue": np.float32(np.nan), "dtype": "float32"}
+    for variable_name, single in ((NAME, 1), (CHANCE, 2)):
+        if variable_name in dataset:
+            size = (1,) * single + dataset[variable_name].shape[single:]
+            encoding[variable_name] = {
+                chunks: size,
+                "_FillValue": np.float32(np.nan),
+                "dtype": "float32",
+            }
     for name, variable in dataset.coords.items():
         if variable.dtype.kind == "M":
             whole = not (variable.values.astype(np.int64) % 10**9).any()
