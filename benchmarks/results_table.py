@@ -28,7 +28,7 @@ _SCORES = {"mse": "MSE", "mae": "MAE", "ssim": "SSIM", "psnr": "PSNR", "cross_en
 _WAYS = ("model", "persistence", "flow", "day", "week")
 _MINUTE_S, _HOUR_S = 60, 3600
 _CHOSEN_LEADS = (1, 3, 6, 12)
-_FIELD_SCORES = ("rmse", "csi_0.1", "csi_1", "csi_5", "bias_1", "bias_5")
+_FIELD_SCORES = ("mse", "csi_0.1", "csi_1", "csi_5", "rmse", "bias_1", "bias_5")
 
 
 def printed() -> dict[str, Any]:
@@ -157,7 +157,7 @@ def _wins(found: dict[str, Any]) -> str:
     counts = []
     for score in _FIELD_SCORES[:4]:
         columns = [found["scores"][way][score] for way in _WAYS if way in found["scores"]]
-        best = min if score == "rmse" else max
+        best = min if score == "mse" else max
         won = sum(row[0] is not None and row[0] == best(row) for row in zip(*columns, strict=True))
         counts.append(f"{_title(score, found['units'])} at {won}")
     return (
