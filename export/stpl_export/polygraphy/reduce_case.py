@@ -83,11 +83,12 @@ def _values_in_fp32(bundle: Bundle) -> Values:
     step = onnx.shape_inference.infer_shapes(fixed_batch(step, 1))
     context = load_reference(bundle).context[:1]  # (1, T, C, H, W)
     plain = SessionFromOnnx(BytesFromOnnx(step))
-    state = {spec.input: np.zeros((1, *spec.shape), np.float32) for spec in bundle.manifest.state}
+    parts = [spec for spec in bundle.manifest.state if spec.input is not None]
+    state = {spec.input: np.zeros((1, *spec.shape), np.float32) for spec in parts}
     with OnnxrtRunner(plain) as runner:
         for t in range(context.shape[1] - 1):
             made = runner.infer({"frame": np.ascontiguousarray(context[:, t]), **state})
-            state = {spec.input: made[spec.output].copy() for spec in bundle.manifest.state}
+            state = {spec.input: made[spec.output].copy() for spec in parts}
     feeds: dict[str, Array] = {"frame": np.ascontiguousarray(context[:, -1]), **state}
     whole = SessionFromOnnx(BytesFromOnnx(ModifyOutputs(step, outputs=constants.MARK_ALL)))
     with OnnxrtRunner(whole) as runner:
