@@ -83,12 +83,12 @@ def _values_in_fp32(bundle: Bundle) -> Values:
     step = onnx.shape_inference.infer_shapes(fixed_batch(step, 1))
     context = load_reference(bundle).context[:1]  # (1, T, C, H, W)
     plain = SessionFromOnnx(BytesFromOnnx(step))
-    parts = [spec for spec in bundle.manifest.state if spec.input is not None]
-    state = {spec.input: np.zeros((1, *spec.shape), np.float32) for spec in parts}
+    parts = {spec.input: spec for spec in bundle.manifest.state if spec.input is not None}
+    state = {name: np.zeros((1, *spec.shape), np.float32) for name, spec in parts.items()}
     with OnnxrtRunner(plain) as runner:
         for t in range(context.shape[1] - 1):
             made = runner.infer({"frame": np.ascontiguousarray(context[:, t]), **state})
-            state = {spec.input: made[spec.output].copy() for spec in parts}
+            state = {name: made[spec.output].copy() for name, spec in parts.items()}
     feeds: dict[str, Array] = {"frame": np.ascontiguousarray(context[:, -1]), **state}
     whole = SessionFromOnnx(BytesFromOnnx(ModifyOutputs(step, outputs=constants.MARK_ALL)))
     with OnnxrtRunner(whole) as runner:
