@@ -18,6 +18,7 @@ from stpl_core.grid import Grid
 from stpl_core.npz_extras import read_beside
 from stpl_core.scores.images import Mask
 from stpl_runtime.chances import Chances
+from stpl_runtime.engine import Session
 
 
 @dataclass(frozen=True)
@@ -192,11 +193,7 @@ def judged_bundle(
     """
     from stpl_runtime.engine import open_session, precision_of
     from stpl_runtime.engines.tiled import on_domain
-    from stpl_runtime.nowcasting.predict import (
-        graphs_needed,
-        predict_sequences,
-        predict_with_chances,
-    )
+    from stpl_runtime.nowcasting.predict import graphs_needed
 
     manifest = bundle.manifest
     data = manifest.recipe.get("data", {})
@@ -213,15 +210,7 @@ def judged_bundle(
 
     def on(size: tuple[int, int], data: Mapping[str, Any], covers: bool) -> Judged:
         wide, opened = on_domain(bundle, session, size)
-
-        def likely(frames: Array) -> tuple[Array, Chances]:
-            return predict_with_chances(wide, opened, frames, asked)
-
-        def forecast(frames: Array) -> Array:
-            if manifest.outputs:  # by the step graph, which is open
-                return likely(frames)[0]
-            return predict_sequences(wide, opened, frames, asked)
-
+        forecast, likely = _forecasts_of(wide, opened, asked)
         return Judged(
             name=f"{manifest.model.name}, {manifest.model.parameters:,} parameters",
             how=f"{session.engine} on {session.provider}, {precision_of(session, manifest)}",
@@ -231,7 +220,7 @@ def judged_bundle(
             codec=manifest.codec,
             cadence_s=manifest.cadence_s,
             forecast=forecast,
-            likely=likely if manifest.outputs else None,
+            likely=likely,
             own=lambda: _reference(bundle),
             data=data,
             grids=manifest.grids,
@@ -241,6 +230,21 @@ def judged_bundle(
         )
 
     return on(domain or manifest.domain, _uncropped(data, domain), domain is not None)
+
+
+def _forecasts_of(
+    bundle: Bundle, session: Session, horizon: int
+) -> tuple[Callable[[Array], Array], Callable[[Array], tuple[Array, Chances]] | None]:
+    """`Judged.forecast` and `Judged.likely` of a bundle, on its own frames or on a domain."""
+    from stpl_runtime.nowcasting.predict import predict_sequences, predict_with_chances
+
+    if not bundle.manifest.outputs:
+        return lambda frames: predict_sequences(bundle, session, frames, horizon), None
+
+    def likely(frames: Array) -> tuple[Array, Chances]:
+        return predict_with_chances(bundle, session, frames, horizon)
+
+    return lambda frames: likely(frames)[0], likely  # by the step graph, which alone is open
 
 
 def _uncropped(data: Mapping[str, Any], domain: tuple[int, int] | None) -> Mapping[str, Any]:
