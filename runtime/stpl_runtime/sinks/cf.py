@@ -61,15 +61,10 @@ def dataset_of(nowcast: Nowcast, extra: str) -> xr.Dataset:
     if nowcast.observed is not None:
         attributes["ancillary_variables"] = "observed"
     variables: dict[str, Any] = {NAME: (dims, frames, attributes)}
-    return xr.Dataset(
-        {**variables, **_chances(nowcast, dims, attributes), **_observed(nowcast)},
-        coords={
-            **grid_coordinates(grid),
-            **(_times(nowcast) if timed else _steps(nowcast)),
-            **_thresholds(nowcast),
-        },
-        attrs=_facts(nowcast),
-    )
+    variables |= _chances(nowcast, dims, attributes) | _observed(nowcast)
+    axis = _times(nowcast) if timed else _steps(nowcast)
+    coordinates = {**grid_coordinates(grid), **axis, **_thresholds(nowcast)}
+    return xr.Dataset(variables, coords=coordinates, attrs=_facts(nowcast))
 
 
 def _chances(nowcast: Nowcast, dims: list[str], of: dict[str, str]) -> dict[str, Any]:
@@ -80,11 +75,8 @@ def _chances(nowcast: Nowcast, dims: list[str], of: dict[str, str]) -> dict[str,
     if "channel" not in dims:
         values = values[:, :, 0]  # (Q, K, H, W)
     shared = {key: of[key] for key in ("grid_mapping", "ancillary_variables") if key in of}
-    attributes = {
-        "long_name": f"probability that {nowcast.quantity} is at or above the threshold",
-        "units": "1",
-        **shared,
-    }
+    about = f"probability that {nowcast.quantity} is at or above the threshold"
+    attributes = {"long_name": about, "units": "1"} | shared
     return {CHANCE: (["threshold", *dims], values, attributes)}
 
 
