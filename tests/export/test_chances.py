@@ -445,7 +445,8 @@ def test_evaluate_scores_them_beside_climatology(
         capsys.readouterr().err
     )
     assert "Brier skill score" in capsys.readouterr().out
-    _, expected = by_torch(small(), frames[:, :CONTEXT], HORIZON)
+    inside = bundle.manifest.codec.model_from_physical(physical[:, :CONTEXT])
+    _, expected = by_torch(small(), inside, HORIZON)
     document = json.loads((out / "scores.json").read_text())["chances"]["by_threshold"]
     for q, (found, threshold) in enumerate(
         zip(document, thresholds_of(bundle.manifest), strict=True)
