@@ -48,7 +48,7 @@ def test_a_key_has_its_default_its_kind_and_what_it_is_for() -> None:
 
 
 def test_what_is_listed_can_be_set() -> None:
-    for name in ("radar-nowcast", "modernn-mini"):
+    for name in ("predrnn-nowcast", "modernn-mini"):
         for key in keys_of(name).values():
             if key.required or key.default is None or key.name.startswith("model."):
                 continue

@@ -18,7 +18,7 @@ from stpl_core.grid import Grid
 from stpl_core.npz_extras import read_beside
 from stpl_core.scores.images import Mask
 from stpl_runtime.chances import Chances
-from stpl_runtime.engine import Session
+from stpl_runtime.engine import Session, open_session, precision_of
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,6 @@ def judged_bundle(
             required.
         BundleError: a broken bundle.
     """
-    from stpl_runtime.engine import open_session, precision_of
     from stpl_runtime.engines.tiled import on_domain
     from stpl_runtime.nowcasting.predict import graphs_needed
 
