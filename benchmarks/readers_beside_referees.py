@@ -16,7 +16,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +271,85 @@ def real_cases(data: Path) -> Iterator[Case]:
         yield Case(f"video ({film.stem})", "OpenCV", film, by_opencv)
 
 
+def by_h5py(path: Path) -> Truth:
+    """TaxiBJ: half hours of Beijing, 8 hours before UTC, counted from 1."""
+    import h5py
+
+    with h5py.File(path) as file:
+        values, dates = file["data"][:], [date.decode() for date in file["date"][:]]
+    days = at(*[f"{d[:4]}-{d[4:6]}-{d[6:8]}" for d in dates])
+    halves = np.array([int(d[8:]) - 1 for d in dates]) * np.timedelta64(30, "m")
+    return Truth(values, None, days + halves - np.timedelta64(8, "h"))
+
+
+def by_xarray(level: int) -> Any:
+    """A level of a Zarr store, turned north up."""
+
+    def truth(path: Path) -> Truth:
+        import xarray as xr
+
+        with xr.open_zarr(path, consolidated=False) as opened:
+            one = opened["rr"].sel(level=level).sortby("lat", ascending=False)
+            values, times = one.values.astype(np.float64), opened["time"].values
+            lat, lon = one["lat"].values, one["lon"].values - 360.0
+        corners = (lon[0] - 0.05, lat[-1] - 0.05, lon[-1] + 0.05, lat[0] + 0.05)
+        return Truth(values[:, None], corners, times)
+
+    return truth
+
+
+def by_opacity(path: Path) -> Truth:
+    """A GeoTIFF with GDAL's mask of the dataset, turned north up."""
+    import rasterio
+
+    with rasterio.open(path) as file:
+        seen, stored = file.dataset_mask() > 0, file.read(1) * file.scales[0]
+        left, bottom, right, top = file.bounds
+    values = np.where(seen, stored, np.nan)[::-1]
+    return Truth(values[None, None], (left, min(bottom, top), right, max(bottom, top)))
+
+
+def option_cases(folder: Path, field: Path) -> Iterator[Case]:
+    """What a user states about a NetCDF file of mm/h."""
+    file = "netCDF4-python"
+
+    def changed(change: Callable[[Truth], NDArray[Any]]) -> Callable[[Path], Truth]:
+        def truth(path: Path) -> Truth:
+            found = by_netcdf4(path)
+            return Truth(change(found), found.corners, found.times)
+
+        return truth
+
+    yield Case(
+        "netcdf, --units mm/5min", file, field, changed(lambda t: t.values * 12.0),
+        ReadOptions(units="mm/5min"),
+    )  # fmt: skip
+    yield Case(
+        "netcdf, --nan no-echo", file, field, changed(lambda t: np.nan_to_num(t.values)),
+        ReadOptions(nan="no-echo"),
+    )  # fmt: skip
+    store = made.levels(folder / "levels.zarr", field)
+    yield Case(
+        "zarr, --select level=850", "xarray", store, by_xarray(850),
+        ReadOptions(select=(("level", "850"),)),
+    )  # fmt: skip
+    named = made.geotiff(folder / "rain_31.12.2024_2355.tif")
+    yield Case(
+        "geotiff, --time-format", "rasterio", named,
+        lambda path: replace(by_opacity(path), times=at("2024-12-31T23:55")),
+        ReadOptions(time_format="%d.%m.%Y_%H%M"),
+    )  # fmt: skip
+    wild = folder / "wild.npz"
+    values = made.rain()
+    values[0, 0, :9] = 9999.0
+    np.savez(wild, frames=values.transpose(1, 2, 0), units="mm h-1")
+    yield Case(
+        "arrays, --layout HWT, --bad-pixels", "NumPy", wild,
+        by_formula(np.where(values > 2500, np.nan, values)[:, None]),
+        ReadOptions(layout="HWT", bad_pixels=0.1),
+    )  # fmt: skip
+
+
 def made_cases(folder: Path) -> Iterator[Case]:
     """One made file of each other reader and option."""
     noon = [f"2024-06-01T12:{5 * n:02}" for n in range(4)]
@@ -287,6 +366,22 @@ def made_cases(folder: Path) -> Iterator[Case]:
     yield Case("netcdf, packed, south up, 350 E", "netCDF4-python", field, by_netcdf4)
     packed = made.zipped(folder / "rain.zip", field)
     yield Case("netcdf in a .zip", "netCDF4-python", packed, lambda _: by_netcdf4(field))
+    yield from option_cases(folder, field)
+    yield Case(
+        "knmi, reflectivity, plane in km", "pysteps", made.knmi(folder / "RAD_202406011200.h5"),
+        by_pysteps("import_knmi_hdf5", 1000.0, qty="DBZH"),
+    )  # fmt: skip
+    sums = np.floor(made.rain() * 20)[:, None] / 100
+    sums[..., :2] = np.nan
+    dutch = (0.0, -3.65e6 - 1000.0 * made.H, 1000.0 * made.W, -3.65e6)
+    yield Case(
+        "knmi, forecast", "KNMI's description", made.knmi(folder / "RAC_202406011200.h5", 4),
+        by_formula(sums, *noon, corners=dutch),
+    )  # fmt: skip
+    tiff = made.geotiff(folder / "rain_202406011200.tif")
+    yield Case("geotiff, south up, opacity", "rasterio", tiff, by_opacity)
+    flows = made.taxibj(folder / "BJ16_M32x32_T30_InOut.h5")
+    yield Case("taxibj", "h5py", flows, by_h5py)
     grib = made.grib(folder / "tp.grib2")
     yield Case("era5, Lambert, tp", "rasterio (GDAL)", grib, by_gdal("GRIB", 1000.0, 0.0, None))
     hour = np.zeros((900, 900))

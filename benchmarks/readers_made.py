@@ -73,6 +73,83 @@ def odim(path: Path) -> Path:
     return path
 
 
+_DUTCH = "+proj=stere +lat_0=90 +lon_0=0 +lat_ts=60 +a=6378137 +b=6356752 +x_0=0 +y_0=0 +units=km"
+
+
+def knmi(path: Path, images: int = 1) -> Path:
+    """Reflectivity of KNMI; of several images a forecast of sums, 5 minutes apart."""
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        for n in range(images):
+            image = file.create_group(f"image{n + 1}")
+            calibration = image.create_group("calibration").attrs
+            if images == 1:
+                texts = "REFLECTIVITY_[DBZ]", "GEO = 0.500000 * PV + -32.000000"
+                stored, missing, outside = np.where(rain()[0] > 0, 110, 0).astype(np.uint8), 0, 255
+            else:
+                texts = "PRECIP_[MM]", "GEO=0.010000*PV+0.000000"
+                stored, missing, outside = (rain()[n] * 20).astype(np.uint16), 65534, 65535
+                valid = f"01-JUN-2024;12:{5 * n:02}:00.000"
+                image.attrs["image_datetime_valid"] = np.bytes_(valid)
+            stored[:, :2] = outside
+            image["image_data"] = stored
+            image.attrs["image_geo_parameter"] = np.bytes_(texts[0])
+            calibration["calibration_formulas"] = np.bytes_(texts[1])
+            calibration["calibration_missing_data"] = np.array([missing])
+            calibration["calibration_out_of_image"] = np.array([outside])
+        for edge in ("start", "end"):
+            overview = file.require_group("overview").attrs
+            overview[f"product_datetime_{edge}"] = np.bytes_("01-JUN-2024;12:00:00.000")
+        where = file.create_group("geographic")
+        numbers = {"pixel_size_x": 1.0, "pixel_size_y": -1.0, "row_offset": 3650.0}
+        numbers |= {"column_offset": 0.0, "number_columns": W, "number_rows": H}
+        where.attrs.update({f"geo_{key}": np.array([value]) for key, value in numbers.items()})
+        where.attrs["geo_dim_pixel"] = np.bytes_("KM,KM")
+        plane = where.create_group("map_projection").attrs
+        plane["projection_proj4_params"] = np.bytes_(_DUTCH)
+    return path
+
+
+def geotiff(path: Path) -> Path:
+    """From the south, packed, with an opacity band, as a COG has its tiles."""
+    import rasterio
+
+    stored = (rain()[0, ::-1] * 10).astype(np.uint8)
+    seen = np.full(stored.shape, 255, np.uint8)
+    seen[:, :3] = 0
+    how = {"driver": "GTiff", "height": H, "width": W, "count": 2, "dtype": "uint8"}
+    how |= {"crs": "EPSG:25832", "photometric": "MINISBLACK", "alpha": "YES"}
+    south_up = rasterio.Affine(1000, 0, 3e5, 0, 1000, 5e6)
+    with rasterio.open(path, "w", transform=south_up, **how) as file:
+        file.write(np.stack([stored, seen]))
+        file.scales, file.offsets, file.units = (0.1, 1.0), (0.0, 0.0), ("mm/h", "")
+    return path
+
+
+def levels(path: Path, packed: Path) -> Path:
+    """A Zarr store of two levels, of what a NetCDF file holds and twice that."""
+    import xarray as xr
+
+    with xr.open_dataset(packed) as opened:
+        rr = opened["rr"].load()
+        both = xr.concat([rr, 2 * rr], xr.Variable("level", [1000, 850], {"units": "hPa"}))
+        both.encoding, both.attrs = {}, {"units": "mm/h"}
+        both.rename("rr").to_dataset().to_zarr(path, consolidated=False, zarr_format=2)
+    return path
+
+
+def taxibj(path: Path) -> Path:
+    """A day of crowd flows, two channels."""
+    import h5py
+
+    flows = np.random.default_rng(0).integers(0, 1000, (48, 2, 32, 32)).astype(np.float64)
+    with h5py.File(path, "w") as file:
+        file["data"] = flows
+        file["date"] = np.array([f"20160401{n:02}".encode() for n in range(1, 49)])
+    return path
+
+
 def radolan(path: Path) -> Path:
     """An hour of rain (RW) of 900x900 pixels, with no data, clutter and a second source."""
     stored = np.zeros((900, 900), "<u2")
@@ -91,7 +168,7 @@ def swiss(path: Path) -> Path:
     from PIL import Image
 
     numbers = np.zeros((640, 710), np.uint8)
-    numbers[100:300, 100:300] = np.arange(200) + 50
+    numbers[100:300, 100:300] = np.arange(200) + 2
     numbers[:, :20] = 255
     image = Image.fromarray(numbers).convert("P")
     image.putdata(numbers.ravel().tolist())

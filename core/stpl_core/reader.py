@@ -5,7 +5,7 @@ one folder that belongs together, into pieces: frames in physical units with the
 of every pixel and the grid. All pieces of a path are checked against each other and joined into one
 xarray dataset; `stpl_core.readers.dataset` describes it.
 
-A package of yours adds a reader by an entry point of the group `stpl_core.readers`: the name is
+A package of yours adds a reader by an entry point of the group `stpl_deploy.readers`: the name is
 the word for `--reader`, the value a module that has
 
     SUFFIXES = (".xyz",)                    # the ends of the file names it reads, lower case

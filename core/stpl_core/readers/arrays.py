@@ -19,6 +19,7 @@ from stpl_core.errors import FrameError
 from stpl_core.frames import read_array
 from stpl_core.grid import pixel_grid
 from stpl_core.reader import Piece, Quantity, ReadOptions, Times, state_of
+from stpl_core.readers.checked import in_stated_units
 from stpl_core.readers.converted import dataset_of_npz, pieces_of_dataset
 from stpl_core.readers.names import file_time
 from stpl_core.readers.npz import open_npz
@@ -54,7 +55,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
         for start in range(0, length, block):
             rows = slice(start, min(start + block, length))
             frames = _values(many[n, rows], as_fraction=(options.units or units) == "1")
-            yield Piece(
+            piece = Piece(
                 frames=frames,
                 state=state_of(frames),
                 grid=pixel_grid(*frames.shape[2:]),
@@ -63,6 +64,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
                 time=None if times is None else times[rows],
                 begins=np.arange(len(frames)) == (0 if start == 0 and not lone else -1),
             )
+            yield in_stated_units(piece, units, "") if options.units is None else piece
 
 
 def _chosen(archive: Any, wanted: str | None, path: Path) -> NDArray[Any]:

@@ -270,8 +270,15 @@ def _variable(opened: xr.Dataset, wanted: str | None, path: Path) -> str:
         f"{path} holds "
         + (f"the fields {', '.join(numeric)}" if numeric else f"no field, but {_held(opened)}"),
         expected=wanted or "one variable over y and x",
-        fix=f"--variable {numeric[0]}" if numeric else "name its dimensions y, x or lat, lon",
+        fix=f"--variable {numeric[0]}" if numeric else _way_to_a_field(opened),
     )
+
+
+def _way_to_a_field(opened: xr.Dataset) -> str:
+    dims = {str(dim).lower() for variable in opened.data_vars.values() for dim in variable.dims}
+    if dims & {"range", "azimuth", "ray", "rays", "gates", "n_gates"}:
+        return "grid the radar's sweeps first, for example with wradlib or xradar"
+    return "name its dimensions y, x or lat, lon"
 
 
 def _held(opened: xr.Dataset) -> str:

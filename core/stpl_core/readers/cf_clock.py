@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,16 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _SINCE = re.compile(r"\s*([A-Za-z]+)\s+since\s+\S", re.IGNORECASE)
+_DATE = re.compile(
+    r"(?:(?P<year>[-+]?\d{1,4})-(?P<month>\d{1,2})-(?P<day>\d{1,2})"
+    r"|(?P<year_>\d{4})(?P<month_>\d{2})(?P<day_>\d{2}))"
+    r"(?:(?:[T ]\s*|\s+)(?:(?P<hour>\d{1,2})"
+    r"(?::(?P<minute>\d{1,2})(?::(?P<second>\d{1,2}(?:\.\d*)?))?)?"
+    r"|(?P<hour_>\d{2})(?P<minute_>\d{2})(?P<second_>\d{2})?))?"
+    r"\s*(?:Z|\(?(?:UTC|GMT)\)?|00?:?0{0,2}|(?P<sign>[-+])(?P<zh>\d{1,2})(?::?(?P<zm>\d{2}))?)?",
+    re.IGNORECASE,
+)
+"""What stands after `since`: a date, a time of day, a zone."""
 _CDO = "day as %Y%m%d.%f"
 _US = {
     "microsecond": 1.0,
@@ -33,20 +44,31 @@ _US = {
     "d": 8.64e10,
 }
 """Microseconds in a unit of time."""
+_TEXTS = ("time", "times", "datetime", "date_time", "valid_time")
+"""Names, lower case, of variables whose texts are times."""
+_MOST = 9e36
+"""Numbers from here on are netCDF's default fill value: nobody wrote a time."""
 _STANDARD = ("standard", "gregorian", "proleptic_gregorian", "")
 _ONE_CALENDAR = 1700
 """From this year on the standard calendars agree."""
+_FIRST_YEAR, _LAST_YEAR = 1678, 2261
+"""Those that 64 bits of nanoseconds hold whole."""
 
 
-def is_clock(variable: xr.Variable | xr.DataArray) -> bool:
-    """Whether a variable is a time: numbers since a date, or texts that are called time."""
+def is_clock(variable: xr.Variable | xr.DataArray, name: str = "") -> bool:
+    """Whether a variable is a time: numbers since a date, or texts that are called time.
+
+    Args:
+        variable: any.
+        name: its name; of texts it counts (`Times` of WRF has no attributes).
+    """
     if variable.dtype.kind == "M":
         return True
     units = variable.attrs.get("units")
     if isinstance(units, str) and (_SINCE.match(units) or units.strip() == _CDO):
         return variable.dtype.kind in "iuf"
     named = variable.attrs.get("standard_name") == "time" or variable.attrs.get("axis") == "T"
-    return variable.dtype.kind in "OSU" and named
+    return variable.dtype.kind in "OSU" and (named or name.lower() in _TEXTS)
 
 
 def duration_us(variable: xr.Variable | xr.DataArray) -> NDArray[np.int64] | None:
@@ -78,7 +100,7 @@ def decoded(variable: xr.Variable | xr.DataArray, where: str) -> Times:
     if numbers.dtype.kind in "OSU":
         return _from_texts(numbers, where)
     least = np.iinfo(np.int64).min  # NaT, as NumPy and xarray store it
-    missing = numbers == least if numbers.dtype == np.int64 else ~np.isfinite(numbers)
+    missing = numbers == least if numbers.dtype == np.int64 else ~(np.abs(numbers) < _MOST)
     numbers = numbers.astype(np.float64)
     if missing.any():
         raise FrameError(
@@ -97,10 +119,13 @@ def decoded(variable: xr.Variable | xr.DataArray, where: str) -> Times:
     try:
         return _since(numbers, units, calendar)
     except (ArithmeticError, ValueError, KeyError) as error:
+        name = getattr(variable, "name", "time")
         raise FrameError(
             f"{where} has the time unit {units!r} in the calendar {calendar!r}: {error}",
             expected="seconds, minutes, hours or days since a date, as CF has them",
-            fix="--time-format PATTERN takes the time of a file's one frame from its name",
+            fix=f"ncatted -a units,{name},o,c,'seconds since 2024-06-01' "
+            "FILE, with the true unit and date, or, of a file of one frame, --time-format PATTERN "
+            "for the time in its name",
         ) from error
 
 
@@ -109,24 +134,58 @@ def _since(numbers: NDArray[np.float64], units: str, calendar: str) -> Times:
         import cftime
     match = _SINCE.match(units)
     assert match is not None, "is_clock"
+    since, offset = _reference(units[match.end() - 1 :])
     scale = _US.get(_singular(match[1]))
-    plain = _without_zone(units)
-    if scale is not None and calendar in _STANDARD:
+    plain = f"{match[1]} since {since}"
+    late = not since.startswith("-") and int(since.partition("-")[0]) >= _ONE_CALENDAR
+    if scale is not None and calendar in _STANDARD and late:
         reference = cftime.num2date(0, plain, calendar="proleptic_gregorian")
-        if reference.year >= _ONE_CALENDAR:
-            start = np.datetime64(_label(reference), "us")
-            made = start + _us_to_delta(np.round(numbers * scale))
-            return np.asarray(made.astype("datetime64[ns]"))
-    dates = cftime.num2date(
-        numbers, plain, calendar=calendar or "standard", only_use_cftime_datetimes=True
-    )
-    labels = [np.datetime64(_label(date), "ns") for date in np.ravel(np.asarray(dates, object))]
-    return np.array(labels, "datetime64[ns]").reshape(numbers.shape)
+        start = np.datetime64(_label(reference), "us") - offset
+        return _in_ns(start + _us_to_delta(np.round(numbers * scale)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", cftime.CFWarning)  # of days since 4713 BC
+        dates = cftime.num2date(
+            numbers, plain, calendar=calendar or "standard", only_use_cftime_datetimes=True
+        )
+    labels = [
+        np.datetime64(_label(date), "us") - offset for date in np.ravel(np.asarray(dates, object))
+    ]
+    return _in_ns(np.array(labels, "datetime64[us]").reshape(numbers.shape))
 
 
-def _without_zone(units: str) -> str:
-    plain = units.rstrip()
-    return plain[:-3].rstrip() if plain[-3:].upper() in ("UTC", "GMT") else plain
+def _reference(text: str) -> tuple[str, np.timedelta64]:
+    """The date that is counted from, as cftime reads it, and its zone's offset from UTC.
+
+    Raises:
+        ValueError: anything more stands there, such as the name of a zone: a library that reads as
+            far as it can would be hours off.
+    """
+    found = _DATE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"{text.strip()!r} is not understood")
+    year, month, day = (found[part] or found[f"{part}_"] for part in ("year", "month", "day"))
+    hour, minute = (found[part] or found[f"{part}_"] or "0" for part in ("hour", "minute"))
+    second = found["second"] or found["second_"] or "0"
+    offset = np.timedelta64(0, "us")
+    if found["sign"]:
+        away = np.timedelta64(60 * int(found["zh"]) + int(found["zm"] or 0), "m")
+        offset = -away if found["sign"] == "-" else away
+    if not abs(offset) <= np.timedelta64(14, "h"):
+        raise ValueError(f"{text.strip()!r} has a zone that the Earth has not")
+    whole, _, part = second.partition(".")
+    return f"{year}-{month}-{day} {hour}:{minute}:{whole or 0}.{part or 0}", offset
+
+
+def _in_ns(times: NDArray[np.datetime64]) -> Times:
+    """The same to the nanosecond.
+
+    Raises:
+        OverflowError: a time before 1678 or after 2261, which would come out as another.
+    """
+    years = times.astype("datetime64[Y]").astype(np.int64) + 1970
+    if ((years < _FIRST_YEAR) | (years > _LAST_YEAR)).any():
+        raise OverflowError(f"a time in the year {int(years.ravel()[0])}")
+    return np.asarray(times.astype("datetime64[ns]"))
 
 
 def _us_to_delta(microseconds: NDArray[np.float64]) -> Any:

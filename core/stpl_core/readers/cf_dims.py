@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,17 @@ if TYPE_CHECKING:
     Pair = tuple[xr.Dataset, xr.DataArray]
 
 _NAMES = {
-    "Y": ("y", "yc", "lat", "latitude", "rlat", "south_north", "nj", "ny", "row", "rows", "height"),
-    "X": ("x", "xc", "lon", "longitude", "rlon", "west_east", "ni", "nx", "column", "col", "width"),
+    "Y": (
+        *("y", "yc", "lat", "latitude", "rlat", "south_north", "nj", "ny", "row", "rows", "height"),
+        *("j", "line", "lines", "northing", "nrows"),
+    ),
+    "X": (
+        *("x", "xc", "lon", "longitude", "rlon", "west_east", "ni", "nx", "column", "col", "width"),
+        *("i", "columns", "cols", "pixel", "pixels", "easting", "ncols"),
+    ),
 }
+_OF_A_PROJECTION = re.compile(r"[xy]_(geostationary|osgb|laea|utm|proj\w*)")
+"""Names that end in the projection."""
 _ENDS = {
     "Y": ("latitude", "_y_coordinate", "_y_angular_coordinate"),
     "X": ("longitude", "_x_coordinate", "_x_angular_coordinate"),
@@ -40,11 +49,16 @@ def horizontal_dims(opened: xr.Dataset, values: xr.DataArray) -> tuple[str, str]
             str(dim)
             for name in _NAMES[axis]
             for dim in values.dims
-            if str(dim).lower() == name and _stated_axis(opened, dim) == ""
+            if _plain_name(dim) == name and _stated_axis(opened, dim) == ""
         ]
         found[axis] = next(iter(stated or named), "")
     y, x = found["Y"], found["X"]
     return (y, x) if y and x and y != x else ("", "")
+
+
+def _plain_name(dim: Any) -> str:
+    name = str(dim).lower()
+    return name[0] if _OF_A_PROJECTION.fullmatch(name) else name
 
 
 def _stated_axis(opened: xr.Dataset, dim: Any) -> str:

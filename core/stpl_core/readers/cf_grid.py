@@ -79,7 +79,7 @@ def _of_the_lines(crs: Any, lines: tuple[xr.DataArray, xr.DataArray]) -> Any:
 def _everywhere(
     opened: xr.Dataset, values: xr.DataArray, y: str, x: str
 ) -> tuple[Doubles, Doubles] | None:
-    """Latitude and longitude of every pixel, `(H, W)`, where the file has them."""
+    """Latitude and longitude of every pixel, `(H, W)`, if the file has them; NaN off the disk."""
     found: list[Doubles] = []
     for which in _PLACES:
         for name, variable in opened.variables.items():
@@ -88,9 +88,7 @@ def _everywhere(
             plane = opened[name].isel(dict.fromkeys(variable.dims[:-2], 0))
             found.append(plane.transpose(y, x).values.astype(np.float64))
             break
-    if len(found) != 2 or not all(np.isfinite(plane).all() for plane in found):
-        return None
-    return found[0], np.unwrap(np.unwrap(found[1], period=360.0, axis=1), period=360.0, axis=0)
+    return (found[0], found[1]) if len(found) == 2 else None
 
 
 def _is_called(name: str, variable: xr.DataArray, which: str) -> bool:
@@ -104,8 +102,12 @@ def _is_called(name: str, variable: xr.DataArray, which: str) -> bool:
 def _from_every_place(lat: Doubles, lon: Doubles, crs: Any) -> tuple[Grid, tuple[slice, slice]]:
     """A grid of the projection, or of degrees, if the places lie on one; else pixels, north up."""
     height, width = lat.shape
-    planes = [(crs_of("OGC:CRS84", ""), lon, lat)]
-    if crs is not None and not crs.is_geographic:
+    everywhere = bool(np.isfinite(lat).all() and np.isfinite(lon).all())
+    planes = []
+    if everywhere:
+        even = np.unwrap(np.unwrap(lon, period=360.0, axis=1), period=360.0, axis=0)
+        planes.append((crs_of("OGC:CRS84", ""), even, lat))
+    if everywhere and crs is not None and not crs.is_geographic:
         from pyproj import Transformer
 
         flat, _ = in_plain_units(crs)
@@ -116,9 +118,16 @@ def _from_every_place(lat: Doubles, lon: Doubles, crs: Any) -> tuple[Grid, tuple
         if affine is not None:
             return placed(affine, height, width, plane)
     back, forth = slice(None, None, -1), slice(None)
-    rows = back if lat[-1].mean() > lat[0].mean() else forth
-    columns = back if lon[:, -1].mean() < lon[:, 0].mean() else forth
+    rows = back if _middle(np.diff(lat, axis=0)) > 0 else forth
+    east = np.diff(lon, axis=1)
+    columns = back if _middle(east - 360.0 * np.round(east / 360.0)) < 0 else forth
     return pixel_grid(height, width), (rows, columns)
+
+
+def _middle(steps: Doubles) -> float:
+    """The median of the steps that are there; 0 where none is."""
+    known = steps[np.isfinite(steps)]
+    return float(np.median(known)) if known.size else 0.0
 
 
 def _even_plane(x: Doubles, y: Doubles) -> tuple[float, float, float, float] | None:

@@ -45,6 +45,8 @@ def times_and_values(
         FrameError: no time, or more than one that it may be.
     """
     along = [str(dim) for dim in values.dims if dim not in plane]
+    if options.time_format is not None and not along:  # the user's word goes before any clock
+        return np.array([file_time(path, options)]), _renamed(values, None), _scalar_clock(opened)
     clocks = {dim: name for dim in along if (name := _clock_along(opened, dim))}
     leads = [dim for dim in along if dim not in clocks and _lead_along(opened, dim) is not None]
     if len(clocks) > 1 or (clocks and leads):
@@ -61,7 +63,8 @@ def times_and_values(
     if leads and scalar:
         lead = _lead_along(opened, leads[0])
         assert lead is not None
-        times = decoded(opened[scalar], str(path)) + lead.astype("timedelta64[us]")
+        start = decoded(opened[scalar], str(path)).reshape(())
+        times = start + lead.astype("timedelta64[us]")
         return times.astype("datetime64[ns]"), _renamed(values, leads[0]), scalar
     _refuse_unread(opened, along, path)
     if scalar:
@@ -81,8 +84,7 @@ def accumulation_s(
     bounds = str(opened[clock].attrs.get("bounds", "")) if clock else ""
     spans = None
     if bounds in opened.variables and opened[bounds].shape[-1:] == (2,) and unit_s(opened[clock]):
-        edges = opened[bounds].values.astype(np.float64)
-        spans = (edges[..., 1] - edges[..., 0]) * (unit_s(opened[clock]) or 0.0)
+        spans = _between(opened[bounds], opened[clock])
     elif "start_time" in opened.variables and is_clock(opened["start_time"]):
         start = decoded(opened["start_time"], "start_time")
         spans = (times - start).astype("timedelta64[us]").astype(np.float64) / 1e6
@@ -98,6 +100,15 @@ def accumulation_s(
     return stated if stated and np.allclose(np.median(steps), stated, rtol=1e-3) else None
 
 
+def _between(bounds: xr.DataArray, clock: xr.DataArray) -> np.ndarray:
+    """Seconds between the two bounds, in their own unit where they have one, else the clock's."""
+    if is_clock(bounds):
+        edges = decoded(bounds, str(bounds.name)).astype("datetime64[us]").astype(np.float64) / 1e6
+    else:
+        edges = bounds.values.astype(np.float64) * (unit_s(clock) or 0.0)
+    return np.asarray(edges[..., 1] - edges[..., 0])
+
+
 def _seconds(count: float, unit: str) -> float | None:
     import xarray as xr
 
@@ -110,7 +121,7 @@ def _clock_along(opened: xr.Dataset, dim: str) -> str:
     found = [
         str(name)
         for name, variable in opened.variables.items()
-        if variable.dims == (dim,) and is_clock(variable)
+        if variable.dims == (dim,) and is_clock(variable, str(name))
     ]
     return _best(opened, found)
 
@@ -129,9 +140,15 @@ def _scalar_clock(opened: xr.Dataset) -> str:
     found = [
         str(name)
         for name, variable in opened.variables.items()
-        if variable.ndim == 0 and is_clock(variable)
+        if _is_scalar(str(name), variable) and is_clock(variable, str(name))
     ]
     return _best(opened, found)
+
+
+def _is_scalar(name: str, variable: xr.Variable) -> bool:
+    """Whether it is one number; along a dimension of its own that the field need not have."""
+    alone = variable.dims == (name,) or variable.attrs.get("standard_name") == "time"
+    return variable.ndim == 0 or (variable.size == 1 and alone)
 
 
 def _best(opened: xr.Dataset, names: list[str]) -> str:
@@ -158,7 +175,7 @@ def _refuse_unread(opened: xr.Dataset, along: list[str], path: Path) -> None:
     """Raise where there is a time that nobody understands."""
     for name in opened.variables:
         variable = opened[name]
-        if variable.ndim > 1 or (variable.ndim == 1 and variable.dims[0] not in along):
+        if variable.ndim > 1 or (variable.size > 1 and variable.dims[0] not in along):
             continue
         says = variable.attrs.get("standard_name") == "time" or variable.attrs.get("axis") == "T"
         if (says or str(name) == "time") and not is_clock(variable):
@@ -167,7 +184,7 @@ def _refuse_unread(opened: xr.Dataset, along: list[str], path: Path) -> None:
                 f"{path} has {name} in {units!r}" if units else f"{path} has {name} without units",
                 expected="seconds, minutes, hours or days since a date",
                 fix=f"ncatted -a units,{name},o,c,'seconds since 2024-06-01' {path.name}, with the "
-                f"true unit and date, or ncks -x -v {name} IN OUT where the name has the time",
+                f"true unit and date, or ncks -C -x -v {name} IN OUT where the name has the time",
             )
 
 
@@ -178,18 +195,27 @@ def _outside(opened: xr.Dataset, path: Path, options: ReadOptions, variable: str
         if found is not None:
             return as_datetime64(found.time)
     stamp = file_time(path, options)
+    vague = stamp is None or stamp == stamp.astype("datetime64[D]")  # none, or a date alone
+    if options.time_format is None and vague:
+        stated = _in_attributes(opened)
+        if stated is not None and (stamp is None or stamp == stated.astype("datetime64[D]")):
+            return stated
     if stamp is not None:
         return stamp
-    for key in ("time_coverage_start", "start_time", "date_time"):
-        found = one_stamp(str(opened.attrs.get(key, "")))
-        if found is not None:
-            return as_datetime64(found.time)
     raise FrameError(
         f"{path} says no time for {variable}: no variable with units since a date, and none in its "
         "name",
         expected="a coordinate time, a scalar one, or a time in the file's name",
         fix="--time-format PATTERN for the time in its name",
     )
+
+
+def _in_attributes(opened: xr.Dataset) -> np.datetime64 | None:
+    for key in ("time_coverage_start", "start_time", "date_time"):
+        found = one_stamp(str(opened.attrs.get(key, "")))
+        if found is not None:
+            return as_datetime64(found.time)
+    return None
 
 
 def _first_label(opened: xr.Dataset, dim: str) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from stpl_core.errors import FrameError, UsageError
 from stpl_core.reader import NO_DATA, NO_ECHO, Piece, Quantity, ReadOptions
 from stpl_core.readers.names import file_time
-from stpl_core.readers.units import rain_or_echo, understood
+from stpl_core.readers.units import is_not_rain, rain_or_echo, understood
 
 _POSSIBLE = {
     "mm h-1": (-1e-3, 2500.0),
@@ -37,6 +37,13 @@ _UNITS_THEMSELVES = ("netcdf", "zarr")
 """Readers that heed `ReadOptions.units` where they decode."""
 _NAN_THEMSELVES = (*_UNITS_THEMSELVES, "odim")
 """Readers that heed `ReadOptions.nan` where they decode."""
+_OF_ONE_FIELD = ("fmi_pgm", "mch_gif", "meteonet", "mrms", "radolan", "knmi", "geotiff", "kth")
+"""Readers whose files hold one field: there is no variable to choose."""
+_NOTHING_TO_SELECT = (
+    *("fmi_pgm", "mch_gif", "meteonet", "mrms", "geotiff", "arrays", "taxibj"),
+    *("pictures", "video", "kth", "moving_mnist"),
+)
+"""Readers whose files have no dimension of which a part may be chosen."""
 
 
 def checked(
@@ -75,8 +82,20 @@ def _refuse_idle(path: Path, word: str, options: ReadOptions) -> None:
             expected=f"data with units: {word} gives a fraction of full scale",
             fix="write the physical values as .npz, .nc or .tif first",
         )
+    if options.variable is not None and word in _OF_ONE_FIELD:
+        raise _no_choice("variable", options.variable, path, word)
+    if options.select and word in _NOTHING_TO_SELECT:
+        raise _no_choice("select", "=".join(options.select[0]), path, word)
     if options.nan != "no-data" and word in _STATED and word not in _NAN_THEMSELVES:
         raise states_itself("nan", path, word)
+
+
+def _no_choice(option: str, text: str, path: Path, word: str) -> UsageError:
+    return UsageError(
+        f"--{option} {text} for {path}",
+        expected=f"a format that leaves a choice: all that a file of {word} holds is read",
+        fix=f"leave --{option} out",
+    )
 
 
 def states_itself(option: str, path: Path, word: str) -> UsageError:
@@ -88,13 +107,21 @@ def states_itself(option: str, path: Path, word: str) -> UsageError:
     )
 
 
-def in_stated_units(piece: Piece, text: str) -> Piece:
-    """A piece whose numbers are in the unit that the user states."""
-    unit = understood(text, about="rain")
+def in_stated_units(piece: Piece, text: str, about: str = "rain") -> Piece:
+    """A piece whose numbers are in a unit that the user states, or a file in words of its own.
+
+    Args:
+        piece: its numbers as they are.
+        text: the unit.
+        about: what the numbers are; see `units.understood`.
+    """
+    unit = understood(text, about)
     quantity = rain_or_echo(unit.name, piece.quantity.zr, piece.quantity.accumulation_s)
-    if quantity is None or len(piece.quantity.channels) > 1:
-        return replace(piece, quantity=replace(piece.quantity, units=unit.name))
-    frames = (piece.frames * np.float64(unit.factor)).astype(np.float32)
+    frames = piece.frames
+    if unit.factor != 1.0:
+        frames = (frames * np.float64(unit.factor)).astype(np.float32)
+    if quantity is None or len(piece.quantity.channels) > 1 or is_not_rain(about):
+        return replace(piece, frames=frames, quantity=replace(piece.quantity, units=unit.name))
     state = piece.state.copy()
     if quantity.no_echo == 0.0:
         state[(frames == 0).all(axis=1) & (state != NO_DATA)] = NO_ECHO

@@ -167,7 +167,7 @@ def _piece(block: list[list[Message]], path: Path) -> Piece:
             raise FrameError(
                 f"{path} has another grid at {frame[0].time.astype('<M8[s]')}",
                 expected=f"the corners {grid.corners} as before",
-                fix="grib_copy -w gridType=KIND IN OUT, for one grid a file",
+                fix=f"grib_copy {path.name} '[md5GridSection].grib', a file for each grid",
             )
     return Piece(
         frames=frames,

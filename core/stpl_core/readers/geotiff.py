@@ -18,12 +18,13 @@ from stpl_core.codec import Array
 from stpl_core.errors import FrameError
 from stpl_core.grid import Grid, pixel_grid
 from stpl_core.reader import NO_DATA, NO_ECHO, VALUE, Piece, Quantity, ReadOptions, Times
+from stpl_core.readers.checked import in_stated_units
 from stpl_core.readers.libraries import reads_with
 from stpl_core.readers.names import file_time
 from stpl_core.readers.placing import Flips, placed, turned
 from stpl_core.readers.projections import crs_of
 from stpl_core.readers.stamps import time_in_name
-from stpl_core.readers.units import cf_units, rain_rate, reflectivity
+from stpl_core.readers.units import cf_units, is_not_rain, rain_or_echo
 from stpl_core.safety.budget import check_pixels
 
 SUFFIXES = (".tif", ".tiff")
@@ -61,10 +62,12 @@ def _piece(file: Any, path: Path, options: ReadOptions) -> tuple[Piece, Flips]:
     bands = _bands(file)
     stored = file.read(list(bands))  # (C, H, W)
     masked = _masked(file, bands, stored, facts["nodata"])  # (C, H, W)
+    masked |= _masked_beside(path, stored.shape)
     frame = _physical(stored, bands, facts)
     times = _band_times(file, bands)
     names = ("",) if times is not None else _band_names(file, bands)
-    quantity = _quantity(items, facts["units"], names)
+    about = " ".join(text for text in (items.get("quantity", ("",))[0], *file.descriptions) if text)
+    quantity = _quantity(about, items, facts["units"], names)
     if times is None:
         times = np.array([_time(file, items, path, options)])
         frames, lost = frame[None], masked.any(axis=0)[None]  # (1, C, H, W), (1, H, W)
@@ -80,14 +83,17 @@ def _piece(file: Any, path: Path, options: ReadOptions) -> tuple[Piece, Flips]:
     frames = np.where((state == NO_DATA)[:, None], np.float32(np.nan), frames)
     grid, flips = _grid(file, path)
     order = np.argsort(times, kind="stable")
-    return Piece(
+    piece = Piece(
         frames=frames[order],
         state=state[order],
         grid=grid,
         quantity=quantity,
         source=str(path),
         time=times[order],
-    ), flips
+    )
+    if options.units is None:  # else the user's word counts
+        piece = in_stated_units(piece, quantity.units, about)
+    return piece, flips
 
 
 def _bands(file: Any) -> tuple[int, ...]:
@@ -116,6 +122,27 @@ def _masked(file: Any, bands: tuple[int, ...], stored: Any, nodata: float | None
     if stored.dtype.kind == "f":
         masked |= np.isnan(stored)
     return masked
+
+
+def _masked_beside(path: Path, shape: tuple[int, ...]) -> Any:
+    """`(C, H, W)`: True where the mask `X.tif.msk` says so, which GDAL writes unless told not to.
+
+    Raises:
+        FrameError: it is of another size.
+    """
+    import rasterio
+
+    beside = path.with_name(f"{path.name}.msk")
+    if not beside.is_file():
+        return np.zeros(shape, bool)
+    with rasterio.open(beside.absolute(), driver="GTiff") as mask:
+        if (mask.height, mask.width) != shape[1:] or mask.count not in (1, shape[0]):
+            raise FrameError(
+                f"{beside} is a mask of {mask.count}x{mask.height}x{mask.width}",
+                expected=f"{shape[1]}x{shape[2]}, as {path.name}",
+                fix="move it away if it belongs to another file",
+            )
+        return np.broadcast_to(mask.read() == 0, shape)
 
 
 def _physical(stored: Any, bands: tuple[int, ...], facts: dict[str, Any]) -> Array:
@@ -196,9 +223,10 @@ def _facts(file: Any, items: dict[str, tuple[str, dict[str, str]]]) -> dict[str,
     }
 
 
-def _quantity(items: Any, units: str, bands: tuple[str, ...]) -> Quantity:
-    if units in ("dBZ", "mm h-1") and len(bands) == 1:
-        return reflectivity() if units == "dBZ" else rain_rate()
+def _quantity(about: str, items: Any, units: str, bands: tuple[str, ...]) -> Quantity:
+    made = rain_or_echo(units) if len(bands) == 1 and not is_not_rain(about) else None
+    if made is not None:
+        return made
     name = items["quantity"][0] if "quantity" in items else "values"
     return Quantity(name, units, channels=bands)
 

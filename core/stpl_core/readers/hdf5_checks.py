@@ -140,7 +140,9 @@ def _refuse_elsewhere(file: h5py.File, path: Path) -> None:
         for name in group:
             link = group.get(name, getlink=True)
             if isinstance(link, h5py.ExternalLink):
-                raise _elsewhere(path, name, f"a link to {link.filename!r}")
+                inside = f"{group.name.rstrip('/')}/{name}"
+                copy = f"h5copy -f ext -i {path.name} -o OUT -s {inside} -d {inside}"
+                raise _elsewhere(path, name, f"a link to {link.filename!r}", copy)
             if isinstance(link, h5py.SoftLink):
                 continue  # its target is met where it hangs
             found = group.get(name)
@@ -169,9 +171,9 @@ def _refuse_dataset(dataset: h5py.Dataset, path: Path) -> None:
         raise _elsewhere(path, dataset.name, "values put together from other datasets")
 
 
-def _elsewhere(path: Path, name: str, what: str) -> FrameError:
+def _elsewhere(path: Path, name: str, what: str, copy: str = "") -> FrameError:
     return FrameError(
         f"{path}: {name} has {what}",
         expected="a file that holds its own values",
-        fix="copy it into one file, for example with h5repack",
+        fix=copy or f"h5repack -l CONTI {path.name} OUT, which copies the values into it",
     )

@@ -55,7 +55,8 @@ def open_frames(
     """
     options = options or ReadOptions()
     choice = _newest(choose(path, reader), options, newest)
-    opened = open_as_it_lies(choice) if options.variable is None else None
+    plain = replace(options, broken=None, bad_pixels=ReadOptions.bad_pixels) == ReadOptions()
+    opened = open_as_it_lies(choice) if plain else None
     if opened is None:
         parts, files = [], list[str]()
         for part, names in _joined(path, choice, options, units):

@@ -42,7 +42,7 @@ _ZONE = (
 _STAMP = re.compile(
     r"(?<!\d)(?P<year>(?:19|20)\d{2})"
     r"(?:(?P<ds>[-_.])(?P<month>\d{2})(?P=ds)(?P<day>\d{2})|(?P<month_>\d{2})(?P<day_>\d{2})"
-    r"|(?P<doy>\d{3}))"
+    r"|-(?P<doy_>\d{3})(?=T\d)|(?P<doy>\d{3}))"
     r"(?:(?P<ts>[-_. ]?[STst]|[-_. ]?)"
     r"(?P<hour>\d{2})(?:(?P<cs>[-_:.hH])(?P<minute>\d{2})(?:[-_:.mM](?P<second>\d{2}))?"
     r"|(?P<minute_>\d{2})(?:(?P<second_>\d{2})(?P<fraction>\d{6}|\d{3}|\d)?)?)"
@@ -167,6 +167,8 @@ def _from_parts(parts: dict[str, str | None]) -> tuple[datetime, str] | None:
         return None
     if parts["doy"]:
         pattern, digits = "%Y%j", f"{parts['year']}{parts['doy']}"
+    elif parts["doy_"]:
+        pattern, digits = "%Y-%j", f"{parts['year']}-{parts['doy_']}"
     else:
         month, day = parts["month"] or parts["month_"], parts["day"] or parts["day_"]
         pattern = date_mark.join(("%Y", "%m", "%d"))

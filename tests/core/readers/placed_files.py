@@ -11,7 +11,6 @@ import netCDF4
 import numpy as np
 import pyproj
 import rasterio
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from stpl_core.grid import Grid
@@ -20,7 +19,6 @@ from stpl_core.readers import cf
 from stpl_core.readers.placing import in_plain_units
 from tests.core.readers.maps import MAPS, Map
 
-calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 flags = st.booleans()
 sizes = st.integers(2, 9)
 

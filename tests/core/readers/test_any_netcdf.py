@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 netCDF4 = pytest.importorskip("netCDF4")
@@ -20,10 +20,12 @@ pytest.importorskip("pint")
 from stpl_core.reader import NO_DATA, NO_ECHO, Piece, ReadOptions  # noqa: E402
 from stpl_core.readers.opening import read_pieces  # noqa: E402
 from stpl_core.readers.registry import Choice, load_reader  # noqa: E402
+from tests.core.readers.soaks import calm, soak  # noqa: E402
 from tests.core.readers.test_composites import odim  # noqa: E402
 
 Draw = Any
 HEIGHT, WIDTH = 3, 4
+TLL = ["time", "lat", "lon"]
 UNITS = [("W m-2", 1.0, "W m-2"), ("mm/h", 1.0, "mm h-1"), ("mm/5min", 12.0, "mm h-1")]
 UNITS += [("kg m-2 h-1", 1.0, "mm h-1"), ("0.1 mm/h", 0.1, "mm h-1")]
 DEFAULT_FILLS = {"i2": -32767, "i4": -2147483647, "f4": 9.969209968386869e36}
@@ -43,12 +45,14 @@ def stored(draw: Draw) -> dict[str, Any]:
         attributes["scale_factor"] = draw(st.sampled_from([0.5, 0.1, np.float32(0.02)]))
         attributes["add_offset"] = draw(st.sampled_from([0.0, 2.5, np.float32(1.25)]))
     if draw(st.booleans()):
-        attributes["missing_value"] = dtype.type(draw(few))
+        one = dtype.type(draw(few))
+        attributes["missing_value"] = draw(st.sampled_from([one, np.array([one, 9], dtype)]))
+    written = draw(st.sampled_from([dtype, np.dtype("i4")])) if dtype.kind in "iu" else dtype
     limits = draw(st.sampled_from(["", "min", "max", "both", "range"]))
     if limits in ("min", "both"):
-        attributes["valid_min"] = dtype.type(draw(st.integers(0, 3)))
+        attributes["valid_min"] = written.type(draw(st.integers(0, 3)))
     if limits in ("max", "both"):
-        attributes["valid_max"] = dtype.type(draw(st.integers(5, 9)))
+        attributes["valid_max"] = written.type(draw(st.integers(5, 9)))
     if limits == "range":
         attributes["valid_range"] = np.array([draw(st.integers(0, 3)), 8], dtype)
     # netCDF4-python fails on unsigned bytes without a fill value of their own.
@@ -69,10 +73,29 @@ def stored(draw: Draw) -> dict[str, Any]:
         "factor": units[1],
         "unit": units[2],
         "order": draw(st.permutations(["time", "lat", "lon"])),
+        "ones": draw(st.sampled_from([(), (), ("level",), ("member", "height")])),
+        "scalar_time": count == 1 and draw(st.booleans()),
+        "time_kind": draw(st.sampled_from(["f8", "i4", "i8", "f4"])),
+        "first_lon": draw(st.sampled_from([40.0, 358.0, -2.0, 178.0, 718.0])),
+        "packed_axes": draw(st.booleans()),
+        "endian": draw(st.sampled_from(["native", "big", "little"])),
+        "format": draw(st.sampled_from(["NETCDF4", "NETCDF3_CLASSIC", "NETCDF3_64BIT_OFFSET"]))
+        if kind[0] != "u"
+        else "NETCDF4",
         "south_up": draw(st.booleans()),
         "east_first": draw(st.booleans()),
         "calendar": draw(
-            st.sampled_from(["standard", "proleptic_gregorian", "noleap", "julian", "360_day"])
+            st.sampled_from(
+                [
+                    "standard",
+                    "gregorian",
+                    "proleptic_gregorian",
+                    "noleap",
+                    "366_day",
+                    "julian",
+                    "360_day",
+                ]
+            )
         ),
         "time_units": draw(
             st.sampled_from(
@@ -81,6 +104,10 @@ def stored(draw: Draw) -> dict[str, Any]:
                     "minutes since 2024-03-01T12:00:00Z",
                     "hours since 2024-03-01 12:00:00 +02:00",
                     "days since 2024-03-01",
+                    "Hours since 2024-03-01T12:00:00.000-05:30",
+                    "sec since 2024-3-1 1:02:03 UTC",
+                    "milliseconds since 2024-03-01",
+                    "hours since 1900-01-01 00:00:0.0",
                 ]
             )
         ),
@@ -89,41 +116,67 @@ def stored(draw: Draw) -> dict[str, Any]:
 
 def write(path: Path, made: dict[str, Any]) -> None:
     sizes = dict(zip(("time", "lat", "lon"), made["values"].shape, strict=True))
-    with netCDF4.Dataset(path, "w") as file:
-        for name, size in sizes.items():
+    with netCDF4.Dataset(path, "w", format=made["format"]) as file:
+        for name, size in {**sizes, **dict.fromkeys(made["ones"], 1)}.items():
             file.createDimension(name, size)
-        lat = np.arange(HEIGHT) if made["south_up"] else np.arange(HEIGHT)[::-1]
-        lon = np.arange(WIDTH)[::-1] if made["east_first"] else np.arange(WIDTH)
-        for name, line, unit in (("lat", lat, "degrees_north"), ("lon", lon, "degrees_east")):
-            axis = file.createVariable(name, "f8", (name,))
-            axis.units, axis[:] = unit, line + 40.0
-        clock = file.createVariable("time", "f8", ("time",))
-        clock.units, clock.calendar = made["time_units"], made["calendar"]
-        clock[:] = np.arange(sizes["time"]) * 3.0
+        write_axes(file, made)
+        file_format_is_new = made["format"] == "NETCDF4"
+        order = [*made["order"], *made["ones"]]
+        values = made["values"].transpose([TLL.index(name) for name in made["order"]])
+        if made["scalar_time"]:
+            values = values.squeeze(order.index("time"))
+            order.remove("time")
         field = file.createVariable(
-            "field", made["values"].dtype, made["order"], fill_value=made["fill"]
+            "field",
+            made["values"].dtype,
+            order,
+            fill_value=made["fill"],
+            **({"endian": made["endian"]} if file_format_is_new else {}),
         )
         field.set_auto_maskandscale(False)
-        field[:] = made["values"].transpose(
-            [("time", "lat", "lon").index(name) for name in made["order"]]
-        )
+        field[:] = values[(..., *[None] * len(made["ones"]))]
         for key, value in made["attributes"].items():
             field.setncattr(key, value)
+
+
+def write_axes(file: Any, made: dict[str, Any]) -> None:
+    lat = np.arange(HEIGHT) if made["south_up"] else np.arange(HEIGHT)[::-1]
+    lon = np.arange(WIDTH)[::-1] if made["east_first"] else np.arange(WIDTH)
+    lines = {"lat": lat + 40.0, "lon": made["first_lon"] + lon}
+    if made["first_lon"] in (178.0, 358.0):  # as many write them: 358, 359, 0, 1; 178, 179, -180
+        beyond = lines["lon"] >= made["first_lon"] + 2
+        lines["lon"] = np.where(beyond, lines["lon"] - 360, lines["lon"])
+    for name, unit in (("lat", "degrees_north"), ("lon", "degrees_east")):
+        axis = file.createVariable(name, "i2" if made["packed_axes"] else "f8", (name,))
+        axis.units = unit
+        if made["packed_axes"]:
+            axis.setncatts({"scale_factor": 0.5, "add_offset": 10.0})
+        axis[:] = lines[name]
+    size = made["values"].shape[0]
+    kind = made["time_kind"] if made["format"] == "NETCDF4" else made["time_kind"].replace("8", "4")
+    clock = file.createVariable("time", kind, () if made["scalar_time"] else ("time",))
+    clock.units, clock.calendar = made["time_units"], made["calendar"]
+    numbers = np.arange(size) * (60_000 if "milli" in made["time_units"] else 3)
+    clock[:] = numbers[0] if made["scalar_time"] else numbers
 
 
 def theirs(path: Path, made: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Values (time, lat, lon) from north-west, NaN where masked, and the names of the times."""
     with netCDF4.Dataset(path) as file:
-        field = file["field"][:].transpose(
-            [made["order"].index(name) for name in ("time", "lat", "lon")]
-        )
+        field = file["field"][(..., *[0] * len(made["ones"]))]
+        if made["scalar_time"]:
+            field = field[None]
+            left = [name for name in made["order"] if name != "time"]
+            field = field.transpose([0, *[1 + left.index(name) for name in ("lat", "lon")]])
+        else:
+            field = field.transpose([made["order"].index(name) for name in TLL])
         values = np.ma.filled(np.ma.asarray(field, np.float64), np.nan)
         values = values[:, :: -1 if made["south_up"] else 1, :: -1 if made["east_first"] else 1]
         clock = file["time"]
         dates = netCDF4.num2date(
             clock[:], clock.units, clock.calendar, only_use_cftime_datetimes=True
         )
-        times = [f"{date.strftime('%Y-%m-%dT%H:%M:%S')}" for date in dates]
+        times = [f"{date.strftime('%Y-%m-%dT%H:%M:%S')}" for date in np.ravel(dates)]
     return values * made["factor"], np.array(times, "datetime64[ns]")
 
 
@@ -143,6 +196,8 @@ def check(made: dict[str, Any]) -> None:
         np.testing.assert_array_equal(state == NO_DATA, np.isnan(expected))
         np.testing.assert_array_equal(piece.time, times)
         assert piece.quantity.units == made["unit"]
+        west = (made["first_lon"] - 0.5 + 180) % 360 - 180
+        assert piece.grid.affine == pytest.approx((west, 39.5 + HEIGHT, 1.0, -1.0))
         if made["unit"] == "mm h-1":
             np.testing.assert_array_equal(state == NO_ECHO, found == 0)
 
@@ -178,16 +233,13 @@ def check_odim(what: dict[str, float]) -> None:
         np.testing.assert_array_equal(state == NO_ECHO, nothing)
 
 
-slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
-
-
-@settings(max_examples=300, deadline=None, suppress_health_check=slow)
+@settings(calm, max_examples=350)
 @given(stored())
 def test_any_netcdf(made: dict[str, Any]) -> None:
     check(made)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=slow)
+@settings(calm, max_examples=200)
 @given(composite())
 def test_any_composite(what: dict[str, float]) -> None:
     check_odim(what)
@@ -195,15 +247,7 @@ def test_any_composite(what: dict[str, float]) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(14_400)
-@settings(max_examples=20_000, deadline=None, suppress_health_check=slow)
+@settings(soak)
 @given(stored())
 def test_many_netcdf(made: dict[str, Any]) -> None:
     check(made)
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(14_400)
-@settings(max_examples=20_000, deadline=None, suppress_health_check=slow)
-@given(composite())
-def test_many_composites(what: dict[str, float]) -> None:
-    check_odim(what)

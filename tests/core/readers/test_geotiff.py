@@ -92,6 +92,19 @@ def test_colours_and_opacity_are_three_channels_and_a_mask(tmp_path: Path) -> No
     np.testing.assert_array_equal(piece.frames[0][:, ~unseen(path)], picture[:3][:, ~unseen(path)])
 
 
+def test_a_mask_in_a_file_beside(tmp_path: Path) -> None:
+    path = tmp_path / "rain_202406011200.tif"
+    seen = np.ones((H, W), bool)
+    seen[:, :3] = False
+    tiff(path, RAIN[None])
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as file:
+        file.write_mask(seen)
+    assert (tmp_path / "rain_202406011200.tif.msk").is_file()
+    np.testing.assert_array_equal(unseen(path), ~seen)
+    np.testing.assert_array_equal(open_frames(path)["state"].values[0] == NO_DATA, ~seen)
+    np.testing.assert_array_equal(open_frames(tmp_path)["state"].values[0] == NO_DATA, ~seen)
+
+
 def test_one_colour_may_be_the_number_for_no_data(tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 2, (3, H, W)).astype(np.uint8)
     path = tiff(tmp_path / "view_202406011200.tif", picture, photometric="RGB", nodata=0)
@@ -189,3 +202,37 @@ def test_a_time_of_another_zone_is_not_taken_for_utc(tmp_path: Path) -> None:
     path = tiff(tmp_path / "rain.tif", RAIN[None], tags={"time": "2024-06-01T12:05:00+02:00"})
     with pytest.raises(FrameError, match="no time"):
         open_frames(path)
+
+
+@pytest.mark.parametrize(
+    ("unit", "description", "name", "factor"),
+    [
+        ("mm/5min", None, "mm h-1", 12.0),
+        ("kg m-2 s-1", "precipitation flux", "mm h-1", 3600.0),
+        ("0.1 mm/h", None, "mm h-1", 0.1),
+        ("kg m-2", "rain", "mm", 1.0),
+        ("m", "elevation", "m", 1.0),
+        ("mm", "soil moisture", "mm", 1.0),
+    ],
+)
+def test_the_unit_of_a_band(
+    tmp_path: Path, unit: str, description: str | None, name: str, factor: float
+) -> None:
+    path = tiff(tmp_path / "rain_202406011200.tif", RAIN[None] / 3600)
+    with rasterio.open(path, "r+") as file:
+        file.units = (unit,)
+        if description:
+            file.descriptions = (description,)
+    (piece,) = geotiff.read(path, ReadOptions())
+    assert piece.quantity.units == name
+    np.testing.assert_allclose(piece.frames[0, 0], RAIN / 3600 * factor, rtol=1e-6)
+    assert (piece.quantity.no_echo == 0.0) == (description not in ("elevation", "soil moisture"))
+    stated = open_frames(path, options=ReadOptions(units="mm/10min"))
+    np.testing.assert_allclose(stated["frames"].values[0, 0], RAIN / 600, rtol=1e-6)
+
+
+def test_the_stated_unit_holds_for_every_band(tmp_path: Path) -> None:
+    path = tiff(tmp_path / "rain_202406011200.tif", np.stack([RAIN, RAIN]))
+    opened = open_frames(path, options=ReadOptions(units="mm/5min"))
+    assert opened["frames"].attrs["units"] == "mm h-1"
+    np.testing.assert_allclose(opened["frames"].values[0, 1], RAIN * 12, rtol=1e-6)

@@ -25,7 +25,6 @@ from stpl_core.reader import NO_DATA, ReadOptions
 from stpl_core.readers import geotiff
 from stpl_core.readers.placing import western
 from tests.core.readers.placed_files import (
-    calm,
     lon_lat,
     netcdfs,
     read_netcdf,
@@ -35,6 +34,7 @@ from tests.core.readers.placed_files import (
     write_tiff,
     xy,
 )
+from tests.core.readers.soaks import calm, soak
 
 
 def check_tiff(facts: dict[str, Any]) -> None:
@@ -57,7 +57,7 @@ def check_tiff(facts: dict[str, Any]) -> None:
         np.testing.assert_allclose(ours, found[order], atol=1e-6)
 
 
-@settings(calm, max_examples=250)
+@settings(calm, max_examples=500)
 @given(tiffs())
 def test_geotiff_is_read_as_rasterio_reads_it(facts: dict[str, Any]) -> None:
     check_tiff(facts)
@@ -65,7 +65,7 @@ def test_geotiff_is_read_as_rasterio_reads_it(facts: dict[str, Any]) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(14_400)
-@settings(calm, max_examples=20_000)
+@settings(soak)
 @given(tiffs())
 def test_many_geotiffs(facts: dict[str, Any]) -> None:
     check_tiff(facts)
@@ -91,7 +91,7 @@ def test_netcdf_lies_where_pyproj_puts_it(facts: dict[str, Any]) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(14_400)
-@settings(calm, max_examples=20_000)
+@settings(soak)
 @given(netcdfs())
 def test_many_netcdf_files(facts: dict[str, Any]) -> None:
     check_netcdf(facts)

@@ -203,3 +203,25 @@ def test_longitudes_begin_where_they_do_on_a_map(
     assert piece.grid.x[0] == pytest.approx(west, abs=1e-9)
     np.testing.assert_allclose(np.diff(piece.grid.x), 0.01)
     np.testing.assert_array_equal(piece.frames[0, 0], FIELD)
+
+
+@pytest.mark.parametrize("rising", [True, False])
+def test_a_disk_without_places_off_the_earth_stands_north_up(tmp_path: Path, rising: bool) -> None:
+    size = 9
+    lat, lon = np.meshgrid(np.linspace(60, -60, size), np.linspace(-50, 60, size), indexing="ij")
+    lon = lon + lat / 10
+    off = np.hypot(*np.mgrid[-4:5, -4:5]) > 4.2
+    values = np.arange(size * size, dtype=np.float32).reshape(size, size)
+    order = np.s_[::-1] if rising else np.s_[:]
+    with netCDF4.Dataset(tmp_path / "disk_202406011200.nc", "w") as file:
+        for name in ("y", "x"):
+            file.createDimension(name, size)
+        for name, plane, unit in (("lat", lat, "degrees_north"), ("lon", lon, "degrees_east")):
+            made = file.createVariable(name, "f4", ("y", "x"), fill_value=-999.0)
+            made.units = unit
+            made[:] = np.ma.masked_array(plane, off)[order]
+        field = file.createVariable("field", "f4", ("y", "x"))
+        field.units = "K"
+        field[:] = values[order] + 200
+    (piece,) = cf.read(tmp_path / "disk_202406011200.nc", ReadOptions())
+    np.testing.assert_array_equal(piece.frames[0, 0], values + 200)

@@ -105,6 +105,14 @@ def test_what_strftime_writes_is_read(time: datetime, form: str, before: str, af
     check_name(time, form, before, after)
 
 
+def test_a_day_of_the_year_as_iso_8601_writes_it() -> None:
+    stamp = one_stamp("rain_2024-153T12:05:00Z.png")
+    assert stamp is not None
+    assert stamp.time == datetime(2024, 6, 1, 12, 5, tzinfo=timezone.utc)
+    assert TimeFormat(stamp.time_format).time(Path("rain_2024-153T12:05:00.png")) == stamp.time
+    assert one_stamp("camera_2024-153_1205.png") is None  # a serial number?
+
+
 @pytest.mark.soak
 @settings(max_examples=20_000, deadline=None)
 @given(

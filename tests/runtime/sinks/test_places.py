@@ -31,7 +31,8 @@ from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sinks.geotiff import geotiff_bytes
 from stpl_runtime.sinks.netcdf import netcdf_bytes
 from tests.core.readers.maps import MAPS, Map
-from tests.core.readers.placed_files import calm, netcdfs, read_netcdf, to_lon_lat, write_netcdf, xy
+from tests.core.readers.placed_files import netcdfs, read_netcdf, to_lon_lat, write_netcdf, xy
+from tests.core.readers.soaks import calm
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the tools that read
 SIZE = 24
