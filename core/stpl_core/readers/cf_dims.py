@@ -151,12 +151,14 @@ def with_channels(
     if unclear:
         dim = unclear[0]
         labels = label_texts(opened, values, dim)
+        channels_already = [other for other in others if other not in unclear[:1]]
+        free = not any(one in several or _is_channel(opened, one) for one in channels_already)
         raise FrameError(
             f"{where} has {values.name} over {', '.join(map(str, values.dims))}: "
             f"{len(labels)} along {dim} ({_shown(labels)})",
-            expected="one of them, or several as channels",
+            expected="one of them" + (", or several as channels" if free else ""),
             fix=f"--select {dim}={labels[0]}"
-            + (f", or --select {dim}={','.join(labels)}" if len(labels) <= _SHOWN else ""),
+            + (f", or --select {dim}={','.join(labels)}" if free and len(labels) <= _SHOWN else ""),
         )
     if not others:
         return values.expand_dims("channel").transpose("time", "channel", *plane), ("",)
