@@ -120,9 +120,8 @@ def _field(
     state[np.isnan(stored) & (state == VALUE)] = NO_DATA
     if _is_one_number(levels, path):
         state[_unexplained(stored, state, levels, options, path)] = NO_DATA
-    frame = (stored * (1.0 if gain is None else gain) + (0.0 if offset is None else offset)).astype(
-        np.float32
-    )
+    wide = stored.astype(np.float64)  # 32 bits would lose digits near 0
+    frame = (wide * (1.0 if gain is None else gain) + (offset or 0.0)).astype(np.float32)
     if quantity.no_echo is None:
         state[state == NO_ECHO] = NO_DATA
     else:
