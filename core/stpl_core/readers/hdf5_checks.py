@@ -108,7 +108,7 @@ def _check_shapes(group: Any, shapes: dict[str, tuple[int, ...]], path: Path) ->
     for name, variable in group.variables.items():
         where = f"{inside}/{name}".strip("/")
         plain = f"{inside}/{_NO_COORDINATE}{name}".strip("/")
-        stored = shapes.get(where, shapes.get(plain))
+        stored = shapes.get(plain, shapes.get(where))  # `where` may be the dimension alone
         sizes = tuple(
             (dimension.size, dimension.isunlimited()) for dimension in variable.get_dims()
         )

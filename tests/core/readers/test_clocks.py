@@ -121,6 +121,25 @@ def test_a_clock_along_a_dimension_that_the_field_lacks(tmp_path: Path) -> None:
     assert str(open_frames(path)["time"].values[0])[:16] == "2024-06-01T12:00"
 
 
+def test_a_scalar_that_is_called_as_a_dimension(tmp_path: Path) -> None:
+    """NetCDF-4 stores it under another name, and the dimension under this one."""
+    with netCDF4.Dataset(tmp_path / "rain.nc", "w") as file:
+        for name, line, unit in (
+            ("lat", 50 - 0.1 * np.arange(H), "degrees_north"),
+            ("lon", 5 + 0.1 * np.arange(W), "degrees_east"),
+        ):
+            file.createDimension(name, len(line))
+            made = file.createVariable(name, "f8", (name,))
+            made[:], made.units = line, unit
+        file.createDimension("time", 1)
+        time = file.createVariable("time", "f8", ())
+        time[:], time.units = 300.0, "seconds since 2024-06-01 12:00:00"
+        field = file.createVariable("rr", "f4", ("lat", "lon"))
+        field[:], field.units = np.ones((H, W)), "mm/h"
+    opened = open_frames(tmp_path / "rain.nc")
+    assert str(opened["time"].values[0])[:16] == "2024-06-01T12:05"
+
+
 def test_times_as_texts_of_wrf(tmp_path: Path) -> None:
     path = rain(tmp_path / "wrfout.nc")
     with netCDF4.Dataset(path, "a") as file:
