@@ -36,6 +36,7 @@ from stpl_core.errors import AccuracyError
 from stpl_core.safety.half_written import scratch_directory
 from stpl_export.builders.plans import PlanRequest, build_plans
 from stpl_export.checking import judging_sequences
+from stpl_export.export_memory import plan_memory
 from stpl_export.graphs.compose import forecast_onnx, rollout_onnx
 from stpl_export.graphs.onnx_step import output_specs, state_specs, step_onnx
 from stpl_export.graphs.weights import gather_weights, point_into, save_low_weights, save_weights
@@ -45,7 +46,12 @@ from stpl_export.precision.int8_speed import check_speed, measure_speed, speed_l
 from stpl_export.precision.int8_step import make_int8_step
 from stpl_export.precision.qdq import Form
 from stpl_export.precision.typed_step import PlainStep, TypedStep
-from stpl_export.reference import MOST_SEQUENCES, make_reference, save_reference
+from stpl_export.reference import (
+    MOST_SEQUENCES,
+    kept_sequences,
+    make_reference,
+    save_reference,
+)
 from stpl_export.regrid import cover, regrid
 from stpl_runtime.proof.reference import Reference
 from stpl_runtime.proof.verify import first_breach
@@ -100,6 +106,7 @@ def export_run(
     run, model = open_model(run_path, grid)
     _note_padding(grid, model, progress)
     check = _sequences_for_check(run, model, data, sequences, precision, progress)
+    _plan(check, model, progress)
     with writing_bundle(out) as partial:
         reference = check.reference(model, progress)
         writer = _BundleWriter(run, model, progress)
@@ -180,6 +187,14 @@ def _sequences_for_check(
         judging, calibrating = split_sequences(len(frames), most)
     context = run.recipe.data.context
     return _Sequences(frames, observed, context, label, most, judging, calibrating)
+
+
+def _plan(check: _Sequences, model: ForecasterModule, progress: Progress) -> None:
+    """The memory that it will take, in one line; refuses what cannot fit."""
+    frames = check.frames[check.judging]
+    count = kept_sequences(frames, check.context, check.most)
+    if line := plan_memory(model, check.context, frames.shape[1] - check.context, count):
+        progress(line)
 
 
 def _typed_step(

@@ -61,7 +61,7 @@ def make_reference(
     """
     horizon = sequences.shape[1] - context
     outputs = _OUTPUT_BYTES * sequences[0, context:].size
-    keep = max(1, min(most, len(sequences), MOST_BYTES // (sequences[0].nbytes + outputs)))
+    keep = kept_sequences(sequences, context, most)
     sequences = sequences[:keep]
     frames = torch.from_numpy(np.ascontiguousarray(sequences[:, :context]))  # (N, T, C, H, W)
     single, state32, given32 = _closed_loop(model, frames, horizon)
@@ -84,6 +84,13 @@ def make_reference(
         outputs={name: _output(given32[name], given64[name]) for name in given64},
     )
     return replace(whole, float32=whole.kept(whole.float32), float64=whole.kept(whole.float64))
+
+
+def kept_sequences(sequences: Array, context: int, most: int = MOST_SEQUENCES) -> int:
+    """How many of `(N, T + K, C, H, W)` a bundle keeps, and every check runs at once."""
+    outputs = _OUTPUT_BYTES * sequences[0, context:].size
+    fit = int(MOST_BYTES // (sequences[0].nbytes + outputs))
+    return max(1, min(most, len(sequences), fit))
 
 
 def _states(single: State, double: State) -> dict[str, ReferenceState]:

@@ -36,6 +36,7 @@ from stpl_train.data.understood import data_line
 from stpl_train.interrupt import StopRequest
 from stpl_train.models import ForecasterModule, build_model
 from stpl_train.models.layers import PatchError
+from stpl_train.planning.training_memory import plan_memory
 from stpl_train.progress import Quiet, Reporter
 from stpl_train.randomness import Stream, torch_seed
 from stpl_train.recipe import ArchiveSection, MovingMnistSection, Recipe
@@ -146,6 +147,7 @@ def _begin(
     data = open_data(recipe.data, recipe.training.seed)
     resolved = with_frame(recipe, data)
     _announce(resolved, data, reporter)
+    _plan(resolved, data, device, devices, reporter)
     with _writing(out, "free some space"):
         return start_run(out, resolved, data, start), data
 
@@ -170,6 +172,8 @@ def _go_on(
     _check_processes(now, device, devices)
     data = open_again(run, now)
     _announce(now, data, reporter)
+    if not _finished(Run(run.path, now), progress):
+        _plan(now, data, device, devices, reporter, resumed=True)
     for remark in longer_remarks(before.training, now.training, progress.iteration):
         _log.warning("%s", remark)
     return write_changes(run, now), data
@@ -180,6 +184,20 @@ def _announce(recipe: Recipe, data: DataSplit, reporter: Reporter) -> None:
     reporter.note(data_line(recipe, data))
     for remark in (*recipe.remarks(), *data.remarks):
         _log.warning("%s", remark)
+
+
+def _plan(
+    recipe: Recipe,
+    data: DataSplit,
+    device: str,
+    devices: int,
+    reporter: Reporter,
+    resumed: bool = False,
+) -> None:
+    """The memory that it will take, in one line; refuses what cannot fit."""
+    line = plan_memory(recipe, len(data.validation), device, devices, resumed)
+    if line:
+        reporter.note(line)
 
 
 def _refuse_run(out: Path) -> None:

@@ -1,0 +1,83 @@
+"""What an export will need of memory, beside what its process takes already."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+
+from stpl_core.host.memory import WORTH_A_LINE, require_memory
+from stpl_train.forecaster import rollout
+from stpl_train.models import ForecasterModule
+from stpl_train.planning.live_bytes import LiveBytes
+
+_FLOAT = 4
+_LIBRARIES = 150e6
+"""The exporter and the runtime, loaded after the start."""
+_GRAPHS = 8
+"""Copies of the weights: the traced program, three graphs with them inside, a session for each."""
+_ARENA = 2.0
+"""The runtime's arena, over the tensors that live at the same time."""
+_SURE = 1.15
+"""A setting that is suggested must really fit: so much more than estimated."""
+
+
+@dataclass(frozen=True)
+class ExportMemory:
+    """The parts of it, in bytes."""
+
+    model: ForecasterModule
+    context: int
+    horizon: int
+
+    def bytes(self, sequences: int) -> float:
+        """All of it, for a check on so many sequences."""
+        weights = _FLOAT * sum(value.numel() for value in self.model.parameters())
+        torch_phase = 2 * weights + self.closed_loop(torch.float64, sequences)
+        runtime_phase = _GRAPHS * weights + _ARENA * self.closed_loop(torch.float32, sequences)
+        return _LIBRARIES + max(torch_phase, runtime_phase)
+
+    def closed_loop(self, dtype: torch.dtype, sequences: int) -> int:
+        """The most that PyTorch's tensors take together."""
+        model = copy.deepcopy(self.model).to("meta", dtype).eval()
+        shape = (sequences, self.context, *model.frame_shape)
+        frames = torch.zeros(shape, device="meta", dtype=dtype)
+        live = LiveBytes()
+        with live, torch.device("meta"), torch.no_grad():
+            rollout(model, frames, self.horizon)
+        return live.peak
+
+
+def plan_memory(model: ForecasterModule, context: int, horizon: int, sequences: int) -> str:
+    """One line on the memory of an export; refuses one that cannot fit.
+
+    Args:
+        model: what is exported.
+        context: T.
+        horizon: K.
+        sequences: that the check runs at once.
+
+    Returns:
+        The line; empty where it is little, or cannot be estimated.
+
+    Raises:
+        EnvironmentFault: more is needed than there is; names the setting that fits.
+    """
+    planned = ExportMemory(model, context, horizon)
+    try:
+        needed = planned.bytes(sequences)
+    except (RuntimeError, NotImplementedError, TypeError, ValueError):
+        return ""  # a model of somebody's own that runs on tensors with values only
+    size = "x".join(map(str, model.frame_shape[1:]))
+    what = f"the check on {sequences} sequence{'s' * (sequences > 1)} of {size}"
+    line = require_memory(needed, what, lambda room: _smaller(planned, sequences, room))
+    return line if needed >= WORTH_A_LINE else ""
+
+
+def _smaller(planned: ExportMemory, sequences: int, room: float) -> str:
+    """The setting that fits into `room` bytes."""
+    for fewer in range(sequences - 1, 0, -1):
+        if planned.bytes(fewer) * _SURE <= room:
+            return f"--sequences {fewer}"
+    return "a smaller --grid, a higher ulimit -v or memory limit, or stop other programs"

@@ -1,0 +1,1 @@
+"""What training and export will need of memory, counted before they start."""
