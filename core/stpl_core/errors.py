@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, TypedDict
 
@@ -103,16 +104,26 @@ class EnvironmentFault(StplError):
     exit_code = 4
 
 
+NEWER_PYTHON = ("train", "export")
+"""Extras for Python 3.11 or later; the others install on 3.10 too."""
+
+
 class MissingExtraError(EnvironmentFault):
     """A library is missing that one of the extras would install."""
 
     def __init__(self, library: str, extra: str) -> None:
         """Name the `library` and the `extra` of stpl-deploy that brings it."""
         self.library, self.extra = library, extra
+        install = install_command(extra)
+        if extra in NEWER_PYTHON and sys.version_info < (3, 11):
+            super().__init__(
+                f"{library} is not installed, and this is Python 3.{sys.version_info[1]}",
+                expected=f"Python 3.11 or later with the extra [{extra}]",
+                fix=f"python3.11 -m venv train, where {install} brings it",
+            )
+            return
         super().__init__(
-            f"{library} is not installed",
-            expected=f"the extra [{extra}]",
-            fix=install_command(extra),
+            f"{library} is not installed", expected=f"the extra [{extra}]", fix=install
         )
 
 

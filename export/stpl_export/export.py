@@ -193,7 +193,7 @@ def _plan(check: _Sequences, model: ForecasterModule, progress: Progress) -> Non
     """The memory that it will take, in one line; refuses what cannot fit."""
     frames = check.frames[check.judging]
     count = kept_sequences(frames, check.context, check.most)
-    if line := plan_memory(model, check.context, frames.shape[1] - check.context, count):
+    if line := plan_memory(model, frames.shape[1] - check.context, count):
         progress(line)
 
 

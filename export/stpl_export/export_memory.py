@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
-
-import torch
+from functools import cached_property
 
 from stpl_core.host.memory import WORTH_A_LINE, require_memory
-from stpl_train.forecaster import rollout
 from stpl_train.models import ForecasterModule
-from stpl_train.planning.live_bytes import LiveBytes
+from stpl_train.planning.live_bytes import StepBytes, place, step_bytes
 
-_FLOAT = 4
+_FLOAT, _DOUBLE = 4, 8
 _LIBRARIES = 150e6
 """The exporter and the runtime, loaded after the start."""
 _GRAPHS = 8
 """Copies of the weights: the traced program, three graphs with them inside, a session for each."""
 _ARENA = 2.0
 """The runtime's arena, over the tensors that live at the same time."""
+_OUTPUTS = 3
+"""Copies of the frames that come out."""
 _SURE = 1.15
 """A setting that is suggested must really fit: so much more than estimated."""
 
@@ -28,33 +29,31 @@ class ExportMemory:
     """The parts of it, in bytes."""
 
     model: ForecasterModule
-    context: int
     horizon: int
+
+    @cached_property
+    def step(self) -> StepBytes:
+        """Of one sequence."""
+        where = place(self.model.frame_shape)
+        model = self.model if where.type == "cpu" else copy.deepcopy(self.model).to(where)
+        return step_bytes(model)
 
     def bytes(self, sequences: int) -> float:
         """All of it, for a check on so many sequences."""
         weights = _FLOAT * sum(value.numel() for value in self.model.parameters())
-        torch_phase = 2 * weights + self.closed_loop(torch.float64, sequences)
-        runtime_phase = _GRAPHS * weights + _ARENA * self.closed_loop(torch.float32, sequences)
-        return _LIBRARIES + max(torch_phase, runtime_phase)
-
-    def closed_loop(self, dtype: torch.dtype, sequences: int) -> int:
-        """The most that PyTorch's tensors take together."""
-        model = copy.deepcopy(self.model).to("meta", dtype).eval()
-        shape = (sequences, self.context, *model.frame_shape)
-        frames = torch.zeros(shape, device="meta", dtype=dtype)
-        live = LiveBytes()
-        with live, torch.device("meta"), torch.no_grad():
-            rollout(model, frames, self.horizon)
-        return live.peak
+        outputs = self.horizon * math.prod(self.model.frame_shape)
+        running = self.step.passing + 2 * self.step.state
+        double = 2 * running + self.step.columns + outputs * (_FLOAT + _OUTPUTS * _DOUBLE)
+        runtime = _ARENA * running + outputs * (_FLOAT + _DOUBLE + _OUTPUTS * _FLOAT)
+        phases = (2 * weights + sequences * double, _GRAPHS * weights + sequences * runtime)
+        return _LIBRARIES + max(phases)
 
 
-def plan_memory(model: ForecasterModule, context: int, horizon: int, sequences: int) -> str:
+def plan_memory(model: ForecasterModule, horizon: int, sequences: int) -> str:
     """One line on the memory of an export; refuses one that cannot fit.
 
     Args:
         model: what is exported.
-        context: T.
         horizon: K.
         sequences: that the check runs at once.
 
@@ -64,7 +63,7 @@ def plan_memory(model: ForecasterModule, context: int, horizon: int, sequences: 
     Raises:
         EnvironmentFault: more is needed than there is; names the setting that fits.
     """
-    planned = ExportMemory(model, context, horizon)
+    planned = ExportMemory(model, horizon)
     try:
         needed = planned.bytes(sequences)
     except (RuntimeError, NotImplementedError, TypeError, ValueError):

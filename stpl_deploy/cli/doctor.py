@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from stpl_core.errors import EnvironmentFault, UsageError, install_command
+from stpl_core.errors import NEWER_PYTHON, EnvironmentFault, UsageError, install_command
 from stpl_core.option import Option
 from stpl_core.options import SignatureOptions
 from stpl_deploy.cli.options.common import Json
@@ -173,7 +173,7 @@ def extras(libraries: dict[str, str | None], *, nvidia: bool) -> list[Extra]:
         present = installed_version(library[0]) or (library[0] == "onnxruntime" and has_ort)
         if not present:
             gaps.append(library[0])
-            if "python_version >= '3.11'" in line and sys.version_info < (3, 11):
+            if extra[1] in NEWER_PYTHON and sys.version_info < (3, 11):
                 too_old.add(extra[1])
     return [
         Extra(

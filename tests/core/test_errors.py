@@ -12,6 +12,7 @@ import pytest
 
 from stpl_core import errors
 from stpl_core.errors import (
+    NEWER_PYTHON,
     MissingExtraError,
     RecipeError,
     StplError,
@@ -72,6 +73,23 @@ def test_a_missing_extra_names_the_line_to_type() -> None:
     error = MissingExtraError("torch", "train")
     assert error.exit_code == 4
     assert "pip install 'stpl-deploy[train]'" in str(error)
+
+
+def test_an_old_python_is_named_where_an_extra_does_not_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.version_info", (3, 10, 13, "final", 0))
+    assert "Python 3.11 or later" in str(MissingExtraError("onnx", "export"))
+    assert "Python" not in str(MissingExtraError("h5py", "hdf5"))
+
+
+def test_extras_for_a_newer_python_are_those_of_the_package() -> None:
+    newer = {
+        extra[1]
+        for line in metadata.requires("stpl-deploy") or ()
+        if "python_version >=" in line and (extra := re.search(r"extra == ['\"](\w+)", line))
+    }
+    assert newer - {"all"} == {*NEWER_PYTHON}
 
 
 class Section(pydantic.BaseModel):

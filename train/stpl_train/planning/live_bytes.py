@@ -1,14 +1,11 @@
-"""Bytes of the tensors that live at the same time: counted on PyTorch's meta device.
-
-Tensors there have a shape and no values, so a pass over a whole batch costs no memory and little
-time, and every operation, forward and backward, is the one that the real pass runs.
-"""
+"""Bytes of the tensors that live at the same time, counted while a model runs one short pass."""
 
 from __future__ import annotations
 
 import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,17 +13,27 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-_CONVOLUTIONS = (torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default)
+from stpl_core.frames import FrameShape
+from stpl_train.models import ForecasterModule
+
+_FLOAT, _DOUBLE = 4, 8
+_SMALL_FRAME = 2**17
+"""Values of a frame up to which a step is really run: on PyTorch's meta device, where tensors have
+a shape and no values, it takes no memory, but seconds."""
 
 
 class LiveBytes(TorchDispatchMode):
-    """Inside the block, `peak` is the most that tensors made there took together."""
+    """Counts the tensors that are made inside the block."""
 
     def __init__(self) -> None:
         """Count from nothing."""
         super().__init__()  # type: ignore[no-untyped-call]
+        self.now: int = 0
+        """Bytes that live."""
         self.peak: int = 0
-        self._now = 0
+        """The most of it."""
+        self.columns: int = 0
+        """The most that a convolution unfolds into columns, which it does on the CPU in float64."""
         self._alive: dict[int, weakref.ref[Any]] = {}
 
     def __torch_dispatch__(
@@ -41,8 +48,9 @@ class LiveBytes(TorchDispatchMode):
         for value in tree_leaves(made):
             if isinstance(value, Tensor):
                 self._count(value.untyped_storage())
-        scratch = _columns(args, made) if func in _CONVOLUTIONS else 0
-        self.peak = max(self.peak, self._now + scratch)
+        self.peak = max(self.peak, self.now)
+        if func is torch.ops.aten.convolution.default:
+            self.columns = max(self.columns, _columns(args[1], made))
         return made
 
     def _count(self, storage: torch.UntypedStorage) -> None:
@@ -52,16 +60,52 @@ class LiveBytes(TorchDispatchMode):
 
         def gone(_: object) -> None:
             del self._alive[key]
-            self._now -= size
+            self.now -= size
 
         self._alive[key] = weakref.ref(storage, gone)
-        self._now += size
+        self.now += size
 
 
-def _columns(args: Sequence[Any], made: Any) -> int:
-    """Scratch of a float64 convolution on the CPU: it unfolds the whole batch into columns."""
-    out = next((value for value in tree_leaves(made) if isinstance(value, Tensor)), None)
-    weight = next((arg for arg in args[1:3] if isinstance(arg, Tensor) and arg.dim() == 4), None)
-    if out is None or weight is None or out.dtype != torch.float64 or weight[0, 0].numel() == 1:
+def _columns(weight: Tensor, made: Tensor) -> int:
+    if weight.dim() != 4 or weight[0, 0].numel() == 1:
         return 0
-    return out.shape[0] * math.prod(weight.shape[1:]) * math.prod(out.shape[2:]) * 8
+    return made.shape[0] * math.prod(weight.shape[1:]) * math.prod(made.shape[2:]) * _DOUBLE
+
+
+@dataclass(frozen=True)
+class StepBytes:
+    """One step of a model on one sequence, in bytes."""
+
+    kept: int
+    """That its backward pass waits for."""
+    passing: int
+    """The most beside the state while it runs with no backward pass."""
+    state: int
+    columns: int
+    """See `LiveBytes.columns`."""
+
+
+def place(frame: FrameShape) -> torch.device:
+    """Where a step on frames of (C, H, W) is counted."""
+    return torch.device("cpu" if math.prod(frame) <= _SMALL_FRAME else "meta")
+
+
+def step_bytes(model: ForecasterModule) -> StepBytes:
+    """Count the second step, which reads a state that the first one made.
+
+    Args:
+        model: on the device of `place`.
+    """
+    device = next(model.parameters()).device
+    frame = torch.zeros(1, *model.frame_shape, device=device)  # (B, C, H, W)
+    with LiveBytes() as live, device:
+        state = model.initial_state(1)
+        guess, state = model.step(frame, state)
+        before = live.now
+        after = model.step(guess, state)
+        kept = live.now - before
+    size = sum(value.numel() for value in state.values()) * _FLOAT
+    del after, guess, state
+    with LiveBytes() as passing, device, torch.no_grad():
+        model.step(frame, model.initial_state(1))
+    return StepBytes(kept, max(0, passing.peak - size), size, passing.columns)

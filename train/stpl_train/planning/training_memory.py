@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
-import numpy as np
 import torch
 
 from stpl_core.errors import StplError
+from stpl_core.frames import FrameShape
 from stpl_core.host.memory import WORTH_A_LINE, require_memory
-from stpl_train.forecaster import rollout
-from stpl_train.losses import sequence_loss
+from stpl_train.forecaster import LeadForecaster
 from stpl_train.models import ForecasterModule, build_model
-from stpl_train.planning.live_bytes import LiveBytes
+from stpl_train.planning.live_bytes import LiveBytes, StepBytes, place, step_bytes
 from stpl_train.prefetch import DEPTH
 from stpl_train.recipe import Recipe
-from stpl_train.unroll import TrainingPass
 
 _FLOAT = 4
-_KEPT = 4
+_WEIGHTS = 4
 """A parameter, its gradient and AdamW's two moments."""
 _SAVING = 9
 """Copies of a parameter while a checkpoint is written: it and two moments, thrice each."""
+_LOSS = 5
+"""Copies of the guesses: one by one, stacked, without the first, their errors, squares."""
+_BACK = 1.0
+"""Gradients that live together on the way back, over what one step kept."""
+_VALIDATED = 3
+"""Copies of the frames that a validation predicts."""
+_ALLOCATOR = 1.15
+"""What the allocator and the kernels' own scratch take beside the tensors."""
 _LIBRARIES = 60e6
 """What TensorBoard, the optimiser and the runtime's threads load after the start."""
 _SURE = 1.15
@@ -31,11 +39,10 @@ _SURE = 1.15
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """The parts of it, in bytes; a batch of `recipe.training.batch`."""
+    """The parts of it, in bytes."""
 
     recipe: Recipe
-    frame: tuple[int, int, int]
-    """(C, H, W)"""
+    frame: FrameShape
     validation: int
     """Sequences that are validated."""
 
@@ -45,61 +52,69 @@ class TrainingMemory:
         return self.recipe.data.context + self.recipe.data.horizon - 1
 
     @cached_property
+    def model(self) -> ForecasterModule:
+        """Untrained, to count with."""
+        name, keys = self.recipe.model.name, self.recipe.model.keys
+        with torch.random.fork_rng(devices=[]), place(self.frame):
+            return build_model(name, self.frame, keys)
+
+    @cached_property
+    def step(self) -> StepBytes:
+        """Of one sequence."""
+        return step_bytes(self.model)
+
+    @cached_property
     def parameters(self) -> int:
         """Number of them."""
-        return sum(value.numel() for value in self._model().parameters())
+        return sum(value.numel() for value in self.model.parameters())
 
-    def bytes(self, batch: int) -> float:
-        """All of it, with another batch size."""
-        one = (self.steps + 1) * float(np.prod(self.frame)) * _FLOAT
-        state = _FLOAT * self.parameters
+    def bytes(self, batch: int, recompute: bool | None = None) -> float:
+        """All of it, for batches of so many sequences."""
+        picture = math.prod(self.frame) * _FLOAT
+        sequence = (self.steps + 1) * picture
+        weights = _FLOAT * self.parameters
+        checked = min(batch, self.validation)
         phases = (
-            self.training_peak(batch),
-            self.validation_peak(min(batch, self.validation)) + 2 * self.validation * one,
-            _SAVING * state,
+            batch * self.sequence(recompute),
+            checked * (self.step.passing + self.step.state + 2 * self.steps * picture)
+            + self.validation * _VALIDATED * self.recipe.data.horizon * picture,
+            (_SAVING - _WEIGHTS) * weights,
         )
-        waiting = (DEPTH + 1) * batch * one
-        return _KEPT * state + waiting + max(phases) + _LIBRARIES
+        batches = (DEPTH + 1) * batch * sequence
+        return _WEIGHTS * weights + batches + _ALLOCATOR * max(phases) + _LIBRARIES
 
-    def batch_that_fits(self, room: float) -> int:
+    def sequence(self, recompute: bool | None = None) -> float:
+        """Of one sequence, on the way forward and back."""
+        training, frame = self.recipe.training, math.prod(self.frame) * _FLOAT
+        if training.leads is not None:
+            return self._of_leads * (1 + _BACK / self.recipe.data.context)
+        lean = training.recompute if recompute is None else recompute
+        kept = self.step.state + frame if lean else self.step.kept
+        flipped = (self.steps + 1) * frame if training.reversed_pass else 0
+        return self.steps * (kept + _LOSS * frame) + _BACK * self.step.kept + flipped
+
+    @cached_property
+    def _of_leads(self) -> int:
+        """What forecasts of lead times keep for the way back."""
+        weights, data = self.recipe.training.leads, self.recipe.data
+        assert weights is not None
+        leads = tuple(range(1, data.horizon + 1))[-weights.count :]
+        where = place(self.frame)
+        frames = torch.zeros(1, data.context, *self.frame, device=where)  # (B, T, C, H, W)
+        live = LiveBytes()
+        with live, where:
+            made = cast(LeadForecaster, self.model).lead_forecasts(frames, leads)
+        outputs: int = sum(value.numel() for value in made) * _FLOAT
+        return live.now + _LOSS * outputs
+
+    def batch_that_fits(self, room: float, recompute: bool | None = None) -> int:
         """The greatest batch size, below the recipe's; 0 where none fits."""
         low, high = 0, self.recipe.training.batch
         while high - low > 1:
             middle = (low + high) // 2
-            fits = self.bytes(middle) * _SURE <= room
+            fits = self.bytes(middle, recompute) * _SURE <= room
             low, high = (middle, high) if fits else (low, middle)
         return low
-
-    def _model(self) -> ForecasterModule:
-        with torch.device("meta"):
-            return build_model(self.recipe.model.name, self.frame, self.recipe.model.keys)
-
-    def training_peak(self, batch: int) -> int:
-        """Of forward and backward, frames and loss among them."""
-        training, steps = self.recipe.training, self.steps
-        model = self._model().train()
-        frames = torch.zeros(batch, steps + 1, *self.frame, device="meta")
-        unrolled = TrainingPass(model, recompute=training.recompute)
-        live = LiveBytes()
-        with live, torch.device("meta"):
-            if training.reversed_pass:
-                frames = frames.flip(1)
-            guesses, penalty = unrolled(frames, np.ones((batch, steps - 1), np.bool_))
-            loss = sequence_loss(
-                training.loss, guesses, frames, skip_first=training.skip_first_guess
-            )
-            (loss + penalty).backward()
-        return live.peak
-
-    def validation_peak(self, batch: int) -> int:
-        """Of a validation's free-running pass."""
-        model = self._model().eval()
-        data = self.recipe.data
-        frames = torch.zeros(batch, data.context, *self.frame, device="meta")
-        live = LiveBytes()
-        with live, torch.device("meta"), torch.no_grad():
-            rollout(model, frames, data.horizon)
-        return live.peak
 
 
 def plan_memory(
@@ -145,12 +160,9 @@ def _smaller(planned: TrainingMemory, room: float, resumed: bool) -> str:
         return more
     if size := planned.batch_that_fits(room):
         return f"--set training.batch={size}"
-    again = planned.recipe.training.model_copy(update={"recompute": True})
-    leaner = TrainingMemory(
-        planned.recipe.model_copy(update={"training": again}), planned.frame, planned.validation
-    )
-    if leaner.bytes(planned.recipe.training.batch) * _SURE <= room:
-        return "--set training.recompute=true"
-    if size := leaner.batch_that_fits(room):
-        return f"--set training.batch={size} --set training.recompute=true"
+    if planned.recipe.training.leads is None:
+        if planned.bytes(planned.recipe.training.batch, recompute=True) * _SURE <= room:
+            return "--set training.recompute=true"
+        if size := planned.batch_that_fits(room, recompute=True):
+            return f"--set training.batch={size} --set training.recompute=true"
     return f"smaller frames (data.crop, data.tiles), a narrower model, or {more}"
