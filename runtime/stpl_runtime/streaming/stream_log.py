@@ -70,6 +70,7 @@ class StreamLog:
         self.notify(lambda watcher: watcher.frame(frame, put.verdict, self._name))
         if put.notice:
             self.line(put.notice, "time line")
+        self._resized(frame)
         at = time_text(frame.valid_time)
         facts: dict[str, Any] = {"frame": frame.source_id, "valid_time": at}
         named = f"frame {frame.source_id} of {at}"
@@ -87,6 +88,17 @@ class StreamLog:
         elif put.verdict == "dropped":
             off = f"{named} is off the grid of {_grid_text(nowcaster)}"
             self.once("dropped", off, **facts)
+
+    def _resized(self, frame: Frame) -> None:
+        """What was done to frames of another size: no problem, so only the log has it."""
+        note = frame.notes.get("resized")
+        if note is None or "resized" in self._logged:
+            return
+        self._logged.add("resized")
+        of = f"{self._name}: " if self._name else ""
+        size = "x".join(map(str, frame.data.shape))
+        line = f"{of}frames are the {note}, as {size}; --source-option resize=none refuses them"
+        self._status.line(printable(line, _LONGEST_LINE), "resized", "info", stream=self._name)
 
     def health(self, source: str, before: HealthNow, now: HealthNow) -> None:
         """The source's state, where it changed since `before`."""

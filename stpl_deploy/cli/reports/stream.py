@@ -105,8 +105,7 @@ def skill_line(skill: SkillNow) -> str:
         theirs = found["mse"]
         text += f", {way} {theirs:.4g}"
         if theirs > 0:
-            less = 1 - ours / theirs
-            text += f" ({abs(less):.0%} {'less' if less >= 0 else 'more'})"
+            text += f" ({_beside(ours / theirs)})"
     text += f", {pairs:,} forecasts compared with what came"
     apart = int(skill.flagged.frames.sum())
     if apart:
@@ -115,3 +114,10 @@ def skill_line(skill: SkillNow) -> str:
         state = "stands" if skill.alarm.standing else "is over"
         text += f"; alarm raised {skill.alarm.raised} times, and {state}"
     return text
+
+
+def _beside(ratio: float) -> str:
+    """An error beside a baseline's, in words."""
+    if ratio > 10:
+        return f"{ratio:.0f} times as much"
+    return f"{abs(1 - ratio):.0%} {'less' if ratio <= 1 else 'more'}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -60,6 +61,19 @@ def test_debug_has_a_line_for_each_frame(
     frames = [line for line in lines if line["event"] == "frame"]
     assert [line["verdict"] for line in frames] == ["used"] * 7
     assert frames[0]["valid_time"] == "20260131T235000Z"
+
+
+def test_frames_of_another_size_are_mentioned_once(
+    bundle: Bundle, session: Session, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notes = {"resized": "area mean of 640 x 480 pixels"}
+    items = [replace(make_frame(n), notes=notes) for n in range(3)]
+    ledger = Ledger()
+    nowcaster = Nowcaster(bundle, session, cadence_s=CADENCE_S, ledger=ledger)
+    run_alone(Stream(nowcaster, ListSource(items), ledger=ledger))
+    logged = capsys.readouterr().err
+    size = "x".join(map(str, items[0].data.shape))
+    assert logged.count(f"frames are the area mean of 640 x 480 pixels, as {size};") == 1
 
 
 @pytest.mark.parametrize("kind", ["plain", "json"])
