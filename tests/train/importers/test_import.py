@@ -405,3 +405,9 @@ def test_weights_beside_others_are_unpacked_and_their_average_is_mentioned(tmp_p
     # What the note says to type gives a file that is imported.
     torch.save(torch.load(tmp_path / "a.pt")["ema_state_dict"], tmp_path / "b.pt")
     assert not read_container(tmp_path / "b.pt").tensors["a.weight"].any()
+
+
+def test_a_convlstm_asked_for_as_predrnn_is_openstls(tmp_path: Path) -> None:
+    torch.save({"cell_list.0.conv_x.0.weight": torch.ones(4, 4, 3, 3)}, tmp_path / "c.pth")
+    result = run_import(tmp_path / "c.pth", tmp_path / "run", "predrnn", "--frame", "1,8,8")
+    assert error_of(result).fix == "--from openstl"

@@ -34,7 +34,8 @@ MARKS: dict[str, tuple[str, ...]] = {
     "layers.0.sa.conv_h.weight": ("sa-convlstm",),
     "stlstm_layer.0.conv_x.0.weight": ("openstl",),
     "gradient_highway.z_concat.0.weight": ("openstl",),
-    "cell_list.0.conv_x.0.weight": ("openstl", "predrnn"),
+    "cell_list.0.conv_m.0.weight": ("openstl", "predrnn"),
+    "cell_list.0.conv_x.0.weight": ("openstl",),
 }
 """A tensor that identifies the project -> the words after `--from` that it may belong to."""
 
