@@ -19,10 +19,12 @@ from stpl_train.prefetch import DEPTH
 from stpl_train.recipe import Recipe
 
 _FLOAT = 4
-_WEIGHTS = 4
-"""A parameter, its gradient and AdamW's two moments."""
+_WEIGHTS = 3
+"""A parameter and AdamW's two moments."""
 _SAVING = 9
 """Copies of a parameter while a checkpoint is written: it and two moments, thrice each."""
+_ONE_GRADIENT = 2
+"""Of the largest parameter, on its way to the sum over the steps."""
 _LOSS = 5
 """Copies of the guesses: one by one, stacked, without the first, their errors, squares."""
 _BACK = 1.0
@@ -63,19 +65,14 @@ class TrainingMemory:
         """Of one sequence."""
         return step_bytes(self.model)
 
-    @cached_property
-    def parameters(self) -> int:
-        """Number of them."""
-        return sum(value.numel() for value in self.model.parameters())
-
     def bytes(self, batch: int, recompute: bool | None = None) -> float:
         """All of it, for batches of so many sequences."""
         picture = math.prod(self.frame) * _FLOAT
         sequence = (self.steps + 1) * picture
-        weights = _FLOAT * self.parameters
+        weights = sum(value.nbytes for value in self.model.parameters())
         checked = min(batch, self.validation)
         phases = (
-            batch * self.sequence(recompute),
+            self.both_ways(batch, recompute),
             checked * (self.step.passing + self.step.state + 2 * self.steps * picture)
             + self.validation * _VALIDATED * self.recipe.data.horizon * picture,
             (_SAVING - _WEIGHTS) * weights,
@@ -83,12 +80,17 @@ class TrainingMemory:
         batches = (DEPTH + 1) * batch * sequence
         return _WEIGHTS * weights + batches + _ALLOCATOR * max(phases) + _LIBRARIES
 
-    def sequence(self, recompute: bool | None = None) -> float:
-        """Of one sequence, on the way forward and back."""
+    def both_ways(self, batch: int, recompute: bool | None = None) -> float:
+        """Forward and back: what each step keeps, and the gradients."""
+        lean = self.recipe.training.recompute if recompute is None else recompute
+        sizes = [value.nbytes for value in self.model.parameters()]
+        gradients = (1 + lean) * sum(sizes) + _ONE_GRADIENT * max(sizes)  # run again: their own too
+        return batch * self._sequence(lean) + gradients
+
+    def _sequence(self, lean: bool) -> float:
         training, frame = self.recipe.training, math.prod(self.frame) * _FLOAT
         if training.leads is not None:
             return self._of_leads * (1 + _BACK / self.recipe.data.context)
-        lean = training.recompute if recompute is None else recompute
         kept = self.step.state + frame if lean else self.step.kept
         flipped = (self.steps + 1) * frame if training.reversed_pass else 0
         return self.steps * (kept + _LOSS * frame) + _BACK * self.step.kept + flipped
