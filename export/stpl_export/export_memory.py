@@ -12,7 +12,7 @@ from stpl_train.models import ForecasterModule
 from stpl_train.planning.live_bytes import StepBytes, place, step_bytes
 
 _FLOAT, _DOUBLE = 4, 8
-_LIBRARIES = 150e6
+_LIBRARIES = 220e6
 """The exporter and the runtime, loaded after the start."""
 _GRAPHS = 8
 """Copies of the weights: the traced program, three graphs with them inside, a session for each."""

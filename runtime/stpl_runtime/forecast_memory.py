@@ -15,7 +15,7 @@ from stpl_runtime.nowcasting.predict import BATCH, graphs_needed
 _FLOAT = 4
 _ENGINES = ("onnx", "auto")
 """Whose work lies in this machine's memory; `auto` counts as `onnx`, which it takes unmeasured."""
-_ARENA = 2.0
+_ARENA = 2.6
 """The runtime's arena, over the values that live at the same time: it keeps what it once had."""
 _LIBRARY = 45e6
 """The runtime's library with its threads."""

@@ -35,7 +35,7 @@ class TrainingPass(nn.Module):
         """
         super().__init__()
         self.model = model
-        step = _step_of(model)
+        step = step_of(model)
         self._step = _compiled(step) if compiled else step
         self._recompute = recompute
         self.between: Callable[[], None] = lambda: None
@@ -115,7 +115,8 @@ def check_loss(model: ForecasterModule, training: TrainingSection) -> None:
         )
 
 
-def _step_of(model: ForecasterModule) -> Step:
+def step_of(model: ForecasterModule) -> Step:
+    """The step that training takes, with a penalty of zero where the model has none."""
     if isinstance(model, PenalisedForecaster):
         return model.training_step
 

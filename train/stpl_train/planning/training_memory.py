@@ -31,9 +31,9 @@ _BACK = 1.0
 """Gradients that live together on the way back, over what one step kept."""
 _VALIDATED = 3
 """Copies of the frames that a validation predicts."""
-_ALLOCATOR = 1.15
-"""What the allocator and the kernels' own scratch take beside the tensors."""
-_LIBRARIES = 60e6
+_ALLOCATOR = 1.65
+"""What the allocator and the kernels take over the tensors: copies in their own order, gaps."""
+_LIBRARIES = 50e6
 """What TensorBoard, the optimiser and the runtime's threads load after the start."""
 _SURE = 1.15
 """A setting that is suggested must really fit: so much more than estimated."""
@@ -93,7 +93,8 @@ class TrainingMemory:
             return self._of_leads * (1 + _BACK / self.recipe.data.context)
         kept = self.step.state + frame if lean else self.step.kept
         flipped = (self.steps + 1) * frame if training.reversed_pass else 0
-        return self.steps * (kept + _LOSS * frame) + _BACK * self.step.kept + flipped
+        back = (1 + lean) * _BACK * self.step.kept  # run again: kept once more
+        return self.steps * (kept + _LOSS * frame) + back + flipped
 
     @cached_property
     def _of_leads(self) -> int:
