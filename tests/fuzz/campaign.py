@@ -45,7 +45,7 @@ def _attempts(kind: str, seeds: range, folder: Path) -> None:
     for stream in (1, 2):  # libraries print to both
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     touched: list[str] = []
-    sys.addaudithook(_hook(touched, folder))
+    sys.addaudithook(_hook(touched, folder, asks_names=kind == "server answers"))
     before = _peak()
     for seed in seeds:
         tally[_TRYING] = seed
@@ -107,7 +107,7 @@ _ASKS = ("socket.connect", "socket.getaddrinfo", "socket.sendto", "os.system", "
 _SYSTEM = ("/usr/", "/proc/", "/sys/", "/dev/", "/etc/localtime", "/etc/os-release")
 
 
-def _hook(touched: list[str], folder: Path) -> Any:
+def _hook(touched: list[str], folder: Path, asks_names: bool) -> Any:
     """Note what is opened outside of what the program and the target need."""
     libraries = (sys.prefix, sys.base_prefix, *filter(None, sys.path), *_SYSTEM)
     here = str(Path(__file__).parents[2])
@@ -121,16 +121,16 @@ def _hook(touched: list[str], folder: Path) -> Any:
         elif event == "subprocess.Popen":
             if "grib_process.py" not in str(arguments[1]):
                 touched.append(f"Popen {str(arguments[1])[:100]}")
-        elif event in _ASKS and not _to_itself(event, arguments):
+        elif event in _ASKS and not _may(event, arguments, asks_names):
             touched.append(f"{event} {str(arguments)[:100]}")
 
     return note
 
 
-def _to_itself(event: str, arguments: tuple[Any, ...]) -> bool:
-    """The targets that speak HTTP have their other end in the same process."""
+def _may(event: str, arguments: tuple[Any, ...], asks_names: bool) -> bool:
+    """The targets that speak HTTP have their other end here; a redirect's host is looked up."""
     if event == "socket.getaddrinfo":
-        return arguments[0] == "127.0.0.1"
+        return asks_names or arguments[0] == "127.0.0.1"
     return event == "socket.connect" and str(arguments[1][0]).startswith("127.0.0.1")
 
 

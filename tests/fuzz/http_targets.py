@@ -6,9 +6,11 @@ import contextlib
 import gzip
 import io
 import socket
+import ssl
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -165,6 +167,8 @@ def server_answers(folder: Path) -> Attempt:
     """Heads and bodies from a server, to each source that asks one: frames, bad frames, or down."""
     from stpl_runtime.source import BadFrame, SourceSpec, open_source
 
+    # Each client reads all certificates: a tenth of a second for what no input here changes.
+    ssl.create_default_context = cache(ssl.create_default_context)
     server = _Server()
     common = {"timeout": "2", "max_mb": "1"}
     more: dict[str, dict[str, str]] = {"": {"back": "2"}, "mjpeg": {}, "hls": {}}

@@ -24,6 +24,7 @@ from stpl_core.readers.units import understood  # noqa: E402
 from stpl_deploy.cli import run  # noqa: E402
 from stpl_runtime.engine import open_session  # noqa: E402
 from stpl_runtime.ingest.playlist import read_playlist  # noqa: E402
+from stpl_runtime.links.reconnect import reason_of  # noqa: E402
 from stpl_train.recipe import load_recipe  # noqa: E402
 from stpl_train.run import open_run  # noqa: E402
 from tests.fuzz.test_bundles import TINY, put  # noqa: E402
@@ -117,3 +118,9 @@ def test_a_clock_with_a_megabyte_of_blanks(tmp_path: Path) -> None:
         file["time"].attrs["units"] = np.bytes_(text + " " * 60_000 + ".")
     with contextlib.suppress(FrameError):
         open_frames(path).load()
+
+
+def test_what_a_server_says_of_itself_is_printed_in_one_line() -> None:
+    """Its reason for a refusal wrote on the terminal; its headers filled the log."""
+    assert reason_of(OSError("HTTP 429 \x1b[31m")) == "HTTP 429 \\x1b[31m"
+    assert len(reason_of(OSError("illegal header " + "x" * 3000))) <= 500

@@ -7,6 +7,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Literal
 
+from stpl_core.safety.printable import printable
+
+LONGEST_REASON = 500
+"""Of a text that others wrote, and that log and page repeat."""
 State = Literal["connecting", "up", "down", "ended"]
 
 
@@ -43,7 +47,7 @@ class Health:
 
     def down(self, reason: str) -> None:
         """It does not answer; it is being tried again."""
-        self._change("down", reason)
+        self._change("down", printable(reason, LONGEST_REASON))
 
     def ended(self) -> None:
         """It came to its end; nothing more will come."""

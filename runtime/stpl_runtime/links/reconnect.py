@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from stpl_runtime.links.health import Health
+from stpl_core.safety.printable import printable
+from stpl_runtime.links.health import LONGEST_REASON, Health
 
 FIRST_S, MOST_S = 0.1, 1.5
 """The first wait and the longest: a source that is back is found within two seconds."""
@@ -88,9 +89,10 @@ _LONGEST = 4000
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of an error, or its type where it has none; without credentials."""
+    """The first line of an error, or its type where it has none; without credentials, printable."""
     text = str(error).strip()
-    return without_credentials(text.splitlines()[0] if text else type(error).__name__)
+    line = without_credentials(text.splitlines()[0] if text else type(error).__name__)
+    return printable(line, LONGEST_REASON)
 
 
 def without_credentials(text: str) -> str:

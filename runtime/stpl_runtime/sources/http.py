@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 from stpl_core.errors import FrameError, UsageError
 from stpl_core.fetch.http_headers import http_date, retry_after_s
 from stpl_core.frames import Frame
+from stpl_core.safety.printable import printable
 from stpl_runtime.ingest.decoding import Decoder
 from stpl_runtime.ingest.playlist import is_playlist
 from stpl_runtime.links.health import Health
@@ -250,7 +251,7 @@ class HttpSource:
         """
         with client.stream("GET", url, headers=asked) as response:
             status, headers = response.status_code, response.headers
-            reason = f"HTTP {status} {response.reason_phrase}".strip()
+            reason = printable(f"HTTP {status} {response.reason_phrase}".strip())
             self._absent = reason if status in (404, 410) else ""
             if self._absent or status == 304:
                 return None
