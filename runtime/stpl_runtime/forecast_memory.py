@@ -109,7 +109,7 @@ def plan_memory(
     if engine not in _ENGINES:
         return ""
     manifest = bundle.manifest
-    values = live_bytes(bundle.content(manifest.graphs["step"].file))
+    values = _values(bundle)
     if values is None:
         return ""
     at_once = max(1, min(sequences, BATCH))
@@ -126,6 +126,16 @@ def plan_memory(
         lambda room: _smaller(planned, steps, room),
     )
     return line if needed >= WORTH_A_LINE else ""
+
+
+def _values(bundle: Bundle) -> int | None:
+    """None where it is not known: a graph that is none is refused when it is opened."""
+    if "step" not in bundle.manifest.graphs:
+        return None
+    try:
+        return live_bytes(bundle.content(bundle.manifest.graphs["step"].file))
+    except (ValueError, LookupError, OverflowError):
+        return None
 
 
 def _smaller(planned: ForecastMemory, steps: int, room: float) -> str:

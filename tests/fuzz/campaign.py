@@ -93,7 +93,7 @@ def _where(error: BaseException) -> str:
     ours = [f for f in traceback.extract_tb(error.__traceback__) if "/stpl_" in f.filename]
     place = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else "outside"
     text = str(error)
-    if isinstance(error, AssertionError) and "Traceback" in text:
+    if isinstance(error, AssertionError) and ' File "' in text:
         lines = [line.strip() for line in text.splitlines() if "/stpl_" in line]
         place = lines[-1].rpartition("/")[2] if lines else place
         text = text.strip().splitlines()[-1]

@@ -98,6 +98,7 @@ def graphs(folder: Path) -> Attempt:
     from stpl_core.bundle import open_bundle
     from stpl_runtime.engine import open_session
     from stpl_runtime.engines.checked_graphs import check_graphs
+    from stpl_runtime.forecast_memory import plan_memory
     from tests.fuzz.test_bundles import put
 
     bundle, document = _bundle(folder)
@@ -109,6 +110,7 @@ def graphs(folder: Path) -> Attempt:
         change = damaged if random.randrange(4) == 0 else formats.onnx_graph
         put(bundle, document, f"{name}.onnx", change(content, random))
         try:
+            _outcome(lambda: plan_memory(open_bundle(bundle), "onnx", None))  # before it is judged
             if _outcome(lambda: check_graphs(open_bundle(bundle), [name])) == "refused":
                 return "refused"
             return _outcome(partial(_run_graph, open_session, open_bundle(bundle), name))

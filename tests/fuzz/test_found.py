@@ -23,10 +23,12 @@ from stpl_core.readers.opening import open_frames  # noqa: E402
 from stpl_core.readers.units import understood  # noqa: E402
 from stpl_deploy.cli import run  # noqa: E402
 from stpl_runtime.engine import open_session  # noqa: E402
+from stpl_runtime.forecast_memory import plan_memory  # noqa: E402
 from stpl_runtime.ingest.playlist import read_playlist  # noqa: E402
 from stpl_runtime.links.reconnect import reason_of  # noqa: E402
 from stpl_train.recipe import load_recipe  # noqa: E402
 from stpl_train.run import open_run  # noqa: E402
+from tests.fuzz.mutate import manifest_bytes  # noqa: E402
 from tests.fuzz.test_bundles import TINY, put  # noqa: E402
 from tests.fuzz.test_readers import cf  # noqa: E402
 
@@ -124,3 +126,24 @@ def test_what_a_server_says_of_itself_is_printed_in_one_line() -> None:
     """Its reason for a refusal wrote on the terminal; its headers filled the log."""
     assert reason_of(OSError("HTTP 429 \x1b[31m")) == "HTTP 429 \\x1b[31m"
     assert len(reason_of(OSError("illegal header " + "x" * 3000))) <= 500
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x3a\x02\x0a\x00", b"\x3a\xff\xff", b"\x3a\x04\x0a\x02\x12\x00"]
+)
+def test_memory_is_not_estimated_of_what_is_no_graph(tmp_path: Path, content: bytes) -> None:
+    """`predict` and `stream` estimate before a graph is judged: a traceback."""
+    bundle = Path(shutil.copytree(TINY, tmp_path / "b"))
+    document = json.loads((bundle / "manifest.json").read_bytes())
+    put(bundle, document, "step.onnx", content)
+    assert plan_memory(open_bundle(bundle), "onnx", None) == ""
+
+
+def test_memory_is_not_estimated_without_a_step(tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(TINY, tmp_path / "b"))
+    document = json.loads((bundle / "manifest.json").read_bytes())
+    del document["graphs"]["step"]
+    (bundle / "manifest.json").write_bytes(manifest_bytes(document))
+    np.save(tmp_path / "frames.npy", np.zeros((4, 1, 16, 16), np.float32))
+    out = tmp_path / "o.npz"
+    assert run(["predict", str(bundle), str(tmp_path / "frames.npy"), "--out", str(out)]) in (2, 3)
