@@ -114,7 +114,7 @@ def test_what_cannot_fit_is_refused_and_the_setting_runs(tmp_path: Path) -> None
     words = ["train", "modernn-mini", "--out", tmp_path / "run", "--device", "cpu"]
     words += ["--set", "training.iterations=1", "--set", "data.validation_sequences=2"]
     words += ["--set", "data.context=2", "--set", "data.horizon=2"]
-    asked = [*words, "--set", "training.batch=256"]
+    asked = [*words, "--set", "training.batch=1024"]
     refused = limited(900, *asked)
     assert refused.returncode == 4, refused.stderr
     assert "Traceback" not in refused.stderr
