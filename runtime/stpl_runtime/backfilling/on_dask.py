@@ -60,7 +60,7 @@ def made_by_dask(
             taken = [block for block, _ in zip(waiting, range(count), strict=False)]
             return [client.submit(make_one, text, block, pure=False) for block in taken]
 
-        running: Any = as_completed(more(room))
+        running: Any = as_completed(more(room), loop=client.loop)
         for future in running:
             try:
                 answer = future.result()

@@ -63,7 +63,8 @@ def _loop(model: ModelProto, frames: Any, horizon: int) -> Any:
         frame = frames[t] if t < len(frames) else guesses[-1]
         out = _run(model, session_feeds | {"frame": frame})
         guesses.append(out.pop("next_frame"))
-        session_feeds = {name.replace("next.", "state.", 1): v for name, v in out.items()}
+        after = {name.replace("next.", "state.", 1): v for name, v in out.items()}
+        session_feeds = {name: after[name] for name in state if name != "frame"}
     return np.stack(guesses[len(frames) - 1 :])
 
 

@@ -226,7 +226,7 @@ def test_safetensors_are_read_too(tmp_path: Path) -> None:
     [
         ("modernn.pth.tar", ["cms-lstm"], "lstm.0.conv33_H.0.weight.*--from modernn"),
         ("thirdparty_sa_convlstm.chk", ["predrnn"], "layers.0.sa.*--from sa-convlstm"),
-        ("openstl_convlstm.ckpt", ["predrnn"], "cell_list.0.conv_m.0.weight"),
+        ("openstl_convlstm.ckpt", ["predrnn"], "cell_list.0.conv_x.0.weight.*--from openstl"),
         ("openstl_e3dlstm.ckpt", ["openstl"], 'method "e3dlstm"'),
         ("openstl_mim.ckpt", ["openstl", "--method", "convlstm"], "cell_list.0.conv_x.0.weight"),
         ("predrnn_ln0.ckpt", ["predrnn"], "height and width.*--frame 2,64,64"),
