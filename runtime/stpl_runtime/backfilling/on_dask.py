@@ -6,6 +6,7 @@ tasks share one after the other, with as many threads as Dask gave the worker.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -57,7 +58,7 @@ def made_by_dask(
         room = max(1, _AHEAD * sum(client.nthreads().values()))
 
         def more(count: int) -> list[Any]:
-            taken = [block for block, _ in zip(waiting, range(count), strict=False)]
+            taken = itertools.islice(waiting, count)
             return [client.submit(make_one, text, block, pure=False) for block in taken]
 
         running: Any = as_completed(more(room), loop=client.loop)
