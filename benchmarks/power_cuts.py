@@ -29,7 +29,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.what_writes import RECIPE, RUN, Work, works
+from benchmarks.what_writes import RUN, Work, tiny_recipe, works
 
 _MOST_S = 600.0
 
@@ -254,7 +254,7 @@ def main() -> None:
     (room / "tmp").chmod(0o1777)
     os.environ["TMPDIR"], tempfile.tempdir = str(room / "tmp"), str(room / "tmp")
     os.environ["HOME"] = str(room)
-    (room / "small.toml").write_text(RECIPE)
+    (room / "small.toml").write_text(tiny_recipe(60, 10, 5))
     from stpl_core.parts import split
     from stpl_core.safety import half_written
 

@@ -163,7 +163,7 @@ def visible(out: Path) -> list[Path]:
     ]  # fmt: skip
 
 
-RECIPE = """
+_RECIPE = """
 [model]
 name = "convlstm"
 hidden = [4]
@@ -178,9 +178,16 @@ horizon = 3
 digits = 1
 validation_sequences = 4
 [training]
-iterations = 60
+iterations = {iterations}
 batch = 4
 lr = 1e-2
-validate_every = 10
-checkpoint_every = 5
+validate_every = {validate_every}
+checkpoint_every = {checkpoint_every}
 """
+
+
+def tiny_recipe(iterations: int, validate_every: int, checkpoint_every: int) -> str:
+    """A recipe in TOML that trains in seconds, and writes often."""
+    return _RECIPE.format(
+        iterations=iterations, validate_every=validate_every, checkpoint_every=checkpoint_every
+    )

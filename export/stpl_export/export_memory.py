@@ -66,8 +66,8 @@ def plan_memory(model: ForecasterModule, horizon: int, sequences: int) -> str:
     planned = ExportMemory(model, horizon)
     try:
         needed = planned.bytes(sequences)
-    except (RuntimeError, NotImplementedError, TypeError, ValueError):
-        return ""  # a model of somebody's own that runs on tensors with values only
+    except Exception:  # of somebody's own model that runs on tensors with values only, anything
+        return ""
     size = "x".join(map(str, model.frame_shape[1:]))
     what = f"the check on {sequences} sequence{'s' * (sequences > 1)} of {size}"
     line = require_memory(needed, what, lambda room: _smaller(planned, sequences, room))

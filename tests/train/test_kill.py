@@ -11,27 +11,7 @@ from pathlib import Path
 
 import pytest
 
-RECIPE = """
-[model]
-name = "convlstm"
-hidden = [4]
-kernel = 3
-patch = 2
-[data]
-source = "moving-mnist"
-frame = [1, 8, 8]
-digit_size = 4
-context = 3
-horizon = 3
-digits = 1
-validation_sequences = 4
-[training]
-iterations = 30
-batch = 4
-lr = 1e-2
-validate_every = 5
-checkpoint_every = 3
-"""
+from benchmarks.what_writes import tiny_recipe
 
 # A process that imports once and forks a child for each line `out where count`: the child trains
 # and dies of SIGKILL at the count-th step, rename or write. The answer is the child's exit code.
@@ -95,7 +75,7 @@ Go = Callable[..., int]
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("kill") / "recipe.toml"
-    path.write_text(RECIPE)
+    path.write_text(tiny_recipe(30, validate_every=5, checkpoint_every=3))
     return path
 
 

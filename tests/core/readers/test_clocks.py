@@ -24,18 +24,23 @@ from stpl_core.readers.store import convert
 H, W = 4, 5
 
 
+def lay_grid(file: netCDF4.Dataset) -> None:
+    """Latitudes from the north and longitudes from the west."""
+    for name, line, unit in (
+        ("lat", 50 - 0.1 * np.arange(H), "degrees_north"),
+        ("lon", 5 + 0.1 * np.arange(W), "degrees_east"),
+    ):
+        file.createDimension(name, len(line))
+        made = file.createVariable(name, "f8", (name,))
+        made[:], made.units = line, unit
+
+
 def rain(path: Path, count: int = 2, **clock: Any) -> Path:
     """Rain every five minutes; `clock` are the units, numbers and attributes of the time."""
     numbers = clock.pop("numbers", 300.0 * np.arange(count))
     attributes = {"units": "seconds since 2024-06-01 12:00:00", **clock}
     with netCDF4.Dataset(path, "w") as file:
-        for name, line, unit in (
-            ("lat", 50 - 0.1 * np.arange(H), "degrees_north"),
-            ("lon", 5 + 0.1 * np.arange(W), "degrees_east"),
-        ):
-            file.createDimension(name, len(line))
-            made = file.createVariable(name, "f8", (name,))
-            made[:], made.units = line, unit
+        lay_grid(file)
         file.createDimension("time", count)
         time = file.createVariable("time", "f8", ("time",))
         time.setncatts(attributes)
@@ -124,13 +129,7 @@ def test_a_clock_along_a_dimension_that_the_field_lacks(tmp_path: Path) -> None:
 def test_a_scalar_that_is_called_as_a_dimension(tmp_path: Path) -> None:
     """NetCDF-4 stores it under another name, and the dimension under this one."""
     with netCDF4.Dataset(tmp_path / "rain.nc", "w") as file:
-        for name, line, unit in (
-            ("lat", 50 - 0.1 * np.arange(H), "degrees_north"),
-            ("lon", 5 + 0.1 * np.arange(W), "degrees_east"),
-        ):
-            file.createDimension(name, len(line))
-            made = file.createVariable(name, "f8", (name,))
-            made[:], made.units = line, unit
+        lay_grid(file)
         file.createDimension("time", 1)
         time = file.createVariable("time", "f8", ())
         time[:], time.units = 300.0, "seconds since 2024-06-01 12:00:00"
