@@ -26,6 +26,9 @@ ContextMode = Literal["window", "carry"]
 OnGap = Literal["reset", "hold", "bridge"]
 """What is done about missing frames."""
 
+Baseline = Literal["persistence", "flow"]
+"""A forecast that needs no model; see `stpl_core.baselines`."""
+
 Policy = Literal["latest", "queue", "pace"]
 """What happens to nowcasts when frames come faster than they can be made.
 
@@ -230,6 +233,14 @@ class PredictOptions:
         ),
     ] = None
     probabilities: Probabilities = False
+    baseline: Annotated[
+        Baseline | None,
+        Option(
+            "Forecast without the model, to set beside it: persistence repeats the newest frame, "
+            "flow moves it along its optical flow (needs OpenCV).",
+            default="none",
+        ),
+    ] = None
     reading: FrameOptions = FrameOptions()
     domain: DomainOptions = DomainOptions()
 

@@ -12,9 +12,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
+from stpl_core.baselines import flow, persistence
 from stpl_core.bundle import Bundle, Manifest
+from stpl_core.codec import Array
 from stpl_core.errors import UsageError
-from stpl_core.options import DomainOptions, EngineOptions, FrameOptions, StreamOptions
+from stpl_core.options import (
+    DomainOptions,
+    EngineOptions,
+    FrameOptions,
+    PredictOptions,
+    StreamOptions,
+)
 from stpl_core.reader import ReadOptions
 from stpl_core.same_grid import check_same_grid
 from stpl_runtime.chances import Chances
@@ -202,6 +212,49 @@ def make_nowcast(
         likely = replace(likely, values=likely.values[0]) if one else likely
     else:
         frames = predict_sequences(bundle, session, context.frames, steps)  # (N, K, C, H, W)
+    return _nowcast(manifest, context, frames, made_by(bundle, session, "window"), likely)
+
+
+def make_baseline(bundle: Bundle, context: Context, asked: PredictOptions) -> Nowcast:
+    """What `asked.baseline` forecasts of the same frames, in the place of the model.
+
+    Args:
+        bundle: an opened bundle, for its horizon and units.
+        context: what was read.
+        asked: which baseline, and how far.
+
+    Returns:
+        As `make_nowcast`, but not clipped to the codec's range: what was observed is moved as it
+        is.
+
+    Raises:
+        MissingExtraError: `flow` without OpenCV.
+        UsageError: chances, which only a model gives.
+    """
+    if asked.probabilities:
+        raise UsageError(
+            f"--probabilities with --baseline {asked.baseline}",
+            expected="the model, which alone gives chances",
+            fix="leave one out",
+        )
+    manifest, past = bundle.manifest, context.frames  # (N, T, C, H, W)
+    steps = manifest.horizon if asked.horizon is None else asked.horizon
+    if asked.baseline == "flow":
+        frames = flow(past, steps, manifest.codec.units)  # (N, K, C, H, W)
+    else:
+        frames = np.array(persistence(past, steps))
+    return _nowcast(manifest, context, frames, {"baseline": asked.baseline or ""})
+
+
+def _nowcast(
+    manifest: Manifest,
+    context: Context,
+    frames: Array,
+    made: dict[str, str],
+    likely: Chances | None = None,
+) -> Nowcast:
+    """Of frames `(N, K, C, H, W)` that were forecast."""
+    one = len(context.frames) == 1
     return Nowcast(
         frames=frames[0] if one else frames,
         context=context.frames[0] if one else context.frames,
@@ -213,7 +266,7 @@ def make_nowcast(
         cadence_s=context.cadence_s,
         context_times=context.times,
         source_id=context.source_id,
-        made_by=made_by(bundle, session, "window"),
+        made_by=made,
         grid=context.grid,
         observed=context.observed,
         context_observed=context.context_observed,

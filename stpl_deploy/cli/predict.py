@@ -14,6 +14,8 @@ from stpl_deploy.cli.options.signature import verb
 from stpl_deploy.cli.options.trust import TrustOptions, open_trusted
 
 if TYPE_CHECKING:
+    from stpl_core.bundle import Bundle
+    from stpl_runtime.ingest.inputs import Context
     from stpl_runtime.nowcast import Nowcast
 
 
@@ -46,14 +48,7 @@ def predict(options: PredictCommand) -> None:
 
     from stpl_core.readers.names import check_no_model
     from stpl_deploy.cli.output import print_json, say
-    from stpl_runtime.engines.tiled import seams_note
-    from stpl_runtime.pipeline import (
-        make_nowcast,
-        open_backend,
-        plan_nowcast,
-        read_newest,
-        wanted_size,
-    )
+    from stpl_runtime.pipeline import make_baseline, read_newest
     from stpl_runtime.sinks.file_format import format_of
 
     asked = options.predict
@@ -68,20 +63,11 @@ def predict(options: PredictCommand) -> None:
     say(f"data {options.frames}: the newest: {read.line()}")
     if remark:
         say(remark)
-    if size := wanted_size(asked.domain):
-        note = seams_note(bundle, size)
-        if note:
-            say(note)
-    likely = asked.probabilities
-    if planned := plan_nowcast(
-        bundle, options.backend, asked.horizon, asked.domain, context, chances=likely
-    ):
-        say(planned)
-    with open_backend(bundle, options.backend, asked.horizon, chances=likely, say=say) as session:
+    if asked.baseline is None:
+        nowcast, ms = _of_model(options, bundle, context)
+    else:
         began = time.perf_counter()
-        nowcast = make_nowcast(
-            bundle, session, context, asked.horizon, asked.domain, chances=likely
-        )
+        nowcast = make_baseline(bundle, context, asked)
         ms = 1e3 * (time.perf_counter() - began)
     written.write(options.out, nowcast)
     report = _document(options.out, nowcast, ms)
@@ -89,6 +75,27 @@ def predict(options: PredictCommand) -> None:
         print_json(report)
     else:
         _print(options, nowcast, report)
+
+
+def _of_model(options: PredictCommand, bundle: Bundle, context: Context) -> tuple[Nowcast, float]:
+    """The model's nowcast, and how many milliseconds it took."""
+    import time
+
+    from stpl_deploy.cli.output import say
+    from stpl_runtime.engines.tiled import seams_note
+    from stpl_runtime.pipeline import make_nowcast, open_backend, plan_nowcast, wanted_size
+
+    asked = options.predict
+    horizon, domain, likely = asked.horizon, asked.domain, asked.probabilities
+    size = wanted_size(domain)
+    if size is not None and (note := seams_note(bundle, size)):
+        say(note)
+    if planned := plan_nowcast(bundle, options.backend, horizon, domain, context, chances=likely):
+        say(planned)
+    with open_backend(bundle, options.backend, horizon, chances=likely, say=say) as session:
+        began = time.perf_counter()
+        nowcast = make_nowcast(bundle, session, context, horizon, domain, chances=likely)
+        return nowcast, 1e3 * (time.perf_counter() - began)
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
@@ -143,11 +150,13 @@ def _print(options: PredictCommand, nowcast: Nowcast, report: dict[str, Any]) ->
     count = f"{many[0]} x {steps}" if many else f"{steps}"
     issued = f", issued {report['issue_time']}" if report["issue_time"] else ""
     took = duration_text(report["ms"])
-    print(f"{options.out}: {count} frames of {channels}x{height}x{width}{issued}, in {took}")
+    how = f" by {options.predict.baseline}" if options.predict.baseline else ""
+    size = f"{channels}x{height}x{width}"
+    print(f"{options.out}: {count} frames of {size}{how}{issued}, in {took}")
     if nowcast.chances is not None:
         above = ", ".join(f"{threshold:g}" for threshold in nowcast.chances.thresholds)
         print(f"chances of {nowcast.quantity} at or above {above} {nowcast.units}")
-    if options.frames.is_dir() and nowcast.context_times:
+    if options.frames.is_dir() and nowcast.context_times and options.predict.baseline is None:
         grid = options.predict.domain.grid
         given = "" if grid is None else f" --grid {grid}"
         print(f"next: stpl-deploy serve {options.bundle} {options.frames}{given}")

@@ -92,18 +92,24 @@ def _print_recipes(json: bool) -> None:
 def _show(asked: TrainOptions, json: bool) -> None:
     from stpl_deploy.cli.output import print_json
     from stpl_deploy.extras import needs
-    from stpl_deploy.library.training import chosen_recipe
+    from stpl_deploy.library.training import read_recipe
 
-    if asked.recipe is None:
-        raise UsageError(
-            "--show without RECIPE", expected="a recipe", fix="stpl-deploy train --list"
-        )
     with needs("train"):
         import tomli_w
 
         from stpl_train.recipe import plain_document
 
-    document = plain_document(chosen_recipe(asked))
+    recipe = read_recipe(asked)
+    if recipe is None:
+        begun = asked.resume and asked.out is not None
+        raise UsageError(
+            "--show without RECIPE or --from",
+            expected="a recipe, or weights that were trained by one",
+            fix=f"stpl-deploy train --show --from {asked.out}"
+            if begun
+            else "stpl-deploy train --list",
+        )
+    document = plain_document(recipe)
     if json:
         print_json(document)
     else:

@@ -28,7 +28,7 @@ from stpl_deploy.library.numbers import sized
 from stpl_runtime.engine import Session
 from stpl_runtime.ingest.inputs import Context
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.pipeline import make_nowcast, open_backend, plan_nowcast
+from stpl_runtime.pipeline import make_baseline, make_nowcast, open_backend, plan_nowcast
 from stpl_runtime.proof.verify import verify_bundle
 from stpl_runtime.sinks.cf import dataset_of
 
@@ -125,6 +125,8 @@ class Model:
     def nowcast_of(self, context: Context, asked: PredictOptions) -> Nowcast:
         """Forecast frames that were read already."""
         chances = asked.probabilities
+        if asked.baseline is not None:
+            return make_baseline(self.bundle, context, asked)
         plan_nowcast(
             self.bundle, self._backend, asked.horizon, asked.domain, context, chances=chances
         )

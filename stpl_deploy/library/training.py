@@ -155,6 +155,14 @@ def run_training(
     )
 
 
+def read_recipe(options: TrainOptions) -> Recipe | None:
+    """The recipe that a training with these options would have; None where none is named."""
+    from stpl_train.continuing.starting_weights import StartingWeights
+
+    start = None if options.start is None else StartingWeights.open(options.start)
+    return chosen_recipe(options, start) if options.recipe or start is not None else None
+
+
 def chosen_recipe(options: TrainOptions, start: StartingWeights | None = None) -> Recipe:
     """The recipe with all that the options change in it; without one, that of the weights.
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stpl_core import baselines
 from stpl_core.bundle import Bundle
 from stpl_core.codec import Array
 from stpl_runtime.engine import Session
@@ -61,6 +62,46 @@ def test_predict_reads_a_folder(
         np.testing.assert_array_equal(archive["frames"], expected(bundle, session, sequence(6)[2:]))
         assert archive["issue_time"] == np.datetime64("2026-02-01T00:15")
     assert left(out.parent) == ["nowcast.npz"]
+
+
+@pytest.mark.parametrize("baseline", ["persistence", "flow"])
+def test_predict_by_a_baseline_beside_the_model(
+    cli: Cli, bundle: Bundle, folder: Path, tmp_path: Path, baseline: str
+) -> None:
+    """On the model's pixels and times, and scored as `evaluate` scores it: the same array."""
+    if baseline == "flow":
+        pytest.importorskip("cv2")
+    out, grid = tmp_path / "baseline.npz", ("--grid", "20x24")
+    for n in range(6):
+        large = np.pad(picture(n), ((0, 0), (0, 4), (0, 8)), mode="wrap")  # (C, H, W)
+        np.save(folder / f"r{slot_time(n):%Y%m%d%H%M}.npy", large)
+    words = ("predict", bundle.path, folder, *grid, "--horizon", 5)
+    code, stdout, err = cli(*words, "--baseline", baseline, "--out", out)
+    assert code == 0, err
+    assert f"5 frames of 1x20x24 by {baseline}, issued " in stdout
+    assert "next:" not in stdout
+    seen = np.stack([np.load(path) for path in sorted(folder.iterdir())])[2:]  # (T, C, H, W)
+    way = {"flow": baselines.flow, "persistence": baselines.persistence}[baseline]
+    model = tmp_path / "model.npz"
+    assert cli(*words, "--out", model)[0] == 0
+    with np.load(out) as archive, np.load(model) as beside:
+        np.testing.assert_allclose(archive["frames"], way(seen[None], 5)[0], atol=1e-6)
+        assert json.loads(str(archive["made_by"])) == {"baseline": baseline}
+        np.testing.assert_array_equal(archive["valid_times"], beside["valid_times"])
+        assert not np.array_equal(archive["frames"], beside["frames"])
+
+
+def test_a_baseline_gives_no_chances(
+    cli: Cli, bundle: Bundle, folder: Path, tmp_path: Path
+) -> None:
+    words = ("--baseline", "persistence", "--probabilities", "--out", tmp_path / "o.npz")
+    code, _, err = cli("predict", bundle.path, folder, *words)
+    assert code == 2
+    assert "--probabilities with --baseline persistence" in err
+    code, _, err = cli("predict", bundle.path, folder, "--baseline", "day", *words[3:])
+    assert code == 2
+    assert "'persistence', 'flow'" in err
+    assert left(tmp_path) == sorted(f"in/{path.name}" for path in folder.iterdir())
 
 
 @pytest.mark.parametrize("form", ["one", "many", "npz"])

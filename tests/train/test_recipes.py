@@ -214,6 +214,28 @@ def test_show_prints_a_recipe_that_can_be_trained(
     assert whole == load_recipe("e3d-lstm-taxibj", ["training.batch=2"])
 
 
+def test_show_prints_the_recipe_of_weights(
+    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = root / "tests" / "data" / "modernn-mini"
+    code, out, err = said(capsys, "train", "--from", run, "--show", "--iterations", "7")
+    assert code == 0, err
+    changed = ["training.iterations=7"]
+    assert load_recipe(write(tmp_path / "run.toml", out)) == load_recipe(
+        str(run / "recipe.toml"), changed
+    )
+    code, out, err = said(capsys, "train", "--from", f"{run}.bundle", "--show")
+    assert code == 0, err
+    assert load_recipe(write(tmp_path / "bundle.toml", out)).model.name == "modernn"
+    code, out, err = said(capsys, "train", "--from", run, "--keys")
+    assert code == 0, err
+    assert "model.hidden = " in out
+    code, _, err = said(capsys, "train", "--show", "--resume", "--out", run)
+    assert code == 2
+    assert err.endswith(f"try: stpl-deploy train --show --from {run}\n")
+    assert said(capsys, *err.split("stpl-deploy ")[1].split())[0] == 0
+
+
 def test_the_page_of_results_is_up_to_date() -> None:
     page = results_table.PAGE.read_text()
     assert results_table.page_with(results_table.tables()) == page, "results_table.py --write"

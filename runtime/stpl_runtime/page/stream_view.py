@@ -294,6 +294,7 @@ class StreamView:
                 "difference": f"{at}/difference.png",
                 "mse": ours,
                 "mse_persistence": theirs,
+                "mse_flow": pair.mse_flow,
             }
         return {
             "time": utc_text(verified.truth.valid_time),

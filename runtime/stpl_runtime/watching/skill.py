@@ -53,6 +53,11 @@ class Pair:
         """Squared error of the frame in model units: of the nowcast, of persistence."""
         return float(self.sums[0, 2]), float(self.sums[1, 2])
 
+    @property
+    def mse_flow(self) -> float | None:
+        """The same of flow; None where it is not asked for."""
+        return float(self.sums[2, 2]) if len(self.sums) > 2 else None
+
 
 @dataclass(frozen=True)
 class Verified:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stpl_deploy.library.training import TrainOptions, chosen_recipe
+from stpl_deploy.library.training import TrainOptions, read_recipe
 
 if TYPE_CHECKING:
     from stpl_train.recipe_keys import Key
@@ -24,7 +24,7 @@ def print_keys(asked: TrainOptions, as_json: bool) -> None:
     with needs("train"):
         from stpl_train.recipe_keys import recipe_keys
 
-    sections = recipe_keys(None if asked.recipe is None else chosen_recipe(asked))
+    sections = recipe_keys(read_recipe(asked))
     if as_json:
         print_json([asdict(section) for section in sections])
         return

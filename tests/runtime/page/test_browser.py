@@ -175,6 +175,31 @@ def test_facts_are_there(watched: Watched) -> None:
     assert ticks == ["0", "0.25", "0.5", "0.75", "1"]
 
 
+def test_flow_stands_beside_where_it_is_scored(
+    browser: Browser, bundle: Bundle, session: Session
+) -> None:
+    pytest.importorskip("cv2")
+    context = browser.new_context(viewport={"width": 400, "height": 900})
+    with serve(bundle, session, flow=True) as page:
+        page.give(0, 9)
+        watched = Watched(context, page.port).ready()
+        watched.says("#skill-says", "squared error than flow over all lead times")
+        assert watched.tab.locator("#chart svg circle.flow").count() == K
+        watched.tab.locator("summary").click()
+        found = page.hub.skill.now("")
+        assert found is not None
+        watched.until("document.querySelectorAll('#numbers td').length === 12")
+        row = watched.tab.locator("#numbers tbody tr").first.inner_text().split("\t")
+        expected = found.rolling.per_lead["flow"]["mse"][0]
+        assert float(row[3]) == pytest.approx(expected, rel=0.01)
+        watched.tab.focus("#time")
+        watched.tab.keyboard.press("ArrowRight")
+        watched.says("#check-says", "error than flow")
+        assert watched.tab.evaluate("document.documentElement.scrollWidth") <= 400
+        assert watched.said == []
+    context.close()
+
+
 def test_another_stream(watched: Watched) -> None:
     watched.tab.locator("#stream").select_option("south")
     watched.says("#counts", "4 frames received")

@@ -264,12 +264,7 @@ async function drawCheck() {
   $("forecast").setAttribute("aria-label", made);
   $("truth").setAttribute("aria-label", `observed ${clock(check.time)}`);
   $("difference").setAttribute("aria-label", "forecast minus observed: red too much, blue too little");
-  const ours = found.mse;
-  const theirs = found.mse_persistence;
-  let verdict = "";
-  if (ours !== null && theirs) {
-    verdict = ours <= theirs ? `, ${percent(1 - ours / theirs)} less error than persistence` : `, ${percent(ours / theirs - 1)} more error than persistence`;
-  }
+  const verdict = against(found.mse, { persistence: found.mse_persistence, flow: found.mse_flow }, "error").map((text) => `, ${text}`).join("");
   const stand = found.stand_ins ? "; it stood on frames that were not observed" : "";
   $("check-says").textContent = `${found.text}, for ${clock(check.time)}${verdict}${stand}.`;
 }
@@ -289,6 +284,12 @@ function leadText(lead) {
   return state.facts?.nowcast?.ahead[lead - 1]?.text ?? `+${lead}`;
 }
 
+// How the nowcast's error compares with that of each baseline, in words.
+function against(ours, baselines, error) {
+  const known = Object.entries(baselines).filter(([, theirs]) => theirs && ours !== null);
+  return known.map(([way, theirs]) => (ours <= theirs ? `${percent(1 - ours / theirs)} less ${error} than ${way}` : `${percent(ours / theirs - 1)} more ${error} than ${way}`));
+}
+
 function drawSkill() {
   const skill = state.facts?.skill;
   const part = skill?.[$("span").value];
@@ -301,22 +302,21 @@ function drawSkill() {
     $("table-of-skill").hidden = true;
     return;
   }
-  const lines = { nowcast: part.per_lead.nowcast[name], persistence: part.per_lead.persistence[name] };
+  const ways = Object.keys(part.per_lead); // nowcast, persistence, and flow where it is asked for
+  const lines = Object.fromEntries(ways.map((way) => [way, part.per_lead[way][name]]));
   chart.replaceChildren(curve(lines, name));
   moveMark();
-  const ours = part.overall.nowcast.mse;
-  const theirs = part.overall.persistence.mse;
-  const says = [];
-  if (theirs) {
-    says.push(ours <= theirs ? `${percent(1 - ours / theirs)} less squared error than persistence over all lead times` : `${percent(ours / theirs - 1)} more squared error than persistence over all lead times`);
-  }
+  const { nowcast, ...others } = part.overall;
+  const theirs = Object.fromEntries(Object.entries(others).map(([way, scores]) => [way, scores.mse]));
+  const says = against(nowcast.mse, theirs, "squared error");
+  if (says.length) says[says.length - 1] += " over all lead times";
   says.push(`${part.frames[0].toLocaleString("en-GB")} forecasts compared at ${leadText(1)}`);
   const apart = skill.stand_ins.frames.reduce((sum, count) => sum + count, 0);
   if (apart) says.push(`${apart} comparisons that stood on stand-ins are left out`);
   if (skill.alarm?.standing) says.push(`alarm: worse than persistence for ${skill.alarm.after} frames in a row`);
   $("skill-says").textContent = `${says.join("; ")}.`;
   const row = (lead) => make("tr", {}, make("th", { scope: "row" }, leadText(lead)), ...Object.values(lines).map((values) => make("td", {}, number(values[lead - 1]))), make("td", {}, String(part.frames[lead - 1])));
-  const head = ["lead", "nowcast", "persistence", "compared"].map((text) => make("th", { scope: "col" }, text));
+  const head = ["lead", ...ways, "compared"].map((text) => make("th", { scope: "col" }, text));
   $("numbers").replaceChildren(make("table", {}, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...part.frames.map((_, k) => row(k + 1)))));
   $("table-of-skill").hidden = false;
 }
@@ -341,7 +341,7 @@ function curve(lines, name) {
   const count = lines.nowcast.length;
   const x = (k) => left + (count > 1 ? (k / (count - 1)) * (width - left - right) : 0);
   const y = (value) => height - bottom - ((value - low) / (high - low || 1)) * (height - top - bottom);
-  const svg = make("svg:svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${$("score").selectedOptions[0].textContent} by lead time, nowcast and persistence; the numbers are below` });
+  const svg = make("svg:svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${$("score").selectedOptions[0].textContent} by lead time: ${Object.keys(lines).join(", ")}; the numbers are below` });
   for (const value of ticks(low, high)) {
     svg.append(make("svg:line", { class: "grid", x1: left, x2: width - right, y1: y(value), y2: y(value) }), make("svg:text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, number(value)));
   }
