@@ -255,6 +255,8 @@ def _watched(child: _Child, clock: Clock, until: float) -> list[dict[str, Any]]:
         if helpers > _MOST_CPU_S or waited_s > (_MOST_WALL_S if trying >= 0 else _START_WALL_S):
             child.end()
             fault = f"{helpers:.1f} s of computing in helpers, {waited_s:.0f} s in all"
+            if trying < 0:  # it was still importing: no input hung
+                return faults
             return [*faults, {"seed": trying, "result": "hang", "fault": fault}]
 
 

@@ -24,6 +24,7 @@ def counts(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for line in lines:
         row = rows.setdefault(line["kind"], {"kind": line["kind"], "inputs": 0, "grew_mb": 0})
         found = Counter(line["results"])
+        found["hang"] -= sum(one["result"] == "hang" and one["seed"] < 0 for one in line["faults"])
         row["inputs"] += sum(number for word, number in found.items() if word != "memory")
         for word, column in _COLUMNS.items():
             row[column] = row.get(column, 0) + found[word]

@@ -98,6 +98,24 @@ def test_states(
         file.save(published=True)
 
 
+def test_a_newest_slot_without_a_frame(
+    session: Session, saved: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Its window counted as complete, and the next nowcast ended with a traceback."""
+    path = tmp_path / "stream.state"
+    with np.load(io.BytesIO(saved["window"])) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    facts = json.loads(bytes(arrays["meta"]))
+    del facts["entries"][-1]
+    arrays["meta"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+    np.savez(path.with_suffix(".npz"), **arrays)  # type: ignore[arg-type]  # names are ours
+    path.with_suffix(".npz").replace(path)
+    nowcaster, file = made(session, path, "window")
+    assert "the newest slot, 5, has no frame" in file.restore()
+    nowcaster.put(make_frame(5))
+    assert nowcaster.issue() is None
+
+
 def test_a_state_is_taken_up(session: Session, saved: dict[str, bytes], tmp_path: Path) -> None:
     """Else everything above would be set aside."""
     for mode, content in saved.items():

@@ -52,6 +52,8 @@ def check_window(window: WindowState, nowcaster: Nowcaster) -> None:
     if not isinstance(window.stated, bool) or (window.entries and grid is None):
         raise ValueError("frames without a grid of time")
     _check_numbers(newest=window.newest, serial=window.serial, gaps=window.gaps)
+    if window.newest is not None and window.newest not in window.entries:
+        raise ValueError(f"the newest slot, {window.newest}, has no frame")
     for slot, entry in window.entries.items():
         _check_numbers(slot=slot, serial=entry.serial)
         assert grid is not None, "checked above"
