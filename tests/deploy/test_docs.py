@@ -194,6 +194,7 @@ def test_a_fragment_does_not_run() -> None:
     run_block("# Fragment: `paths` are yours.\nimport json\njson.loads(paths)")
 
 
+@pytest.mark.usefixtures("exported_once")
 def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """File to NetCDF: on the radar of ../shared/data, cut to a part; on made rain without it."""
     xr = pytest.importorskip("xarray")

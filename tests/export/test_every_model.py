@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import safetensors.torch
 import torch
 
 from benchmarks.try_recipes import NARROW
+from stpl_core.bundle import Bundle
 from stpl_core.codec import Array
 from stpl_core.errors import RecipeError
 from stpl_core.frames import Frame
@@ -56,7 +58,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Ablations and transplants: model and the keys beside those of SMALL."""
 
-ALWAYS = ("predrnn with CE and SE", "predrnn with layer norm", "cms-lstm, one scale")
+ALWAYS = ("predrnn with CE and SE",)
 """The others only by hand: each takes ten seconds."""
 
 
@@ -126,20 +128,29 @@ def test_ablations_and_transplants_export_and_verify(name: str, tmp_path: Path) 
     assert {check.path for check in report.checks} == {"step", "rollout", "forecast"}
 
 
-def _exported() -> list[Any]:
-    """Every model on one of the grids, MoDeRNN on all of them; the rest only by hand."""
-    always = {(model, list(GRIDS)[n % len(GRIDS)]) for n, model in enumerate(sorted(MODELS))}
-    always |= {("modernn", grid) for grid in GRIDS}
-    return [
-        pytest.param(model, grid, marks=() if (model, grid) in always else pytest.mark.soak)
+@pytest.mark.parametrize("model", MODELS)
+def test_exports_verifies_and_streams(model: str, bundle_of: Callable[[str], Bundle]) -> None:
+    _verifies_and_streams(bundle_of(model))
+
+
+ALWAYS_ON = {("modernn", "32x32x2"), ("predrnn", "128x128x1")}
+"""The others only by hand."""
+
+
+@pytest.mark.parametrize(
+    ("model", "grid"),
+    [
+        pytest.param(model, grid, marks=() if (model, grid) in ALWAYS_ON else pytest.mark.soak)
         for model in MODELS
         for grid in GRIDS
-    ]
+    ],
+)
+def test_exports_on_the_grids_of_the_papers(model: str, grid: str, tmp_path: Path) -> None:
+    _verifies_and_streams(export_run(make_run(tmp_path / "run", model, grid), tmp_path / "bundle"))
 
 
-@pytest.mark.parametrize(("model", "grid"), _exported())
-def test_exports_verifies_and_streams(model: str, grid: str, tmp_path: Path) -> None:
-    bundle = export_run(make_run(tmp_path / "run", model, grid), tmp_path / "bundle")
+def _verifies_and_streams(bundle: Bundle) -> None:
+    horizon = bundle.manifest.horizon
     assert set(bundle.manifest.graphs) == {"step", "rollout", "forecast"}
     report = verify_bundle(bundle)
     assert report.passed
@@ -148,11 +159,13 @@ def test_exports_verifies_and_streams(model: str, grid: str, tmp_path: Path) -> 
         assert first_breach(verify_bundle(bundle, engine="openvino", threads=1)) is None
     reference = load_reference(bundle)
     session = open_session(bundle, ("step", "forecast"))
-    future = closed_loop(session, reference.context, HORIZON)  # (N, K, C, H, W)
+    future = closed_loop(session, reference.context, horizon)  # (N, K, C, H, W)
     worst = np.abs(future - reference.float64).max(axis=(0, 2, 3, 4))  # (K,)
     assert (worst <= reference.tolerance).all()
-    frames = stand_in_sequences(GRIDS[grid][0], CONTEXT + 1, 2)  # one more than a window
-    predicted = predict_sequences(bundle, session, frames, HORIZON)  # (N, K, C, H, W)
+    frames = stand_in_sequences(
+        bundle.manifest.frame, bundle.manifest.context + 1, 2
+    )  # one more than a window
+    predicted = predict_sequences(bundle, session, frames, horizon)  # (N, K, C, H, W)
     nowcaster = Nowcaster(bundle, session, cadence_s=300)
     np.testing.assert_array_equal(streamed(nowcaster, frames[0]), predicted[0])
     session.close()

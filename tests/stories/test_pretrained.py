@@ -46,6 +46,7 @@ def test_beats_persistence_at_every_lead_time(name: str) -> None:
     assert (mse_per_frame(made, sequences[:, context:]) < persistence_mse(sequences, context)).all()
 
 
+@pytest.mark.usefixtures("exported_once")
 def test_exported_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle = tmp_path / "rain.bundle"
     code = run(["export", "pretrained:radar-nowcast", "--out", str(bundle), "--sequences", "1"])

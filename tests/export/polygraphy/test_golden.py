@@ -23,7 +23,8 @@ from stpl_deploy.library.exporting import ExportOptions, run_export
 from stpl_export.export import open_model
 from stpl_export.polygraphy.golden import write_golden
 from stpl_train.models import MODELS
-from tests.export.polygraphy.conftest import EVERY, KEYS, Polygraphy
+from tests.export.conftest import KEYS_OF_MODELS
+from tests.export.polygraphy.conftest import EVERY, Polygraphy
 
 GRAPHS = ("step", "forecast", "rollout")
 
@@ -81,7 +82,7 @@ def test_polygraphy_itself_builds_the_graphs_for_rtx_without_a_gpu(
 
 
 def test_every_model_is_here() -> None:
-    assert set(KEYS) == set(MODELS)
+    assert set(KEYS_OF_MODELS) == set(MODELS)
 
 
 def verdicts(folder: Path, polygraphy: Polygraphy) -> dict[str, bool]:

@@ -14,7 +14,8 @@ from stpl_export import export
 from stpl_export.polygraphy.reduce_case import write_reduce_case
 from stpl_export.precision.bisect import bisect_bundle
 from stpl_train.run import WEIGHTS
-from tests.export.polygraphy.conftest import Polygraphy, tiny_run
+from tests.export.conftest import tiny_run
+from tests.export.polygraphy.conftest import Polygraphy
 
 
 @pytest.fixture(scope="module")

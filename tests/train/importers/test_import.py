@@ -111,14 +111,12 @@ def test_imported_run_gives_the_authors_frames(file: str, tmp_path: Path) -> Non
 
 # The other container files of a case hold the same weights, which the test above has shown.
 EXPORTED = [f for f in FILES if f.count(".") == 1 or f.endswith(".pth.tar")]
-ALWAYS = (
-    "modernn.pth.tar", "cms_lstm.pth.tar", "predrnn_ln1.ckpt", "openstl_mim.ckpt",
-    "thirdparty_sa_convlstm.chk",
-)  # fmt: skip
+ALWAYS = ("modernn.pth.tar", "predrnn_ln1.ckpt")
 """The others only by hand: that models are exported as they are, tests/export shows for each."""
 
 
 @needs_reference
+@pytest.mark.usefixtures("exported_once")
 @pytest.mark.parametrize(
     "file", [pytest.param(f, marks=() if f in ALWAYS else pytest.mark.soak) for f in EXPORTED]
 )

@@ -16,6 +16,7 @@ from stpl_core.errors import CheckpointError, RecipeError
 from stpl_train.forecaster import FrameShape, State, emissions, rollout
 from stpl_train.importers import Hints, convert
 from stpl_train.models import ForecasterModule, build_model
+from tests.train.models.settings import each_model_always
 
 DIGITS: FrameShape = (1, 64, 64)
 TF: dict[str, Any] = {"norm": "gn1", "bias": True}  # the authors' TensorFlow forms
@@ -146,7 +147,7 @@ def test_every_parameter_has_a_part_in_the_output(setting: str) -> None:
         assert parameter.grad.abs().max() > 1e-12, name
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("setting", each_model_always(SETTINGS))
 def test_one_batch_can_be_overfitted(setting: str) -> None:
     shape = (1, 16, 16)
     model = build(setting, shape)

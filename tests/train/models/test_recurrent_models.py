@@ -14,6 +14,7 @@ from stpl_core.errors import RecipeError
 from stpl_train.forecaster import FrameShape, PenalisedForecaster, State, rollout
 from stpl_train.models import ForecasterModule, build_model
 from stpl_train.models.context_blocks import ContextEmbedding, WindowAttention
+from tests.train.models.settings import each_model_always
 
 TINY: dict[str, Any] = {"hidden": 8, "layers": 2}
 DIGITS: FrameShape = (1, 64, 64)
@@ -209,7 +210,7 @@ class _Steps(torch.nn.Module):
         return torch.cat([guess.flatten(), penalty.reshape(1)])
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("setting", each_model_always(SETTINGS))
 def test_one_batch_can_be_overfitted(setting: str) -> None:
     shape = (1, 16, 16)
     model = build(setting, shape)
