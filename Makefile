@@ -28,7 +28,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 # One process for each CPU (tests/conftest.py pins it there).
 PYTEST_FLAGS ?= -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: audit known-faults fuzz help venv venv-edge venv-compare demo test test-all test-edge soak matrix matrix-ends lint format bench recipes wheel clean
+.PHONY: audit known-faults fuzz help venv venv-edge venv-compare demo test test-all test-edge soak matrix matrix-ends lint format bench recipes wheel docs clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -123,6 +123,9 @@ bench: venv ## time full-size models on this machine; writes benchmarks/results/
 
 recipes: venv ## every recipe, narrowed: train, evaluate, export, verify (a quarter of an hour)
 	$(BIN)/python benchmarks/try_recipes.py
+
+docs: venv ## the documents as a site, in dist/site; a link that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 wheel: venv ## build dist/*.whl
 	$(BIN)/python -m build --wheel

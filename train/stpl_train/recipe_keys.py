@@ -75,7 +75,7 @@ def recipe_keys(recipe: Recipe | None = None) -> list[KeySection]:
 
 
 def _keys(section: str, model: type[BaseModel]) -> Iterator[Key]:
-    texts = _attribute_texts(model)
+    texts = attribute_texts(model)
     if section == "model":
         about = "What the model predicts: the frame, or its change (residual)."
         yield Key("model.output", "'frame' | 'residual'", "frame", False, about)
@@ -85,14 +85,14 @@ def _keys(section: str, model: type[BaseModel]) -> Iterator[Key]:
         required = field.is_required()
         yield Key(
             f"{section}.{name}",
-            _kind(field.annotation),
+            kind_text(field.annotation),
             None if required else field.get_default(call_default_factory=True),
             required,
             texts.get(name, ""),
         )
 
 
-def _attribute_texts(model: type[BaseModel]) -> dict[str, str]:
+def attribute_texts(model: type[BaseModel]) -> dict[str, str]:
     """What stands below each field in the source: name -> text in one line."""
     found: dict[str, str] = {}
     for cls in reversed(model.__mro__):
@@ -111,19 +111,19 @@ def _attribute_texts(model: type[BaseModel]) -> dict[str, str]:
     return found
 
 
-def _kind(annotation: Any) -> str:
+def kind_text(annotation: Any) -> str:
     """A type as a person reads it: `int`, `'row' | 'column'`, `[int, int, int]`."""
     args = getattr(annotation, "__args__", ())
     origin = getattr(annotation, "__origin__", None)
     if origin is tuple:
-        inside = [_kind(arg) for arg in args if arg is not Ellipsis]
+        inside = [kind_text(arg) for arg in args if arg is not Ellipsis]
         return f"[{', '.join(inside)}{', ...' if Ellipsis in args else ''}]"
     if hasattr(annotation, "__metadata__"):  # Annotated
-        return _kind(annotation.__origin__)
+        return kind_text(annotation.__origin__)
     if origin in (dict,):
         return "table"
     if args:  # a union, or a Literal's words
-        words = [repr(arg) if not isinstance(arg, type) and _plain(arg) else _kind(arg)
+        words = [repr(arg) if not isinstance(arg, type) and _plain(arg) else kind_text(arg)
                  for arg in args if arg is not type(None)]  # fmt: skip
         return " | ".join(dict.fromkeys(words))
     return {"str": "text", "Path": "path"}.get(getattr(annotation, "__name__", ""), "") or str(

@@ -32,14 +32,15 @@ def exposition(hub: Hub, clients: int) -> tuple[bytes, str]:
 
     class Now:
         def collect(self) -> Iterator[Metric]:
-            return _metrics(hub, clients)
+            return metric_families(hub, clients)
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Now())
     return generate_latest(registry), CONTENT_TYPE_LATEST
 
 
-def _metrics(hub: Hub, clients: int) -> Iterator[Metric]:
+def metric_families(hub: Hub, clients: int) -> Iterator[Metric]:
+    """Every metric of `/metrics`, with what it counts now."""
     from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily
 
     facts = {"version": __version__, "model": hub.look.model, "units": hub.look.units}
@@ -206,8 +207,7 @@ def _skill(hub: Hub) -> Iterator[Metric]:
     yield _counter(
         "stpl_skill_scored", "Pairs of forecast and truth", ["stream", "stand_ins"], scored
     )
-    if alarms:
-        yield _gauge("stpl_alarm", "1 while the skill is below persistence", _STREAM, alarms)
+    yield _gauge("stpl_alarm", "1 while the skill is below persistence", _STREAM, alarms)
 
 
 def _add(

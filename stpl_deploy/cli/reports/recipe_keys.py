@@ -31,7 +31,7 @@ def print_keys(asked: TrainOptions, as_json: bool) -> None:
     for section in sections:
         print(f"{section.title}")
         for key in section.keys:
-            print(f"  {key.name} = {_default(key)}  ({key.kind})")
+            print(f"  {key.name} = {default_text(key)}  ({key.kind})")
             if key.about:
                 print(textwrap.fill(key.about, _WIDTH, initial_indent="      ",
                                     subsequent_indent="      "))  # fmt: skip
@@ -39,7 +39,8 @@ def print_keys(asked: TrainOptions, as_json: bool) -> None:
     print("next: stpl-deploy train RECIPE --set SECTION.KEY=VALUE --out RUN")
 
 
-def _default(key: Key) -> str:
+def default_text(key: Key) -> str:
+    """A key's default as TOML has it, or what stands for one."""
     if key.required:
         return "(must be given)"
     return "(none)" if key.default is None else _toml(key.default)
