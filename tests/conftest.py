@@ -60,6 +60,23 @@ def cli() -> Cli:
     return run
 
 
+@pytest.fixture
+def cli_here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """As `cli`, in this process: a start takes seconds where torch or xarray is needed."""
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        from stpl_deploy.cli import run
+
+        capsys.readouterr()
+        words = [str(argument) for argument in arguments]
+        code = run(words)
+        return subprocess.CompletedProcess(words, code, *capsys.readouterr())
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository."""

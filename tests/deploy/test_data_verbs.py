@@ -36,8 +36,8 @@ def with_gap(tmp_path: Path) -> Path:
 
 
 @needs_files
-def test_inspect_says_it_all(cli: Cli, with_gap: Path, tmp_path: Path) -> None:
-    done = cli("data", "inspect", with_gap, "--picture", tmp_path / "see.png")
+def test_inspect_says_it_all(cli_here: Cli, with_gap: Path, tmp_path: Path) -> None:
+    done = cli_here("data", "inspect", with_gap, "--picture", tmp_path / "see.png")
     assert (done.returncode, done.stderr) == (0, "")
     for words in (
         "5 of 1x1226x760 in 5 files",
@@ -57,8 +57,8 @@ def test_inspect_says_it_all(cli: Cli, with_gap: Path, tmp_path: Path) -> None:
 
 
 @needs_files
-def test_inspect_as_json(cli: Cli, with_gap: Path) -> None:
-    done = cli("data", "inspect", with_gap, "--json")
+def test_inspect_as_json(cli_here: Cli, with_gap: Path) -> None:
+    done = cli_here("data", "inspect", with_gap, "--json")
     document = json.loads(done.stdout)
     assert document["frames"] == 5
     assert document["cadence_s"] == 300
@@ -70,26 +70,28 @@ def test_inspect_as_json(cli: Cli, with_gap: Path) -> None:
 
 @needs_files
 @pytest.mark.parametrize("kind", ["zarr", "nc", "npz"])
-def test_convert_and_inspect_agree(cli: Cli, with_gap: Path, tmp_path: Path, kind: str) -> None:
+def test_convert_and_inspect_agree(
+    cli_here: Cli, with_gap: Path, tmp_path: Path, kind: str
+) -> None:
     pytest.importorskip({"zarr": "zarr", "nc": "netCDF4", "npz": "numpy"}[kind])
     out = tmp_path / f"cache.{kind}"
-    done = cli("data", "convert", with_gap, "--out", out)
+    done = cli_here("data", "convert", with_gap, "--out", out)
     assert (done.returncode, done.stderr.strip()) == (0, "")
-    before = json.loads(cli("data", "inspect", with_gap, "--json").stdout)
-    after = json.loads(cli("data", "inspect", out, "--json").stdout)
+    before = json.loads(cli_here("data", "inspect", with_gap, "--json").stdout)
+    after = json.loads(cli_here("data", "inspect", out, "--json").stdout)
     assert after == before
-    again = cli("data", "convert", with_gap, "--out", out)
+    again = cli_here("data", "convert", with_gap, "--out", out)
     assert again.returncode == 2
     assert "already exists" in again.stderr
 
 
-def test_mistakes_end_in_one_line(cli: Cli, tmp_path: Path) -> None:
-    done = cli("data", "inspect", tmp_path)
+def test_mistakes_end_in_one_line(cli_here: Cli, tmp_path: Path) -> None:
+    done = cli_here("data", "inspect", tmp_path)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "holds no file" in done.stderr
     np.save(tmp_path / "a.npy", np.zeros((2, 4, 4)))
-    done = cli("data", "inspect", tmp_path / "a.npy", "--picture", tmp_path / "a.doc")
+    done = cli_here("data", "inspect", tmp_path / "a.npy", "--picture", tmp_path / "a.doc")
     assert done.returncode == 2
     assert "expected a picture such as .png" in done.stderr
 

@@ -22,7 +22,7 @@ SIZE = (40, 56)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def model(tmp_path_factory: pytest.TempPathFactory, exported_once: None) -> Iterator[Any]:
     """A small model of rain."""
     pytest.importorskip("torch")
     import safetensors.torch

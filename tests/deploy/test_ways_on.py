@@ -30,18 +30,18 @@ def ambiguous(tmp_path: Path) -> Path:
     return path
 
 
-def test_inspect_asks_for_the_layout_and_takes_it(cli: Cli, ambiguous: Path) -> None:
-    refused = cli("data", "inspect", ambiguous)
+def test_inspect_asks_for_the_layout_and_takes_it(cli_here: Cli, ambiguous: Path) -> None:
+    refused = cli_here("data", "inspect", ambiguous)
     assert refused.returncode == 2
     assert "12 sequences of 20 frames" in refused.stderr
     assert "try: --layout NTHW" in refused.stderr
-    done = cli("data", "inspect", ambiguous, "--layout", "NTHW")
+    done = cli_here("data", "inspect", ambiguous, "--layout", "NTHW")
     first = done.stdout.splitlines()[0]
     assert f"data {ambiguous}: 12 sequences, 240 frames, 1 channel, 16x16, grey level" in first
 
 
-def test_predict_says_what_it_understood(cli: Cli, ambiguous: Path, tmp_path: Path) -> None:
-    done = cli("predict", TINY, ambiguous, "--out", tmp_path / "n.npz", "--layout", "NTHW")
+def test_predict_says_what_it_understood(cli_here: Cli, ambiguous: Path, tmp_path: Path) -> None:
+    done = cli_here("predict", TINY, ambiguous, "--out", tmp_path / "n.npz", "--layout", "NTHW")
     assert done.returncode == 0, done.stderr
     assert "the newest: 12 sequences, 48 frames, 1 channel, 16x16, grey level" in done.stderr
 
@@ -56,11 +56,11 @@ def coloured(tmp_path: Path) -> Path:
     return folder
 
 
-def test_colours_are_kept_if_asked_for(cli: Cli, coloured: Path) -> None:
-    grey = cli("data", "inspect", coloured)
+def test_colours_are_kept_if_asked_for(cli_here: Cli, coloured: Path) -> None:
+    grey = cli_here("data", "inspect", coloured)
     assert "1 channel, 8x12" in grey.stdout
     assert "colours      turned to grey; --variable rgb keeps them" in grey.stdout
-    kept = cli("data", "inspect", coloured, "--variable", "rgb", "--json")
+    kept = cli_here("data", "inspect", coloured, "--variable", "rgb", "--json")
     assert json.loads(kept.stdout)["shape"] == [3, 8, 12]
     from stpl_core.reader import ReadOptions
     from stpl_core.readers.opening import open_frames
@@ -92,68 +92,68 @@ def timed(tmp_path: Path) -> Path:
 
 
 def test_predict_at_an_earlier_time_equals_what_was_known_then(
-    cli: Cli, timed: Path, tmp_path: Path
+    cli_here: Cli, timed: Path, tmp_path: Path
 ) -> None:
-    at = cli(
+    at = cli_here(
         "predict", TINY, timed, "--out", tmp_path / "at.npy", "--at", "2026-05-01T12:25", "--json"
     )
     assert json.loads(at.stdout)["issue_time"] == "2026-05-01T12:25:00Z"
     for file in sorted(timed.iterdir())[6:]:
         file.unlink()
-    cli("predict", TINY, timed, "--out", tmp_path / "then.npy")
+    cli_here("predict", TINY, timed, "--out", tmp_path / "then.npy")
     assert np.array_equal(np.load(tmp_path / "at.npy"), np.load(tmp_path / "then.npy"))
-    late = cli("predict", TINY, timed, "--out", tmp_path / "x.npy", "--at", "2026-05-01T13:00")
+    late = cli_here("predict", TINY, timed, "--out", tmp_path / "x.npy", "--at", "2026-05-01T13:00")
     assert late.returncode == 2
     assert "try: --at 2026-05-01T12:25:00Z" in late.stderr
-    wrong = cli("predict", TINY, timed, "--out", tmp_path / "x.npy", "--at", "noon")
+    wrong = cli_here("predict", TINY, timed, "--out", tmp_path / "x.npy", "--at", "noon")
     assert "try: --at 2026-05-01T12:00" in wrong.stderr
 
 
-def test_evaluate_does_not_shrink_in_silence(cli: Cli, tmp_path: Path) -> None:
+def test_evaluate_does_not_shrink_in_silence(cli_here: Cli, tmp_path: Path) -> None:
     folder = tmp_path / "large"
     folder.mkdir()
     for n in range(12):
         Image.fromarray((frames(32, 40) * 255).astype(np.uint8)).save(folder / f"f{n:03}.png")
-    done = cli("evaluate", TINY, "--data", folder, "--baseline", "persistence")
+    done = cli_here("evaluate", TINY, "--data", folder, "--baseline", "persistence")
     assert done.returncode == 2
     assert "try: --grid 32x40 covers them in tiles" in done.stderr
-    wrong = cli("evaluate", TINY, "--data", folder, "--grid", "20x20")
+    wrong = cli_here("evaluate", TINY, "--data", folder, "--grid", "20x20")
     assert wrong.returncode == 2
     assert "--grid 32x40" in wrong.stderr
-    whole = cli(
+    whole = cli_here(
         "evaluate", TINY, "--data", folder, "--baseline", "persistence", "--grid", "32x40", "--json"
     )
     assert whole.returncode == 0, whole.stderr
     array = tmp_path / "large.npy"
     np.save(array, frames(2, 8, 1, 32, 40))
-    plain = cli("evaluate", TINY, "--data", array)
+    plain = cli_here("evaluate", TINY, "--data", array)
     assert "try: --grid 32x40" in plain.stderr
 
 
-def test_evaluate_takes_the_file_of_moving_mnist(cli: Cli, tmp_path: Path) -> None:
+def test_evaluate_takes_the_file_of_moving_mnist(cli_here: Cli, tmp_path: Path) -> None:
     """As published: unsigned bytes, time first."""
     path = tmp_path / "mnist_test_seq.npy"
     np.save(path, (frames(20, 6, 32, 32) * 255).astype(np.uint8))
-    done = cli("evaluate", MINI, "--data", path, "--baseline", "persistence", "--json")
+    done = cli_here("evaluate", MINI, "--data", path, "--baseline", "persistence", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["sequences"] == 18  # 6 of 20 frames, cut every 5
 
 
-def test_evaluate_of_nothing_does_not_advise_training(cli: Cli, tmp_path: Path) -> None:
-    done = cli("evaluate", tmp_path / "missing.bundle")
+def test_evaluate_of_nothing_does_not_advise_training(cli_here: Cli, tmp_path: Path) -> None:
+    done = cli_here("evaluate", tmp_path / "missing.bundle")
     assert done.returncode == 2
     assert "nothing is at" in done.stderr
     assert "stpl-deploy export RUN" in done.stderr
     assert "stpl-deploy train" not in done.stderr
 
 
-def test_json_of_convert_and_parts(cli: Cli, tmp_path: Path) -> None:
+def test_json_of_convert_and_parts(cli_here: Cli, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", frames(6, 1, 8, 8))
-    done = cli("data", "convert", tmp_path / "a.npy", "--out", tmp_path / "a.npz", "--json")
+    done = cli_here("data", "convert", tmp_path / "a.npy", "--out", tmp_path / "a.npz", "--json")
     assert json.loads(done.stdout)["frames"] == 6
-    split = cli("parts", "split", TINY, "--out", tmp_path / "parts", "--json")
+    split = cli_here("parts", "split", TINY, "--out", tmp_path / "parts", "--json")
     assert json.loads(split.stdout)["parts"] >= 1
-    join = cli("parts", "join", tmp_path / "parts", "--out", tmp_path / "whole", "--json")
+    join = cli_here("parts", "join", tmp_path / "parts", "--out", tmp_path / "whole", "--json")
     paths = {file["path"] for file in json.loads(join.stdout)["files"]}
     assert "manifest.json" in paths
 

@@ -224,15 +224,15 @@ def _broken(bundle: Bundle, folder: Path) -> Path:
 
 
 def test_the_command_line_shows_every_lead_time_and_ends_as_it_went(
-    cli: Callable[..., Any], trained_bundle: Bundle, tmp_path: Path
+    cli_here: Callable[..., Any], trained_bundle: Bundle, tmp_path: Path
 ) -> None:
     good, results = trained_bundle.path, tmp_path / "results.json"
-    done = cli("verify", good, "--against", "onnx", "--results", results)
+    done = cli_here("verify", good, "--against", "onnx", "--results", results)
     assert done.returncode == 0, done.stderr
     for graph in ("step", "forecast", "rollout"):
         assert f"{graph} lead {trained_bundle.manifest.horizon} " in done.stdout
     assert done.stdout.count("CPUExecutionProvider, against PyTorch") == 1
-    done = cli("verify", good, "--against", f"{results},trt-rtx", "--json")
+    done = cli_here("verify", good, "--against", f"{results},trt-rtx", "--json")
     assert done.returncode == 4
     assert "error: trt-rtx cannot run here" in done.stderr
     document = json.loads(done.stdout)
@@ -243,7 +243,9 @@ def test_the_command_line_shows_every_lead_time_and_ends_as_it_went(
         "onnx of results.json",
     }
     assert all(row["passed"] for row in document["between_machines"])
-    done = cli("verify", _broken(trained_bundle, tmp_path / "broken"), "--against", "onnx,trt-rtx")
+    done = cli_here(
+        "verify", _broken(trained_bundle, tmp_path / "broken"), "--against", "onnx,trt-rtx"
+    )
     assert done.returncode == 3
     assert "BREACH" in done.stdout
     assert "error: rollout on onnx, batch 4, lead" in done.stderr
@@ -259,9 +261,9 @@ def test_the_command_line_shows_every_lead_time_and_ends_as_it_went(
     ],
 )
 def test_options_that_do_not_hold_together_are_refused(
-    options: list[str], message: str, cli: Callable[..., Any], trained_bundle: Bundle
+    options: list[str], message: str, cli_here: Callable[..., Any], trained_bundle: Bundle
 ) -> None:
-    done = cli("verify", trained_bundle.path, *options)
+    done = cli_here("verify", trained_bundle.path, *options)
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
 

@@ -30,6 +30,7 @@ from stpl_train.run import open_run
 
 REFERENCE = Path(__file__).parents[3].parent / "shared" / "reference"
 
+pytestmark = pytest.mark.usefixtures("exported_once")
 needs_reference = pytest.mark.skipif(
     not REFERENCE.is_dir(), reason="the reference vectors are not beside the repository"
 )
@@ -116,7 +117,6 @@ ALWAYS = ("modernn.pth.tar", "predrnn_ln1.ckpt")
 
 
 @needs_reference
-@pytest.mark.usefixtures("exported_once")
 @pytest.mark.parametrize(
     "file", [pytest.param(f, marks=() if f in ALWAYS else pytest.mark.soak) for f in EXPORTED]
 )
