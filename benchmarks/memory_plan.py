@@ -2,7 +2,7 @@
 
     python benchmarks/memory_plan.py
 
-For three models and two sizes of frames each, `train`, `export` and `predict --grid` run in a child
+For three models, `train`, `export` and `predict --grid` run in a child
 process. What it had resident when it planned is taken off the greatest that it had later; the plan
 over that is the ratio. Writes benchmarks/results/memory-plan.json.
 """
@@ -50,7 +50,7 @@ MODELS: dict[str, dict[str, object]] = {
     "predrnn-v2": {"model.hidden": 32, "model.layers": 2},
     "modernn": {"model.hidden": 32, "model.layers": 2},
 }
-SIZES = (64, 128)
+SIZES = (64,)
 SETTINGS = {
     "model.patch": 2,
     "data.context": 6,

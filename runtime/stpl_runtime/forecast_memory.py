@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -15,8 +16,8 @@ from stpl_runtime.nowcasting.predict import BATCH, graphs_needed
 _FLOAT = 4
 _ENGINES = ("onnx", "auto")
 """Whose work lies in this machine's memory; `auto` counts as `onnx`, which it takes unmeasured."""
-_ARENA = 2.6
-"""The runtime's arena, over the values that live at the same time: it keeps what it once had."""
+_ARENA = 2.2
+"""A graph's own arena, over the values that live at the same time: it keeps what it once had."""
 _LIBRARY = 45e6
 """The runtime's library with its threads."""
 _WEIGHTS = 1.0
@@ -39,8 +40,8 @@ class ForecastMemory:
     domain: Size
     overlap: int | None
     sequences: int
-    values: int
-    """Of the step graph, for one sequence."""
+    values: Mapping[str, int]
+    """Graph -> what its values take, for one sequence."""
     streams: int = 1
     """Each with states and frames of its own."""
     chances: bool = False
@@ -64,8 +65,9 @@ class ForecastMemory:
         weights = self._weights() * (1 + _WEIGHTS * len(graphs))
         frame = prod(manifest.frame) * _FLOAT
         state = sum(prod(part.shape) for part in manifest.state) * _FLOAT
+        values = sum(self.values.get(graph, 0) for graph in graphs)
         unrolled = horizon * frame if "forecast" in graphs else 0
-        running = at_once * (_ARENA * self.values + 2 * unrolled)
+        running = at_once * (_ARENA * values + 2 * unrolled)
         whole = manifest.frame[0] * prod(self.domain) * _FLOAT * count
         joined = horizon * max(_FRAMES * whole, 2 * tiles * frame + whole)
         levels = len(exceedance_of(manifest).levels) if self.chances else 0
@@ -128,14 +130,19 @@ def plan_memory(
     return line if needed >= WORTH_A_LINE else ""
 
 
-def _values(bundle: Bundle) -> int | None:
-    """None where it is not known: a graph that is none is refused when it is opened."""
-    if "step" not in bundle.manifest.graphs:
-        return None
-    try:
-        return live_bytes(bundle.content(bundle.manifest.graphs["step"].file))
-    except (ValueError, LookupError, OverflowError):
-        return None
+def _values(bundle: Bundle) -> dict[str, int] | None:
+    """None where the step's are not known: a graph that is none is refused when it is opened."""
+    found = {}
+    for name in ("step", "forecast"):
+        if (graph := bundle.manifest.graphs.get(name)) is None:
+            continue
+        try:
+            size = live_bytes(bundle.content(graph.file))
+        except (ValueError, LookupError, OverflowError):
+            continue
+        if size is not None:
+            found[name] = size
+    return found if "step" in found else None
 
 
 def _smaller(planned: ForecastMemory, steps: int, room: float) -> str:

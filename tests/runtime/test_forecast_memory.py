@@ -13,7 +13,7 @@ import pytest
 from stpl_core.bundle import open_bundle
 from stpl_core.errors import EnvironmentFault
 from stpl_runtime.engines.graph_memory import live_bytes
-from stpl_runtime.forecast_memory import plan_memory
+from stpl_runtime.forecast_memory import ForecastMemory, plan_memory
 
 LIMITED = """
 import resource, sys
@@ -52,6 +52,23 @@ def test_values_live_until_their_last_reader(bundle: Path) -> None:
     assert ends <= found < sum(sizes.values())
 
 
+def test_norms_in_float64_count_though_they_state_no_shape() -> None:
+    onnx = pytest.importorskip("onnx")
+    make, kind = onnx.helper.make_node, onnx.TensorProto
+    nodes = [
+        make("Cast", ["x"], ["wide"], to=kind.DOUBLE),
+        make("LayerNormalization", ["wide", "scale"], ["norm"]),
+        make("Cast", ["norm"], ["y"], to=kind.FLOAT),
+    ]
+    ends = [
+        onnx.helper.make_tensor_value_info(name, kind.FLOAT, ["batch", 1000]) for name in ("x", "y")
+    ]
+    scale = onnx.helper.make_tensor("scale", kind.DOUBLE, [1000], [1.0] * 1000)
+    graph = onnx.helper.make_graph(nodes, "norm", ends[:1], ends[1:], [scale])
+    # The norm reads one copy in float64 and makes another, beside the input, which is kept.
+    assert live_bytes(onnx.helper.make_model(graph).SerializeToString()) == 1000 * (4 + 8 + 8)
+
+
 def test_more_of_anything_takes_more(bundle: Path) -> None:
     opened = open_bundle(bundle)
     rooms = []
@@ -71,6 +88,16 @@ def test_more_of_anything_takes_more(bundle: Path) -> None:
     assert grid < needed(horizon=200, domain=(1024, 1024))
     assert grid < needed(horizon=None, domain=(1024, 1024), streams=4)
     assert plan_memory(opened, "trt", None) == ""  # which has memory of its own
+
+
+def test_each_graph_that_is_open_has_an_arena(bundle: Path) -> None:
+    """Its own horizon is unrolled in a graph of its own, which runs after the step's."""
+    opened = open_bundle(bundle)
+    steps, domain = opened.manifest.horizon, (64, 64)
+    alone = ForecastMemory(opened, domain, None, 1, {"step": 10**8})
+    both = ForecastMemory(opened, domain, None, 1, {"step": 10**8, "forecast": 10**8})
+    assert both.bytes(steps) - alone.bytes(steps) > 10**8
+    assert both.bytes(steps + 1) == alone.bytes(steps + 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS and /proc")

@@ -8,7 +8,8 @@ from stpl_core.safety.protobuf import Field, fields, numbers
 
 # Field numbers of onnx.proto.
 _GRAPH, _NODE, _INITIALIZER, _INPUT, _OUTPUT, _VALUE_INFO = 7, 1, 5, 11, 12, 13
-_READS, _MAKES, _OP_TYPE = 1, 2, 4
+_READS, _MAKES, _OP_TYPE, _ATTRIBUTE = 1, 2, 4, 5
+_ATTRIBUTE_NAME, _INTEGER = 1, 3
 _TENSOR_NAME = 8
 _BYTES = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 16: 2}
 """TensorProto.DataType -> bytes of a value."""
@@ -36,6 +37,7 @@ def live_bytes(model: bytes) -> int | None:
         for entry in graph
         if entry.number == _INITIALIZER
     }
+    _add_kept_shapes(nodes, sizes)
     made = [name for node in nodes for name in _texts(node, _MAKES)]
     if sum(name in sizes for name in made) < _KNOWN * len(made):
         return None
@@ -70,6 +72,31 @@ def _peak(
             if last[name] == at and name in alive and name not in kept:
                 now -= alive.pop(name)
     return peak
+
+
+def _add_kept_shapes(nodes: list[list[Field]], sizes: dict[str, int]) -> None:
+    """Give a size to what has its input's shape but states none: norms in float64, on both sides.
+
+    They are put into a graph whose shapes were inferred before.
+    """
+    width: dict[str, int] = {}  # bytes of a number; 4 where nothing else is known
+    for node in nodes:
+        kind, source = _texts(node, _OP_TYPE)[0], _texts(node, _READS)[0]
+        if kind not in ("Cast", "LayerNormalization") or source not in sizes:
+            continue
+        made, before = _texts(node, _MAKES)[0], width.get(source, 4)
+        width[made] = _BYTES.get(_cast_to(node), before) if kind == "Cast" else before
+        sizes.setdefault(made, sizes[source] // before * width[made])
+
+
+def _cast_to(node: list[Field]) -> int:
+    """TensorProto.DataType of a Cast."""
+    for entry in node:
+        if entry.number == _ATTRIBUTE:
+            attribute = list(fields(entry.content))
+            if _texts(attribute, _ATTRIBUTE_NAME)[0] == "to":
+                return next(iter(numbers(attribute, _INTEGER)), 0)
+    return 0
 
 
 def _sizes(graph: list[Field]) -> dict[str, int]:

@@ -57,8 +57,8 @@ figure { margin: 0; } .curves svg { width: 22rem; max-width: 100%; height: auto;
 .key span { display: inline-block; margin-right: .9rem; white-space: nowrap; }
 .key i { display: inline-block; width: 1.1em; height: 1.1em; margin-right: .35em;
   vertical-align: -.2em; border: 1px solid var(--line); }
-@media (max-width: 30rem) { th, td { padding: .15rem .35rem; }
-  .means td:first-child { min-width: 8rem; } }
+@media (max-width: 30rem) { table { font-size: .85rem; } th, td { padding: .15rem .25rem; }
+  .means td:first-child { min-width: 6rem; } }
 """
 
 _MEANING = {

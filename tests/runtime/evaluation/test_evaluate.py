@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -132,6 +133,23 @@ def test_the_report_stands_alone() -> None:
     assert all(f">{way}</span>" in page for way in found.scores)  # one key for all curves
     assert 'alt=""' not in page
     assert html_report(found) == page
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium: see CONTRIBUTING.md")
+def test_the_report_fits_a_telephone(tmp_path: Path) -> None:
+    """No column of the table of means is cut off; only pictures scroll, within their own box."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    page = tmp_path / "report.html"
+    page.write_text(html_report(evaluate(rain_judge(), Material("made", moving_rain()))))
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        )
+        tab = browser.new_page(viewport={"width": 400, "height": 900})
+        tab.goto(page.as_uri())
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 400
+        assert tab.evaluate("document.querySelector('.means').getBoundingClientRect().right") <= 400
+        browser.close()
 
 
 def test_the_table_and_the_document_agree() -> None:
