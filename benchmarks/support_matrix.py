@@ -2,6 +2,7 @@
 
     python benchmarks/support_matrix.py            # the whole range; writes docs/support.md
     python benchmarks/support_matrix.py --ends     # the ends of the range alone
+    python benchmarks/support_matrix.py --minutes 20   # a part of it; the next one goes on
 
 Needs PyTorch for the bundles, uv for the environments (fetched by pip where it is missing), and
 Python 3.10 where it is at hand. Ends with 1 where a version within the stated range fails.
@@ -10,24 +11,38 @@ Python 3.10 where it is at hand. Ends with 1 where a version within the stated r
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from stpl_core.files import atomic_file
 from stpl_core.machine import cpu_name
 from stpl_runtime.engine import ENGINES
 
 ROOT = Path(__file__).parents[1]
+
+
+def _commit() -> str:
+    git = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+
+
 WORK = ROOT / "build" / "matrix"
+BUNDLES = WORK / f"bundles-{_commit()[:12]}"
+KEPT = WORK / "tried.json"
 PAGE = ROOT / "docs" / "support.md"
-RADAR = "pretrained:radar-nowcast"
 LARGE = (
     "model.hidden=24",
     "model.layers=1",
@@ -43,9 +58,18 @@ COMMANDS = ("tests/core/test_errors.py", "tests/core/test_bundle.py", "tests/dep
 """Files of tests that go through every verb's options, the manifest and the errors."""
 ZARR = ("tests/core/readers/test_cf.py", "tests/runtime/sinks/test_outputs.py")
 
-OLDEST = "1.20"
-"""ONNX Runtime, as pyproject.toml states the range."""
+
+def _least(library: str) -> str:
+    """The lowest version that pyproject.toml states."""
+    found = re.search(rf'"{library}>=([\d.]+)', (ROOT / "pyproject.toml").read_text())
+    assert found is not None, library
+    return found[1]
+
+
+OLDEST = _least("onnxruntime")
 RUNTIMES = (OLDEST, *(f"1.{minor}" for minor in range(21, 33)))
+_AT_ONCE = 2
+"""Environments; each uses the CPUs in part."""
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 
 
@@ -77,36 +101,74 @@ class Outcome:
     case: Case
     versions: str
     result: str
-    """`holds`, `no build`, `not at hand`, or what failed."""
+    """`holds`, `no build`, `not at hand`, `not run`, or what failed."""
 
     @property
     def failed(self) -> bool:
         """Whether a version that is there does not hold."""
-        return self.result not in ("holds", "no build", "not at hand")
+        return self.result not in ("holds", "no build", "not at hand", "not run")
+
+    def __str__(self) -> str:
+        """For the log."""
+        return f"Python {self.case.python}: {self.case.asked}: {self.result} ({self.versions})"
 
 
 def main() -> int:
     """Make the bundles, try each environment, write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ends", action="store_true", help="the ends of the range alone")
-    ends = parser.parse_args().ends
-    WORK.mkdir(parents=True, exist_ok=True)
-    uv, began = _uv(), time.monotonic()
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="begin nothing after; run again to go on"
+    )
+    asked = parser.parse_args()
+    BUNDLES.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
     pythons = {version: found for version in PYTHONS if (found := _executable(version))}
-    bundles = list(_bundles())
-    outcomes = []
-    for case in _ends([*pythons]) if ends else _whole([*pythons]):
-        outcome = _try(uv, case, pythons.get(case.python), bundles)
-        at = f"{time.monotonic() - began:4.0f} s"
-        print(
-            f"{at}  Python {case.python}: {case.asked}: {outcome.result} ({outcome.versions})",
-            flush=True,
-        )
-        outcomes.append(outcome)
-    if not ends:
+    ends = [*_ends([*pythons])]
+    cases = ends if asked.ends else [*dict.fromkeys((*ends, *_whole([*pythons])))]
+    tried = {} if asked.ends else _tried()
+    todo = [case for case in cases if case not in tried]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        uv, bundles = _uv(), list(pool.map(_bundle, _BUNDLES))
+        print(f"{time.monotonic() - began:4.0f} s  {len(bundles)} bundles", flush=True)
+
+        def one(case: Case) -> Outcome | None:
+            if time.monotonic() - began > 60 * asked.minutes:
+                return None
+            return _try(uv, case, pythons.get(case.python), bundles)
+
+        for case, outcome in zip(todo, pool.map(one, todo), strict=True):
+            if outcome is None:
+                break
+            tried[case] = outcome
+            print(f"{time.monotonic() - began:4.0f} s  {outcome}", flush=True)
+            if not asked.ends:
+                _keep(tried.values())
+    if len(tried) < len(cases):
+        print(f"{len(tried)} of {len(cases)} tried; run it again to go on")
+    outcomes = [tried.get(case, Outcome(case, "", "not run")) for case in cases]
+    if not asked.ends:
         with atomic_file(PAGE) as file:
             file.write(_page(outcomes, [bundle.name for bundle in bundles]).encode())
     return int(any(outcome.failed for outcome in outcomes))
+
+
+def _tried() -> dict[Case, Outcome]:
+    """By a run that was interrupted, of this very code."""
+    if not KEPT.exists() or (kept := json.loads(KEPT.read_text()))["commit"] != _commit():
+        return {}
+    outcomes = [Outcome(_case(row["case"]), row["versions"], row["result"]) for row in kept["rows"]]
+    return {outcome.case: outcome for outcome in outcomes}
+
+
+def _case(kept: dict[str, Any]) -> Case:
+    return Case(**kept | {"pins": tuple(kept["pins"]), "tests": tuple(kept["tests"])})
+
+
+def _keep(outcomes: Iterable[Outcome]) -> None:
+    with atomic_file(KEPT) as file:
+        document = {"commit": _commit(), "rows": [asdict(outcome) for outcome in outcomes]}
+        file.write(json.dumps(document).encode())
 
 
 def _ends(pythons: Sequence[str]) -> Iterator[Case]:
@@ -131,7 +193,7 @@ def _whole(pythons: Sequence[str]) -> Iterator[Case]:
             if engine in ENGINES:
                 yield Case(python, (engine,), extras=f"cpu,{engine}", engine=engine)
     yield Case(pythons[0], extras=_LOWEST, lowest=True, tests=COMMANDS)
-    for pin in ("typer==0.18.0", "pydantic~=2.8.0"):
+    for pin in (f"typer~={_least('typer')}.0", f"pydantic~={_least('pydantic')}.0"):
         yield Case(pythons[0], (pin,), tests=COMMANDS)
     for python in PYTHONS:
         yield Case(python, tests=COMMANDS if python == pythons[-1] else ())
@@ -160,25 +222,29 @@ def _uv() -> list[str]:
     return [str(own / "bin" / "uv")]
 
 
-def _bundles() -> Iterator[Path]:
-    """Trained weights: norms small and large, fp32, fp16 and int8; made once."""
-    yield ROOT / "tests" / "data" / "modernn-mini.bundle"
-    yield ROOT / "tests" / "data" / "predrnn-digits.bundle"
-    large = WORK / "large"
-    if not large.exists():
+_EXPORTS: dict[str, tuple[str, ...]] = {
+    "large-norms": ("--sequences", "2"),
+    "fp16": ("--precision", "fp16", "--sequences", "4"),
+    "int8": ("--precision", "int8", "--keep-slower", "--sequences", "4"),
+}
+_BUNDLES = (*_EXPORTS, "modernn-mini", "predrnn-digits")
+"""Trained weights: norms small and large, fp32, fp16 and int8."""
+
+
+def _bundle(name: str) -> Path:
+    """One of those in tests/data; or made, once for a commit."""
+    if name not in _EXPORTS:
+        return ROOT / "tests" / "data" / f"{name}.bundle"
+    out, run = BUNDLES / f"{name}.bundle", SMALL
+    if out.exists():
+        return out
+    if name == "large-norms":
+        run = BUNDLES / name
         settings = [word for key in LARGE for word in ("--set", key)]
-        _stpl(
-            "train", str(SMALL / "recipe.toml"), "--out", str(large), "--device", "cpu", *settings
-        )
-    for name, run, options in (
-        ("large-norms.bundle", str(large), ("--sequences", "2")),
-        ("fp16.bundle", str(SMALL), ("--precision", "fp16", "--sequences", "4")),
-        ("int8.bundle", RADAR, ("--precision", "int8", "--keep-slower", "--sequences", "4")),
-    ):
-        out = WORK / name
-        if not out.exists():
-            _stpl("export", run, "--out", str(out), *options)
-        yield out
+        recipe = str(SMALL / "recipe.toml")
+        _stpl("train", recipe, "--out", str(run), "--device", "cpu", "--resume", *settings)
+    _stpl("export", str(run), "--out", str(out), *_EXPORTS[name])
+    return out
 
 
 def _stpl(*words: str) -> None:
@@ -186,29 +252,24 @@ def _stpl(*words: str) -> None:
         [sys.executable, "-m", "stpl_deploy", *words], cwd=ROOT, capture_output=True, text=True
     )
     if done.returncode:
-        raise SystemExit(done.stderr)
+        raise SystemExit(f"{' '.join(words)}: exit {done.returncode}\n{done.stderr}")
 
 
 def _try(uv: Sequence[str], case: Case, base: str | None, bundles: Sequence[Path]) -> Outcome:
     if base is None:
         return Outcome(case, f"no Python {case.python} on this machine", "not at hand")
-    python = WORK / "env" / "bin" / "python"
-    made = [*uv, "--quiet", "venv", "--clear", "--python", base, str(WORK / "env")]
-    subprocess.run(made, check=True)
-    words = ["--editable", f"{ROOT}[{case.extras}]", *case.pins, *(TESTS if case.tests else ())]
-    if case.lowest:
-        words += ["--resolution", "lowest-direct"]
-    done = subprocess.run(
-        [*uv, "--quiet", "pip", "install", "--python", str(python), *_WHEELS, *words],
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        lacking = "No solution found" in done.stderr
-        print(done.stderr.strip() if not lacking else "", flush=True)
-        return Outcome(case, "", "no build" if lacking else "cannot be installed")
-    failed = _failure(python, case, bundles)
-    return Outcome(case, _versions(python, case), failed or "holds")
+    with tempfile.TemporaryDirectory(dir=WORK, prefix="env-") as folder:
+        subprocess.run([*uv, "--quiet", "venv", "--python", base, folder], check=True)
+        python = Path(folder) / "bin" / "python"
+        words = ["--editable", f"{ROOT}[{case.extras}]", *case.pins, *(TESTS if case.tests else ())]
+        words += ["--resolution", "lowest-direct"] if case.lowest else []
+        pip = [*uv, "--quiet", "pip", "install", "--python", str(python), *_WHEELS, *words]
+        done = subprocess.run(pip, capture_output=True, text=True)
+        if done.returncode:
+            lacking = "No solution found" in done.stderr
+            print(done.stderr.strip() if not lacking else "", flush=True)
+            return Outcome(case, "", "no build" if lacking else "cannot be installed")
+        return Outcome(case, _versions(python, case), _failure(python, case, bundles) or "holds")
 
 
 _COMPILED = (
@@ -238,7 +299,8 @@ def _failure(python: Path, case: Case, bundles: Sequence[Path]) -> str:
         last = (run.stderr.strip().splitlines() or ["no word"])[-1]
         return last.replace(f"{ROOT}/", "")[:200]
     if case.tests:
-        tests = [str(python), "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *case.tests]
+        pytest = [str(python), "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+        tests = [*pytest, *case.tests]
         if case.tests == ZARR:
             tests += ["-k", "zarr"]
         env = os.environ | {"STPL_TORCH_FREE": "1"}
@@ -253,13 +315,21 @@ _SHOWN = ("onnxruntime", "numpy", "typer", "click", "pydantic", "zarr", "openvin
 
 
 def _versions(python: Path, case: Case) -> str:
-    script = (
-        "from importlib.metadata import distributions\n"
-        "for one in distributions(): print(one.metadata['Name'].lower(), one.version)"
-    )
-    done = subprocess.run([str(python), "-c", script], capture_output=True, text=True, check=True)
-    found = dict(line.split() for line in done.stdout.splitlines())
-    return ", ".join(f"{name} {found[name]}" for name in _SHOWN if name in found)
+    """Of what was asked for; for the lowest versions, of everything that is required."""
+    done = subprocess.run([str(python), "-c", _LIST], capture_output=True, text=True, check=True)
+    found, required = json.loads(done.stdout)
+    names = (*_SHOWN, *sorted(set(required) - set(_SHOWN))) if case.lowest else _SHOWN
+    return ", ".join(f"{name} {found[name]}" for name in names if name in found)
+
+
+_LIST = """
+import json, re
+from importlib.metadata import distributions, requires
+plain = lambda name: name.lower().replace("_", "-")
+found = {plain(one.metadata["Name"]): one.version for one in distributions()}
+required = [plain(re.match(r"[\\w.-]+", one)[0]) for one in requires("stpl-deploy")]
+print(json.dumps([found, required]))
+"""
 
 
 def _page(outcomes: Sequence[Outcome], bundles: Sequence[str]) -> str:
@@ -286,6 +356,7 @@ that ask for zarr those of the reader. CI runs the ends of the range at each cha
 - `holds`: every bundle and every test passed.
 - `no build`: there is no wheel of these versions for this Python.
 - `not at hand`: the machine has no such Python.
+- `not run`: not tried yet; `make matrix` goes on there.
 
 | Python | asked for | installed | result |
 |---|---|---|---|
