@@ -5,14 +5,16 @@
 After each kill: what stands under its final name is whole. Then the same command again, to its end:
 it recovers, and no leftover stays, neither beside the results nor in the temporary directory. One
 process imports everything once and forks for each try, so that a kill meets the work and not the
-imports. A full disk is a limit on the size of files (RLIMIT_FSIZE); a read-only one is a folder
-without rights. For root there are disks of their own (tmpfs): one that fills up, one that is
-read-only from the start, and one that turns so while it is written.
+imports: four of five after its first file was there. A full disk is a limit on the size of files
+(RLIMIT_FSIZE); a read-only one is a folder without rights. For root there are disks of their own
+(tmpfs): one that fills up, one that is read-only from the start, and one that turns so while it is
+written.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import resource
@@ -24,7 +26,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -41,8 +43,17 @@ def leftovers(room: Path) -> list[str]:
     return beside + [f"tmp/{path.name}" for path in (room / "tmp").iterdir()]
 
 
-def start(words: list[str], log: Path, limit: int | None = None) -> int:
-    """Fork, and run a command line; the child's number."""
+def start(
+    words: list[str], log: Path, limit: int | None = None, modules: Path | None = None
+) -> int:
+    """Fork, and run a command line; the child's number.
+
+    Args:
+        words: of the command line.
+        log: where its output goes.
+        limit: most bytes of a file.
+        modules: where it writes the names of what it imported.
+    """
     child = os.fork()
     if child:
         return child
@@ -59,6 +70,8 @@ def start(words: list[str], log: Path, limit: int | None = None) -> int:
         code = run(words)
         sys.stdout.flush()
         sys.stderr.flush()
+        if modules is not None:
+            modules.write_text("\n".join(list(sys.modules)))
     finally:
         os._exit(code)
 
@@ -95,15 +108,15 @@ def kills(name: str, work: Work, room: Path, times: int) -> dict[str, Any]:
     """Kill at random moments, judge, run again to the end, judge."""
     found, faults, random = Counter[str](), list[str](), Random(name)
     clear(room)
-    begin = time.monotonic()
-    code = ended(start(work.words, room / "log"))
-    length = time.monotonic() - begin
+    code = ended(start(work.words, room / "log", modules=room / "modules"))
     if code:
         return {"fault": f"exit {code} undisturbed: {(room / 'log').read_text()[-300:]}"}
+    import_all(room / "modules")
+    writes, length = phases(work, room)
     for n in range(times):
         clear(room)
         child = start(work.words, room / "log")
-        time.sleep(random.uniform(0.0, length))
+        time.sleep(random.uniform(writes if n % 5 else 0.0, length))
         os.kill(child, signal.SIGKILL)
         found["killed" if ended(child) == -signal.SIGKILL else "already done"] += 1
         judged(work, room, found, faults, f"{n}, after the kill")
@@ -113,7 +126,29 @@ def kills(name: str, work: Work, room: Path, times: int) -> dict[str, Any]:
             shutil.rmtree(path, ignore_errors=True)
         text = (room / "log").read_text()
         found["said so"] += "left half-written" in text
-    return {"seconds": round(length, 2), **found, "faults": faults[:10]}
+    return {"seconds": round(length, 2), "first file": round(writes, 2), **found,
+            "faults": faults[:10]}  # fmt: skip
+
+
+def import_all(names: Path) -> None:
+    """Import what a child imported, so that its successors start at their work."""
+    for name in names.read_text().splitlines():
+        with suppress(Exception):  # parts of a package that are not modules by themselves
+            importlib.import_module(name)
+
+
+def phases(work: Work, room: Path) -> tuple[float, float]:
+    """Seconds up to the first file among the results, and up to the end."""
+    clear(room)
+    begin = time.monotonic()
+    child = start(work.words, room / "log")
+    while not any((room / "out").iterdir()):
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            break
+        time.sleep(0.002)
+    writes = time.monotonic() - begin
+    ended(child)
+    return writes, time.monotonic() - begin
 
 
 def remove_results(out: Path) -> None:
@@ -255,6 +290,7 @@ def main() -> None:
     os.environ["TMPDIR"], tempfile.tempdir = str(room / "tmp"), str(room / "tmp")
     os.environ["HOME"] = str(room)
     (room / "small.toml").write_text(tiny_recipe(60, 10, 5))
+    from stpl_core.machine import describe
     from stpl_core.parts import split
     from stpl_core.safety import half_written
 
@@ -273,7 +309,8 @@ def main() -> None:
         sys.stdout.flush()
         if options.out:  # piece by piece: what was tried before stays
             before = json.loads(options.out.read_text()) if options.out.exists() else {}
-            options.out.write_text(json.dumps({**before, **results}, indent=1) + "\n")
+            together = {"machine": describe(), **before, **results}
+            options.out.write_text(json.dumps(together, indent=1) + "\n")
     shutil.rmtree(room, ignore_errors=True)
 
 

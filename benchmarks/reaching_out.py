@@ -22,6 +22,7 @@ import tempfile
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,12 @@ ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data"
 TINY, RUN = DATA / "convlstm-tiny.bundle", DATA / "modernn-mini"
 _SYSTEM = ("/usr/", "/lib", "/proc/", "/sys/", "/dev/", "/etc/ld.so", "/etc/localtime",
-           "/etc/mime.types", "/etc/os-release", "/etc/nsswitch.conf", "/etc/passwd")  # fmt: skip
+           "/etc/mime.types", "/etc/os-release", "/etc/nsswitch.conf", "/etc/passwd",
+           # The engines look for devices, drawing libraries for fonts.
+           "/etc/OpenCL/", "/etc/nv_tegra_release", "/etc/fonts/",
+           "/var/cache/fontconfig/")  # fmt: skip
 _CALL = re.compile(r"^(?:\d+ +)?(openat|open|connect|execve)\((?:AT_FDCWD, )?(.*)$")
+_OWN_PROGRAM = re.compile(r"/(python[\d.]*|uname|fc-list)$")
 _PATH = re.compile(r'"((?:[^"\\]|\\.)*)"')
 Words = list[str]
 
@@ -65,12 +70,66 @@ def bundle_cases(room: Path, secret: Path) -> dict[str, Words]:
 
     case("onnx weights at an absolute path", lambda b: change_graph(b, external(str(secret))))
     case("onnx weights above the bundle", lambda b: change_graph(b, external("../../../secret")))
+    for kind, place in _PLACES.items():
+        case(f"onnx weights at {kind}", partial(change_graph, change=external(place)))
+    case("functions of its own", lambda b: change_graph(b, own_function))
+    case("an operation that loads a library", lambda b: change_graph(b, own_domain))
+    case("a header of weights without end", lambda b: bomb(b / "weights.safetensors"))
+    case("a folder that is a link", linked_folder)
     case("weights that are a link", linked)
     case("a foreign class in the manifest", lambda b: change_manifest(b, foreign), "inspect")
     case("a foreign class for bench", lambda b: change_manifest(b, foreign), "bench",
          "--rounds", "3", "--threads", "1")  # fmt: skip
     case("a pickled reference", pickled)
     return made
+
+
+_PLACES = {
+    "a path of Windows": "C:\\secret", "a relative one of Windows": "..\\..\\secret",
+    "a share": "\\\\127.0.0.1\\share\\secret", "an address": "http://127.0.0.1:9/w",
+    "an address of a file": "file:///etc/hostname", "a device": "/dev/stdin",
+    "the bundle, twice over": "../b/weights.safetensors",
+}  # fmt: skip
+
+
+def own_function(model: Any) -> None:
+    """A function that the graph brings, under the name of a standard operation."""
+    from onnx import helper
+
+    node = helper.make_node("Identity", ["x"], ["y"])
+    opset = helper.make_opsetid("", 18)
+    model.functions.append(helper.make_function("", "Sigmoid", ["x"], ["y"], [node], [opset]))
+
+
+def own_domain(model: Any) -> None:
+    """An operation of another domain."""
+    model.graph.node[0].domain, model.graph.node[0].op_type = "com.microsoft", "EPContext"
+    model.opset_import.add(domain="com.microsoft", version=1)
+
+
+def bomb(path: Path) -> None:
+    """A header of safetensors that claims to be all there is in the world; checksums right."""
+    from tests.runtime.engines.test_hostile_bundles import reseal
+
+    content = path.read_bytes()
+    path.write_bytes((2**62).to_bytes(8, "little") + content[8:])
+    reseal(path.parent)
+
+
+def linked_folder(bundle: Path) -> None:
+    """The files of a bundle behind a folder that is a link."""
+    from tests.runtime.engines.test_hostile_bundles import change_manifest
+
+    elsewhere = bundle.parent / "elsewhere"
+    elsewhere.mkdir()
+    (bundle / "weights.safetensors").rename(elsewhere / "weights.safetensors")
+    (bundle / "in").symlink_to(elsewhere)
+
+    def deeper(document: dict[str, Any]) -> None:
+        files = document["files"]
+        files["in/weights.safetensors"] = files.pop("weights.safetensors")
+
+    change_manifest(bundle, deeper)
 
 
 def training_cases(room: Path, secret: Path) -> dict[str, Words]:
@@ -85,20 +144,28 @@ def training_cases(room: Path, secret: Path) -> dict[str, Words]:
         (run / "recipe.toml").write_text(foreign)
         out = ["--out", str(run.parent / "out")] if verb == "export" else []
         made[run.parent.name] = [verb, str(run), *out]
+    foreign_data = 'extends = "convlstm-mmnist"\n[data]\nsource = "payload:Model"\n'
     lines = {
         "a recipe that extends a file": f'extends = "{secret}"\n',
+        "a recipe that extends one that is a link": 'extends = "link.toml"\n',
+        "a recipe that extends an inner module": 'extends = "payload:Model"\n',
+        "a recipe of a nested foreign class": f'{foreign}\n[model.cell]\nname = "payload:Cell"\n',
+        "a recipe that names a method": foreign.replace("payload:Model", "os:system"),
+        "a recipe that names an entry point": foreign.replace("payload:Model", "payload.Model"),
+        "a recipe that unfolds to itself": 'extends = "r.toml"\n',
         "a recipe that extends an address": 'extends = "http://127.0.0.1:9/a"\n',
-        "a recipe of foreign data": '[data]\nsource = "payload:Model"\n',
+        "a recipe of foreign data": foreign_data,
     }
     for name, line in lines.items():
         (room / name).mkdir()
         (room / name / "r.toml").write_text(line)
+        (room / name / "link.toml").symlink_to(secret)
         made[name] = ["train", str(room / name / "r.toml"), "--out", str(room / name / "out")]
     for name, save in (("a checkpoint that runs code", torch.save), ("an older one", _old_save)):
         (room / name).mkdir()
         save({"state_dict": Marks(room / "mark")}, room / name / "a.pth")
         made[name] = ["import", str(room / name / "a.pth"), "--out", str(room / name / "out"),
-                      "--recipe", str(RUN / "recipe.toml")]  # fmt: skip
+                      "--from", "openstl"]  # fmt: skip
     return made
 
 
@@ -169,7 +236,9 @@ def beyond(trace: str, room: Path) -> dict[str, dict[str, list[str]]]:
             name = text[6:]
         elif name and call[1] == "connect":
             found[name]["connections"].append(call[2][:100])
-        elif name and call[1] == "execve" and not re.search(r"/(python[\d.]*|uname)$", text):
+        elif (
+            name and call[1] == "execve" and not re.search(r"/(python[\d.]*|uname|fc-list)$", text)
+        ):
             found[name]["programs"].append(text)
         elif name and call[1].startswith("open") and text.startswith("/"):
             own = (str(room / "files" / name.replace(".", "_")), str(room / "inputs" / name))

@@ -1,6 +1,6 @@
 """What a signature adds to opening a bundle, beside the hashing of its files.
 
-    python benchmarks/signature_time.py [--rounds 50] [--out RESULTS.json]
+    python -m benchmarks.signature_time [--rounds 50] [--out RESULTS.json]
 
 Opened in turn: without keys, with one trusted key, with a folder of 100 of which the last signed.
 Bundles of three sizes; every file is hashed in each case. Writes benchmarks/results/.

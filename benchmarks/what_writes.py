@@ -56,6 +56,10 @@ def works(room: Path) -> dict[str, Work]:
             ["train", str(room / "small.toml"), "--out", f"{out}/run"], trained_is_whole,
             fresh=False, again=["train", "--resume", f"{out}/run"],
         ),
+        "backfill": Work(
+            ["backfill", str(TINY), source, "--out", f"{out}/back.zarr", "--engine", "onnx"],
+            results_are_whole, fresh=False,
+        ),
         "state file": Work(
             [*stream, "--state-file", f"{out}/s.state", "--sink", f"jsonl:{out}/a.jsonl"],
             results_are_whole, fresh=False,

@@ -166,10 +166,10 @@ def _bundle(path: Path, options: InspectCommand) -> None:
         ]
         print_table("engines", ["file", "flavour", "precision", "capabilities"], plans)
         for line in _forecast_lines(manifest):
-            print(line)
+            print(printable(line))
     if manifest.accuracy is not None:
         print_accuracy(manifest.accuracy)
-        print(f"  as recorded by export; stpl-deploy verify {path} measures here")
+        print(printable(f"  as recorded by export; stpl-deploy verify {path} measures here", 4000))
 
 
 def _forecast_lines(manifest: Manifest) -> list[str]:

@@ -197,7 +197,7 @@ def print_accuracy(report: AccuracyReport) -> None:
         )
     columns = ["lead", "max error", "tolerance", "mean error", "PSNR", "change of MSE", ""]
     print_table("Closed loop against PyTorch in float64", columns, rows)
-    sys.stdout.write(f"  {report.sequences} sequences: {report.data}\n")
+    sys.stdout.write(f"  {report.sequences} sequences: {printable(report.data, 4000)}\n")
     for check in report.checks:
         state = "" if check.state_error is None else f", state {check.state_error:.2f} of tolerance"
         if check.output_error is not None:
@@ -206,6 +206,5 @@ def print_accuracy(report: AccuracyReport) -> None:
             change = f"{check.int8.psnr_change_db:+.3f} dB"
             state += f", PSNR against truth {change}, -{check.int8.budget_db:g} allowed"
         verdict = "ok" if check.passed else "BREACH"
-        sys.stdout.write(
-            f"  {check.path:9}batch {check.batch:<3} on {check.provider}{state}: {verdict}\n"
-        )
+        path, provider = printable(check.path), printable(check.provider)
+        sys.stdout.write(f"  {path:9}batch {check.batch:<3} on {provider}{state}: {verdict}\n")

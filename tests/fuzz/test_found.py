@@ -17,7 +17,14 @@ for library in ("netCDF4", "onnxruntime", "torch"):
     pytest.importorskip(library)
 
 from stpl_core.bundle import open_bundle  # noqa: E402
-from stpl_core.errors import EnvironmentFault, FrameError, RecipeError, RunError  # noqa: E402
+from stpl_core.errors import (  # noqa: E402
+    BundleError,
+    EnvironmentFault,
+    FrameError,
+    RecipeError,
+    RunError,
+    StplError,
+)
 from stpl_core.readers.licences import spdx_of  # noqa: E402
 from stpl_core.readers.opening import open_frames  # noqa: E402
 from stpl_core.readers.units import understood  # noqa: E402
@@ -28,7 +35,7 @@ from stpl_runtime.ingest.playlist import read_playlist  # noqa: E402
 from stpl_runtime.links.reconnect import reason_of  # noqa: E402
 from stpl_train.recipe import load_recipe  # noqa: E402
 from stpl_train.run import open_run  # noqa: E402
-from tests.fuzz.mutate import manifest_bytes  # noqa: E402
+from tests.fuzz.mutate import manifest_bytes, places  # noqa: E402
 from tests.fuzz.test_bundles import TINY, put  # noqa: E402
 from tests.fuzz.test_readers import cf  # noqa: E402
 
@@ -84,6 +91,19 @@ def test_a_graph_that_cannot_compute(tmp_path: Path) -> None:
         session.step(np.zeros((1, *opened.manifest.frame), np.float32), session.zero_state())
 
 
+@pytest.mark.parametrize("parts", [0, 1, 3, 2**31])
+def test_a_split_into_other_parts_than_it_makes(tmp_path: Path, parts: int) -> None:
+    """ONNX Runtime wrote beyond its memory (SIGABRT), or computed for ever."""
+    bundle = Path(shutil.copytree(TINY, tmp_path / "b"))
+    model = onnx.load(bundle / "step.onnx", load_external_data=False)
+    split = next(node for node in model.graph.node if node.op_type == "Split")
+    next(one for one in split.attribute if one.name == "num_outputs").i = parts
+    document = json.loads((bundle / "manifest.json").read_bytes())
+    put(bundle, document, "step.onnx", model.SerializeToString())
+    with pytest.raises(BundleError, match=f"a Split into {parts} makes 4 parts"):
+        open_session(open_bundle(bundle), ["step"], threads=1)
+
+
 def test_a_name_that_would_write_on_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,6 +113,32 @@ def test_a_name_that_would_write_on_the_terminal(
     told = capsys.readouterr()
     assert "\x1b" not in told.out + told.err
     assert "\nerror: forged" not in told.out + told.err
+
+
+def test_a_manifest_that_would_write_on_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The words of its accuracy did: each text of a manifest is tried that may be any text."""
+    bundle = Path(shutil.copytree(TINY, tmp_path / "b"))
+    whole = json.loads((bundle / "manifest.json").read_bytes())
+    tried = 0
+    for place in places(whole):
+        document = json.loads(json.dumps(whole))
+        holder = document
+        for key in place[:-1]:
+            holder = holder[key]
+        if not isinstance(holder[place[-1]], str):
+            continue
+        holder[place[-1]] = "\x1b[31m\nerror: forged"
+        (bundle / "manifest.json").write_bytes(manifest_bytes(document))
+        with contextlib.suppress(StplError):
+            open_bundle(bundle)
+            tried += 1
+            assert run(["inspect", str(bundle)]) == 0
+            printed = capsys.readouterr()
+            assert "\x1b" not in printed.out + printed.err, place
+            assert "\nerror: forged" not in printed.out + printed.err, place
+    assert tried > 10
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from stpl_core.safety.protobuf import fields, signed
 
 MOST_NODES = 200_000
 _MOST_DIM = 2**31
+_MOST_PARTS = 1000
+"""Of a Split that makes fewer: an error when it runs."""
 
 _COMPUTING = (
     "Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BatchNormalization "
@@ -147,8 +149,11 @@ def _check_nodes(nodes: list[bytes], known: set[str], read: set[str]) -> frozens
             known.add(name)
         if not outputs:
             raise ValueError(f"a {kind} makes nothing")
-        for attribute in _parts(node, 5):
+        attributes = _parts(node, 5)
+        for attribute in attributes:
             _check_attribute(kind, attribute)
+        if kind == "Split":
+            _check_split(attributes, len(outputs))
     return frozenset(seen)
 
 
@@ -172,6 +177,18 @@ def _check_attribute(kind: str, content: bytes) -> None:
         for tensor in _parts(attribute, number):
             if _weight(tensor).location:
                 raise ValueError(f"a {kind} holds a tensor that lies in a file")
+
+
+def _check_split(attributes: list[bytes], outputs: int) -> None:
+    """Into fewer parts than it makes, ONNX Runtime writes beyond its memory; many take for ever."""
+    for content in attributes:
+        attribute = _fields(content)
+        name = _text(attribute, 1)
+        parts = (_numbers(attribute, 3) or [0])[-1:] if name == "num_outputs" else []
+        if name == "split":
+            parts = [len(_numbers(attribute, 8))]
+        if parts and not outputs <= parts[0] <= max(outputs, _MOST_PARTS):
+            raise ValueError(f"a Split into {parts[0]} makes {outputs} parts")
 
 
 def _weight(content: bytes) -> Weight:
