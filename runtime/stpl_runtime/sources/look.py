@@ -287,7 +287,7 @@ def _result(
     lag_s = None
     if not by_arrival:
         lag_s = (sight.arrivals[-1][1] - sight.arrivals[-1][2]).total_seconds()
-    recipe, codec = _codec(newest, *values)
+    recipe, codec = fitting_recipe(newest.quantity, newest.units, *values)
     extra = dict(given)
     if by_arrival and family in _QUEUES:
         extra.setdefault("time", "arrival")
@@ -333,18 +333,20 @@ def _step(times: Sequence[float]) -> float | None:
     return round(float(np.median(steps)), 3) if len(steps) else None
 
 
-def _codec(seen: Seen, low: float | None, high: float | None) -> tuple[str, dict[str, Any]]:
-    """The recipe whose codec fits, and a codec in the unit of what came."""
-    if seen.units == "1":
+def fitting_recipe(
+    quantity: str, units: str, low: float | None, high: float | None
+) -> tuple[str, dict[str, Any]]:
+    """The recipe whose codec fits, empty where none does; and a codec in the unit of what came."""
+    if units == "1":
         return _RECIPES["grey"], {"quantity": "grey level", "units": "1", "low": 0.0, "high": 1.0}
-    if seen.units in ("mm h-1", "mm", "dBZ"):
-        high = 75.0 if seen.units == "dBZ" else 60.0
+    if units in ("mm h-1", "mm", "dBZ"):
+        high = 75.0 if units == "dBZ" else 60.0
         return _RECIPES["rain"], {
-            "quantity": seen.quantity, "units": seen.units, "low": 0.0, "high": high, "clip": True,
+            "quantity": quantity, "units": units, "low": 0.0, "high": high, "clip": True,
         }  # fmt: skip
-    recipe = _RECIPES["temperature"] if seen.units in ("K", "degC") else ""
+    recipe = _RECIPES["temperature"] if units in ("K", "degC") else ""
     ends = {} if low is None or high is None or low >= high else {"low": low, "high": high}
-    return recipe, {"quantity": seen.quantity, "units": seen.units, **ends}
+    return recipe, {"quantity": quantity, "units": units, **ends}
 
 
 def _next(word: str, source: Source, options: Mapping[str, str], cadence_s: float | None) -> str:

@@ -11,7 +11,7 @@ import difflib
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -90,8 +90,13 @@ def as_toml(options: Sequence[OptionField], values: Mapping[str, Any]) -> str:
 
     Passwords and keys in addresses are masked.
     """
-    lines = [f"{one.key} = {_toml(values[one.name])}\n" for one in options
-             if values.get(one.name) is not None]  # fmt: skip
+    from stpl_runtime.links.reconnect import without_credentials
+
+    lines = [
+        f"{one.key} = {toml_value(values[one.name], without_credentials)}\n"
+        for one in options
+        if values.get(one.name) is not None
+    ]
     if any("***" in line for line in lines):
         lines.insert(0, "# *** stands for a secret.\n")
     return "".join(lines)
@@ -236,20 +241,14 @@ def _wrong(one: OptionField, value: Any, expected: str, example: str) -> UsageEr
     return UsageError(f"{one.name}={value!r}", expected=expected, fix=f"{one.name}={example}")
 
 
-def _toml(value: Any) -> str:
-    from stpl_runtime.links.reconnect import without_credentials
+def toml_value(value: Any, written: Callable[[str], str] = str) -> str:
+    """A value as TOML has it; `written` is given each text and returns what is to stand there."""
+    import json
 
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_toml, value))}]"
+        return f"[{', '.join(toml_value(one, written) for one in value)}]"
     if isinstance(value, (int, float)):
         return repr(value)
-    return _quoted(without_credentials(str(value)))
-
-
-def _quoted(text: str) -> str:
-    """A basic string of TOML."""
-    import json
-
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return json.dumps(written(str(value)), ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -13,6 +13,7 @@ from stpl_deploy.cli.verbs.examples import EXAMPLES as EXAMPLES
 
 VERBS = {
     "demo": "Train a small model, export, verify and stream it: all in one.",
+    "new": "Make a folder that runs a source: settings, recipe, unit.",
     "data": "Look at frames of any format, convert them, or fetch some.",
     "train": "Train a recipe; Ctrl-C saves, --resume continues.",
     "import": "Turn a checkpoint of the authors' own code into a run.",

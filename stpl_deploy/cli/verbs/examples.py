@@ -4,6 +4,7 @@ from __future__ import annotations
 
 EXAMPLES = {
     "demo": ("--out demo",),
+    "new": ("my-radar radar/", "my-camera rtsp://camera/stream"),
     "train": (
         "radar-nowcast --data radar/ --out run",
         "radar-nowcast --keys",
