@@ -332,6 +332,15 @@ class StreamOptions:
             "source wait (replays, files)."
         ),
     ] = "latest"
+    group: Annotated[
+        str | None,
+        Option(
+            "kafka: share the topic's streams with every process of this group; the key of a "
+            "record names its stream. docs/scale.md",
+            default="one process, one stream",
+            metavar="NAME",
+        ),
+    ] = None
     state_file: Annotated[
         Path | None, Option("Go on from here after a restart, kill -9 included.")
     ] = None

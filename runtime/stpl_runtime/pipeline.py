@@ -388,19 +388,7 @@ def _one(
 ) -> tuple[Stream, list[str]]:
     """One stream, and what its state file reported."""
     ledger = Ledger()
-    nowcaster = Nowcaster(
-        parts.bundle,
-        parts.session,
-        horizon=options.horizon,
-        mode=options.context,
-        cadence_s=options.reading.cadence or parts.bundle.manifest.cadence_s,
-        lateness=options.lateness,
-        on_gap=options.on_gap,
-        ledger=ledger,
-        stream=name,
-    )
-    if options.probabilities:
-        nowcaster.add_chances()
+    nowcaster = nowcaster_of(options, parts.bundle, parts.session, ledger, name)
     state_file = None
     if options.state_file is not None:
         path = options.state_file
@@ -418,6 +406,34 @@ def _one(
         state_file=state_file,
     )
     return stream, restored
+
+
+def nowcaster_of(
+    options: StreamOptions, bundle: Bundle, session: Session, ledger: Ledger, name: str
+) -> Nowcaster:
+    """The nowcaster of one stream.
+
+    Args:
+        options: of all of them.
+        bundle: on the domain of the frames.
+        session: the same.
+        ledger: where its frames are counted.
+        name: of the stream; empty where there is one.
+    """
+    nowcaster = Nowcaster(
+        bundle,
+        session,
+        horizon=options.horizon,
+        mode=options.context,
+        cadence_s=options.reading.cadence or bundle.manifest.cadence_s,
+        lateness=options.lateness,
+        on_gap=options.on_gap,
+        ledger=ledger,
+        stream=name,
+    )
+    if options.probabilities:
+        nowcaster.add_chances()
+    return nowcaster
 
 
 def wanted_size(domain: DomainOptions) -> Size | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from stpl_core.safety.printable import printable
@@ -41,6 +41,7 @@ def reconnecting(
     failures: tuple[type[BaseException], ...],
     *,
     backoff: Backoff | None = None,
+    between: Sequence[T] = (),
 ) -> Iterator[T]:
     """Yield what a connection yields, and connect again whenever it fails or ends, until `stop`.
 
@@ -53,6 +54,7 @@ def reconnecting(
             where `connect` itself calls `health.up()`; after that, `connect` may know better.
         failures: what a broken connection raises; anything else goes through.
         backoff: None takes the usual one.
+        between: yielded after each failure, before the wait, for who must not be kept waiting.
     """
     backoff = backoff or Backoff()
     while not stop.is_set():
@@ -70,6 +72,7 @@ def reconnecting(
         if stop.is_set():
             return
         health.down(reason)
+        yield from between
         backoff.wait(stop)
 
 

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
 OPTIONS = (*messages.OPTIONS, "group", "start", "behind", "password_env")
 
-_TICK_S = 0.1
-_TIMEOUT_S = 5.0
+TICK_S = 0.1
+TIMEOUT_S = 5.0
 _EXAMPLE = "kafka://HOST:9092/TOPIC"
 _TIMED = re.compile(r"\d{8}[T_-]?\d{4}")
 
@@ -90,7 +90,7 @@ class KafkaSource:
             confluent_kafka.Consumer(self._settings).close()
         except confluent_kafka.KafkaException as error:
             raise UsageError(
-                f"kafka: {_text(error.args[0])}",
+                f"kafka: {text_of(error.args[0])}",
                 expected="settings that librdkafka knows",
                 fix="check the --source-option that has a dot",
             ) from error
@@ -159,40 +159,30 @@ class KafkaSource:
             consumer.assign(self._places(consumer))
             self.health.up()
             while not stop.is_set():
-                record = consumer.poll(_TICK_S)
+                record = consumer.poll(TICK_S)
                 if record is None:
                     continue
                 error = record.error()
                 if error is not None:
-                    if not error.retriable() and error.code() not in _passing():
+                    if not error.retriable() and error.code() not in passing_errors():
                         raise KafkaException(error)
                     continue
-                yield from self._messages.arrivals(_message(record))
+                yield from self._messages.arrivals(message_of(record))
                 self._commit(consumer, record)
         except KafkaException as error:
             with suppress(KafkaException):
                 consumer.poll(0.0)  # `error_cb` knows why
             self._refuse()
-            raise OSError(self._trouble or _text(error.args[0])) from error
+            raise OSError(self._trouble or text_of(error.args[0])) from error
         finally:
             consumer.close()
 
     def _places(self, consumer: Consumer) -> list[TopicPartition]:
-        """Every partition, and where reading it begins.
-
-        Raises:
-            KafkaException: the broker is not there, or has no such topic.
-        """
-        from confluent_kafka import KafkaException, TopicPartition
-
-        found = consumer.list_topics(self._topic, timeout=_TIMEOUT_S).topics[self._topic]
-        if found.error is not None:
-            self._trouble = f"no topic {self._topic}: {_text(found.error)}"
-            raise KafkaException(found.error)
-        places = [TopicPartition(self._topic, number) for number in sorted(found.partitions)]
+        """Every partition, and where reading it begins; see `_partitions`."""
+        places = self._partitions(consumer)
         kept = {}
         if self._group:
-            committed = consumer.committed(places, timeout=_TIMEOUT_S)
+            committed = consumer.committed(places, timeout=TIMEOUT_S)
             kept = {place.partition: place.offset for place in committed if place.offset >= 0}
         for place in places:
             number = place.partition
@@ -204,8 +194,22 @@ class KafkaSource:
         self._trouble = ""
         return places
 
+    def _partitions(self, consumer: Consumer) -> list[TopicPartition]:
+        """Every partition of the topic.
+
+        Raises:
+            KafkaException: the broker is not there, or has no such topic.
+        """
+        from confluent_kafka import KafkaException, TopicPartition
+
+        found = consumer.list_topics(self._topic, timeout=TIMEOUT_S).topics[self._topic]
+        if found.error is not None:
+            self._trouble = f"no topic {self._topic}: {text_of(found.error)}"
+            raise KafkaException(found.error)
+        return [TopicPartition(self._topic, number) for number in sorted(found.partitions)]
+
     def _first(self, consumer: Consumer, place: TopicPartition) -> int:
-        low, high = consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S)
+        low, high = consumer.get_watermark_offsets(place, timeout=TIMEOUT_S)
         if self._start == "earliest":
             return int(low)
         back = 0 if self._start == "latest" else -int(self._start)
@@ -232,9 +236,9 @@ class KafkaSource:
         from confluent_kafka import KafkaError
 
         if error.code() == KafkaError._ALL_BROKERS_DOWN:
-            self.health.down(self._trouble or _text(error))
+            self.health.down(self._trouble or text_of(error))
             return
-        self._trouble = _text(error)
+        self._trouble = text_of(error)
         if error.code() in (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED):
             self._refused = self._trouble
 
@@ -271,7 +275,7 @@ class KafkaSource:
             )
 
 
-def _passing() -> tuple[int, ...]:
+def passing_errors() -> tuple[int, ...]:
     """Errors that end by themselves, or that `error_cb` reports."""
     from confluent_kafka import KafkaError
 
@@ -284,17 +288,24 @@ def _passing() -> tuple[int, ...]:
     )
 
 
-def _text(error: KafkaError) -> str:
+def text_of(error: KafkaError) -> str:
+    """An error in one line."""
     return without_credentials(" ".join(str(error.str()).split()))
 
 
-def _message(record: Record) -> Message:
+def message_of(record: Record, *, keyed: bool = False) -> Message:
+    """A record as a message.
+
+    Args:
+        record: without an error.
+        keyed: its key is the name of its stream, and never that of a file.
+    """
     headers = cast("list[tuple[str, bytes | None]]", record.headers() or [])
     facts = {name: value.decode(errors="replace") for name, value in headers if value is not None}
     key = record.key()
     text = key.decode(errors="replace") if isinstance(key, bytes) else key or ""
     # A key such as `site42` says where a frame belongs; only one like a file name is its name.
-    if text and (PurePosixPath(text).suffix or _TIMED.search(text)):
+    if text and not keyed and (PurePosixPath(text).suffix or _TIMED.search(text)):
         facts.setdefault("name", text)
     kind, stamp_ms = record.timestamp()
     value = record.value()

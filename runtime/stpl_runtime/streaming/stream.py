@@ -15,6 +15,7 @@ from stpl_core.options import Policy
 from stpl_runtime.engine import StateHandle
 from stpl_runtime.ingest.unread_files import HasUnreadFiles
 from stpl_runtime.ledger import Ledger
+from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.nowcasting.nowcaster import Nowcaster, Work
 from stpl_runtime.sink import Sink
 from stpl_runtime.source import Arrival, BadFrame, Notes, Source
@@ -139,7 +140,7 @@ class Stream:
         assert self._inbox is not None
         arrivals = self._inbox.take(0.0, None if self.policy == "latest" else 1)
         for arrival in arrivals:
-            self._put(arrival)
+            self.put(arrival)
         self._unsaved |= bool(arrivals)
         self._came |= bool(arrivals)
         if self.over and not self._came and self.error is None:
@@ -149,6 +150,15 @@ class Stream:
                 fix="look at what it holds: stpl-deploy data inspect PATH",
             )
         return bool(arrivals)
+
+    def put(self, arrival: Arrival) -> None:
+        """Put a frame that was counted as received into the window."""
+        item = arrival.item
+        if isinstance(item, BadFrame):
+            self.ledger.settle("bad")
+            self._log.bad(item.source_id, item.reason)
+            return
+        self._log.put(item, self.nowcaster.put(item, arrival.arrived), self.nowcaster)
 
     def give_up(self, waited_s: float) -> None:
         """Nothing came for so long: a source that is not there, or never was, is lost.
@@ -182,7 +192,7 @@ class Stream:
         frames: Array,
         after: StateHandle | None,
         chances: Array | None = None,
-    ) -> None:
+    ) -> Nowcast:
         """Hand a nowcast on; see `Nowcaster.end`."""
         nowcast = self.nowcaster.end(work, frames, after, chances)
         self._prewarmed += work.prewarmed
@@ -194,6 +204,7 @@ class Stream:
         self._unsaved = self._unpublished = True
         self.status.nowcast(nowcast, self.ledger.snapshot(), self.nowcaster.skipped)
         self._log.notify(lambda watcher: watcher.nowcast(nowcast))
+        return nowcast
 
     def failed(self, error: AccuracyError) -> None:
         """Count a nowcast that is not finite."""
@@ -257,14 +268,6 @@ class Stream:
         except OSError as error:
             line = f"{state_file.path} cannot be written: {error.strerror or error}"
             self._log.once("state file", f"{line}; the stream continues", "error")
-
-    def _put(self, arrival: Arrival) -> None:
-        item = arrival.item
-        if isinstance(item, BadFrame):
-            self.ledger.settle("bad")
-            self._log.bad(item.source_id, item.reason)
-            return
-        self._log.put(item, self.nowcaster.put(item, arrival.arrived), self.nowcaster)
 
 
 def _queue_limit(shape: FrameShape) -> int:

@@ -45,6 +45,11 @@ def run_live(live: Live) -> None:
     Raises:
         StplError: what opening the parts and running them raises; the summary is printed first.
     """
+    if live.stream.group is not None:
+        from stpl_deploy.cli.live.group import run_group
+
+        run_group(live)
+        return
     from stpl_deploy.cli.reports.stream import summarise
     from stpl_runtime.page.watch import Watch
     from stpl_runtime.pipeline import open_stream
@@ -68,11 +73,11 @@ def run_live(live: Live) -> None:
             with watch, stop_on_signals(running):
                 _run(live, watch, opened)
         except StplError:
-            with _summary_place(live):
+            with summary_place(live):
                 summarise(running.report(), watch, live.json)
             raise
     report = running.report()
-    with _summary_place(live):
+    with summary_place(live):
         summarise(report, watch, live.json)
     standing = watch.skill is not None and any(a.standing for a in watch.skill.alarms.values())
     if report.exit_code:
@@ -81,8 +86,8 @@ def run_live(live: Live) -> None:
         raise typer.Exit(AccuracyError.exit_code)
 
 
-def _summary_place(live: Live) -> AbstractContextManager[object]:
-    """Stdout, or stderr where a sink writes its lines to stdout."""
+def summary_place(live: Live) -> AbstractContextManager[object]:
+    """Where the summary goes: stdout, or stderr where a sink writes its lines to stdout."""
     from stpl_runtime.sinks.jsonl import is_stdout
 
     taken = any(

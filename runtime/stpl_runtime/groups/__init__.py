@@ -1,0 +1,1 @@
+"""Streams shared out among many processes: `stream kafka://HOST/TOPIC --group NAME`."""
