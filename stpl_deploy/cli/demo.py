@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +27,8 @@ MARK = ".stpl-deploy-demo"
 
 FRAMES = 90
 PERIOD_S = 0.2
+RADAR_SPEED = "speed=300"
+"""Of `--radar`: a frame each second for one in five minutes."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,29 @@ class DemoCommand:
         Sequence[str],
         Option("Change a key of the recipe.", flag="--set", metavar="SECTION.KEY=VALUE"),
     ] = ()
+    radar: Annotated[
+        bool,
+        Option("Train nothing: real rain, the shipped model, and its page.", flag="--radar"),
+    ] = False
+    port: Annotated[
+        int, Option("With --radar: port of the page; 0 takes a free one.", least=0, most=65535)
+    ] = 8765
+    browser: Annotated[
+        bool, Option("With --radar: open the page.", flag="--browser/--no-browser")
+    ] = True
     json: Json = False
 
 
 @verb
 def demo(options: DemoCommand) -> None:
-    """Train a small model, export and verify it, then stream live nowcasts from a folder."""
+    """Train a small model, export and verify it, then stream live nowcasts from a folder.
+
+    With --radar: replay an hour and a half of real rain through the model that comes trained, on a
+    page that stays up until Ctrl-C.
+    """
+    if options.radar:
+        _radar(options)
+        return
     from stpl_deploy.cli.output import print_accuracy, print_json, say
     from stpl_deploy.demo.skill import save_skill, score
     from stpl_deploy.extras import needs
@@ -88,6 +109,58 @@ def demo(options: DemoCommand) -> None:
             expected="a lower MSE at each",
             fix="stpl-deploy demo --set training.iterations=600",
         )
+
+
+def _radar(options: DemoCommand) -> None:
+    """Write the rain, export the shipped model, and serve both."""
+    from stpl_core.log import LogOptions
+    from stpl_core.options import RunLimits, StreamOptions
+    from stpl_deploy.cli.live.options import PageOptions, SkillOptions
+    from stpl_deploy.cli.live.run import Live, run_live
+    from stpl_deploy.cli.output import say
+    from stpl_deploy.extras import needs
+
+    if options.settings:
+        raise UsageError(
+            f"--set {options.settings[0]} with --radar, which trains nothing",
+            expected="one of them",
+            fix="stpl-deploy demo --radar",
+        )
+    with needs("export"):
+        from stpl_deploy.demo import radar
+        from stpl_deploy.library.exporting import ExportOptions, run_export
+    out = options.out
+    frames, bundle = out / "radar", out / "rain.bundle"
+    _make_room(out)
+    written = radar.write_rain(frames)
+    say(f"1/3 {len(written)} frames of rain, five minutes apart, in {frames} (KNMI, CC BY 4.0)")
+    say(f"2/3 export {radar.MODEL} to {bundle}, checked against PyTorch")
+    run_export(ExportOptions(Path(radar.MODEL), bundle, sequences=1))
+    say(f"3/3 stpl-deploy serve {bundle} replay:{frames} --source-option {RADAR_SPEED}")
+    run_live(
+        Live(
+            bundle,
+            StreamOptions(
+                sources=[f"replay:{frames}"],
+                sinks=[f"gif:{out / 'nowcast.gif'}"],
+                source_options=[RADAR_SPEED],
+                policy="pace",
+            ),
+            RunLimits(),
+            SkillOptions(),
+            PageOptions(port=options.port),
+            log=LogOptions(),
+            json=options.json,
+            stays=True,
+            on_page=radar.show if options.browser and _has_screen() else lambda url: None,
+        )
+    )
+
+
+def _has_screen() -> bool:
+    """Whether a browser can open here: not one that takes the terminal."""
+    windows = sys.platform in ("win32", "darwin")
+    return windows or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
 
 
 def _document(skill: Skill, report: StreamReport, seconds: float) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,8 @@ class Live:
     json: bool = False
     stays: bool = False
     """Whether the page stays up when the source has ended."""
+    on_page: Callable[[str], None] = lambda url: None
+    """Given the page's address once it answers."""
 
 
 def run_live(live: Live) -> None:
@@ -104,6 +107,8 @@ def _run(live: Live, watch: Watch, opened: OpenStream) -> None:
         say(line)
     if not live.stream.sinks and live.page is None:
         say("no --sink: nowcasts are only counted; try: --sink png:out")
+    if watch.server is not None:
+        live.on_page(watch.server.url)
     running, limits = opened.streams, live.limits
     running.run(max_nowcasts=limits.max_nowcasts, idle_timeout_s=limits.idle_timeout)
     if running.ended != "stopped":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 EXAMPLES = {
-    "demo": ("--out demo",),
+    "demo": ("--out demo", "--radar"),
     "new": ("my-radar radar/", "my-camera rtsp://camera/stream"),
     "train": (
         "radar-nowcast --data radar/ --out run",
