@@ -118,7 +118,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ends", action="store_true", help="the ends of the range alone")
     parser.add_argument(
-        "--minutes", type=float, default=math.inf, help="begin nothing after; run again to go on"
+        "--minutes",
+        type=float,
+        default=math.inf,
+        help="begin nothing after; run it again for the rest",
     )
     asked = parser.parse_args()
     BUNDLES.mkdir(parents=True, exist_ok=True)
@@ -145,7 +148,7 @@ def main() -> int:
             if not asked.ends:
                 _keep(tried.values())
     if len(tried) < len(cases):
-        print(f"{len(tried)} of {len(cases)} tried; run it again to go on")
+        print(f"{len(tried)} of {len(cases)} tried; run it again for the rest")
     outcomes = [tried.get(case, Outcome(case, "", "not run")) for case in cases]
     if not asked.ends:
         with atomic_file(PAGE) as file:
