@@ -115,8 +115,9 @@ def _radar(options: DemoCommand) -> None:
     """Write the rain, export the shipped model, and serve both."""
     from stpl_core.log import LogOptions
     from stpl_core.options import RunLimits, StreamOptions
+    from stpl_deploy.cli.live.live import Live
     from stpl_deploy.cli.live.options import PageOptions, SkillOptions
-    from stpl_deploy.cli.live.run import Live, run_live
+    from stpl_deploy.cli.live.run import run_live
     from stpl_deploy.cli.output import say
     from stpl_deploy.extras import needs
 

@@ -32,7 +32,8 @@ def serve(options: ServeCommand) -> None:
 
     When the source ends, the page stays up.
     """
-    from stpl_deploy.cli.live.run import Live, run_live
+    from stpl_deploy.cli.live.live import Live
+    from stpl_deploy.cli.live.run import run_live
 
     run_live(
         Live(

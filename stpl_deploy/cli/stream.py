@@ -34,7 +34,8 @@ class StreamCommand:
 @verb
 def stream(options: StreamCommand) -> None:
     """Watch a source and write a nowcast for each new frame; Ctrl-C ends it (exit code 0)."""
-    from stpl_deploy.cli.live.run import Live, run_live
+    from stpl_deploy.cli.live.live import Live
+    from stpl_deploy.cli.live.run import run_live
 
     run_live(
         Live(

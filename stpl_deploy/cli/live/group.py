@@ -8,10 +8,10 @@ import typer
 
 from stpl_core.errors import AccuracyError, StplError, UsageError
 from stpl_core.log import set_log
+from stpl_deploy.cli.live.live import Live, summary_place
 from stpl_deploy.cli.options.trust import open_trusted
 
 if TYPE_CHECKING:
-    from stpl_deploy.cli.live.run import Live
     from stpl_runtime.groups.worker import GroupReport
 
 
@@ -61,7 +61,6 @@ def _check(live: Live) -> None:
 
 
 def _summarise(live: Live, report: GroupReport) -> None:
-    from stpl_deploy.cli.live.run import summary_place
     from stpl_deploy.cli.output import print_json
     from stpl_runtime.streaming.status import counts_text
 

@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext, redirect_stdout
-from dataclasses import dataclass, field
-from pathlib import Path
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import typer
 
 from stpl_core.errors import AccuracyError, StplError, UsageError
-from stpl_core.log import LogOptions, set_log
-from stpl_core.options import RunLimits, StreamOptions
-from stpl_deploy.cli.live.options import PageOptions, SkillOptions
-from stpl_deploy.cli.options.trust import TrustOptions, open_trusted
+from stpl_core.log import set_log
+from stpl_deploy.cli.live.live import Live, summary_place
+from stpl_deploy.cli.live.options import PageOptions
+from stpl_deploy.cli.options.trust import open_trusted
 from stpl_deploy.library.numbers import finite_numbers
 
 if TYPE_CHECKING:
     from stpl_runtime.page.watch import Watch, WatchOptions
     from stpl_runtime.pipeline import OpenStream
-
-
-@dataclass(frozen=True)
-class Live:
-    """A stream, and how it is run and watched."""
-
-    bundle: Path
-    stream: StreamOptions
-    limits: RunLimits
-    skill: SkillOptions
-    page: PageOptions | None
-    """None: there is no page."""
-    trust: TrustOptions = field(default_factory=TrustOptions)
-    log: LogOptions = field(default_factory=LogOptions)
-    json: bool = False
-    stays: bool = False
-    """Whether the page stays up when the source has ended."""
-    on_page: Callable[[str], None] = lambda url: None
-    """Given the page's address once it answers."""
 
 
 def run_live(live: Live) -> None:
@@ -87,17 +64,6 @@ def run_live(live: Live) -> None:
         raise typer.Exit(report.exit_code)
     if running.ended != "stopped" and standing:
         raise typer.Exit(AccuracyError.exit_code)
-
-
-def summary_place(live: Live) -> AbstractContextManager[object]:
-    """Where the summary goes: stdout, or stderr where a sink writes its lines to stdout."""
-    from stpl_runtime.sinks.jsonl import is_stdout
-
-    taken = any(
-        word.startswith("jsonl:") and is_stdout(word.removeprefix("jsonl:"))
-        for word in live.stream.sinks
-    )
-    return redirect_stdout(sys.stderr) if taken else nullcontext()
 
 
 def _run(live: Live, watch: Watch, opened: OpenStream) -> None:
