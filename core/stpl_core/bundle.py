@@ -298,7 +298,9 @@ def _parsed(file: Path, content: bytes) -> Manifest:
         )
     if not _is_signed(content):
         raise ChecksumError(
-            f"{file} was changed after export", expected="its own checksum", fix=_AGAIN
+            f"{file} was changed after export",
+            expected="the checksum that its manifest states",
+            fix=_AGAIN,
         )
     try:
         return _validated(file, document)

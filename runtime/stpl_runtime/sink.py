@@ -282,7 +282,7 @@ def sink_error(path: Path, size: int, error: OSError) -> SinkError:
         free = "free space unknown"
     return SinkError(
         f"cannot write {path}: {error.strerror or error} ({free})",
-        expected=f"room and rights for {size:,} bytes" if size else "room and rights",
+        expected=(f"room for {size:,} bytes" if size else "room") + ", and leave to write",
         fix=_REMEDIES.get(error.errno or 0, "free some space, or write elsewhere"),
     )
 

@@ -56,7 +56,7 @@ class Fit:
             raise FrameError(
                 f"{where} has {grid.height}x{grid.width} pixels",
                 expected=f"room for the crop of {height}x{width} at row {top}, column {left}",
-                fix="another data.crop = [top, left, height, width]",
+                fix="set data.crop = [top, left, height, width] to a part of them",
             )
         rows, columns = self.size or (height, width)
         if (rows > height or columns > width) and not self.bilinear:

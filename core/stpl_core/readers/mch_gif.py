@@ -88,7 +88,7 @@ def _stored(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
             raise FrameError(
                 f"{path} is a picture of {size[0]}x{size[1]}, {image.mode}",
                 expected=f"{_SIZE[0]}x{_SIZE[1]} with one palette: the Swiss radar domain",
-                fix="the file as MeteoSwiss wrote it",
+                fix="use the file as MeteoSwiss wrote it",
             )
         numbers = np.asarray(image)
         palette = image.getpalette("RGB") or [n for n in range(256) for _ in range(3)]
@@ -122,7 +122,7 @@ def _by_colour(
             raise FrameError(
                 f"{path} has the colour #{colour} in {int((numbers == n).sum())} pixels",
                 expected=f"the palette of {product}",
-                fix="the file as MeteoSwiss wrote it, not a picture of a map",
+                fix="use the file as MeteoSwiss wrote it, not a picture of a map",
             )
         value = table[colour]
         lost[n] = value is None

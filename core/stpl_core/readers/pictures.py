@@ -46,7 +46,9 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
     kind = options.variable or "grey"
     if kind not in ("grey", "mean", "rgb"):
         raise FrameError(
-            f"--variable {kind} of pictures", expected="grey, mean or rgb", fix="--variable grey"
+            f"--variable {kind} is none of pictures",
+            expected="grey, mean or rgb",
+            fix="--variable grey",
         )
     files = [path] if path.is_file() else [f for f in visible_files(path) if is_picture(f)]
     files.sort(key=lambda file: natural_key(str(file)))

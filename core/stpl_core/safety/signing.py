@@ -288,6 +288,6 @@ def refuse_added(bundle: Path, files: Iterable[str]) -> None:
             if path.is_symlink() or (inside not in named and not path.is_dir()):
                 raise UsageError(
                     f"{bundle} holds {printable(inside)}, which its manifest does not name",
-                    expected="the files that were exported, and no links",
+                    expected="only the files that were exported, and no links",
                     fix=f"remove {printable(path)}",
                 )

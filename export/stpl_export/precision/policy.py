@@ -304,7 +304,7 @@ def untyped_step(typed: ModelProto, weights: dict[str, NDArray[Any]]) -> tuple[M
         else:
             raise BundleError(
                 f"the bundle has no fp32 weights of {name}",
-                expected="the fp32 weights beside the half ones",
+                expected="the fp32 weights beside those in half precision",
                 fix="export again",
             )
     return made, Policy(precision, frozenset(half), {})

@@ -92,7 +92,9 @@ class Messages:
                     fix="--source-option max_mb=MEGABYTES",
                 )
             if not message.content:
-                raise FrameError("an empty message", expected="a frame", fix="leave it out")
+                raise FrameError(
+                    "the message is empty", expected="a frame", fix="send no empty messages"
+                )
             content, name = message.content, self._name(message)
             if "dtype" in message.facts:
                 content, name = _npy(message), f"{name.removesuffix('.npy')}.npy"

@@ -140,7 +140,7 @@ def test_bare_arrays_with_dtype_and_shape(pushed: tuple[Sender, Reading]) -> Non
         ((b"t", b'{"dtype": "f4", "shape": "x"}', bytes(16)), "16 bytes are no f4 array"),
         ((b"t", b'{"name": "f_7.npy"}', npy(0)), "ends in an index and no cadence is known"),
         ((b"t", facts(0), npy(0)[:-8]), "cannot be read as .npy"),
-        ((b"t", facts(0), b""), "an empty message"),
+        ((b"t", facts(0), b""), "the message is empty"),
         ((b"t", b'{"name": "../../x/..", "valid_time": "2026-01-01"}', b"?"), "message"),
     ],
 )
