@@ -15,7 +15,7 @@ os.environ.setdefault("STPL_CACHE_MB", "0")
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,15 @@ def cli_here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
         return subprocess.CompletedProcess(words, code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def _budget_of_a_fresh_process() -> Iterator[None]:
+    """A verb that opened a bundle leaves that bundle's budget of pixels in the process."""
+    yield
+    from stpl_core.safety.budget import set_most_pixels
+
+    set_most_pixels(None)
 
 
 @pytest.fixture(scope="session")
