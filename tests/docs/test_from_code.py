@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_verbs_have_all_that_the_parser_takes() -> None:
     text = verbs.page()
     program.register(app)
-    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]  # a group
         section = re.split(r"^## ", text.partition(f"\n## {name}\n")[2], flags=re.MULTILINE)[0]
         for below in getattr(command, "commands", {"": command}).values():
             for one in below.params:
