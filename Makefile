@@ -8,6 +8,7 @@ SHELL := /bin/bash
 VENV := .venv
 EDGE_VENV := .venv-edge
 AUDIT_VENV := .venv-audit
+TRITON := .venv-triton
 BIN := $(VENV)/bin
 EDGE_BIN := $(EDGE_VENV)/bin
 AUDIT_BIN := $(AUDIT_VENV)/bin
@@ -28,7 +29,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 # One process for each CPU (tests/conftest.py pins it there).
 PYTEST_FLAGS ?= -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: audit known-faults fuzz help venv venv-edge venv-compare demo test test-all test-edge soak matrix matrix-ends lint format bench recipes wheel docs clean
+.PHONY: audit known-faults fuzz help venv venv-edge venv-compare venv-ray venv-triton demo test test-all test-edge soak matrix matrix-ends lint format bench recipes wheel notebooks docs clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -60,6 +61,16 @@ venv-edge: $(EDGE_VENV)/.stamp ## make .venv-edge as an edge device has it: no t
 
 venv-compare: venv ## add pysteps, which judges readers and scores from outside; compiles a minute
 	$(BIN)/python -m pip install $(PIP_FLAGS) --group compare
+
+venv-ray: venv ## add Ray, for the test of the recipe in examples/ray_streams.py; 79 MB
+	$(BIN)/python -m pip install $(PIP_FLAGS) --group ray
+
+# The wheel asks for numpy below 2, and nothing but its binaries is used.
+$(TRITON)/.stamp: | $(VENV)/.stamp
+	$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps --upgrade --target $(TRITON) nvidia-pytriton==0.7.0
+	@touch $@
+
+venv-triton: $(TRITON)/.stamp ## add a Triton server, for the tests of served models: Linux, x86-64, 144 MB
 
 demo: venv ## train, export, verify and stream on this machine: the whole story
 	$(BIN)/stpl-deploy demo
@@ -124,11 +135,14 @@ bench: venv ## time full-size models on this machine; writes benchmarks/results/
 recipes: venv ## every recipe, narrowed: train, evaluate, export, verify (a quarter of an hour)
 	$(BIN)/python benchmarks/try_recipes.py
 
+notebooks: venv ## run the notebooks of the documents
+	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 -o timeout=600 docs/notebooks
+
 docs: venv ## the documents as a site, in dist/site; a link that leads nowhere is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 wheel: venv ## build dist/*.whl
 	$(BIN)/python -m build --wheel
 
-clean: ## remove what was built, and both virtual environments
-	rm -rf $(VENV) $(EDGE_VENV) $(AUDIT_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+clean: ## remove what was built, and the virtual environments
+	rm -rf $(VENV) $(EDGE_VENV) $(AUDIT_VENV) $(TRITON) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -16,7 +16,7 @@ import numpy as np
 import safetensors.torch
 
 from stpl_core.files import atomic_file
-from stpl_deploy.cli.output import document_text
+from stpl_deploy.cli.reports.output import document_text
 from stpl_export.bench import bench_bundle, save_chart
 from stpl_export.export import export_run
 from stpl_train import run as runs

@@ -35,7 +35,7 @@ from stpl_core.bundle import open_bundle
 from stpl_core.files import atomic_file
 from stpl_core.machine import cpu_name, usable_cpus
 from stpl_core.readers.store import convert
-from stpl_deploy.cli.output import document_text, print_table
+from stpl_deploy.cli.reports.output import document_text, print_table
 
 ROOT = Path(__file__).parents[1]
 BUNDLE = ROOT / "tests" / "data" / "modernn-mini.bundle"

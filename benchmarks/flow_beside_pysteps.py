@@ -27,7 +27,7 @@ from stpl_core.files import atomic_file
 from stpl_core.rain import rate_from_dbz
 from stpl_core.readers.opening import open_frames
 from stpl_core.scores import events
-from stpl_deploy.cli.output import document_text
+from stpl_deploy.cli.reports.output import document_text
 
 RESULT = Path(__file__).parent / "results" / "flow-beside-pysteps.json"
 THRESHOLDS = (0.1, 1.0, 5.0)

@@ -27,7 +27,7 @@ from stpl_core.codec import Array
 from stpl_core.files import atomic_file
 from stpl_core.frames import Frame
 from stpl_core.options import OnGap
-from stpl_deploy.cli.output import document_text, print_table
+from stpl_deploy.cli.reports.output import document_text, print_table
 from stpl_runtime.engine import Session, open_session
 from stpl_runtime.nowcasting.nowcaster import Nowcaster
 from stpl_train.data import unseen_sequence

@@ -41,7 +41,7 @@ from stpl_core.codec import Array
 from stpl_core.errors import EnvironmentFault, StplError
 from stpl_core.files import atomic_file
 from stpl_core.machine import describe
-from stpl_deploy.cli.output import document_text
+from stpl_deploy.cli.reports.output import document_text
 from stpl_runtime.engine import ReportsFacts, open_session
 from stpl_runtime.engines.stepper import Stepper
 from stpl_runtime.proof.reference import Reference, load_reference

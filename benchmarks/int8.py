@@ -32,7 +32,7 @@ from stpl_core.bundle import Bundle
 from stpl_core.errors import AccuracyError
 from stpl_core.files import atomic_file
 from stpl_core.machine import describe, usable_cpus
-from stpl_deploy.cli.output import document_text
+from stpl_deploy.cli.reports.output import document_text
 from stpl_export.export import export_run
 from stpl_runtime.engine import Session, open_session
 from stpl_runtime.proof.reference import load_reference

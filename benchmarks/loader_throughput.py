@@ -31,7 +31,7 @@ from stpl_core.files import atomic_file
 from stpl_core.machine import describe
 from stpl_core.readers.store import convert
 from stpl_core.windows import frames as archives
-from stpl_deploy.cli.output import document_text
+from stpl_deploy.cli.reports.output import document_text
 from stpl_train.data import open_data
 from stpl_train.data.sequences import masked_batch
 from stpl_train.recipe import Recipe, load_recipe

@@ -4,9 +4,10 @@ Runs `stpl-deploy serve` on the tests' bundle and a folder into which moving dig
 a second, with two missing; or on what is given:
 
     python benchmarks/page_shots.py --name page-radar --bundle radar.bundle \
-        --source replay:ARCHIVE --source-option speed=100
+        --source replay:ARCHIVE --source-option speed=100 --point 80,110
 
-Options that it does not know are passed on to `serve`.
+`--point` is a pixel whose next hour is shown. Options that it does not know are passed on to
+`serve`.
 
 Writes docs/pictures/NAME-WIDTH-SCHEME.png. Needs the training side, playwright and Chromium.
 """
@@ -66,7 +67,9 @@ def served(words: list[str], here: Path) -> Iterator[str]:
         assert process.stderr is not None
         try:
             line = process.stderr.readline()
-            assert line.startswith("page: "), line + process.stderr.read()
+            while line and not line.startswith("page: "):  # what is said of the engine
+                line = process.stderr.readline()
+            assert line, "serve ended before its page was up"
             threading.Thread(target=process.stderr.read, daemon=True).start()
             yield line.removeprefix("page: ").strip()
         finally:
@@ -84,10 +87,12 @@ def wait_for(url: str, compared: int) -> None:
         time.sleep(0.5)
 
 
-def shoot(page: Page, url: str, lead: int, path: Path) -> None:
-    """One picture, with the slider on a lead time."""
-    page.goto(url)
+def shoot(page: Page, url: str, lead: int, point: str | None, path: Path) -> None:
+    """One picture, with the slider on a lead time, and a point's next hour where one is given."""
+    page.goto(f"{url}#point={point}" if point else url)
     expect(page.locator("#trio")).to_be_visible(timeout=60_000)
+    if point:
+        expect(page.locator("#point-table")).to_be_visible(timeout=60_000)
     page.focus("#play")
     page.keyboard.press("n")
     for _ in range(lead):
@@ -105,6 +110,7 @@ def main() -> None:
     parser.add_argument("--bundle", default=str(DATA / "predrnn-digits.bundle"))
     parser.add_argument("--source")
     parser.add_argument("--lead", type=int, default=4)
+    parser.add_argument("--point", help="X,Y: column and row")
     parser.add_argument("--compared", type=int, default=150)
     given, others = parser.parse_known_args()
     stop = threading.Event()
@@ -125,7 +131,8 @@ def main() -> None:
                 for scheme in SCHEMES:
                     size = ViewportSize(width=width, height=height)
                     tab = chromium.new_context(viewport=size, color_scheme=scheme).new_page()
-                    shoot(tab, url, given.lead, PICTURES / f"{given.name}-{width}-{scheme}.png")
+                    path = PICTURES / f"{given.name}-{width}-{scheme}.png"
+                    shoot(tab, url, given.lead, given.point, path)
                     tab.context.close()
         stop.set()
         chromium.close()

@@ -26,7 +26,7 @@ from stpl_core.bundle import Bundle, open_bundle
 from stpl_core.errors import AccuracyError, StplError
 from stpl_core.files import atomic_file
 from stpl_core.machine import describe
-from stpl_deploy.cli.output import document_text, print_table, say
+from stpl_deploy.cli.reports.output import document_text, print_table, say
 from stpl_export.bench import Peer, bench_bundle, peers_of
 from stpl_export.export import export_run
 from stpl_runtime.engine import open_session, precision_of

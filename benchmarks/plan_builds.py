@@ -31,7 +31,7 @@ import torch
 from stpl_core.bundle import StateSpec
 from stpl_core.files import atomic_file
 from stpl_core.machine import describe
-from stpl_deploy.cli.output import document_text
+from stpl_deploy.cli.reports.output import document_text
 from stpl_export.builders.norm_ranks import full_rank_norms
 from stpl_export.builders.targets import PORTABLE
 from stpl_export.builders.trt import Target, load_builder

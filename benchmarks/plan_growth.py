@@ -32,7 +32,7 @@ from plan_builds import (  # type: ignore[import-not-found]  # lies beside
 from stpl_core.bundle import StateSpec
 from stpl_core.files import atomic_file
 from stpl_core.machine import describe
-from stpl_deploy.cli.output import document_text
+from stpl_deploy.cli.reports.output import document_text
 from stpl_export.builders.norm_ranks import full_rank_norms
 from stpl_export.builders.trt import load_builder
 from stpl_export.graphs.compose import FORECAST, forecast_onnx

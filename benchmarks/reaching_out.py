@@ -38,6 +38,8 @@ _SYSTEM = ("/usr/", "/lib", "/proc/", "/sys/", "/dev/", "/etc/ld.so", "/etc/loca
            "/var/cache/fontconfig/")  # fmt: skip
 _CALL = re.compile(r"^(?:\d+ +)?(openat|open|connect|execve)\((?:AT_FDCWD, )?(.*)$")
 _OWN_PROGRAM = re.compile(r"/(python[\d.]*|uname|fc-list)$")
+_NAME_SERVICE = "/var/run/nscd/socket"
+"""Asked by the C library where a user's name or home is looked up."""
 _PATH = re.compile(r'"((?:[^"\\]|\\.)*)"')
 Words = list[str]
 
@@ -234,11 +236,9 @@ def beyond(trace: str, room: Path) -> dict[str, dict[str, list[str]]]:
         text = path[1] if path else ""
         if text.startswith("/case/"):
             name = text[6:]
-        elif name and call[1] == "connect":
+        elif name and call[1] == "connect" and text != _NAME_SERVICE:
             found[name]["connections"].append(call[2][:100])
-        elif (
-            name and call[1] == "execve" and not re.search(r"/(python[\d.]*|uname|fc-list)$", text)
-        ):
+        elif name and call[1] == "execve" and not _OWN_PROGRAM.search(text):
             found[name]["programs"].append(text)
         elif name and call[1].startswith("open") and text.startswith("/"):
             own = (str(room / "files" / name.replace(".", "_")), str(room / "inputs" / name))

@@ -28,7 +28,7 @@ from stpl_core.files import atomic_file
 from stpl_core.reader import NO_ECHO, ReadOptions
 from stpl_core.readers.converted import grid_of
 from stpl_core.readers.opening import open_frames
-from stpl_deploy.cli.output import document_text
+from stpl_deploy.cli.reports.output import document_text
 
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "readers.json"

@@ -54,7 +54,7 @@ def tables() -> str:
     facts, made = printed(), results()
     rows = [_row(name, facts[name], made.get(name)) for name in facts]
     columns = ["task", "recipe", "iterations", "in its paper", "OpenSTL's re-run", "here"]
-    lines = [*_table(columns, rows), ""]
+    lines = [*table(columns, rows), ""]
     notes = [
         f"- `{name}`: {'; '.join(words)}."
         for name, fact in facts.items()
@@ -149,7 +149,7 @@ def _chosen_leads(found: dict[str, Any]) -> Iterator[str]:
         ]
         for lead in _CHOSEN_LEADS
     ]
-    yield from _table(["lead", *(_title(score, found["units"]) for score in _FIELD_SCORES)], rows)
+    yield from table(["lead", *(_title(score, found["units"]) for score in _FIELD_SCORES)], rows)
 
 
 def _wins(found: dict[str, Any]) -> str:
@@ -192,7 +192,7 @@ def _per_lead(evaluation: dict[str, Any]) -> Iterator[str]:
             for score in chosen
         ]
         rows.append([_lead(k + 1, evaluation["cadence_s"]), *cells])
-    yield from _table(["lead", *titles], rows)
+    yield from table(["lead", *titles], rows)
 
 
 def _title(score: str, units: str) -> str:
@@ -228,18 +228,19 @@ def _short(value: float) -> str:
     return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
 
 
-def _table(columns: list[str], rows: list[list[str]]) -> Iterator[str]:
+def table(columns: list[str], rows: list[list[str]]) -> Iterator[str]:
+    """Lines of Markdown."""
     yield "| " + " | ".join(columns) + " |"
     yield "|" + "---|" * len(columns)
     for row in rows:
         yield "| " + " | ".join(row) + " |"
 
 
-def page_with(made: str) -> str:
+def page_with(made: str, page: Path = PAGE, begin: str = BEGIN) -> str:
     """The page with these tables in their place."""
-    before, _, rest = PAGE.read_text().partition(BEGIN)
+    before, _, rest = page.read_text().partition(begin)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{made}\n{END}{after}"
+    return f"{before}{begin}\n\n{made}\n{END}{after}"
 
 
 def main() -> None:

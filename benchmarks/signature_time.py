@@ -26,7 +26,7 @@ from stpl_core.files import atomic_file, sha256_of
 from stpl_core.machine import describe
 from stpl_core.safety.sign_bundle import sign_bundle
 from stpl_core.safety.signing import check_signature, new_key, trusted_keys
-from stpl_deploy.cli.output import document_text
+from stpl_deploy.cli.reports.output import document_text
 
 TINY = Path(__file__).parents[1] / "tests" / "data" / "convlstm-tiny.bundle"
 RESULT = Path(__file__).parent / "results" / "signature-time.json"

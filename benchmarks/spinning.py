@@ -27,7 +27,7 @@ import onnxruntime
 from stpl_core.bundle import Bundle, open_bundle
 from stpl_core.files import atomic_file
 from stpl_core.machine import describe, usable_cpus
-from stpl_deploy.cli.output import document_text, print_table
+from stpl_deploy.cli.reports.output import document_text, print_table
 from stpl_runtime.engines.ort import OrtSession
 from stpl_runtime.proof.reference import load_reference
 

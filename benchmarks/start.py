@@ -22,7 +22,7 @@ from typing import Any
 
 from stpl_core.files import atomic_file
 from stpl_core.machine import describe
-from stpl_deploy.cli.output import document_text, print_table
+from stpl_deploy.cli.reports.output import document_text, print_table
 
 RESULT = Path(__file__).parent / "results" / "start.json"
 PARTS = ("imports", "bundle", "session", "nowcast")

@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,13 @@ TESTS = ("pytest>=8", "pytest-timeout>=2.3", "psutil>=6", "hypothesis>=6.120")
 COMMANDS = ("tests/core/test_errors.py", "tests/core/test_bundle.py", "tests/deploy/test_cli.py")
 """Files of tests that go through every verb's options, the manifest and the errors."""
 ZARR = ("tests/core/readers/test_cf.py", "tests/runtime/sinks/test_outputs.py")
+DEVICE = ("tests/runtime/engines/test_ort_gpu.py", "tests/runtime/sources/test_zmq.py")
+TRAINED = (
+    "tests/train/test_train_cli.py",
+    "tests/export/test_export_options.py",
+    "tests/core/readers/test_cf.py",
+)
+"""They train, export and convert."""
 
 
 def _least(library: str) -> str:
@@ -90,8 +98,15 @@ class Case:
     @property
     def asked(self) -> str:
         """For the table."""
-        what = f"lowest of [{self.extras}], all together" if self.lowest else ", ".join(self.pins)
-        return what or "newest of everything"
+        if self.lowest:
+            but = "".join(f", with {pin}" for pin in self.pins)
+            return f"lowest of [{self.extras}], all together{but}"
+        return ", ".join(self.pins) or "newest of everything"
+
+    @property
+    def torch(self) -> str:
+        """The pin of it; empty where it is not needed."""
+        return next((pin for pin in self.pins if pin.startswith("torch==")), "")
 
 
 @dataclass(frozen=True)
@@ -178,24 +193,29 @@ def _ends(pythons: Sequence[str]) -> Iterator[Case]:
     """What CI tries: the oldest and the newest, each on the oldest and the newest Python."""
     yield Case(pythons[0], (f"onnxruntime~={OLDEST}.0",))
     yield Case(pythons[-1], ("onnxruntime",))
-    yield Case(pythons[0], extras=_LOWEST, lowest=True, tests=COMMANDS)
+    yield from _lowest(pythons)
 
 
-_LOWEST = "cpu,page,readers,sign"
+def _lowest(pythons: Sequence[str]) -> Iterator[Case]:
+    """Of what a device needs, on the oldest Python; of everything, on the one that runs this."""
+    device = "cpu,dask,evaluate,live,openvino,page,readers,sign"
+    yield Case(pythons[0], extras=device, lowest=True, tests=(*COMMANDS, *DEVICE))
+    torch = f"torch=={version('torch').partition('+')[0]}"  # the lowest brings CUDA with it
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    yield Case(own, (torch,), extras="all,dask", lowest=True, tests=TRAINED)
 
 
 def _whole(pythons: Sequence[str]) -> Iterator[Case]:
     for python in (pythons[0], pythons[-1]):
-        for version in RUNTIMES:
-            yield Case(python, (f"onnxruntime~={version}.0",))
+        for runtime in RUNTIMES:
+            yield Case(python, (f"onnxruntime~={runtime}.0",))
         for pin in ("numpy~=1.26.0", "numpy>=2"):
             yield Case(python, (pin,))
-        for pin in ("zarr~=2.18.0", "zarr>=3"):
-            yield Case(python, (pin,), extras="cpu,readers", tests=ZARR)
+        yield Case(python, ("zarr",), extras="cpu,readers", tests=ZARR)  # 2 for Python 3.10, or 3
         for engine in ("openvino",):
             if engine in ENGINES:
                 yield Case(python, (engine,), extras=f"cpu,{engine}", engine=engine)
-    yield Case(pythons[0], extras=_LOWEST, lowest=True, tests=COMMANDS)
+    yield from _lowest(pythons)
     for pin in (f"typer~={_least('typer')}.0", f"pydantic~={_least('pydantic')}.0"):
         yield Case(pythons[0], (pin,), tests=COMMANDS)
     for python in PYTHONS:
@@ -264,6 +284,9 @@ def _try(uv: Sequence[str], case: Case, base: str | None, bundles: Sequence[Path
     with tempfile.TemporaryDirectory(dir=WORK, prefix="env-") as folder:
         subprocess.run([*uv, "--quiet", "venv", "--python", base, folder], check=True)
         python = Path(folder) / "bin" / "python"
+        if case.torch:  # by pip, which may know of a build without CUDA
+            pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
+            subprocess.run([*pip, case.torch], check=True)
         words = ["--editable", f"{ROOT}[{case.extras}]", *case.pins, *(TESTS if case.tests else ())]
         words += ["--resolution", "lowest-direct"] if case.lowest else []
         pip = [*uv, "--quiet", "pip", "install", "--python", str(python), *_WHEELS, *words]
@@ -277,7 +300,8 @@ def _try(uv: Sequence[str], case: Case, base: str | None, bundles: Sequence[Path
 
 _COMPILED = (
     "numpy onnxruntime openvino pillow pydantic-core h5py netcdf4 rasterio numcodecs cftime pyproj "
-    "av cryptography watchfiles pandas eccodes"
+    "av cryptography watchfiles pandas eccodes confluent-kafka pyzmq matplotlib onnx "
+    "opencv-python-headless scikit-learn scipy ml-dtypes"
 )
 _WHEELS = [word for name in _COMPILED.split() for word in ("--only-binary", name)]
 """Wheels alone: an edge device has no compiler."""
@@ -306,7 +330,7 @@ def _failure(python: Path, case: Case, bundles: Sequence[Path]) -> str:
         tests = [*pytest, *case.tests]
         if case.tests == ZARR:
             tests += ["-k", "zarr"]
-        env = os.environ | {"STPL_TORCH_FREE": "1"}
+        env = os.environ | ({} if case.torch else {"STPL_TORCH_FREE": "1"})
         run = subprocess.run(tests, cwd=ROOT, capture_output=True, text=True, env=env)
         if run.returncode:
             print(run.stdout[-3000:], run.stderr[-1000:], flush=True)
@@ -353,8 +377,8 @@ Written by `make matrix` (`benchmarks/support_matrix.py`) on {machine}. In each 
 `stpl-deploy verify` holds bundles of trained weights against PyTorch's own results: {bundles}.
 They have norms small and large, and are in fp32, fp16 and int8. Rows that ask for typer,
 pydantic or the lowest versions, and the newest Python's, run tests of the command line too; rows
-that ask for zarr those of the reader. CI runs the ends of the range at each change, by
-`make matrix-ends`.
+that ask for zarr those of the reader; the row with torch trains and exports. CI runs the ends of
+the range at each change, by `make matrix-ends`.
 
 - `holds`: every bundle and every test passed.
 - `no build`: there is no wheel of these versions for this Python.

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from stpl_core.bundle import open_bundle
 from stpl_core.files import atomic_file
 from stpl_core.machine import describe
-from stpl_deploy.cli.output import document_text, print_table
+from stpl_deploy.cli.reports.output import document_text, print_table
 from stpl_deploy.judging import open_judged
 from stpl_runtime.engine import open_session
 from stpl_runtime.engines.tiled import TiledSession, Tiling, default_overlap, domain_size, on_domain

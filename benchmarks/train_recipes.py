@@ -23,7 +23,7 @@ from typing import Any
 
 from stpl_core.files import atomic_file
 from stpl_core.machine import describe
-from stpl_deploy.cli.output import document_text
+from stpl_deploy.cli.reports.output import document_text
 from stpl_deploy.judging import open_judged
 from stpl_runtime.evaluation.archives import archive_material
 from stpl_runtime.evaluation.evaluate import Evaluation, evaluate

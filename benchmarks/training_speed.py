@@ -24,7 +24,7 @@ import torch
 
 from stpl_core.files import atomic_file
 from stpl_core.machine import describe
-from stpl_deploy.cli.output import document_text, print_table
+from stpl_deploy.cli.reports.output import document_text, print_table
 from stpl_train.models import MODELS, build_model
 from stpl_train.trainer import channels_last
 from stpl_train.unroll import TrainingPass

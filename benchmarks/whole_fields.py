@@ -21,7 +21,7 @@ import torch
 from stpl_core.codec import Array
 from stpl_core.files import atomic_file
 from stpl_core.machine import describe
-from stpl_deploy.cli.output import document_text
+from stpl_deploy.cli.reports.output import document_text
 from stpl_deploy.judging import open_judged
 from stpl_export.regrid import regrid
 from stpl_runtime.evaluation.archives import archive_material

@@ -15,13 +15,15 @@ os.environ.setdefault("STPL_CACHE_MB", "0")
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from stpl_core.errors import StplError
+from tests.advice import Refusal, next_lines, refusal_of, typed
 from tests.exported_once import exported_once as exported_once
 
 # How fast examples are drawn says how busy the machine is, not whether the code is right.
@@ -39,6 +41,36 @@ def pytest_configure() -> None:
         os.sched_setaffinity(0, {cpus[int(worker.removeprefix("gw")) % len(cpus)]})
 
 
+_refused: list[Refusal] = []
+"""By the test that runs now."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """What a refused command line was advised is typed after the test, and has to lead on."""
+    from stpl_deploy import cli
+
+    report = cli._report
+
+    def noted(error: Exception, words: Sequence[str]) -> int:
+        if isinstance(error, StplError):
+            message = " ".join(str(error).split())
+            _refused.append(Refusal(tuple(words), Path.cwd(), message))
+        return report(error, words)
+
+    _refused.clear()
+    cli._report = noted
+    try:
+        result = yield
+    finally:
+        cli._report = report
+    for refusal in tuple(dict.fromkeys(_refused)):
+        for line in next_lines(refusal):
+            if wrong := typed(refusal, line):
+                pytest.fail(wrong, pytrace=False)
+    return result
+
+
 @pytest.fixture(scope="session")
 def cli() -> Cli:
     """Run `stpl-deploy` with arguments in a process of its own."""
@@ -46,7 +78,7 @@ def cli() -> Cli:
     def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "stpl_deploy", *map(str, arguments)]
         environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
-        return subprocess.run(
+        done = subprocess.run(
             command,
             capture_output=True,
             text=True,
@@ -56,6 +88,9 @@ def cli() -> Cli:
             check=False,
             **options,
         )
+        if refusal := refusal_of(arguments, options.get("cwd") or Path.cwd(), done.stderr):
+            _refused.append(refusal)
+        return done
 
     return run
 

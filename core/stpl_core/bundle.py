@@ -126,7 +126,7 @@ class Bundle:
             raise BundleError(
                 f"{self.path} has no {name} graph",
                 expected=f"one of {', '.join(self.manifest.graphs)}",
-                fix="stpl-deploy export the run again",
+                fix="stpl-deploy export RUN --out BUNDLE",
             )
         return self.path / self.manifest.graphs[name].file
 
@@ -264,12 +264,18 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _manifest_bytes(path: Path) -> bytes:
     file = path / MANIFEST
     if not file.is_file():
-        what = "a run directory" if (path / "recipe.toml").is_file() else "not a bundle"
+        is_run = (path / "recipe.toml").is_file()
+        found = f"{path} is {'a run directory' if is_run else 'not a bundle'}"
+        if pretrained := str(path).startswith("pretrained:"):
+            found = f"{path} is a trained model, which is not exported yet"
+        elif not path.is_dir():
+            found = f"no directory {path}"
+        name = path.name.removeprefix("pretrained:")
         raise BundleError(
-            f"{path} is {what}" if path.is_dir() else f"no directory {path}",
+            found,
             expected=f"a directory with {MANIFEST}",
-            fix=f"stpl-deploy export {path} --out {path.name}.bundle"
-            if what == "a run directory"
+            fix=f"stpl-deploy export {path} --out {name}.bundle"
+            if is_run or pretrained
             else "stpl-deploy export RUN --out BUNDLE",
         )
     if file.stat().st_size > _LARGEST_MANIFEST:

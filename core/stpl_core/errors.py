@@ -14,6 +14,7 @@
     │   └── ChecksumError        a file's bytes are not those of the manifest
     ├── EnvironmentFault (4)     this machine lacks something, or it broke
     │   ├── MissingExtraError    a library that an extra would install
+    │   ├── SequenceLostError    a served sequence that cannot go on
     │   └── SinkError            a result could not be written
     └── SourceLostError (5)      a live source that went away for good
 
@@ -114,16 +115,17 @@ class MissingExtraError(EnvironmentFault):
     def __init__(self, library: str, extra: str) -> None:
         """Name the `library` and the `extra` of stpl-deploy that brings it."""
         self.library, self.extra = library, extra
-        install = install_command(extra)
         if extra in NEWER_PYTHON and sys.version_info < (3, 11):
             super().__init__(
                 f"{library} is not installed, and this is Python 3.{sys.version_info[1]}",
                 expected=f"Python 3.11 or later with the extra [{extra}]",
-                fix=f"python3.11 -m venv train, where {install} brings it",
+                fix=f"python3.11 -m venv new, then new/bin/{_install_command_elsewhere(extra)}",
             )
             return
         super().__init__(
-            f"{library} is not installed", expected=f"the extra [{extra}]", fix=install
+            f"{library} is not installed",
+            expected=f"the extra [{extra}]",
+            fix=install_command(extra),
         )
 
 
@@ -139,6 +141,24 @@ def install_command(extra: str) -> str:
         if (checkout / "pyproject.toml").is_file():
             return f"pip install -e '{checkout}[{extra}]'"
     return f"pip install 'stpl-deploy[{extra}]'"
+
+
+def _install_command_elsewhere(extra: str) -> str:
+    """The same for another environment: from where this one was installed, if that is known."""
+    from importlib import metadata
+
+    try:
+        origin = metadata.distribution("stpl-deploy").read_text("direct_url.json")  # PEP 610
+    except metadata.PackageNotFoundError:
+        origin = None
+    where = json.loads(origin).get("url", "") if origin else ""
+    if where.startswith("file://"):  # a folder or a wheel
+        return f"pip install 'stpl-deploy[{extra}] @ {where}'"
+    return install_command(extra)
+
+
+class SequenceLostError(EnvironmentFault):
+    """A served sequence that cannot go on: its state is gone, or may have read a frame twice."""
 
 
 class SinkError(EnvironmentFault):

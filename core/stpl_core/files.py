@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from stpl_core.errors import UsageError
+from stpl_core.errors import FrameError, UsageError
 from stpl_core.safety.half_written import held_directory, hold, name_beside, sweep_beside
 
 
@@ -165,3 +165,12 @@ def refuse_existing(out: Path, option: str = "--out") -> None:
             expected="a path that does not exist yet, or an empty directory",
             fix=f"another {option}, or remove {out}",
         )
+
+
+def no_rights(path: Path) -> FrameError:
+    """The error of a file or folder that this user may not read."""
+    return FrameError(
+        f"{path} cannot be read: Permission denied",
+        expected=f"a {'folder' if path.is_dir() else 'file'} that this user may read",
+        fix=f"ls -ld {path} shows its owner and permissions",
+    )

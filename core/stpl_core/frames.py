@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from stpl_core.codec import Array, FrameCodec
 from stpl_core.errors import FrameError
+from stpl_core.files import no_rights
 from stpl_core.grid import Grid
 from stpl_core.reading.axes import in_layout, layout_of
 
@@ -47,15 +48,6 @@ class Frame:
     """The file, topic or camera it came from."""
 
 
-def no_rights(path: Path) -> FrameError:
-    """The error of a file or folder that this user may not read."""
-    return FrameError(
-        f"{path} cannot be read: Permission denied",
-        expected=f"a {'folder' if path.is_dir() else 'file'} that this user may read",
-        fix=f"ls -ld {path} shows its owner and permissions",
-    )
-
-
 def read_array(path: Path, *, lazy: bool = False) -> NDArray[Any]:
     """Read the one array of a .npy, .npz or .png file, as stored (PNG: `(H, W)` or `(H, W, C)`).
 
@@ -84,6 +76,7 @@ def read_array(path: Path, *, lazy: bool = False) -> NDArray[Any]:
         except PermissionError as error:
             raise no_rights(path) from error
         except Exception as error:  # what a parser meets in damaged bytes has no common base
+            _refuse_other(path, suffix, error)
             raise FrameError(
                 f"{path} cannot be read as {suffix}: {error or type(error).__name__}",
                 expected="a whole file, without pickled objects",
@@ -94,6 +87,25 @@ def read_array(path: Path, *, lazy: bool = False) -> NDArray[Any]:
         expected=".npy, .npz or .png",
         fix="convert it first, for example with numpy.save",
     )
+
+
+def _refuse_other(path: Path, suffix: str, error: Exception) -> None:
+    """Raise where a whole file is of another kind than its name says, or holds Python objects."""
+    if "Python objects" in str(error) or "Object arrays" in str(error):
+        raise FrameError(
+            f"{path} holds Python objects",
+            expected="numbers: objects would have to be unpickled",
+            fix="numpy.save(path, numpy.stack(list(array)).astype('float32'))",
+        ) from error
+    magic = {".npy": b"\x93NUMPY", ".npz": b"PK", ".png": b"\x89PNG"}[suffix]
+    with path.open("rb") as file:
+        start = file.read(8)
+    if not start.startswith(magic[: len(start)]):
+        raise FrameError(
+            f"{path} is no {suffix}: it begins with {start!r}",
+            expected="a file of the kind that its name says",
+            fix="give it the end of its true kind, or save it again",
+        ) from error
 
 
 def _plain(array: Any, path: Path) -> NDArray[Any]:

@@ -52,7 +52,7 @@ Probabilities = Annotated[
 
 _ENGINES = (
     "onnx (CPU), openvino (CPU; openvino:GPU, openvino:NPU), onnx-cuda, onnx-cuda-graph, onnx-trt, "
-    "onnx-trt-rtx, trt, trt-rtx."
+    "onnx-trt-rtx, trt, trt-rtx; or a served model, triton:grpc://HOST:8001/NAME."
 )
 
 
@@ -268,6 +268,10 @@ class BackfillOptions:
         str | None,
         Option("Scheduler whose workers make it, as tcp://HOST:8786.", metavar="ADDRESS"),
     ] = None
+    evaluate: Annotated[
+        bool,
+        Option("Score nowcasts and persistence against the frames that came.", flag="--evaluate"),
+    ] = False
     cadence: Annotated[
         float | None, Option("Seconds between frames.", default="the bundle's, or the archive's")
     ] = None

@@ -8,6 +8,7 @@ For places that take small files only: mail, artefact stores, version control.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import stat
@@ -23,6 +24,7 @@ from stpl_core.safety.printable import printable
 
 INDEX = "parts.json"
 _LONGEST = 400
+_NO_NAME = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EINVAL)
 _LARGEST_INDEX = 64 * 2**20
 SIZE = 15 * 2**20
 """Bytes of a part: below the 16 MB that many places allow."""
@@ -141,7 +143,9 @@ def _within(parts: Path) -> Iterator[None]:
     """One line for an index whose names exclude one another, or are none."""
     try:
         yield
-    except (FileExistsError, IsADirectoryError, NotADirectoryError, ValueError) as error:
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_NAME:
+            raise
         raise UsageError(
             f"{parts / INDEX} names files that cannot be made: {printable(error)}",
             expected="what `stpl-deploy parts split` made",

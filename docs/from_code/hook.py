@@ -20,6 +20,7 @@ from docs.from_code import (
     llms,
     manifest,
     metrics,
+    notebooks,
     places,
     python_api,
     recipe_keys,
@@ -51,6 +52,13 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
     for uri, make in MADE.items():
         files.append(File.generated(config, uri, content=make()))
+    for notebook in notebooks.paths():
+        text, pictures = notebooks.page(notebook)
+        uri = f"{notebooks.FOLDER}/{notebook.stem}.md"
+        files.append(File.generated(config, uri, content=text))
+        for name, picture in pictures.items():
+            uri = f"{notebooks.FOLDER}/{name}"
+            files.append(File.generated(config, uri, content=picture))
     for uri, path in {**places.ROOT_PAGES, ICON: _PAGE_ICON}.items():
         files.append(File.generated(config, uri, abs_src_path=str(places.ROOT / path)))
     given = {file.src_uri: file.content_string for file in files.documentation_pages()}

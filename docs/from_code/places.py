@@ -36,6 +36,8 @@ def _mover(page: str) -> Callable[[re.Match[str]], str]:
         path = _in_repository(page, found.group(1))
         if path.startswith("docs/"):
             there = path.removeprefix("docs/")
+            if page != _page_of(there):  # a notebook's own page leads to the notebook
+                there = _page_of(there)
         elif path in pages:
             there = pages[path]
         else:
@@ -43,6 +45,11 @@ def _mover(page: str) -> Callable[[re.Match[str]], str]:
         return posixpath.relpath(there, str(PurePosixPath(page).parent))
 
     return move
+
+
+def _page_of(path: str) -> str:
+    """The page of a file in docs/: a notebook has one of its name."""
+    return re.sub(r"\.ipynb$", ".md", path)
 
 
 def _in_repository(page: str, link: str) -> str:

@@ -321,8 +321,13 @@ def peers_of(bundle: Bundle, taken: str) -> tuple[Peer, ...]:
     return tuple(found)
 
 
-def step_gflop(bundle: Bundle) -> float:
-    """GFLOP of one step at batch 1, by its step graph: convolutions and matrix products."""
+def step_gflop(bundle: Bundle) -> float | None:
+    """GFLOP of one step at batch 1, by its step graph: convolutions and matrix products.
+
+    None where onnx, which reads the graph, is not installed.
+    """
+    if importlib.util.find_spec("onnx") is None:
+        return None
     import onnx
 
     from stpl_export.precision.macs import graph_work
@@ -378,10 +383,10 @@ def _torch_case(bundle: Bundle, frames: Array, threads: int, *, compiled: bool =
 
 
 def _row(
-    name: str, case: Case, times: list[float], step_gflop: float, peaks: Mapping[str, float]
+    name: str, case: Case, times: list[float], step_gflop: float | None, peaks: Mapping[str, float]
 ) -> Row:
     median, p95 = (float(value) for value in np.percentile(times, (50, 95)))
-    gflops = 1e3 * case.steps * step_gflop / median
+    gflops = None if step_gflop is None else 1e3 * case.steps * step_gflop / median
     peak = peaks.get(case.precision)
     return Row(
         name,
@@ -390,8 +395,8 @@ def _row(
         round(min(times), 3),
         len(times),
         case.precision,
-        round(gflops, 2),
-        None if peak is None else round(gflops / peak, 4),
+        None if gflops is None else round(gflops, 2),
+        None if gflops is None or peak is None else round(gflops / peak, 4),
     )
 
 

@@ -168,7 +168,9 @@ class _Sequences:
         progress("PyTorch reference in float32 and float64")
         observed = None if self.observed is None else self.observed[self.judging]
         frames = self.frames[self.judging]
-        return make_reference(model, frames, self.context, self.label, self.most, observed)
+        return make_reference(
+            model, frames, self.context, self.label, self.most, observed, progress
+        )
 
 
 def _sequences_for_check(

@@ -11,6 +11,8 @@ as fit. Every engine still runs every pixel, and what it reads is kept whole.
 from __future__ import annotations
 
 import copy
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +41,8 @@ _OUTPUT_BYTES = 12
 """Of a value of the outputs: float32 and float64."""
 _STATE_BYTES = 12
 """Of a value of the state: float64, and its place."""
+_LINE_S = 10.0
+"""Between two lines on the progress: a step of a whole field takes seconds."""
 
 
 def make_reference(
@@ -48,6 +52,7 @@ def make_reference(
     data: str,
     most: int = MOST_SEQUENCES,
     observed: NDArray[np.bool_] | None = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Reference:
     """Run the closed loop in PyTorch, in float32 and float64.
 
@@ -58,15 +63,17 @@ def make_reference(
         data: where the sequences came from, for the report.
         most: use at most so many sequences (and see `MOST_BYTES`).
         observed: `(N, T + K, H, W)`, False where a pixel was not observed; None: all were.
+        progress: given a line now and then, where it takes long.
     """
     horizon = sequences.shape[1] - context
     outputs = _OUTPUT_BYTES * sequences[0, context:].size
     keep = kept_sequences(sequences, context, most)
     sequences = sequences[:keep]
     frames = torch.from_numpy(np.ascontiguousarray(sequences[:, :context]))  # (N, T, C, H, W)
-    single, state32, given32 = _closed_loop(model, frames, horizon)
+    stepped = _count_steps(2 * (context + horizon - 1), progress)
+    single, state32, given32 = _closed_loop(model, frames, horizon, stepped)
     exact = copy.deepcopy(model).double()
-    double, state64, given64 = _closed_loop(exact, frames.double(), horizon)
+    double, state64, given64 = _closed_loop(exact, frames.double(), horizon, stepped)
     gap = (single.double() - double).abs().amax(dim=(0, 2, 3, 4))  # (K,)
     seen = None if observed is None or observed[:keep].all() else observed[:keep]
     height, width = sequences.shape[3:]
@@ -133,10 +140,25 @@ def _tolerance(gap: Tensor) -> float:
     return max(FP32_FACTOR * float(gap), FP32_FLOOR)
 
 
+def _count_steps(of: int, progress: Callable[[str], None]) -> Callable[[], None]:
+    """A function to call after each of `of` steps: a line now and then."""
+    done, last = 0, time.monotonic()
+
+    def stepped() -> None:
+        nonlocal done, last
+        done += 1
+        now = time.monotonic()
+        if now - last >= _LINE_S and done < of:
+            last = now
+            progress(f"PyTorch reference: {done} of {of} steps")
+
+    return stepped
+
+
 def _closed_loop(
-    model: ForecasterModule, frames: Tensor, horizon: int
+    model: ForecasterModule, frames: Tensor, horizon: int, stepped: Callable[[], None]
 ) -> tuple[Tensor, State, dict[str, Tensor]]:
-    """The closed loop.
+    """The closed loop; `stepped` is called after each step.
 
     Returns:
         K frames `(N, K, C, H, W)`; of the first sequence the state after the context, and what is
@@ -150,6 +172,7 @@ def _closed_loop(
         guess = frames[:, 0]
         for t in range(frames.shape[1]):
             guess, state = model.step(frames[:, t], state)  # (N, C, H, W)
+            stepped()
         kept = {name: tensor[:1].clone() for name, tensor in state.items()}
         while True:
             guesses.append(guess)
@@ -158,6 +181,7 @@ def _closed_loop(
             if len(guesses) == horizon:
                 break
             guess, state = model.step(guess, state)
+            stepped()
     beside = {name: torch.stack(values) for name, values in given.items()}
     return torch.stack(guesses, dim=1), kept, beside
 

@@ -31,6 +31,9 @@ ENGINES: dict[str, str] = {
     "openvino:NPU": "stpl_runtime.engines.ov:OpenVinoNpuSession",
 }
 """One word -> where the session class lives. The class is made with (bundle, graphs, threads)."""
+TRITON = "triton:"
+"""Begins the word of a served bundle; the server's address follows."""
+_SERVED = "stpl_runtime.served.session:ServedSession"
 _AUTO = "stpl_runtime.engines.auto.choose:open_auto"
 _OTHER_NAMES = {"tensorrt": "trt", "engine": "trt", "rtx": "trt-rtx", "cpu": "onnx", "ort": "onnx"}
 _OTHER_NAMES |= {"gpu": "onnx-cuda", "cuda": "onnx-cuda", "onnx-tensorrt": "onnx-trt"}
@@ -101,6 +104,23 @@ class ReportsFacts(Protocol):
         ...
 
 
+@runtime_checkable
+class KeepsStates(Protocol):
+    """A session whose states stay at a server: they cannot be copied."""
+
+    def take_in(self, frame: Array, state: Any) -> StateHandle:
+        """The state after a frame `(B, C, H, W)` whose guess nobody wants; uses `state` up."""
+        ...
+
+    def fork(self, state: Any) -> StateHandle:
+        """A state that may be used up while this one is kept."""
+        ...
+
+    def prove(self) -> None:
+        """From now on run every graph as it is served, and hide no failure."""
+        ...
+
+
 def precision_of(session: Session, manifest: Manifest) -> str:
     """What a session's results are judged as: the bundle's precision, or a lower one it runs in."""
     return str(getattr(session, "precision", manifest.precision))
@@ -121,8 +141,8 @@ def open_session(
     Args:
         bundle: an opened bundle.
         graphs: which graphs; a call that needs another one raises BundleError.
-        engine: a word of `ENGINES`; or `auto`: the fastest that was measured here, else the first
-            that is installed (`stpl_runtime.engines.auto`).
+        engine: a word of `ENGINES`; `triton:grpc://HOST:8001/NAME`; or `auto`: the fastest that
+            was measured here, else the first that is installed (`stpl_runtime.engines.auto`).
         threads: compute threads; None takes the CPUs this process may use.
         require_provider: what must run it, by name or a part of it, such as `cuda`; None for any.
             GPU engines never fall back to the CPU, whatever is said here.
@@ -139,6 +159,11 @@ def open_session(
     if engine == "auto":
         chosen = _named(_AUTO)(bundle, graphs, threads, require_provider, forecast, allow)
         return cast("Session", chosen)
+    if engine.startswith(TRITON):
+        address = engine.removeprefix(TRITON)
+        _how("triton", forecast, allow)
+        served = _named(_SERVED)(bundle, tuple(graphs), threads, address=address)
+        return held_to(cast("Session", served), require_provider)
     if engine not in ENGINES:
         near = (
             [_OTHER_NAMES[engine]]

@@ -1,9 +1,10 @@
-"""What `--source-option NAME=VALUE` says, and `--sink WORD,NAME=VALUE:`, read by what has it."""
+"""What `--source-option NAME=VALUE` says, and `--sink WORD,NAME=VALUE:`; lengths of time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import cast
 
@@ -111,3 +112,43 @@ class Options:
             expected=expected,
             fix=f"{self._flag}{name}={example}",
         )
+
+
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds(option: str, text: str) -> float:
+    """A length of time such as `90s`, `30m`, `12h` or `7d`, in seconds.
+
+    Raises:
+        UsageError: it is not one; names `option`.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", text.strip().lower())
+    if found is None or float(found[1]) <= 0:
+        raise UsageError(
+            f"{option} {text}",
+            expected="a number above 0 with s, m, h or d after it",
+            fix=f"{option} 7d",
+        )
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def pairs(option: str, texts: Sequence[str]) -> Mapping[str, str]:
+    """Read `NAME=VALUE` words.
+
+    Raises:
+        UsageError: one has no name or no `=`, or a name comes twice.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(
+                f"{option} {text}", expected="NAME=VALUE", fix=f"{option} {name or 'NAME'}=VALUE"
+            )
+        if name in found:
+            raise UsageError(
+                f"{option} {name} is given twice", expected="each name once", fix="leave one out"
+            )
+        found[name] = value
+    return found

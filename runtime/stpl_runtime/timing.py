@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stpl_core.errors import FrameError, UsageError
 from stpl_core.readers.folder_stamps import time_of_path
-from stpl_core.readers.stamps import EPOCH as EPOCH
+from stpl_core.readers.time_format import EPOCH as EPOCH
 from stpl_core.readers.time_format import TimeFormat
 
 TOLERANCE = 0.25

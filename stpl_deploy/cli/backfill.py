@@ -11,7 +11,10 @@ from stpl_deploy.cli.options.common import Json
 from stpl_deploy.cli.options.signature import verb
 
 if TYPE_CHECKING:
+    from stpl_core.scores.accumulator import Scores
     from stpl_runtime.backfilling.backfill import BackfillReport
+
+_SHOWN = ("mse", "mae", "rmse", "mean_error", "ssim")
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,12 @@ class BackfillCommand:
 def backfill(options: BackfillCommand) -> None:
     """Make a nowcast of every window of an archive; run again, it continues."""
     from stpl_core.readers.names import check_no_model
-    from stpl_deploy.cli.output import print_json, say, windows_bar
+    from stpl_deploy.cli.reports.output import print_json, say, timed_bar
     from stpl_runtime.backfilling.backfill import Hooks, as_document, run_backfill
 
     asked = options.backfill
     check_no_model(asked.archive)
-    with windows_bar() as progress:
+    with timed_bar("windows") as progress:
         report = run_backfill(asked, Hooks(say, progress))
     if options.json:
         print_json(as_document(report))
@@ -56,5 +59,18 @@ def _print(report: BackfillReport) -> None:
     rate = f", {report.made / report.seconds:.3g} a second" if report.made else ""
     print(f"{report.out}: {counts.windows:,} windows = {' + '.join(parts)}")
     print(f"made now: {report.made:,} in {report.seconds:.1f} s{rate}")
+    if report.scores is not None:
+        _print_scores(report.scores)
     if counts.pending:
         print("next: the other shards, each with its own --shard I/N")
+
+
+def _print_scores(scores: dict[str, Scores]) -> None:
+    """A line for each forecaster; lead times are in --json."""
+    from stpl_deploy.cli.reports.output import print_table
+
+    first, *_ = scores.values()
+    names = [name for name in first.overall if name in _SHOWN or name.startswith("csi_")]
+    rows = [[way, *(f"{one.overall[n]:.4g}" for n in names)] for way, one in scores.items()]
+    frames = int(first.overall["frames"])
+    print_table(f"scores of {frames:,} frames, all lead times", ["", *names], rows)

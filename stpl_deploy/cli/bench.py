@@ -41,8 +41,11 @@ class BenchCommand:
 def bench(options: BenchCommand) -> None:
     """Time PyTorch on the CPU and an engine's ways to a nowcast side by side in one process."""
     from stpl_core.safety.open_signed import open_signed
-    from stpl_deploy.cli.output import print_json, progress_bar, say
-    from stpl_export.bench import bench_bundle, peers_of, settled
+    from stpl_deploy.cli.reports.output import print_json, progress_bar, say
+    from stpl_deploy.extras import needs
+
+    with needs("export"):
+        from stpl_export.bench import bench_bundle, peers_of, settled
 
     trust(options.trust_model)
     opened = open_signed(options.bundle, options.signature)
@@ -68,7 +71,7 @@ def bench(options: BenchCommand) -> None:
 
 def _save(report: BenchReport, folder: Path) -> None:
     from stpl_core.files import atomic_file
-    from stpl_deploy.cli.output import document_text, say
+    from stpl_deploy.cli.reports.output import document_text, say
     from stpl_export.bench import save_chart
 
     with atomic_file(folder / "bench.json") as file:
@@ -80,7 +83,7 @@ def _save(report: BenchReport, folder: Path) -> None:
 
 
 def _print(report: BenchReport) -> None:
-    from stpl_deploy.cli.output import print_table
+    from stpl_deploy.cli.reports.output import print_table
 
     print_table(
         f"{report.model}: {report.context} in, {report.horizon} out, {report.threads} threads",

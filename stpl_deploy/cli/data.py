@@ -55,8 +55,8 @@ def _inspect_files(options: InspectCommand) -> None:
     from stpl_core.readers.names import check_no_model
     from stpl_core.readers.opening import joined_pieces
     from stpl_core.readers.survey import Surveyor
-    from stpl_deploy.cli.output import print_json
     from stpl_deploy.cli.reports.live_source import path_of
+    from stpl_deploy.cli.reports.output import print_json
     from stpl_deploy.cli.reports.recipe import Expected
 
     path, json = path_of(options.path), options.json
@@ -95,7 +95,7 @@ class ConvertCommand:
 def convert(options: ConvertCommand) -> None:
     """Read an archive once and write it as one dataset, a chunk for each frame."""
     from stpl_core.readers.store import convert as convert_frames
-    from stpl_deploy.cli.output import print_json, progress_bar
+    from stpl_deploy.cli.reports.output import print_json, progress_bar
 
     path, out, reading = options.path, options.out, options.reading
     with progress_bar("frames") as advance:
@@ -127,7 +127,7 @@ class FetchCommand:
 def fetch(options: FetchCommand) -> None:
     """Fetch a public data set, checked; an interrupted download resumes where it stopped."""
     from stpl_core.fetch.sets import fetch_set, public_set, public_sets
-    from stpl_deploy.cli.output import download_bar, print_json, say
+    from stpl_deploy.cli.reports.output import download_bar, print_json, say
 
     name, out, json = options.name, options.out, options.json
     if name is None or options.listed:

@@ -63,7 +63,7 @@ def demo(options: DemoCommand) -> None:
     if options.radar:
         _radar(options)
         return
-    from stpl_deploy.cli.output import print_accuracy, print_json, say
+    from stpl_deploy.cli.reports.output import print_accuracy, print_json, say
     from stpl_deploy.demo.skill import save_skill, score
     from stpl_deploy.extras import needs
 
@@ -118,7 +118,7 @@ def _radar(options: DemoCommand) -> None:
     from stpl_deploy.cli.live.live import Live
     from stpl_deploy.cli.live.options import PageOptions, SkillOptions
     from stpl_deploy.cli.live.run import run_live
-    from stpl_deploy.cli.output import say
+    from stpl_deploy.cli.reports.output import say
     from stpl_deploy.extras import needs
 
     if options.settings:
@@ -136,7 +136,9 @@ def _radar(options: DemoCommand) -> None:
     written = radar.write_rain(frames)
     say(f"1/3 {len(written)} frames of rain, five minutes apart, in {frames} (KNMI, CC BY 4.0)")
     say(f"2/3 export {radar.MODEL} to {bundle}, checked against PyTorch")
-    run_export(ExportOptions(Path(radar.MODEL), bundle, sequences=1))
+    size = "x".join(map(str, radar.rain()[0].shape[2:]))
+    asked = ExportOptions(Path(radar.MODEL), bundle, sequences=1, grid=size)
+    run_export(asked, progress=lambda line: say(f"    {line}"))
     say(f"3/3 stpl-deploy serve {bundle} replay:{frames} --source-option {RADAR_SPEED}")
     run_live(
         Live(
@@ -176,7 +178,7 @@ def _document(skill: Skill, report: StreamReport, seconds: float) -> dict[str, A
 
 
 def _print(out: Path, skill: Skill, report: StreamReport, seconds: float) -> None:
-    from stpl_deploy.cli.output import print_table
+    from stpl_deploy.cli.reports.output import print_table
     from stpl_deploy.demo.skill import COLUMNS
 
     print_table(f"{skill.nowcasts} live nowcasts against what came", COLUMNS, skill.rows())

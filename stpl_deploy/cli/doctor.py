@@ -78,7 +78,7 @@ def doctor(options: DoctorCommand) -> None:
     found = examine_all()
     tables = () if opened is None else _timed(opened)
     if options.json:
-        from stpl_deploy.cli.output import print_json
+        from stpl_deploy.cli.reports.output import print_json
 
         timed = {} if options.bundle is None else {"timed": [asdict(table) for table in tables]}
         print_json({"works": found.works, **asdict(found), **timed})
@@ -111,7 +111,7 @@ def _opened(options: DoctorCommand) -> Bundle | None:
 
 def _timed(opened: Bundle) -> tuple[Table, ...]:
     """What was measured of a bundle here; measured now where nothing was."""
-    from stpl_deploy.cli.output import say
+    from stpl_deploy.cli.reports.output import say
     from stpl_runtime.engines.auto.candidates import Asked
     from stpl_runtime.engines.auto.choose import LONGEST_S, measured_table
     from stpl_runtime.engines.auto.table import tables_of
@@ -178,7 +178,7 @@ def extras(libraries: dict[str, str | None], *, nvidia: bool) -> list[Extra]:
     return [
         Extra(
             extra,
-            tuple(gaps),
+            tuple(dict.fromkeys(gaps)),
             _NOT_HERE
             if gaps and extra in _NVIDIA_ONLY and not nvidia
             else _fix(extra, bool(gaps), extra in too_old, has_ort),
@@ -202,7 +202,7 @@ def _first_fix(problems: tuple[str, ...]) -> str:
 
 
 def _print(found: Examination) -> None:
-    from stpl_deploy.cli.output import print_table
+    from stpl_deploy.cli.reports.output import print_table
 
     here = found.machine
     rows: dict[str, Any] = {
@@ -248,7 +248,7 @@ def _print(found: Examination) -> None:
 
 
 def _print_ways(table: Table) -> None:
-    from stpl_deploy.cli.output import print_table
+    from stpl_deploy.cli.reports.output import print_table
 
     best = table.best
     print_table(

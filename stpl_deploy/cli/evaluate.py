@@ -41,12 +41,12 @@ def evaluate(options: EvaluateCommand) -> None:
     if out is not None:
         _check_out(out, options.overwrite)
     check(options.evaluate)
-    from stpl_deploy.cli.output import print_json, progress_bar, say
+    from stpl_deploy.cli.reports.output import print_json, say, timed_bar
 
     trust(options.trust_model)
     if out is not None:  # known now, and not when all is done
         _check_drawing()
-    with progress_bar("sequences") as progress:
+    with timed_bar("sequences") as progress:
         evaluation = run_evaluation(options.evaluate, say, progress)
     if out is not None:
         _save(evaluation, out)
@@ -83,7 +83,7 @@ def _check_drawing() -> None:
 def _save(evaluation: Evaluation, out: Path) -> None:
     """Write all three at once into a new directory, one after the other into an older one."""
     from stpl_core.files import atomic_directory, atomic_file
-    from stpl_deploy.cli.output import document_text
+    from stpl_deploy.cli.reports.output import document_text
     from stpl_runtime.evaluation.report import html_report
 
     texts = {
@@ -100,7 +100,7 @@ def _save(evaluation: Evaluation, out: Path) -> None:
 
 def _print(evaluation: Evaluation) -> None:
     """The mean of every score, then the first ones for each lead time."""
-    from stpl_deploy.cli.output import print_table
+    from stpl_deploy.cli.reports.output import print_table
     from stpl_runtime.evaluation.report import lead_text, number, title, verdict
 
     judged, ways = evaluation.judged, evaluation.scores
@@ -137,7 +137,7 @@ def _print_chances(evaluation: Evaluation) -> None:
     scores = evaluation.chances
     if scores is None:
         return
-    from stpl_deploy.cli.output import print_table
+    from stpl_deploy.cli.reports.output import print_table
     from stpl_runtime.evaluation.report import lead_text, number
 
     units = evaluation.judged.codec.units

@@ -34,7 +34,7 @@ def export(options: ExportCommand) -> None:
     from stpl_deploy.library.exporting import check, run_export
 
     check(options.export)
-    from stpl_deploy.cli.output import print_json, say
+    from stpl_deploy.cli.reports.output import print_json, say
 
     trust(options.trust_model)
     out = options.export.out
@@ -53,7 +53,7 @@ def export(options: ExportCommand) -> None:
 
 
 def _print(out: Path, manifest: Manifest) -> None:
-    from stpl_deploy.cli.output import print_accuracy
+    from stpl_deploy.cli.reports.output import print_accuracy
 
     assert manifest.accuracy is not None
     print_accuracy(manifest.accuracy)

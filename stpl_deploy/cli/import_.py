@@ -56,7 +56,7 @@ class ImportCommand:
 @verb
 def import_(options: ImportCommand) -> None:
     """Turn a checkpoint of the authors' own code into a run, without running anything in it."""
-    from stpl_deploy.cli.output import print_json
+    from stpl_deploy.cli.reports.output import print_json
     from stpl_deploy.extras import needs
 
     with needs("train"):

@@ -31,7 +31,7 @@ class InspectCommand:
 @verb
 def inspect(options: InspectCommand) -> None:
     """Say what a run, a bundle or an engine is: model, frames, state, files, accuracy."""
-    from stpl_deploy.cli.output import print_json
+    from stpl_deploy.cli.reports.output import print_json
 
     path, json = options.path, options.json
     if (path / "manifest.json").is_file():
@@ -68,7 +68,7 @@ def inspect(options: InspectCommand) -> None:
 
 def _run_lines(document: dict[str, Any]) -> dict[str, str]:
     """What `describe_run` found, in short lines."""
-    from stpl_deploy.cli.output import count_text
+    from stpl_deploy.cli.reports.output import count_text
 
     state, count = document["state"], document["parameters"]
     lines = {
@@ -106,7 +106,7 @@ def _state_line(shapes: Collection[tuple[int, ...]]) -> str:
 
 
 def _plan(path: Path, options: InspectCommand) -> None:
-    from stpl_deploy.cli.output import print_json
+    from stpl_deploy.cli.reports.output import print_json
     from stpl_runtime.engines.plan_report import describe_plan, plan_lines
     from stpl_runtime.engines.preflight import look_here
 
@@ -120,7 +120,7 @@ def _plan(path: Path, options: InspectCommand) -> None:
 def _bundle(path: Path, options: InspectCommand) -> None:
     from stpl_core.safety.open_signed import open_signed
     from stpl_core.same_grid import grid_text
-    from stpl_deploy.cli.output import print_accuracy, print_json, print_table
+    from stpl_deploy.cli.reports.output import print_accuracy, print_json, print_table
 
     manifest = open_signed(path, options.signature).manifest
     if options.json:

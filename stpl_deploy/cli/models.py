@@ -25,7 +25,7 @@ class ModelsCommand:
 @verb
 def models(options: ModelsCommand) -> None:
     """List the models: parameters and GMAC per step as counted, state, source."""
-    from stpl_deploy.cli.output import print_json, print_table
+    from stpl_deploy.cli.reports.output import print_json, print_table
     from stpl_deploy.extras import needs
 
     with needs("train"):

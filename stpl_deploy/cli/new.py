@@ -32,7 +32,7 @@ class NewCommand:
 def new(options: NewCommand) -> None:
     """Make a folder for a source: settings, recipe, systemd unit, and what to type in order."""
     from stpl_core.files import refuse_existing
-    from stpl_deploy.cli.output import print_json, say
+    from stpl_deploy.cli.reports.output import print_json, say
     from stpl_deploy.starting.files import first_steps, write_folder
     from stpl_deploy.starting.sources import find_source
 

@@ -36,7 +36,7 @@ class SplitCommand:
 def split(options: SplitCommand) -> None:
     """Cut a run or bundle into parts with checksums."""
     from stpl_core.parts import split as split_parts
-    from stpl_deploy.cli.output import print_json
+    from stpl_deploy.cli.reports.output import print_json
 
     out = options.out
     index = split_parts(options.directory, out, max(1, int(options.size * 2**20)))
@@ -63,7 +63,7 @@ class JoinCommand:
 def join(options: JoinCommand) -> None:
     """Put a run or bundle together again, byte for byte."""
     from stpl_core.parts import join as join_parts
-    from stpl_deploy.cli.output import print_json
+    from stpl_deploy.cli.reports.output import print_json
 
     out = options.out
     index = join_parts(options.directory, out)

@@ -47,8 +47,9 @@ def predict(options: PredictCommand) -> None:
     import time
 
     from stpl_core.readers.names import check_no_model
-    from stpl_deploy.cli.output import print_json, say
-    from stpl_runtime.pipeline import make_baseline, read_newest
+    from stpl_deploy.cli.reports.output import print_json, say
+    from stpl_runtime.ingest.newest import read_newest
+    from stpl_runtime.nowcasting.make import make_baseline
     from stpl_runtime.sinks.file_format import format_of
 
     asked = options.predict
@@ -81,9 +82,9 @@ def _of_model(options: PredictCommand, bundle: Bundle, context: Context) -> tupl
     """The model's nowcast, and how many milliseconds it took."""
     import time
 
-    from stpl_deploy.cli.output import say
-    from stpl_runtime.engines.tiled import seams_note
-    from stpl_runtime.pipeline import make_nowcast, open_backend, plan_nowcast, wanted_size
+    from stpl_deploy.cli.reports.output import say
+    from stpl_runtime.engines.tiled import seams_note, wanted_size
+    from stpl_runtime.nowcasting.make import make_nowcast, open_backend, plan_nowcast
 
     asked = options.predict
     horizon, domain, likely = asked.horizon, asked.domain, asked.probabilities

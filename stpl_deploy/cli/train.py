@@ -52,7 +52,7 @@ def train(options: TrainCommand) -> None:
         print_keys(options.train, options.json)
         return
     from stpl_deploy.cli.options.own_modules import import_from_here
-    from stpl_deploy.cli.output import print_json, say
+    from stpl_deploy.cli.reports.output import print_json, say
     from stpl_deploy.library.training import checked, run_training
 
     asked, quiet = options.train, options.quiet
@@ -74,7 +74,7 @@ def train(options: TrainCommand) -> None:
 
 
 def _print_recipes(json: bool) -> None:
-    from stpl_deploy.cli.output import print_json
+    from stpl_deploy.cli.reports.output import print_json
     from stpl_deploy.extras import needs
 
     with needs("train"):
@@ -90,7 +90,7 @@ def _print_recipes(json: bool) -> None:
 
 
 def _show(asked: TrainOptions, json: bool) -> None:
-    from stpl_deploy.cli.output import print_json
+    from stpl_deploy.cli.reports.output import print_json
     from stpl_deploy.extras import needs
     from stpl_deploy.library.training import read_recipe
 
@@ -131,7 +131,7 @@ def _document(result: TrainingResult) -> dict[str, object]:
 
 
 def _print_result(result: TrainingResult) -> None:
-    from stpl_deploy.cli.output import count_text, print_table
+    from stpl_deploy.cli.reports.output import count_text, print_table
 
     if result.mse:
         rows = [

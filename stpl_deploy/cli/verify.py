@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,6 +46,13 @@ class VerifyCommand:
     results: Annotated[
         Path | None, Option("With --against: keep all outputs here, JSON for Polygraphy.")
     ] = None
+    triton: Annotated[
+        str | None,
+        Option(
+            "Prove the model that this server serves: as --engine triton:URL.",
+            metavar="URL",
+        ),
+    ] = None
     isolated: Annotated[
         bool,
         Option("Run its graphs in a process of their own, with limits.", flag="--isolated"),
@@ -57,7 +64,8 @@ class VerifyCommand:
 @verb
 def verify(options: VerifyCommand) -> None:
     """Check a bundle's bytes and its closed-loop accuracy on this machine, without PyTorch."""
-    from stpl_deploy.cli.output import print_accuracy, print_json, say
+    from stpl_deploy.cli.reports.output import print_accuracy, print_json, say
+    from stpl_runtime.engine import TRITON
     from stpl_runtime.proof.verify import first_breach, verify_bundle
 
     bundle = options.bundle
@@ -73,7 +81,10 @@ def verify(options: VerifyCommand) -> None:
 
         compare(opened, options.backend, options.against, options.results, options.json)
         return
-    report = verify_bundle(opened, **vars(options.backend), progress=say)
+    backend = options.backend
+    if options.triton is not None:
+        backend = replace(backend, engine=f"{TRITON}{options.triton}")
+    report = verify_bundle(opened, **vars(backend), progress=say)
     if options.json:
         print_json({"passed": report.passed, **report.model_dump(mode="json")})
     else:
@@ -122,11 +133,18 @@ def _check(options: VerifyCommand) -> None:
     ):
         if idle:
             raise UsageError(missing, expected="both", fix=f"add {missing.rpartition(' ')[2]}")
-    if options.bisect and options.against:
+    for first, second in (("bisect", "against"), ("triton", "against"), ("triton", "bisect")):
+        if getattr(options, first) and getattr(options, second):
+            raise UsageError(
+                f"--{first} with --{second}, which does not hear it",
+                expected="one of them",
+                fix=f"leave --{second} out",
+            )
+    if options.triton is not None and options.backend.engine != ProofOptions().engine:
         raise UsageError(
-            "--bisect with --against, which does not hear it",
-            expected="one of them",
-            fix="leave --against out",
+            f"--triton {options.triton} with --engine {options.backend.engine}",
+            expected="one of them: --triton URL is --engine triton:URL",
+            fix="leave one of them out",
         )
     if options.case is not None:
         refuse_existing(options.case, "--case")
@@ -139,7 +157,7 @@ def _culprits(bundle: Bundle, case: Path | None) -> str:
         return (
             f"leave --bisect out: it searches what half precision breaks, and this is {precision}"
         )
-    from stpl_deploy.cli.output import say
+    from stpl_deploy.cli.reports.output import say
     from stpl_deploy.extras import needs
 
     with needs("export"):

@@ -16,7 +16,7 @@ from stpl_core.options import FrameOptions, StreamOptions
 from stpl_deploy.demo import feed
 from stpl_deploy.demo.film import Row
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.pipeline import open_stream
+from stpl_runtime.streaming.opening import open_stream
 from stpl_runtime.streaming.report import StreamReport
 from stpl_runtime.streaming.signals import stop_on_signals
 

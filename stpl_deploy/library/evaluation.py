@@ -130,7 +130,7 @@ def run_evaluation(
     )
     if words is None:
         _remark_on_flow(remark)
-    material = _material(judged, options)
+    material = _material(judged, options, remark)
     if material.field is not None:
         judged = judged.covering(material.field)
     for line in material.remarks:
@@ -179,7 +179,7 @@ def _remark_on_flow(remark: Callable[[str], None]) -> None:
         remark(f"no optical flow: OpenCV is not installed; {install_command('evaluate')}")
 
 
-def _material(judged: Judged, options: EvaluateOptions) -> Material:
+def _material(judged: Judged, options: EvaluateOptions, remark: Callable[[str], None]) -> Material:
     from stpl_runtime.evaluation.archives import archive_material, is_archive
     from stpl_runtime.evaluation.subject import read_material
 
@@ -192,6 +192,7 @@ def _material(judged: Judged, options: EvaluateOptions) -> Material:
         return read_material(data, judged)
     if data is None and part is None:
         return judged.own()
+    remark(f"reading {data or f'the {part} part of the archive'}")
     return archive_material(
         judged,
         path=data,

@@ -14,10 +14,11 @@ from stpl_core.frames import physical_values, sequence_layout
 from stpl_core.options import PredictOptions
 from stpl_core.readers.names import check_no_model
 from stpl_deploy.extras import needs
+from stpl_runtime.engines.tiled import wanted_size
 from stpl_runtime.ingest.archive import archive_spec, context_of
 from stpl_runtime.ingest.inputs import Context
+from stpl_runtime.ingest.newest import grid_remark, read_newest, source_spec
 from stpl_runtime.nowcasting.predict import newest_frames
-from stpl_runtime.pipeline import grid_remark, read_newest, source_spec, wanted_size
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -15,7 +15,7 @@ from stpl_core.log import Level
 from stpl_core.options import RunLimits, StreamOptions
 from stpl_runtime.ledger import Counts
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.pipeline import OpenStream, open_stream
+from stpl_runtime.streaming.opening import OpenStream, open_stream
 from stpl_runtime.streaming.report import StreamsReport
 from stpl_runtime.streaming.status import Status
 

@@ -28,7 +28,7 @@ from stpl_deploy.library.numbers import sized
 from stpl_runtime.engine import Session
 from stpl_runtime.ingest.inputs import Context
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.pipeline import make_baseline, make_nowcast, open_backend, plan_nowcast
+from stpl_runtime.nowcasting.make import make_baseline, make_nowcast, open_backend, plan_nowcast
 from stpl_runtime.proof.verify import verify_bundle
 from stpl_runtime.sinks.cf import dataset_of
 

@@ -253,3 +253,10 @@ def test_a_field_of_a_later_codec_is_refused(small: Path) -> None:
     _with(small, "codec.gamma")
     with pytest.raises(BundleError, match=r"codec\.gamma.*try: pip install --upgrade"):
         open_bundle(small)
+
+
+def test_a_pretrained_name_in_place_of_a_bundle_is_to_be_exported() -> None:
+    fix = "stpl-deploy export pretrained:radar-nowcast --out radar-nowcast.bundle"
+    with pytest.raises(BundleError, match="is not exported yet") as caught:
+        open_bundle(Path("pretrained:radar-nowcast"))
+    assert caught.value.fix == fix

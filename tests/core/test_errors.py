@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from importlib import metadata
 from pathlib import Path
@@ -72,7 +73,7 @@ def test_a_message_says_found_expected_and_fix_in_one_line() -> None:
 def test_a_missing_extra_names_the_line_to_type() -> None:
     error = MissingExtraError("torch", "train")
     assert error.exit_code == 4
-    assert "pip install 'stpl-deploy[train]'" in str(error)
+    assert "pip install 'stpl-deploy[train]" in str(error)
 
 
 def test_an_old_python_is_named_where_an_extra_does_not_install(
@@ -81,13 +82,22 @@ def test_an_old_python_is_named_where_an_extra_does_not_install(
     monkeypatch.setattr("sys.version_info", (3, 10, 13, "final", 0))
     assert "Python 3.11 or later" in str(MissingExtraError("onnx", "export"))
     assert "Python" not in str(MissingExtraError("h5py", "hdf5"))
+    found = metadata.distribution("stpl-deploy")
+    url = json.dumps({"url": "file:///opt/stpl"})
+    monkeypatch.setattr(type(found), "read_text", lambda self, name: url)
+    assert "new/bin/pip install 'stpl-deploy[export] @ file:///opt/stpl'" in str(
+        MissingExtraError("onnx", "export")
+    )
 
 
 def test_extras_for_a_newer_python_are_those_of_the_package() -> None:
+    found = re.compile(r"([\w-]+).*python_version (<|>=).*extra == ['\"]([\w-]+)")
+    needed = {match.groups() for line in metadata.requires("stpl-deploy") or ()
+              if (match := found.match(line))}  # fmt: skip
     newer = {
-        extra[1]
-        for line in metadata.requires("stpl-deploy") or ()
-        if "python_version >=" in line and (extra := re.search(r"extra == ['\"](\w+)", line))
+        extra
+        for name, bound, extra in needed
+        if bound == ">=" and (name, "<", extra) not in needed  # another version is for the older
     }
     assert newer - {"all"} == {*NEWER_PYTHON}
 

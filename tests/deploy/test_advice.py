@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 
-from stpl_deploy.cli import app, verbs
+from tests.advice import Refusal, commands, next_lines, options, typed
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("core", "train", "runtime", "export", "stpl_deploy")
@@ -55,26 +53,9 @@ def _texts(node: ast.expr) -> Iterator[str]:
         )
 
 
-@cache
-def _options() -> dict[str, set[str]]:
-    """Verb, such as `data convert`, -> its options."""
-    verbs.register(app)  # all: a verb that ran before lists the others only
-    found: dict[str, set[str]] = {}
-
-    def walk(command: Any, name: str) -> None:
-        found[name] = {word for option in command.params for word in (*option.opts,
-                       *option.secondary_opts)} | {"--help", "-h"}  # fmt: skip
-        for word, child in getattr(command, "commands", {}).items():
-            walk(child, f"{name} {word}".strip())
-
-    walk(typer.main.get_command(app), "")
-    return found
-
-
 def wrong(text: str) -> str | None:
     """What a text advises that does not exist; None where all does."""
-    options = _options()
-    every = set().union(*options.values())
+    every = {option for verb in commands() for option in options(verb)}
     for option in _OPTION.findall(text):
         if option not in every | FOREIGN:
             return f"no verb has {option}"
@@ -83,13 +64,13 @@ def wrong(text: str) -> str | None:
         if not words or words[0].startswith(("-", "VALUE")):
             continue
         verb = words[0].rstrip(".")
-        if verb not in options:
+        if verb not in commands():
             return f"no verb {verb}"
-        if len(words) > 1 and f"{verb} {words[1]}" in options:
+        if len(words) > 1 and f"{verb} {words[1]}" in commands():
             verb = f"{verb} {words[1]}"
         for word in words:
             option = word.partition("=")[0].strip("'\").")
-            if option.startswith("--") and option not in options[verb]:
+            if option.startswith("--") and option not in options(verb):
                 return f"{verb} has no {option}"
     return None
 
@@ -117,3 +98,50 @@ def test_every_verb_and_option_that_is_advised_exists() -> None:
 )
 def test_wrong_advice_is_found(text: str, reason: str | None) -> None:
     assert wrong(text) == reason
+
+
+def refusal(line: str, fix: str, found: str = "it is wrong") -> Refusal:
+    return Refusal(tuple(line.split()), ROOT, f"{found}; expected better; try: {fix}")
+
+
+@pytest.mark.parametrize(
+    ("line", "fix", "lines"),
+    [
+        ("predict b f --out o.txt", "--out o.npz", ["predict b f --out o.npz --overwrite"]),
+        ("predict b f --grid 8x8", "--grid 9x9 covers it, or --overwrite, or leave --out out",
+         ["predict b f --grid 9x9 --overwrite", "predict b f --grid 8x8 --overwrite"]),
+        ("data inspect f", "--layout NTHW, or --layout TCHW",
+         ["data inspect f --layout NTHW", "data inspect f --layout TCHW"]),
+        ("stream b f --keep-age 7", "--keep-age 7d",
+         ["stream b f --keep-age 7d --idle-timeout 0.1"]),
+        ("train r --set model.patch=4", "--set data.crop='[0, 0, 4, 6]' or another size",
+         ["train r --set model.patch=4 --set data.crop='[0, 0, 4, 6]' --show"]),
+        ("verify b", "stpl-deploy inspect b, or the path of your frames", ["inspect b"]),
+        ("verify b", "stpl-deploy export RUN --out BUNDLE", []),
+        ("predict b f", "--cadence SECONDS, or --time-format PATTERN", []),
+        ("predict b f --out o.gif", "--out FILE.npz for many", []),
+        ("predict b f --at noon", "--at 2026-05-01T12:00:00Z",
+         ["predict b f --at 2026-05-01T12:00:00Z --overwrite"]),
+        ("verify b", "check the file's path, then stpl-deploy verify b", []),
+    ],
+)  # fmt: skip
+def test_what_can_be_typed_of_an_advice(line: str, fix: str, lines: list[str]) -> None:
+    assert list(next_lines(refusal(line, fix))) == [shlex.split(text) for text in lines]
+
+
+@pytest.mark.parametrize(
+    ("fix", "wrong"),
+    [
+        ("--frames 3", "no such command line: error: no such option: --frames"),
+        ("--layout NTHW", "the same again: error: no file or folder no-such-file.npy"),
+        ("stpl-deploy data inspect other.npy", ""),  # another refusal
+        ("stpl-deploy inspect tests/data/convlstm-tiny.bundle", ""),
+        ("stpl-deploy models", ""),
+    ],
+)
+def test_advice_that_does_not_lead_on_is_found(fix: str, wrong: str) -> None:
+    found = "no file or folder no-such-file.npy"
+    advised = refusal("data inspect no-such-file.npy", fix, found)
+    (line,) = next_lines(advised)
+    assert wrong in (typed(advised, line) or "")
+    assert (typed(advised, line) is None) == (wrong == "")

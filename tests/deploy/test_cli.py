@@ -162,7 +162,7 @@ INTERRUPTED = """signal.signal(signal.SIGINT, signal.default_int_handler)
     [
         ("raise RecipeError('a\\nb', fix='c')", 2, "error: a b; try: c"),
         ("raise AccuracyError('a')", 3, "error: a"),
-        ("raise MissingExtraError('torch', 'train')", 4, "pip install 'stpl-deploy[train]'"),
+        ("raise MissingExtraError('torch', 'train')", 4, "pip install 'stpl-deploy[train]"),
         ("raise SourceLostError('a')", 5, "error: a"),
         (INTERRUPTED, 130, "interrupted"),
         ("raise MemoryError", 4, "error: out of memory"),

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
 
-from stpl_deploy.cli import app, verbs
+from stpl_deploy.cli import verbs
+from tests.advice import commands
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -32,16 +32,11 @@ def command_lines() -> list[Line]:
     return found
 
 
-def root_command() -> Any:
-    verbs.register(app)  # all: a verb that ran before lists the others only
-    return typer.main.get_command(app)
-
-
 def problems(line: str) -> list[str]:
     """What of a line the program would not know; values and paths are not looked at."""
     line = re.split(r"\s[|>&]+\s|\s{3,}", line)[0]  # a pipe; a remark set apart
     words = shlex.split(line.replace("[", " ").replace("]", " "), comments=True)[1:]
-    command: Any = root_command()
+    command: Any = commands()[""]
     while hasattr(command, "commands") and words and not words[0].startswith("-"):
         word = words.pop(0)
         if word not in command.commands:
@@ -138,11 +133,11 @@ FRAGMENT = "# Fragment:"
 
 
 def python_blocks() -> list[Block]:
-    """Of all documents but the README, whose one block has a test of its own with its data."""
+    """Of all documents but those whose blocks run with their data: the README and the tutorials."""
     return [
         (document.name, block)
         for document in DOCUMENTS
-        if document.name != "README.md"
+        if document.name != "README.md" and document.parent.name != "tutorials"
         for block in re.findall(
             r"^```python\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE
         )

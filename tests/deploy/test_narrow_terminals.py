@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stpl_deploy.cli.output import print_table
+from stpl_deploy.cli.reports.output import print_table
 
 COLUMNS = ["lead", "max error", "tolerance", "change of MSE", ""]
 ROWS = [[str(n), f"{n * 1.2345e-7:.1e}", "1.4e-06", f"{-n * 1e-8:+.1e}", "ok"] for n in (1, 20)]

@@ -12,14 +12,15 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import hypothesis
 import pytest
-import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from stpl_core.errors import UsageError
 from stpl_core.option import MISSING, Option, OptionField, option_fields
-from stpl_deploy.cli import app, run, verbs
+from stpl_deploy.cli import run
 from stpl_deploy.cli.options.settings import as_toml, doubtful, settings, variable
+from tests.advice import commands
+from tests.conftest import Cli
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -123,6 +124,17 @@ def test_a_variable_that_is_nearly_an_option_is_named() -> None:
     assert line == "STPL_STAT_FILE in the environment is no option; STPL_STATE_FILE would be"
 
 
+def test_an_option_of_another_verb_is_not_named(
+    cli_here: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """STPL_SET is for `train`, and nearly STPL_SELECT of `data inspect`."""
+    monkeypatch.setenv("STPL_SET", "model.hidden=4")
+    monkeypatch.setenv("STPL_SELEC", "level=850")
+    done = cli_here("data", "inspect", "missing", "--json")
+    assert "STPL_SELEC in the environment is no option; STPL_SELECT would be" in done.stderr
+    assert "STPL_SET " not in done.stderr
+
+
 def values_of(one: OptionField) -> st.SearchStrategy[Any]:
     if get_origin(one.kind) is Sequence:
         return st.lists(st.text(min_size=1), max_size=3).map(tuple)
@@ -189,20 +201,10 @@ def test_a_wrong_key_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert line.startswith(f"error: {file}: unknown key prot")
 
 
-def leaves(command: Any, name: str = "") -> dict[str, Any]:
-    children = getattr(command, "commands", None)
-    if children is None:
-        return {name: command}
-    found = {}
-    for word, child in children.items():
-        found |= leaves(child, f"{name} {word}".strip())
-    return found
-
-
 def test_every_verb_takes_settings_and_no_two_options_share_a_variable() -> None:
-    verbs.register(app)
     kinds: dict[str, set[str]] = {}
-    for name, command in leaves(typer.main.get_command(app)).items():
+    leaves = {name: one for name, one in commands().items() if not hasattr(one, "commands")}
+    for name, command in leaves.items():
         flags = {flag for option in command.params for flag in option.opts}
         assert {"--config", "--print-config"} <= flags, name
         for option in command.params:

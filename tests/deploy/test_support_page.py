@@ -24,7 +24,7 @@ def lowest(root: Path, library: str) -> str:
 
 def test_nothing_in_it_fails(rows: list[tuple[str, str, str, str]]) -> None:
     assert len(rows) > 30
-    assert {result for *_, result in rows} <= {"holds", "no build", "not at hand", "not run"}
+    assert {result for *_, result in rows} <= {"holds", "no build", "not at hand"}
 
 
 @pytest.mark.parametrize("library", ["onnxruntime", "numpy", "typer", "pydantic", "zarr"])

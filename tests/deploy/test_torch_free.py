@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,3 +39,36 @@ def test_every_module_of_the_runtime_and_the_bottom_imports_without_torch() -> N
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 30
+
+
+LIGHT = """
+import sys
+for name in ("torch", "onnx", "onnxscript", "safetensors", "lightning_fabric", "polygraphy"):
+    sys.modules[name] = None  # any import of it, at whatever depth, now fails
+from stpl_deploy.cli import run
+for words in sys.argv[1:]:
+    print(words, run(words.split()), flush=True)
+"""
+
+
+def test_a_verb_that_needs_more_names_the_extra(tmp_path: Path) -> None:
+    bundle = Path(__file__).parents[1] / "data" / "convlstm-tiny.bundle"
+    asked = [
+        f"package {bundle} --out models",
+        "export pretrained:radar-nowcast --out b.bundle",
+        "train modernn-mini --out run",
+        "demo",
+        "demo --radar",
+        "models",
+    ]
+    bench = f"bench {bundle} --rounds 3 --out bench"
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT, bench, *asked],
+        capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    codes = [line[-1] for line in done.stdout.splitlines() if line.startswith((bench, *asked))]
+    assert codes == ["0", *["4"] * len(asked)], done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == len(asked), done.stderr
+    assert all("the extra [" in line for line in errors), errors

@@ -14,7 +14,8 @@ from typing import Any
 
 _COLUMNS = {
     "refused": "refused", "used": "used", "fault": "tracebacks", "hang": "hangs over 5 s",
-    "ended": "ended by a signal", "reached out": "reached out", "memory": "beyond the budget",
+    "limited": "ended itself at its limit", "ended": "ended by a signal",
+    "reached out": "reached out", "memory": "beyond the budget",
 }  # fmt: skip
 
 

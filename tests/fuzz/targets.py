@@ -16,7 +16,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -156,7 +156,6 @@ def reader(name: str, folder: Path) -> Attempt:
     from stpl_core.safety import budget
 
     budget.set_most_pixels(MOST_PIXELS)
-    registry.entry_points = cache(registry.entry_points)  # type: ignore[attr-defined]
     content = example(name, folder)
     path = folder / "in" / name
     path.parent.mkdir(exist_ok=True)
@@ -193,10 +192,27 @@ def example(name: str, folder: Path) -> bytes:
         return gzip.compress((b"P5\n" + comments if comments else head) + b"32 24\n255\n"
                              + bytes(range(256)) * 3)  # fmt: skip
     if name.startswith("RAD_NL25"):
-        return next((radar / "knmi_hdf5").rglob("*.h5")).read_bytes()
+        return small_knmi(next((radar / "knmi_hdf5").rglob("*.h5")), folder / name)
     if name.startswith("PrecipRate"):
         return small_grib()
     raise ValueError(name)
+
+
+def small_knmi(whole: Path, path: Path) -> bytes:
+    """A field of 24x32 values as KNMI writes them, from the corner of a whole one."""
+    import h5py
+
+    shutil.copy(whole, path)
+    with h5py.File(path, "r+") as file:
+        image = file["image1/image_data"]
+        values, facts = image[:24, :32], dict(image.attrs)
+        del file["image1/image_data"]
+        small = file.create_dataset("image1/image_data", data=values, compression=6)
+        small.attrs.update(facts)
+        rows, columns = (file["geographic"].attrs[f"geo_number_{n}"] for n in ("rows", "columns"))
+        file["geographic"].attrs["geo_number_rows"] = np.full_like(rows, 24)
+        file["geographic"].attrs["geo_number_columns"] = np.full_like(columns, 32)
+    return path.read_bytes()
 
 
 _SMALL_GRIB = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import shutil
 from datetime import datetime, timezone
@@ -24,7 +25,9 @@ from stpl_core.errors import (  # noqa: E402
     RecipeError,
     RunError,
     StplError,
+    UsageError,
 )
+from stpl_core.parts import INDEX, join, split  # noqa: E402
 from stpl_core.readers.licences import spdx_of  # noqa: E402
 from stpl_core.readers.opening import open_frames  # noqa: E402
 from stpl_core.readers.units import understood  # noqa: E402
@@ -46,8 +49,46 @@ def test_dimensions_of_other_sizes_than_the_values(tmp_path: Path) -> None:
     cf(path)
     with h5py.File(path, "r+") as file:
         del file["x"]
-        file.create_dataset("x", (8, 8), "f2")
+        file.create_dataset("x", (8, 8), "f4")
     with pytest.raises(FrameError, match=r"dimensions of .* and values of \(6, 24, 32\)"):
+        open_frames(path)
+
+
+@pytest.mark.parametrize("fault", ["dimensions", "number", "type", "type of an attribute"])
+def test_what_the_netcdf_library_does_not_expect(tmp_path: Path, fault: str) -> None:
+    """It took numbers for addresses, made lists of 2^31, read beyond its room: SIGSEGV, SIGABRT."""
+    path = tmp_path / "a.nc"
+    cf(path)
+    with h5py.File(path, "r+") as file:
+        if fault == "dimensions":
+            del file["rain"].attrs["DIMENSION_LIST"]
+            file["rain"].attrs["DIMENSION_LIST"] = np.full(3, 10**9)
+        elif fault == "number":
+            file["y"].attrs["_Netcdf4Dimid"] = 2**31
+        elif fault == "type":
+            file.create_dataset("z", (8, 8), "f2")
+        else:
+            file.attrs["version"] = np.float16(1)
+    found = {"dimensions": "DIMENSION_LIST of /rain", "number": "_Netcdf4Dimid of /y"}
+    with pytest.raises(FrameError, match=found.get(fault, "holds numbers of 16 bits")):
+        open_frames(path)
+
+
+@pytest.mark.parametrize("how", ["no size", "too many"])
+def test_a_heap_of_hdf5_that_has_no_end(tmp_path: Path, how: str) -> None:
+    """The library looked at its first object for ever."""
+    path = tmp_path / "a.nc"
+    cf(path)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"GCOL\x01") + 16
+
+    if how == "no size":
+        content[place : place + 16] = bytes(16)
+    else:
+        content += b"GCOL\x01\0\0\0" + (2**27).to_bytes(8, "little")
+        content += (b"\1" + bytes(15)) * (2**22 + 1)
+    path.write_bytes(content)
+    with pytest.raises(FrameError, match="has no end"):
         open_frames(path)
 
 
@@ -193,3 +234,31 @@ def test_memory_is_not_estimated_without_a_step(tmp_path: Path) -> None:
     np.save(tmp_path / "frames.npy", np.zeros((4, 1, 16, 16), np.float32))
     out = tmp_path / "o.npz"
     assert run(["predict", str(bundle), str(tmp_path / "frames.npy"), "--out", str(out)]) in (2, 3)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_text_of_an_npz_that_is_no_text(tmp_path: Path, order: str) -> None:
+    """numpy gave a str that could neither be printed nor read: SystemError in `verify`."""
+    bundle = Path(shutil.copytree(TINY, tmp_path / "b"))
+    with np.load(bundle / "reference.npz") as archive:
+        kept = dict(archive)
+    kept["data"] = np.array("digits", f"{order}U6")
+    kept["data"].reshape(1).view(f"{order}u4")[2] = 0x110000
+    np.savez(tmp_path / "reference.npz", **kept)
+    document = json.loads((bundle / "manifest.json").read_bytes())
+    put(bundle, document, "reference.npz", (tmp_path / "reference.npz").read_bytes())
+    err = io.StringIO()
+    with contextlib.redirect_stderr(err):
+        assert run(["verify", str(bundle)]) == 2
+    assert "data.npy holds text that is none" in err.getvalue()
+
+
+def test_a_part_of_a_name_that_no_disk_holds(tmp_path: Path) -> None:
+    split(TINY, tmp_path / "parts", 20_000)
+    index = tmp_path / "parts" / INDEX
+    document = json.loads(index.read_bytes())
+    document["files"][0]["path"] = "x" * 300
+    index.write_text(json.dumps(document))
+    with pytest.raises(UsageError, match="names files that cannot be made"):
+        join(tmp_path / "parts", tmp_path / "joined")
+    assert [path.name for path in tmp_path.iterdir()] == ["parts"]

@@ -118,6 +118,16 @@ Cli = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six frames with times in their names."""
+    path = tmp_path / "in"
+    path.mkdir()
+    for n in range(6):
+        np.save(path / f"r{slot_time(n):%Y%m%d%H%M}.npy", picture(n))
+    return path
+
+
+@pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
     """Run a command line in this process -> exit code, stdout, stderr."""
     from stpl_deploy.cli import run

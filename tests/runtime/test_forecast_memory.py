@@ -17,7 +17,7 @@ from stpl_runtime.forecast_memory import ForecastMemory, plan_memory
 
 LIMITED = """
 import resource, sys
-import onnxruntime, stpl_runtime.pipeline, stpl_runtime.page.watch
+import onnxruntime, stpl_runtime.streaming.opening, stpl_runtime.page.watch
 from stpl_deploy.cli import run
 pages = int(open("/proc/self/statm").read().split()[0])
 limit = pages * resource.getpagesize() + int(sys.argv[1]) * 2**20

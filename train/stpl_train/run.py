@@ -12,6 +12,8 @@ RUN/
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from stpl_core.codec import Array
-from stpl_core.errors import RunError, StplError
+from stpl_core.errors import RecipeError, RunError, StplError
 from stpl_core.files import atomic_file
 from stpl_core.grid import Grid
 from stpl_core.readers.npz import open_npz
@@ -93,7 +95,8 @@ class Run:
             raise RunError(
                 f"{path} is broken: {error}", expected="safetensors", fix="train again"
             ) from error
-        model = build_model(self.recipe.model.name, self.frame_shape, self.recipe.model.keys)
+        with _corrected_in(self.path / RECIPE):
+            model = build_model(self.recipe.model.name, self.frame_shape, self.recipe.model.keys)
         load_weights(model, tensors, str(path))
         return model.eval()
 
@@ -229,4 +232,18 @@ def open_run(path: Path) -> Run:
         document: dict[str, Any] = tomllib.loads(text_of(file))
     except (ValueError, RecursionError, OSError) as error:
         raise RunError(f"{file} is broken: {error}", expected="TOML", fix="train again") from error
-    return Run(path, parse_recipe(document))
+    with _corrected_in(file):
+        return Run(path, parse_recipe(document))
+
+
+@contextmanager
+def _corrected_in(file: Path) -> Iterator[None]:
+    """No verb that opens a run takes `--set`: what is wrong with its recipe is corrected there."""
+    try:
+        yield
+    except RecipeError as error:
+        if "--set" not in error.fix:
+            raise
+        raise RecipeError(
+            f"{file}: {error.found}", expected=error.expected, fix=f"correct it in {file}"
+        ) from error

@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpl_core.codec import Array
+from stpl_core.drawing.palettes import CIVIDIS, NATIONAL
+from stpl_core.drawing.palettes import Colour as Colour
 from stpl_core.reader import NO_DATA, NO_ECHO, States
 
 Picture = NDArray[np.uint8]
 """`(H, W, 3)`."""
-Colour = tuple[int, int, int]
-"""Red, green, blue, 0 to 255."""
+STANDARD, SAFE = "standard", "cividis"
+"""The project's own colours, and those that no colour-blindness confuses."""
 
 NO_ECHO_COLOUR, NO_DATA_COLOUR = (255, 255, 255), (208, 208, 204)
 NO_DATA_ON_DARK: Colour = (52, 58, 92)
@@ -93,14 +95,32 @@ class ColourMap:
         return np.asarray(rgb, np.uint8)
 
 
-def colour_map(units: str, low: float, high: float) -> ColourMap:
-    """The map of a unit in CF notation: classes for rain and reflectivity, else low to high."""
+def palettes(units: str) -> dict[str, str]:
+    """Word -> title of the palettes that a unit in CF notation can be drawn with, ours first."""
+    if units == "1":  # brightness is grey
+        return {STANDARD: "grey"}
+    national = {word: one.title for word, one in NATIONAL.items() if one.limits_in(units)}
+    return {STANDARD: "standard", SAFE: "colour-blind safe", **national}
+
+
+def colour_map(units: str, low: float, high: float, palette: str = STANDARD) -> ColourMap:
+    """The map of a unit in CF notation: classes for rain and reflectivity, else low to high.
+
+    Args:
+        units: of the values.
+        low: the lower end, where the unit has no classes.
+        high: the upper end.
+        palette: a word of `palettes(units)`; any other is the standard one.
+    """
+    if palette in NATIONAL and (steps := NATIONAL[palette].limits_in(units)):
+        return ColourMap(steps, (NO_ECHO_COLOUR, *NATIONAL[palette].colours), classes=True)
     limits = {"mm h-1": _RAIN_MM_H, "mm": _RAIN_MM, "dBZ": _DBZ}.get(units)
     if limits is not None:
-        return ColourMap(limits, _CLASSES, classes=True)
+        colours = (NO_ECHO_COLOUR, *CIVIDIS[1:]) if palette == SAFE else _CLASSES
+        return ColourMap(limits, colours, classes=True)
     if units == "1":
         return ColourMap((low, high), _GREY, classes=False)
-    return ColourMap((low, high), _RAMP, classes=False)
+    return ColourMap((low, high), CIVIDIS[::-1] if palette == SAFE else _RAMP, classes=False)
 
 
 def difference_map(units: str, low: float, high: float) -> ColourMap:

@@ -129,12 +129,12 @@ def write_text(image: Image, at: tuple[int, int], text: str, colour: Colour = IN
     """Write one line; `at` is its upper left corner."""
     from PIL import ImageDraw
 
-    ImageDraw.Draw(image).text(at, text, fill=colour, font=_font())
+    ImageDraw.Draw(image).text(at, text, fill=colour, font=font())
 
 
-def text_width(text: str) -> int:
+def text_width(text: str, size: float = _FONT) -> int:
     """Width of one line in pixels."""
-    return int(np.ceil(_font().getlength(text)))
+    return int(np.ceil(font(size).getlength(text)))
 
 
 def scaled(picture: Picture, width: int, height: int) -> Image:
@@ -154,10 +154,11 @@ def png_of(picture: Picture, compress_level: int = 4) -> bytes:
     return file.getvalue()
 
 
-def _font() -> FreeTypeFont | ImageFont:
+def font(size: float = _FONT) -> FreeTypeFont | ImageFont:
+    """Pillow's own letters."""
     from PIL import ImageFont
 
     try:
-        return ImageFont.load_default(_FONT)
+        return ImageFont.load_default(size)
     except (OSError, ImportError, TypeError):  # Pillow without FreeType has one fixed font
         return ImageFont.load_default()

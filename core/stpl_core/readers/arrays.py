@@ -19,6 +19,7 @@ from stpl_core.errors import FrameError
 from stpl_core.frames import read_array
 from stpl_core.grid import pixel_grid
 from stpl_core.reader import Piece, Quantity, ReadOptions, Times, state_of
+from stpl_core.readers.cf_clock import times_of_texts
 from stpl_core.readers.checked import in_stated_units
 from stpl_core.readers.converted import dataset_of_npz, pieces_of_dataset
 from stpl_core.readers.names import file_time
@@ -29,6 +30,9 @@ from stpl_core.reading.axes import in_layout, layout_of
 SUFFIXES = (".npy", ".npz")
 ABOUT = ".npy and .npz: (T, H, W), (T, C, H, W), (N, T, C, H, W)"
 _BLOCK_VALUES = 2**23
+_CLOCKS = ("dates", "timestamps", "times", "time")
+"""Names of times beside the frames, the strongest last."""
+_FACTORS = ("scale_factor", "add_offset", "gain", "offset", "scale")
 _LAST_SECOND = 9e9
 """Seconds after 1970 that 64 bits of nanoseconds hold: to the year 2255."""
 
@@ -41,7 +45,14 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
             if "dataset" in archive.files:
                 yield from pieces_of_dataset(dataset_of_npz(path), _BLOCK_VALUES)
                 return
-            beside = {name: archive[name] for name in ("time", "units") if name in archive.files}
+            _refuse_packed(archive, path)
+            named = {"time": _CLOCKS, "units": ("units",)}
+            beside = {
+                key: archive[name]
+                for key, names in named.items()
+                for name in names
+                if name in archive.files and _is_plain(archive, name)
+            }
             stored = _chosen(archive, options.variable, path)
     else:
         stored = read_array(path, lazy=True)
@@ -65,6 +76,25 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
                 begins=np.arange(len(frames)) == (0 if start == 0 and not lone else -1),
             )
             yield in_stated_units(piece, units, "") if options.units is None else piece
+
+
+def _is_plain(archive: Any, name: str) -> bool:
+    """Whether an array is none of Python objects, which would have to be unpickled."""
+    try:
+        return bool(archive[name].size)
+    except ValueError:
+        return False
+
+
+def _refuse_packed(archive: Any, path: Path) -> None:
+    """Raise where numbers stand beside the frames that would turn them into values."""
+    found = [name for name in _FACTORS if name in archive.files]
+    if found:
+        raise FrameError(
+            f"{path} holds {' and '.join(found)} beside its frames",
+            expected="values, not numbers that are to be multiplied",
+            fix="numpy.savez(path, frames=values) with them multiplied",
+        )
 
 
 def _chosen(archive: Any, wanted: str | None, path: Path) -> NDArray[Any]:
@@ -114,6 +144,8 @@ def _times(
     if stored is None:
         stamp = file_time(path, options) if shape[:2] == (1, 1) else None
         return None if stamp is None else np.array([stamp])
+    if stored.dtype.kind in "US":
+        stored = times_of_texts(stored, str(path))
     if stored.shape != (shape[1],) or shape[0] != 1 or stored.dtype.kind not in "Miuf":
         raise FrameError(
             f"{path} has time of the shape {stored.shape} for frames {shape}",

@@ -23,12 +23,12 @@ from stpl_core.reader import NO_DATA, NO_ECHO, VALUE, Piece, Quantity, ReadOptio
 from stpl_core.readers.cf_dims import chosen, horizontal_dims, squeezed, with_channels
 from stpl_core.readers.cf_grid import grid_and_flips, is_place
 from stpl_core.readers.cf_time import accumulation_s, times_and_values
-from stpl_core.readers.cf_values import Unpacking, unpacking
+from stpl_core.readers.cf_values import Unpacking, factor, unpacking
 from stpl_core.readers.checked import in_stated_units, nan_as_no_echo, no_echo_of
 from stpl_core.readers.completeness import refuse_cut_netcdf
 from stpl_core.readers.converted import check_zarr_whole, pieces_of_dataset
-from stpl_core.readers.hdf5_checks import check_netcdf
 from stpl_core.readers.libraries import NETCDF_LOCK, one_at_a_time, reads_with
+from stpl_core.readers.netcdf_checks import check_netcdf
 from stpl_core.readers.units import is_not_rain, rain_or_echo, understood
 from stpl_core.readers.zarr_checks import check_zarr
 from stpl_core.safety.budget import check_pixels
@@ -52,7 +52,7 @@ def open_dataset(path: Path, group: str | None = None, *, decode: bool = True) -
 
     Args:
         path: the file or store.
-        group: of NetCDF-4 and HDF5.
+        group: of NetCDF-4, HDF5 and Zarr.
         decode: False leaves numbers and attributes as they are stored.
     """
     if path.is_dir():
@@ -61,7 +61,11 @@ def open_dataset(path: Path, group: str | None = None, *, decode: bool = True) -
             import zarr  # noqa: F401  # xarray imports it, and would not name the extra
         check_zarr(path)
         opened: xr.Dataset = xr.open_zarr(
-            path.absolute(), chunks=None, consolidated=_consolidated(path), decode_cf=decode
+            path.absolute(),
+            group=group,
+            chunks=None,
+            consolidated=_consolidated(path / (group or "")),
+            decode_cf=decode,
         )
         return opened
     with reads_with("netcdf"):
@@ -112,7 +116,7 @@ def _read(path: Path, options: ReadOptions) -> Generator[Piece, None, None]:
     inside, _, variable = (options.variable or "").strip("/").rpartition("/")
     with open_dataset(path, inside or None, decode=False) as stored:
         ours = "stpl_frames" in stored.attrs and not variable and not options.select
-        found = inside or path.is_dir() or _fields(_with_coordinates(stored))
+        found = inside or _fields(_with_coordinates(stored, str(path)))
         if not ours and found:
             yield from pieces_of_foreign(stored, variable or None, path, options)
             return
@@ -131,12 +135,17 @@ def _group_with_fields(path: Path) -> str | None:
     """The first group that holds a field; None where none does."""
     for group in _groups(path):
         with open_dataset(path, group, decode=False) as stored:
-            if _fields(_with_coordinates(stored)):
+            if _fields(_with_coordinates(stored, str(path))):
                 return group
     return None
 
 
 def _groups(path: Path) -> list[str]:
+    """Names of all groups, those further up first."""
+    if path.is_dir():
+        import zarr
+
+        return _groups_below(zarr.open_group(str(path.absolute()), mode="r"), "")
     with reads_with("netcdf"):
         import netCDF4
     with NETCDF_LOCK, netCDF4.Dataset(path.absolute()) as file:
@@ -149,12 +158,23 @@ def _groups(path: Path) -> list[str]:
     return found
 
 
-def _with_coordinates(stored: xr.Dataset) -> xr.Dataset:
-    """The same with its coordinates as coordinates, numbers unpacked, times still numbers."""
+def _groups_below(group: Any, at: str) -> list[str]:
+    below = [(f"{at}{name}", one) for name, one in sorted(group.groups())]
+    further = [found for name, one in below for found in _groups_below(one, f"{name}/")]
+    return [name for name, _ in below] + further
+
+
+def _with_coordinates(stored: xr.Dataset, where: str) -> xr.Dataset:
+    """The same with its coordinates as coordinates, numbers unpacked, times still numbers.
+
+    Raises:
+        FrameError: a coordinate that cannot be unpacked.
+    """
     import warnings
 
     import xarray as xr
 
+    stored = _with_factors(stored, where)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", xr.SerializationWarning)  # two fill values: both are heeded
         opened = xr.decode_cf(stored, decode_times=False, decode_timedelta=False)
@@ -162,6 +182,22 @@ def _with_coordinates(stored: xr.Dataset) -> xr.Dataset:
         if "units" in stored[name].attrs:
             opened[name].attrs["units"] = stored[name].attrs["units"]
     return opened
+
+
+def _with_factors(stored: xr.Dataset, where: str) -> xr.Dataset:
+    """The same with factors of packing as plain numbers; fields of others are left as they are."""
+    stored = stored.copy()
+    for name, variable in stored.variables.items():
+        for key in ("scale_factor", "add_offset"):
+            if key not in variable.attrs:
+                continue
+            try:
+                variable.attrs[key] = factor(variable.attrs, key, f"{where}: {name}")
+            except FrameError:
+                if variable.ndim < 2:
+                    raise
+                del variable.attrs[key]  # raised where the variable is asked for
+    return stored
 
 
 def pieces_of_foreign(
@@ -176,7 +212,7 @@ def pieces_of_foreign(
         options: how it is read.
     """
     options = options or ReadOptions()
-    opened = _with_coordinates(stored)
+    opened = _with_coordinates(stored, str(path))
     name = _variable(opened, wanted, path)
     attributes = dict(stored[name].attrs)
     how = unpacking(stored[name].dtype, attributes, f"{path}: {name}", netcdf=path.is_file())
@@ -278,6 +314,12 @@ def _way_to_a_field(opened: xr.Dataset) -> str:
     dims = {str(dim).lower() for variable in opened.data_vars.values() for dim in variable.dims}
     if dims & {"range", "azimuth", "ray", "rays", "gates", "n_gates"}:
         return "grid the radar's sweeps first, for example with wradlib or xradar"
+    if dims & {"ncells", "ncell", "cell", "cells", "node", "nodes", "values", "points", "npoints"}:
+        return "put it on a grid first, for example with cdo remapnn,GRID IN OUT"
+    for variable in opened.data_vars.values():
+        if variable.ndim == 2 and variable.dtype.kind in "uif":
+            rows, columns = variable.dims
+            return f"ncrename -d {rows},y -d {columns},x FILE, if these are its rows and columns"
     return "name its dimensions y, x or lat, lon"
 
 

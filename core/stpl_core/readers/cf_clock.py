@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _SINCE = re.compile(r"\s*([A-Za-z]+)\s+since\s+\S", re.IGNORECASE)
 _DATE = re.compile(
-    r"(?:(?P<year>[-+]?\d{1,4})-(?P<month>\d{1,2})-(?P<day>\d{1,2})"
+    r"(?:(?P<year>[-+]?\d{1,4}-|\d{4}/)(?P<month>\d{1,2})[-/](?P<day>\d{1,2})"
     r"|(?P<year_>\d{4})(?P<month_>\d{2})(?P<day_>\d{2}))"
     r"(?:(?:[T ]\s*|\s+)(?:(?P<hour>\d{1,2})"
     r"(?::(?P<minute>\d{1,2})(?::(?P<second>\d{1,2}(?:\.\d*)?))?)?"
@@ -29,9 +29,13 @@ _DATE = re.compile(
 """What stands after `since`: a date, a time of day, a zone."""
 _CDO = "day as %Y%m%d.%f"
 _US = {
+    "nanosecond": 1e-3,
+    "ns": 1e-3,
     "microsecond": 1.0,
+    "us": 1.0,
     "millisecond": 1e3,
     "msec": 1e3,
+    "ms": 1e3,
     "second": 1e6,
     "sec": 1e6,
     "s": 1e6,
@@ -42,6 +46,7 @@ _US = {
     "h": 3.6e9,
     "day": 8.64e10,
     "d": 8.64e10,
+    "week": 6.048e11,
 }
 """Microseconds in a unit of time."""
 _TEXTS = ("time", "times", "datetime", "date_time", "valid_time")
@@ -49,6 +54,10 @@ _TEXTS = ("time", "times", "datetime", "date_time", "valid_time")
 _MOST = 9e36
 """Numbers from here on are netCDF's default fill value: nobody wrote a time."""
 _STANDARD = ("standard", "gregorian", "proleptic_gregorian", "")
+_CALENDARS = (
+    *(*_STANDARD, "noleap", "365_day", "360_day", "all_leap", "366_day", "julian"),
+    "tai",
+)
 _ONE_CALENDAR = 1700
 """From this year on the standard calendars agree."""
 _FIRST_YEAR, _LAST_YEAR = 1678, 2261
@@ -98,7 +107,7 @@ def decoded(variable: xr.Variable | xr.DataArray, where: str) -> Times:
     if numbers.dtype.kind == "M":
         return np.asarray(numbers.astype("datetime64[ns]"))
     if numbers.dtype.kind in "OSU":
-        return _from_texts(numbers, where)
+        return times_of_texts(numbers, where)
     least = np.iinfo(np.int64).min  # NaT, as NumPy and xarray store it
     missing = numbers == least if numbers.dtype == np.int64 else ~(np.abs(numbers) < _MOST)
     numbers = numbers.astype(np.float64)
@@ -114,18 +123,20 @@ def decoded(variable: xr.Variable | xr.DataArray, where: str) -> Times:
         days = np.floor(numbers).astype(np.int64)
         texts = np.array([f"{n // 10000:04}-{n // 100 % 100:02}-{n % 100:02}" for n in days.flat])
         seconds = np.round((numbers - days) * 86400)  # as fine as such numbers are
-        midnight = _from_texts(texts.reshape(days.shape), where)
+        midnight = times_of_texts(texts.reshape(days.shape), where)
         return np.asarray(midnight + _us_to_delta(seconds * 1e6))
     try:
         return _since(numbers, units, calendar)
     except (ArithmeticError, ValueError, KeyError) as error:
         name = getattr(variable, "name", "time")
+        wrong, right = "units", "'seconds since 2024-06-01' FILE, with the true unit and date"
+        if calendar not in _CALENDARS:
+            wrong, right = "calendar", "standard FILE, or with the true calendar"
         raise FrameError(
             f"{where} has the time unit {units!r} in the calendar {calendar!r}: {error}",
             expected="seconds, minutes, hours or days since a date, as CF has them",
-            fix=f"ncatted -a units,{name},o,c,'seconds since 2024-06-01' "
-            "FILE, with the true unit and date, or, of a file of one frame, --time-format PATTERN "
-            "for the time in its name",
+            fix=f"ncatted -a {wrong},{name},o,c,{right}, or, of a file of one frame, "
+            "--time-format PATTERN for the time in its name",
         ) from error
 
 
@@ -139,7 +150,7 @@ def _since(numbers: NDArray[np.float64], units: str, calendar: str) -> Times:
     plain = f"{match[1]} since {since}"
     late = not since.startswith("-") and int(since.partition("-")[0]) >= _ONE_CALENDAR
     if scale is not None and calendar in _STANDARD and late:
-        reference = cftime.num2date(0, plain, calendar="proleptic_gregorian")
+        reference = cftime.num2date(0, f"days since {since}", calendar="proleptic_gregorian")
         start = np.datetime64(_label(reference), "us") - offset
         return _in_ns(start + _us_to_delta(np.round(numbers * scale)))
     with warnings.catch_warnings():
@@ -164,6 +175,7 @@ def _reference(text: str) -> tuple[str, np.timedelta64]:
     if found is None:
         raise ValueError(f"{text.strip()!r} is not understood")
     year, month, day = (found[part] or found[f"{part}_"] for part in ("year", "month", "day"))
+    year = year.rstrip("/") if "/" in year else year.removesuffix("-")
     hour, minute = (found[part] or found[f"{part}_"] or "0" for part in ("hour", "minute"))
     second = found["second"] or found["second_"] or "0"
     offset = np.timedelta64(0, "us")
@@ -207,14 +219,34 @@ def _singular(unit: str) -> str:
     return word if word in _US else word.rstrip("s")
 
 
-def _from_texts(texts: NDArray[Any], where: str) -> Times:
+def _time_of(word: str) -> np.datetime64:
+    """A text as a time; digits alone are `YYYYMMDD[HH[MM[SS]]]`.
+
+    Raises:
+        ValueError: it is none, or not whole.
+        OverflowError: it is none that 64 bits hold.
+    """
+    apart = re.sub(r"^(\d{8})(?=\d\d)", r"\1T", word.strip("\0 ")).replace("_", "T")
+    text, offset = _reference(apart)
+    date, _, clock = text.partition(" ")
+    year, month, day = (int(part) for part in date.rsplit("-", 2))
+    hour, minute, second = clock.split(":")
+    label = f"{year:04}-{month:02}-{day:02}T{int(hour):02}:{int(minute):02}:{float(second):09.6f}"
+    return np.datetime64(_in_ns(np.array([np.datetime64(label, "us") - offset]))[0])
+
+
+def times_of_texts(texts: NDArray[Any], where: str) -> Times:
+    """Times of texts in ISO 8601, any shape.
+
+    Raises:
+        FrameError: one is none.
+    """
     made = []
     for text in texts.ravel():
         word = (text.decode() if isinstance(text, bytes) else str(text)).strip()
-        plain = re.sub(r"(?:Z|\s?UTC|\+00:?00)$", "", word).rstrip().replace("_", "T")
         try:
-            made.append(np.datetime64(plain, "ns"))
-        except ValueError as error:
+            made.append(_time_of(word))
+        except (ValueError, ArithmeticError) as error:
             raise FrameError(
                 f"{where} has the time {word!r}", expected="ISO 8601, UTC", fix="repair the file"
             ) from error

@@ -66,7 +66,8 @@ def _is_mapping(variable: xr.Variable) -> bool:
 
 
 def _as_pyproj_reads_it(attributes: dict[str, Any]) -> dict[str, Any]:
-    """CF attributes with what pyproj would overlook in other words."""
+    """CF attributes with what pyproj would overlook in other words, or as text."""
+    attributes = {key: _number(value) for key, value in attributes.items()}
     origin = attributes.get("latitude_of_projection_origin")
     parallels = attributes.get("standard_parallel")
     lambert = attributes.get("grid_mapping_name") == "lambert_conformal_conic"
@@ -75,3 +76,11 @@ def _as_pyproj_reads_it(attributes: dict[str, Any]) -> dict[str, Any]:
     known = np.atleast_1d(np.asarray(parallels, np.float64)).tolist()
     # One parallel and the origin elsewhere: as two parallels that are the same.
     return {**attributes, "standard_parallel": known * 2 if len(known) == 1 else known}
+
+
+def _number(value: Any) -> Any:
+    """A number that was written as text; anything else as it is."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from stpl_core.errors import FrameError
 from stpl_core.grid import Grid, pixel_grid
 from stpl_core.readers.cf_crs import mapping_crs
-from stpl_core.readers.coordinate_units import in_metres_or_degrees, says_degrees
+from stpl_core.readers.coordinate_units import in_degrees, in_metres_or_degrees, says_degrees
 from stpl_core.readers.placing import in_plain_units, placed
 from stpl_core.readers.projections import crs_of
 
@@ -47,7 +47,7 @@ def grid_and_flips(
     if lines is not None and crs is None and all(map(says_degrees, lines)):
         crs = crs_of("OGC:CRS84", where)
     if lines is None or crs is None or all(_says_nothing(line) for line in lines):
-        everywhere = _everywhere(opened, values, y, x)
+        everywhere = _everywhere(opened, y, x, where)
         if everywhere is not None:
             grid, (rows, columns) = _from_every_place(*everywhere, crs)
             return grid, rows, columns
@@ -76,9 +76,7 @@ def _of_the_lines(crs: Any, lines: tuple[xr.DataArray, xr.DataArray]) -> Any:
     return crs.geodetic_crs if named == {"latitude", "longitude"} else crs
 
 
-def _everywhere(
-    opened: xr.Dataset, values: xr.DataArray, y: str, x: str
-) -> tuple[Doubles, Doubles] | None:
+def _everywhere(opened: xr.Dataset, y: str, x: str, where: str) -> tuple[Doubles, Doubles] | None:
     """Latitude and longitude of every pixel, `(H, W)`, if the file has them; NaN off the disk."""
     found: list[Doubles] = []
     for which in _PLACES:
@@ -86,7 +84,7 @@ def _everywhere(
             if set(variable.dims[-2:]) != {y, x} or not _is_called(str(name), opened[name], which):
                 continue
             plane = opened[name].isel(dict.fromkeys(variable.dims[:-2], 0))
-            found.append(plane.transpose(y, x).values.astype(np.float64))
+            found.append(in_degrees(plane.transpose(y, x), where))
             break
     return (found[0], found[1]) if len(found) == 2 else None
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 _REFERENCE = re.compile(r"reference|analysis|creat|issue|init|start|begin|run|end\b", re.IGNORECASE)
 _LEADS = ("forecast_period", "lead_time")
+_RUN = re.compile(r"ref|analysis|init|issue|run", re.IGNORECASE)
+"""Names of clocks that say when a forecast began."""
+_STEPS = ("step", "lead", "leadtime", "lead_time", "forecast_time", "fhour", "forecast_period")
+_TIME_DIMS = ("time", "times", "t", "valid_time")
 _INTERVAL = re.compile(r"time: sum\s*\(interval: ([\d.]+) ([A-Za-z]+)\)")
 
 
@@ -59,7 +63,8 @@ def times_and_values(
     scalar = _scalar_clock(opened)
     if clocks:
         ((dim, name),) = clocks.items()
-        return decoded(opened[name], str(path)), _renamed(values, dim), name
+        times = decoded(opened[name], str(path)) + _lead_beside(opened, name, dim, path)
+        return times, _renamed(values, dim), name
     if leads and scalar:
         lead = _lead_along(opened, leads[0])
         assert lead is not None
@@ -67,8 +72,9 @@ def times_and_values(
         times = start + lead.astype("timedelta64[us]")
         return times.astype("datetime64[ns]"), _renamed(values, leads[0]), scalar
     _refuse_unread(opened, along, path)
+    _refuse_unsaid(values, along, path)
     if scalar:
-        stamp = decoded(opened[scalar], str(path))
+        stamp = decoded(opened[scalar], str(path)) + _lead_beside(opened, scalar, "", path)
     else:
         stamp = np.asarray(_outside(opened, path, options, str(values.name)))
     return stamp.reshape(1), _renamed(values, None), scalar
@@ -126,14 +132,50 @@ def _clock_along(opened: xr.Dataset, dim: str) -> str:
     return _best(opened, found)
 
 
+def _lead_beside(opened: xr.Dataset, name: str, dim: str, path: Path) -> np.ndarray:
+    """What is added to a clock: the lead times beside one that says when forecasts began.
+
+    Raises:
+        FrameError: beside it stands a time that nobody understands.
+    """
+    nothing = np.zeros((), "timedelta64[ns]")
+    standard = str(opened[name].attrs.get("standard_name", ""))
+    if standard == "time" or not (_RUN.search(standard) or _RUN.search(name)):
+        return nothing
+    for other, variable in opened.variables.items():
+        alike = variable.dims == (dim,) or variable.size == 1
+        if alike and _is_lead(str(other), variable):
+            lead = duration_us(variable)
+            if lead is not None:
+                shape = () if variable.size == 1 else lead.shape
+                return lead.reshape(shape).astype("timedelta64[us]").astype("timedelta64[ns]")
+    _refuse_unread(opened, [dim], path)
+    return nothing
+
+
+def _refuse_unsaid(values: xr.DataArray, along: list[str], path: Path) -> None:
+    """Raise where several frames have no times at all."""
+    for dim in along:
+        if dim.lower() in _TIME_DIMS:
+            raise FrameError(
+                f"{path} has {values.name} over {', '.join(map(str, values.dims))}: "
+                f"{values.sizes[dim]} along {dim}, and no variable says when",
+                expected=f"one along {dim} in seconds, minutes, hours or days since a date",
+                fix=f"ncap2 -s '{dim}=array(0,5,${dim});{dim}@units=\"minutes since 2024-06-01 "
+                "12:00\"' IN OUT, with the true start and step",
+            )
+
+
 def _lead_along(opened: xr.Dataset, dim: str) -> np.ndarray | None:
-    if dim not in opened.variables:
-        return None
-    variable = opened[dim]
-    named = str(dim) in ("step", "lead", "leadtime", "lead_time", "forecast_time", "fhour")
-    if named or variable.attrs.get("standard_name") in _LEADS:
-        return duration_us(variable)
+    """Microseconds of the lead times along a dimension; None where there are none."""
+    for name, variable in opened.variables.items():
+        if variable.dims == (dim,) and _is_lead(str(name), variable):
+            return duration_us(variable)
     return None
+
+
+def _is_lead(name: str, variable: xr.Variable) -> bool:
+    return name in _STEPS or variable.attrs.get("standard_name") in _LEADS
 
 
 def _scalar_clock(opened: xr.Dataset) -> str:
@@ -203,8 +245,7 @@ def _outside(opened: xr.Dataset, path: Path, options: ReadOptions, variable: str
     if stamp is not None:
         return stamp
     raise FrameError(
-        f"{path} says no time for {variable}: no variable with units since a date, and none in its "
-        "name",
+        f"{path} says no time for {variable}: no clock goes with it, and its name has none",
         expected="a coordinate time, a scalar one, or a time in the file's name",
         fix="--time-format PATTERN for the time in its name",
     )

@@ -82,7 +82,7 @@ def unpacking(
     if str(attributes.get("_Unsigned", "")).lower() == "true" and dtype.kind == "i":
         dtype = np.dtype(f"u{dtype.itemsize}")
     scale, offset = (
-        float(_numbers(attributes, key, where)[0]) if key in attributes else default
+        factor(attributes, key, where) if key in attributes else default
         for key, default in (("scale_factor", 1.0), ("add_offset", 0.0))
     )
     fills = []
@@ -114,6 +114,23 @@ def unpacking(
         low, high = (None if one is None else _stored_as(dtype, one) for one in (low, high))
     kept = tuple(fill for fill in fills if fill is not None)
     return Unpacking(dtype, kept, low, high, packed_limits, scale, offset)
+
+
+def factor(attributes: dict[str, Any], key: str, where: str) -> float:
+    """The number of `scale_factor` or `add_offset`, also where it is a text or an array of one.
+
+    Raises:
+        FrameError: it is none that values can be made with.
+    """
+    found = _numbers(attributes, key, where)
+    number = float(found[0])
+    if len(found) == 1 and np.isfinite(number) and (number or key != "scale_factor"):
+        return number
+    raise FrameError(
+        f"{where} has {key} {np.asarray(attributes[key]).tolist()!r}",
+        expected="one number" + (", and not 0" if key == "scale_factor" else ""),
+        fix=f"ncatted -a {key},{where.rpartition(': ')[2]},m,d,NUMBER FILE, with the true number",
+    )
 
 
 def _numbers(attributes: dict[str, Any], key: str, where: str) -> list[Any]:

@@ -17,7 +17,7 @@ import numpy as np
 from stpl_core.errors import FrameError, UsageError
 from stpl_core.reader import NO_DATA, NO_ECHO, Piece, Quantity, ReadOptions
 from stpl_core.readers.names import file_time
-from stpl_core.readers.units import is_not_rain, rain_or_echo, understood
+from stpl_core.readers.units import is_misspelt, is_not_rain, rain_or_echo, understood
 
 _POSSIBLE = {
     "mm h-1": (-1e-3, 2500.0),
@@ -60,12 +60,19 @@ def checked(
         if options.time_format is not None and _one_frame(piece, path):
             piece = replace(piece, time=np.array([file_time(path, options)]))
         if options.units is not None and word not in _UNITS_THEMSELVES:
-            if word in _STATED and piece.quantity.units != "unknown":
+            if word in _STATED and not _leaves_open(piece.quantity):
                 raise states_itself("units", path, word)
             piece = in_stated_units(piece, options.units)
         if options.nan == "no-echo" and word not in _NAN_THEMSELVES:
             piece = nan_as_no_echo(piece)
-        yield possible(piece, options.bad_pixels)
+        yield possible(piece, options.bad_pixels, word)
+
+
+def _leaves_open(quantity: Quantity) -> bool:
+    """Whether a file that states units leaves out the unit, or the time that an amount is of."""
+    return quantity.units == "unknown" or (
+        quantity.units == "mm" and quantity.accumulation_s is None
+    )
 
 
 def _one_frame(piece: Piece, path: Path) -> bool:
@@ -76,6 +83,12 @@ def _one_frame(piece: Piece, path: Path) -> bool:
 
 
 def _refuse_idle(path: Path, word: str, options: ReadOptions) -> None:
+    if options.units is not None and is_misspelt(options.units):
+        raise UsageError(
+            f"--units {options.units} is not understood",
+            expected="a unit such as mm/h, mm/5min, mm, kg m-2 s-1, dBZ, K",
+            fix="--units mm/h",
+        )
     if word in _FRACTIONS and options.units not in (None, "1"):
         raise UsageError(
             f"--units {options.units} for {path}",
@@ -157,8 +170,13 @@ def no_echo_of(quantity: Quantity, source: str) -> float:
     return quantity.no_echo
 
 
-def possible(piece: Piece, most: float) -> Piece:
+def possible(piece: Piece, most: float, word: str = "") -> Piece:
     """A piece without impossible values; `Piece.bad` counts those that it had.
+
+    Args:
+        piece: any.
+        most: share of its pixels that may be impossible.
+        word: of the reader, for what a message suggests.
 
     Raises:
         FrameError: their share of the pixels is above `most`.
@@ -176,11 +194,15 @@ def possible(piece: Piece, most: float) -> Piece:
     if finite.any(axis=1).sum() > most * bad.size:
         bounds = f" in [{low:g}, {high:g}]"
         share = float(finite.any(axis=1).mean())
+        ways = [
+            "--units UNIT if that is wrong, " if word not in _STATED else "",
+            "--variable NAME for another field, " if word not in _OF_ONE_FIELD else "",
+        ]
         raise FrameError(
             f"{piece.source} has {share:.1%} of its pixels from {values.min():g} to "
             f"{values.max():g} {piece.quantity.units}",
             expected=f"values{bounds} in all but {most:.2%} of the pixels",
-            fix="--units UNIT if that is wrong, --variable NAME for another field, or "
+            fix=f"{''.join(ways)}{'or ' if any(ways) else ''}"
             f"--bad-pixels {min(1.0, np.ceil(100 * share) / 100):g} to take them as no data",
         )
     frames, state = piece.frames.copy(), piece.state.copy()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stpl_core.errors import FrameError
 from stpl_core.grid import Grid
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _NOTES = (*CREDITS, "split_rule")
+_SAME = 1e-3
+"""Of a pixel: less is rounding."""
 
 
 def pieces_of_dataset(opened: xr.Dataset, block_values: int) -> Iterator[Piece]:
@@ -91,13 +94,26 @@ def files_of(opened: xr.Dataset) -> list[str]:
 
 
 def grid_of(opened: xr.Dataset) -> Grid:
-    """Where the pixels of a dataset lie."""
+    """Where the pixels of a dataset, or of a part that was cut out of it, lie."""
     left, top, width, height = (float(value) for value in opened.attrs["affine"])
     mapping = opened["crs"].attrs if "crs" in opened.variables else {}
     wkt = str(mapping.get("crs_wkt", mapping.get(METRES_WKT, "")))
+    # Of a geostationary grid the coordinates are angles, and the affine is in metres.
+    metres = float(mapping["perspective_point_height"]) if METRES_WKT in mapping else 1.0
+    left, width = _edge_and_step(opened["x"].values * metres, left, width)
+    top, height = _edge_and_step(opened["y"].values * metres, top, height)
     geographic = opened["x"].attrs.get("standard_name") in ("longitude", "grid_longitude")
     rows, columns = opened["frames"].shape[-2:]
     return Grid((left, top, width, height), rows, columns, wkt, geographic)
+
+
+def _edge_and_step(centres: NDArray[np.float64], edge: float, step: float) -> tuple[float, float]:
+    """Of the pixels at `centres`: those given, to the bit, unless a part was cut out or thinned."""
+    if len(centres) > 1:
+        found = float(centres[-1] - centres[0]) / (len(centres) - 1)
+        step = step if abs(found - step) <= _SAME * abs(step) else found
+    first = float(centres[0]) - step / 2
+    return (edge if abs(first - edge) <= _SAME * abs(step) else first), step
 
 
 def check_zarr_whole(path: Path, promised: int) -> None:

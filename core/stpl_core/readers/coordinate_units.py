@@ -38,6 +38,8 @@ _RADIANS = {
     "arcmin": math.radians(1.0) / 60,
 }
 _DEGREES = re.compile(r"degrees?([_ ]?(north|south|east|west|true|[nsew]))?")
+_COUNTED_BACK = re.compile(r"degrees?([_ ]?(south|west)|[_ ][sw])|degrees?w|degreess")
+"""Units of latitudes and longitudes that grow to the south and west."""
 _NUMBERED = re.compile(r"([\d.]+(?:e[+-]?\d+)?)?\s*(.*)")
 
 
@@ -57,6 +59,8 @@ def in_metres_or_degrees(line: xr.DataArray, crs: Any, where: str) -> NDArray[np
         FrameError: a unit that is none of a length or an angle.
     """
     values = line.values.astype(np.float64)
+    if _is_counted_back(line):
+        values = -values
     if crs is None:
         return values * _METRES.get(_singular(line), 1.0)
     plain, written = in_plain_units(crs)
@@ -76,6 +80,27 @@ def in_metres_or_degrees(line: xr.DataArray, crs: Any, where: str) -> NDArray[np
             fix=f"ncatted -a units,{line.name},o,c,UNIT FILE, with the unit that it is in",
         )
     return values * factor
+
+
+def in_degrees(line: xr.DataArray, where: str) -> NDArray[np.float64]:
+    """Latitudes or longitudes of any shape in degrees to the north and east.
+
+    Raises:
+        FrameError: a unit that is none of an angle.
+    """
+    number, word = _parted(_singular(line) or "degree")
+    if word not in _RADIANS:
+        raise FrameError(
+            f"{where} has the coordinate {line.name} in {line.attrs.get('units')}",
+            expected="degrees",
+            fix=f"ncatted -a units,{line.name},o,c,UNIT FILE, with the unit that it is in",
+        )
+    factor = number * _RADIANS[word] / math.radians(1.0) * (-1 if _is_counted_back(line) else 1)
+    return np.asarray(line.values.astype(np.float64) * factor)
+
+
+def _is_counted_back(line: xr.DataArray) -> bool:
+    return _COUNTED_BACK.fullmatch(str(line.attrs.get("units", "")).strip().lower()) is not None
 
 
 def kind_of(line: xr.DataArray) -> str:

@@ -38,7 +38,7 @@ class FilmClock:
         return seconds
 
 
-def upright(picture: Any, pixels: str) -> NDArray[np.uint8]:
+def upright(picture: Any, pixels: str) -> NDArray[Any]:
     """A decoded picture the way it is meant to be seen: turned and mirrored by its display matrix.
 
     Args:
@@ -46,9 +46,11 @@ def upright(picture: Any, pixels: str) -> NDArray[np.uint8]:
         pixels: FFmpeg's name of a packed format, `gray` or `rgb24`.
 
     Returns:
-        `(H, W)` or `(H, W, 3)`.
+        `(H, W)` or `(H, W, 3)` of 8 bits, or of 16 where grey has more than 8; see `fraction`.
     """
-    stored: NDArray[np.uint8] = picture.to_ndarray(format=pixels)
+    if pixels == "gray" and picture.format.name.startswith("gray1"):  # gray10le ... gray16be
+        pixels = "gray16le"
+    stored: NDArray[Any] = picture.to_ndarray(format=pixels)
     matrix = next((bytes(s) for s in picture.side_data if s.type.name == "DISPLAYMATRIX"), None)
     if matrix is None or len(matrix) < 36:
         return stored
@@ -57,3 +59,8 @@ def upright(picture: Any, pixels: str) -> NDArray[np.uint8]:
     if abs(b) + abs(c) > abs(a) + abs(d):
         stored, a, d = np.swapaxes(stored, 0, 1), c, b
     return np.ascontiguousarray(stored[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def fraction(stored: NDArray[Any]) -> NDArray[np.float32]:
+    """Pixels of `upright` as a fraction of full scale."""
+    return stored.astype(np.float32) / np.float32(np.iinfo(stored.dtype).max)

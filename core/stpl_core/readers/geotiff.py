@@ -30,9 +30,19 @@ from stpl_core.safety.budget import check_pixels
 SUFFIXES = (".tif", ".tiff")
 ABOUT = "GeoTIFF and COG, bands as channels"
 _ISO = re.compile(
-    r"\s*(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?)(Z| ?UTC|\+00:?00)?\s*"
+    r"\s*(\d{4})[-:](\d\d)[-:](\d\d)[T ](\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?)"
+    r"(?:Z| ?UTC|\+00:?00)?\s*"
 )
-_TIME_TAGS = ("valid_time", "time", "datetime", "date_time", "acquisition_datetime")
+"""As ISO 8601 writes a time, or as TIFF does, with colons."""
+_COMPACT = re.compile(r"\d{8}[T_ ]?\d{4}(?:\d\d)?Z?")
+_TIME_TAGS = (
+    "tifftag_datetime",
+    "valid_time",
+    "time",
+    "datetime",
+    "date_time",
+    "acquisition_datetime",
+)
 """Tags that state when a frame was observed, in any case."""
 
 
@@ -59,7 +69,14 @@ def _piece(file: Any, path: Path, options: ReadOptions) -> tuple[Piece, Flips]:
     """The frames as they are stored, and what turns them north up."""
     items = _items(file.tags().get("GDAL_METADATA", ""), path)
     facts = _facts(file, items)
+    if file.subdatasets:
+        raise FrameError(
+            f"{path} holds {len(file.subdatasets)} pages",
+            expected="one, with times and channels as bands",
+            fix=f"gdal_translate GTIFF_DIR:1:{path.name} page.tif, and so on",
+        )
     bands = _bands(file)
+    _check_numbers(file, bands, facts, path)
     stored = file.read(list(bands))  # (C, H, W)
     masked = _masked(file, bands, stored, facts["nodata"])  # (C, H, W)
     masked |= _masked_beside(path, stored.shape)
@@ -94,6 +111,31 @@ def _piece(file: Any, path: Path, options: ReadOptions) -> tuple[Piece, Flips]:
     if options.units is None:  # else the user's word counts
         piece = in_stated_units(piece, quantity.units, about)
     return piece, flips
+
+
+def _check_numbers(file: Any, bands: tuple[int, ...], facts: dict[str, Any], path: Path) -> None:
+    """Refuse bands of which no values can be made, or values of several units."""
+    for band in bands:
+        gain, offset = facts["gain"][band - 1], facts["offset"][band - 1]
+        if not (np.isfinite(gain) and np.isfinite(offset) and gain):
+            raise FrameError(
+                f"{path} has the scale {gain:g} and the offset {offset:g}",
+                expected="numbers, and a scale that is not 0",
+                fix="gdal_edit.py -scale NUMBER -offset NUMBER FILE, with the true ones",
+            )
+        if np.dtype(file.dtypes[band - 1]).kind == "c":
+            raise FrameError(
+                f"{path} holds complex numbers",
+                expected="real ones",
+                fix=f"gdal_translate DERIVED_SUBDATASET:AMPLITUDE:{path.name} real.tif",
+            )
+    stated = {cf_units(unit) for band in bands if (unit := file.units[band - 1])}
+    if len(stated) > 1:
+        raise FrameError(
+            f"{path} has bands in {' and '.join(sorted(stated))}",
+            expected="bands of one unit",
+            fix=f"gdal_translate -b {bands[0]} {path.name} band.tif",
+        )
 
 
 def _bands(file: Any) -> tuple[int, ...]:
@@ -166,6 +208,8 @@ def _band_times(file: Any, bands: tuple[int, ...]) -> Times | None:
 def _band_time(file: Any, band: int) -> np.datetime64 | None:
     tags = file.tags(band)
     for text in (tags.get("valid_time", ""), file.descriptions[band - 1] or ""):
+        if _COMPACT.fullmatch(text):
+            return time_in_name(text)
         stamp = _iso(text)
         if stamp is not None:
             return stamp
@@ -176,7 +220,7 @@ def _iso(text: str) -> np.datetime64 | None:
     """A time as ISO 8601 writes it, of UTC; None where the text is none."""
     match = _ISO.fullmatch(text)
     try:
-        return None if match is None else np.datetime64(f"{match[1]}T{match[2]}", "ns")
+        return None if match is None else np.datetime64("{}-{}-{}T{}".format(*match.groups()), "ns")
     except ValueError:  # digits that are no date
         return None
 
@@ -219,8 +263,14 @@ def _facts(file: Any, items: dict[str, tuple[str, dict[str, str]]]) -> dict[str,
         "offset": file.offsets if offset is None else (offset,) * file.count,
         "nodata": number("nodata"),
         "undetect": number("undetect"),
-        "units": cf_units(units or file.units[0] or file.tags().get("units")),
+        "units": cf_units(units or file.units[0] or _unit_tag(file)),
     }
+
+
+def _unit_tag(file: Any) -> str | None:
+    """The unit in a tag of the file or, as GDAL writes those of NetCDF, of its first band."""
+    tags = {key.lower(): text for key, text in (file.tags(1) | file.tags()).items()}
+    return tags.get("units")
 
 
 def _quantity(about: str, items: Any, units: str, bands: tuple[str, ...]) -> Quantity:
@@ -234,20 +284,17 @@ def _quantity(about: str, items: Any, units: str, bands: tuple[str, ...]) -> Qua
 def _time(file: Any, items: Any, path: Path, options: ReadOptions) -> np.datetime64:
     """The item "Observation time", the TIFF's own date, or the time in the name."""
     written = items.get("observation time", ("", {}))[0]
-    tag = file.tags().get("TIFFTAG_DATETIME", "")
-    in_tag = "".join(re.findall(r"\d+", tag))
     if options.time_format is None and (stamp := time_in_name(written)) is not None:
         return stamp
     if (stamp := file_time(path, options)) is not None:
-        return stamp
-    if (stamp := time_in_name(in_tag)) is not None:
         return stamp
     tags = {key.lower(): text for key, text in file.tags().items()}
     for key in _TIME_TAGS:
         if (stamp := _iso(tags.get(key, ""))) is not None:
             return stamp
+    local = next((f" of UTC, but {tags[key]}" for key in _TIME_TAGS if tags.get(key)), "")
     raise FrameError(
-        f"{path} says no time",
+        f"{path} says no time{local}",
         expected="the tag TIFFTAG_DATETIME or valid_time, or YYYYMMDDHHMM in the name",
         fix="--time-format PATTERN for the time in its name, or rename it: rain_202406011200.tif",
     )

@@ -22,7 +22,21 @@ from typing import Any, BinaryIO
 import numpy as np
 
 CPU_SECONDS = 30
-"""Of one message."""
+"""Of one message's values."""
+_HEADER_CPU_SECONDS = 4
+_UNIT_S = {
+    **{0: 60, 1: 3600, 2: 86_400, 3: 30 * 86_400, 4: 366 * 86_400, 5: 3660 * 86_400},
+    **{6: 10_980 * 86_400, 7: 36_600 * 86_400, 10: 10_800, 11: 21_600, 12: 43_200},
+    **{13: 900, 14: 1800},  # of edition 1; in edition 2 13 is a second
+}
+"""Code of a unit of time (code table 4.4 of edition 2, table 4 of edition 1) -> seconds."""
+_MOST_LEAD_S = 100 * 366 * 86_400
+_LEADS = {
+    "indicatorOfUnitForForecastTime": ("forecastTime",),
+    "indicatorOfUnitForTimeRange": ("lengthOfTimeRange",),
+    "unitOfTimeRange": ("P1", "P2"),
+}
+"""Key of a unit -> keys of what is counted in it."""
 _MISSING = -1e30
 KEYS = (
     "edition",
@@ -85,12 +99,14 @@ def send_messages(file: BinaryIO, out: BinaryIO, most_values: int) -> int:
     import eccodes
 
     count = 0
-    _allow_seconds()
+    _allow_seconds(_HEADER_CPU_SECONDS)
     while (message := eccodes.codes_grib_new_from_file(file)) is not None:
         try:
             _check_size(eccodes, message, most_values)
+            _check_lead(eccodes, message)
             header = {key: _get(eccodes, message, key) for key in KEYS}
             header["steps_s"] = _steps_s(eccodes, message)
+            _allow_seconds(CPU_SECONDS)
             # A number that no field has: 9999, which is usual, may well be a value.
             eccodes.codes_set(message, "missingValue", _MISSING)
             found = eccodes.codes_get_values(message)
@@ -100,18 +116,18 @@ def send_messages(file: BinaryIO, out: BinaryIO, most_values: int) -> int:
         out.write(json.dumps({**header, "values": len(values)}).encode() + b"\n")
         out.write(values.tobytes())
         count += 1
-        _allow_seconds()
+        _allow_seconds(_HEADER_CPU_SECONDS)
     return count
 
 
-def _allow_seconds() -> None:
+def _allow_seconds(seconds: int) -> None:
     """Let this process compute so much longer: it ends itself, even where nobody waits."""
     try:
         import resource
     except ImportError:  # Windows; the parent's deadline holds there
         return
     used = resource.getrusage(resource.RUSAGE_SELF)
-    limit = math.ceil(used.ru_utime + used.ru_stime) + CPU_SECONDS
+    limit = math.ceil(used.ru_utime + used.ru_stime) + seconds
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     if hard == resource.RLIM_INFINITY or limit <= hard:
         resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
@@ -123,6 +139,16 @@ def _check_size(eccodes: Any, message: int, most: int) -> None:
         found = _get(eccodes, message, key)
         if isinstance(found, int) and found > most:
             raise ValueError(f"{key} = {found}, more than {most}")
+
+
+def _check_lead(eccodes: Any, message: int) -> None:
+    """Refuse a lead time beyond 100 years: eccodes counts on to its date day by day."""
+    for unit, counts in _LEADS.items():
+        code = _get(eccodes, message, unit)
+        for key in counts if code is not None else ():
+            count = _get(eccodes, message, key) or 0
+            if code == 255 or abs(count) * _UNIT_S.get(code, 1) > _MOST_LEAD_S:
+                raise ValueError(f"{key} = {count} in the unit of code {code} is no lead time")
 
 
 def _steps_s(eccodes: Any, message: int) -> list[float] | None:

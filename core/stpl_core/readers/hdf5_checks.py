@@ -2,12 +2,15 @@
 
 A dataset may lie in another file (external storage), be put together from others (virtual), and a
 group may link to another file: each would carry a file of this machine into a nowcast. All are
-refused before a value is read. NetCDF-4 files are HDF5 too.
+refused before a value is read. What is asked of NetCDF-4 besides: `netcdf_checks`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from stpl_core.errors import FrameError
@@ -17,7 +20,13 @@ from stpl_core.safety.budget import check_bytes, check_pixels
 if TYPE_CHECKING:
     import h5py
 
-_MOST_OBJECTS = 20_000
+MOST_OBJECTS = 20_000
+_HEAP = b"GCOL\x01\0\0\0"
+_OBJECT = Struct("<HHIQ")
+"""Of a heap's objects: index (0: what is free), references, nothing, size in bytes."""
+_MOST_IN_HEAPS = 2**22
+_MOST_SCANNED = 2**30
+"""Larger files are not looked through: they take longer than to read a frame of them."""
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
@@ -46,6 +55,7 @@ def open_hdf5(path: Path) -> h5py.File:
     """
     with reads_with("hdf5"):
         import h5py
+    _check_heaps(path)
     file = h5py.File(path.absolute(), "r")
     try:
         _refuse_elsewhere(file, path)
@@ -53,6 +63,38 @@ def open_hdf5(path: Path) -> h5py.File:
         file.close()
         raise
     return file
+
+
+def _check_heaps(path: Path) -> None:
+    """Refuse a heap with an object of no size: HDF5 looks at it without end.
+
+    HDF5 file format specification 3.0, III.E, "Disk Format: Level 1E - Global Heap".
+    """
+    if not 0 < path.stat().st_size <= _MOST_SCANNED:
+        return
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+        seen = 0
+        for place in _places(content, _HEAP):
+            size = int.from_bytes(content[place + 8 : place + 16], "little")
+            at, end = place + 16, min(place + size, len(content)) - _OBJECT.size
+            while at <= end:
+                index, _, _, length = _OBJECT.unpack_from(content, at)
+                step = length if index == 0 else _OBJECT.size + (length + 7) // 8 * 8
+                seen += 1
+                if step == 0 or seen > _MOST_IN_HEAPS:
+                    raise FrameError(
+                        f"{path}: the heap at byte {place} has no end",
+                        expected="heaps as HDF5 writes them",
+                        fix="get the file again: it is damaged",
+                    )
+                at += step
+
+
+def _places(content: mmap, found: bytes) -> Iterator[int]:
+    place = content.find(found)
+    while place >= 0:
+        yield place
+        place = content.find(found, place + 1)
 
 
 def whole(dataset: Any, path: Path) -> Any:
@@ -64,69 +106,6 @@ def whole(dataset: Any, path: Path) -> Any:
     check_pixels(f"{path}: {dataset.name}", *dataset.shape[-2:])
     check_bytes(f"{path}: {dataset.name}", int(dataset.size) * dataset.dtype.itemsize)
     return dataset[...]
-
-
-def check_netcdf(path: Path) -> None:
-    """Refuse a NetCDF-4 file that reaches out, claims too much, or says two things of a size.
-
-    Call it with the lock of the NetCDF library held.
-
-    Raises:
-        FrameError: it does.
-        MissingExtraError: h5py is not installed.
-    """
-    if not is_hdf5(path):
-        return
-    import h5py
-
-    shapes: dict[str, tuple[int, ...]] = {}
-    with open_hdf5(path) as file:
-
-        def check(name: str, found: Any) -> None:
-            if isinstance(found, h5py.Dataset):
-                shapes[name] = found.shape or ()
-                check_pixels(f"{path}: {name}", *shapes[name][-2:])
-
-        file.visititems(check)
-    import netCDF4
-
-    with netCDF4.Dataset(path.absolute()) as opened:
-        _check_shapes(opened, shapes, path)
-
-
-_NO_COORDINATE = "_nc4_non_coord_"
-"""Before the name, in the file, of a variable that is called as a dimension and is none."""
-
-
-def _check_shapes(group: Any, shapes: dict[str, tuple[int, ...]], path: Path) -> None:
-    """Hold the sizes of dimensions against those of the values.
-
-    The library makes room by the dimensions and reads by the values: where they differ it writes
-    beyond its room, which ends the process. Only an unlimited dimension may be longer.
-    """
-    inside = group.path.strip("/")
-    for name, variable in group.variables.items():
-        where = f"{inside}/{name}".strip("/")
-        plain = f"{inside}/{_NO_COORDINATE}{name}".strip("/")
-        stored = shapes.get(plain, shapes.get(where))  # `where` may be the dimension alone
-        sizes = tuple(
-            (dimension.size, dimension.isunlimited()) for dimension in variable.get_dims()
-        )
-        if stored is None or (not stored and not sizes):
-            continue
-        fits = len(stored) == len(sizes) and all(
-            size == length or (endless and size > length)
-            for length, (size, endless) in zip(stored, sizes, strict=True)
-        )
-        if not fits:
-            raise FrameError(
-                f"{path}: {where} has dimensions of {tuple(size for size, _ in sizes)} and values "
-                f"of {stored}",
-                expected="the same sizes",
-                fix="get the file again: it is damaged",
-            )
-    for below in group.groups.values():
-        _check_shapes(below, shapes, path)
 
 
 def _refuse_elsewhere(file: h5py.File, path: Path) -> None:
@@ -152,9 +131,9 @@ def _refuse_elsewhere(file: h5py.File, path: Path) -> None:
             if address in seen:
                 continue
             seen.add(address)
-            if len(seen) > _MOST_OBJECTS:
+            if len(seen) > MOST_OBJECTS:
                 raise FrameError(
-                    f"{path} holds more than {_MOST_OBJECTS} objects",
+                    f"{path} holds more than {MOST_OBJECTS} objects",
                     expected="a file of frames",
                     fix="keep what is needed, for example with h5copy",
                 )

@@ -40,7 +40,10 @@ def unit_fix(quantity: Quantity, units: str, option: str = "--units ") -> str:
         return f"{option}{stated} if that is the unit of the numbers, or the unit that it is"
     if quantity.units == _AMOUNT and units in (_RATE, _DBZ):
         return f"{option}mm/5min if each frame is the sum of 5 minutes, or mm/1h, mm/10min, ..."
-    return f"{option}{stated} if its unit is stated wrongly, or a model for {quantity.units}"
+    return (
+        f"a model for {quantity.units}; or, for a NetCDF, GeoTIFF or array that states a wrong "
+        f"unit, {option}{stated}"
+    )
 
 
 def converted_quantity(quantity: Quantity, units: str) -> Quantity:

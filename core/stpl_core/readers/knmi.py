@@ -30,8 +30,9 @@ __all__ = ["ABOUT", "SUFFIXES", "read", "recognises"]
 ABOUT = "KNMI HDF5 radar: rain amount, reflectivity, forecasts"
 _NUMBER = r"\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?"
 _FORMULA = re.compile(
-    rf"GEO\s*=\s*(?P<gain>[-+]?\s*(?:{_NUMBER}))\s*\*\s*PV"
-    rf"(?:\s*(?P<sign>[-+])\s*(?P<offset>[-+]?\s*(?:{_NUMBER})))?"
+    rf"GEO=(?:(?P<gain>[-+]?(?:{_NUMBER}))\*PV|PV\*(?P<gain_>[-+]?(?:{_NUMBER}))|PV)"
+    rf"(?:(?P<sign>[-+])(?P<offset>[-+]?(?:{_NUMBER})))?;?",
+    re.IGNORECASE,
 )
 _KINDS = ("[MM]", "[DBZ]")
 """Ends of the parameters that are read; beside them stand factors of adjustment and quality."""
@@ -132,10 +133,10 @@ def _image(
     stored = whole(image["image_data"], path)
     calibration = _attributes(image["calibration"])
     quantity = _quantity(str(plain(image.attrs["image_geo_parameter"])), span_s, path)
-    gain, offset = _formula(str(calibration["calibration_formulas"]), path)
+    gain, offset = _formula(str(calibration.get("calibration_formulas", "")), path)
     state = np.full(stored.shape, VALUE, np.uint8)
     unseen = {
-        int(calibration[key])
+        int(float(calibration[key]))
         for key in ("calibration_missing_data", "calibration_out_of_image")
         if key in calibration
     }
@@ -166,14 +167,14 @@ def _quantity(parameter: str, span_s: float | None, path: Path) -> Quantity:
 
 
 def _formula(text: str, path: Path) -> tuple[float, float]:
-    match = _FORMULA.fullmatch(text.strip())
+    match = _FORMULA.fullmatch(re.sub(r"\s*([=*+-])\s*", r"\1", text.strip("\0 \t\n")))
     if match is None:
         raise FrameError(
             f"{path} has the calibration {text!r}",
             expected="GEO=a*PV+b",
             fix="choose another product",
         )
-    gain, offset = (float((match[key] or "0").replace(" ", "")) for key in ("gain", "offset"))
+    gain, offset = float(match["gain"] or match["gain_"] or 1), float(match["offset"] or 0)
     return gain, -offset if match["sign"] == "-" else offset
 
 

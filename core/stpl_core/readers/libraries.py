@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypedDict, TypeVar
 
 from stpl_core.errors import FrameError, MissingExtraError, StplError
-from stpl_core.frames import no_rights
+from stpl_core.files import no_rights
 
 NETCDF_LOCK = threading.RLock()
 """Held around every use of netCDF4, whose library crashes when two threads are in it: a source

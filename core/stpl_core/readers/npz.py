@@ -6,6 +6,7 @@ A member of a few kilobytes may unpack to gigabytes, and its header may state an
 from __future__ import annotations
 
 import math
+import sys
 import tokenize
 import zipfile
 import zlib
@@ -43,6 +44,9 @@ def open_npz(path: Path | BinaryIO) -> Iterator[Any]:
     """
     with path.open("rb") if isinstance(path, Path) else nullcontext(path) as file:
         try:
+            start = file.read(8)
+            if not start.startswith((b"PK", b"\x93NUMPY"[: len(start)])):
+                raise ValueError(f"it is no .npz: it begins with {start!r}")
             if zipfile.is_zipfile(file):
                 _check_claims(file, getattr(path, "name", "it"))
             file.seek(0)
@@ -79,9 +83,19 @@ def _check_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
         else:  # version 3 is version 2 with names in UTF-8
             shape, _, dtype = npy.read_array_header_2_0(stream)
         room = member.file_size - stream.tell()
-    if dtype.hasobject:
-        return  # never unpickled: whoever asks for it is refused, the others are read
-    if any(side < 0 for side in shape):
-        raise ValueError(f"{member.filename} states the shape {shape}")
-    if math.prod(shape) * dtype.itemsize > room:
-        raise ValueError(f"{member.filename} states the shape {shape} and has {room} bytes")
+        if dtype.hasobject:
+            return  # never unpickled: whoever asks for it is refused, the others are read
+        if any(side < 0 for side in shape):
+            raise ValueError(f"{member.filename} states the shape {shape}")
+        size = math.prod(shape) * dtype.itemsize
+        if size > room:
+            raise ValueError(f"{member.filename} states the shape {shape} and has {room} bytes")
+        if dtype.kind == "U":
+            _check_letters(stream.read(size), dtype, member.filename)
+
+
+def _check_letters(content: bytes, dtype: np.dtype[Any], name: str) -> None:
+    """A str of numpy may be of any 32 bits; one that holds no letters fails wherever it is used."""
+    codes = np.frombuffer(content, np.dtype("u4").newbyteorder(">" if dtype.str[0] == ">" else "<"))
+    if (codes > sys.maxunicode).any():
+        raise ValueError(f"{name} holds text that is none")

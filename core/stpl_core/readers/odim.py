@@ -107,10 +107,13 @@ def _field(
     part: Part, options: ReadOptions, path: Path
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8], Quantity]:
     """Values `(H, W)`, their states, and what they mean."""
-    stored, levels = whole(part.data, path), part.what
+    stored, levels = _plane(whole(part.data, path), path), part.what
     gain, offset = (_number(levels, key, path) for key in ("gain", "offset"))
-    if gain == 0:
-        raise FrameError(f"{path} has gain 0", expected="another number", fix="repair the file")
+    for key, number in (("gain", gain), ("offset", offset)):
+        if number is not None and not (np.isfinite(number) and (number or key == "offset")):
+            raise FrameError(
+                f"{path} has {key} {number:g}", expected="another number", fix="repair the file"
+            )
     quantity = _quantity(part.quantity, levels, part.how, path)
     state = np.full(stored.shape, VALUE, np.uint8)
     for key, meaning in _marks(levels, options, path):
@@ -128,6 +131,18 @@ def _field(
         frame[state == NO_ECHO] = quantity.no_echo
     frame[state == NO_DATA] = np.nan
     return frame, state, quantity
+
+
+def _plane(stored: NDArray[Any], path: Path) -> NDArray[Any]:
+    """`(H, W)`, also where dimensions of one stand before it."""
+    shape = stored.shape
+    if stored.ndim < 2 or any(side != 1 for side in shape[:-2]):
+        raise FrameError(
+            f"{path} has data of the shape {shape}",
+            expected="rows and columns",
+            fix="write each field as a dataset of its own",
+        )
+    return stored.reshape(shape[-2:])
 
 
 def _marks(levels: Levels, options: ReadOptions, path: Path) -> list[tuple[str, int]]:
@@ -249,10 +264,16 @@ def _quantity(name: str, levels: Levels, how: Levels, path: Path) -> Quantity:
         return rain_rate(zr)
     if name == "ACRR":
         start, end = (stamp(levels, edge, path) for edge in ("start", "end"))
-        span = (
-            None if start is None or end is None else float((end - start) / np.timedelta64(1, "s"))
-        )
-        return rain_amount(span, zr)
+        span = 0.0
+        if start is not None and end is not None:
+            span = float((end - start) / np.timedelta64(1, "s"))
+        if span < 0:
+            raise FrameError(
+                f"{path} has an amount from {start} to {end}",
+                expected="an end after the start",
+                fix="repair startdate, starttime, enddate and endtime of the file",
+            )
+        return rain_amount(span or None, zr)
     if is_reflectivity(name):
         return reflectivity(zr)
     return Quantity(name, _OTHERS.get(name, "unknown"))

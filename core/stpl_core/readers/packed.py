@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import os
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -25,10 +26,15 @@ from stpl_core.readers.images import SUFFIXES as PICTURES
 from stpl_core.safety.budget import check_bytes, copy_within
 from stpl_core.safety.half_written import scratch_directory
 
-_ONE: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_MAGIC: dict[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+}
+"""First bytes of a packed file."""
 _ZIP = (".zip",)
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-PACKED = tuple(_ONE)
+PACKED = (".gz", ".bz2", ".xz")
 """Ends of names of one packed file."""
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
 _MOST_MEMBERS = 100_000
@@ -36,7 +42,7 @@ _MOST_MEMBERS = 100_000
 
 def is_packed(name: str) -> bool:
     """By its name."""
-    return name.lower().endswith((*_ONE, *_ZIP, *_TAR))
+    return name.lower().endswith((*PACKED, *_ZIP, *_TAR))
 
 
 def is_archive(name: str) -> bool:
@@ -46,7 +52,7 @@ def is_archive(name: str) -> bool:
 
 def bare_name(name: str) -> str:
     """The name of what a packed file holds, if that is one file."""
-    while not is_archive(name) and name.lower().endswith(tuple(_ONE)):
+    while not is_archive(name) and name.lower().endswith(PACKED):
         name = name.rpartition(".")[0]
     return name
 
@@ -122,7 +128,8 @@ def _laid_down(path: Path, inside: Path) -> Iterator[Path]:
 def _belong_together(path: Path) -> bool:
     with _named(path), _members(path) as members:
         names = [name for name, _, _ in members]
-    stores = any(".zarr/" in f"{name}/" or name.endswith("zarr.json") for name in names)
+    groups = (".zgroup", ".zmetadata", "zarr.json")
+    stores = any(".zarr/" in f"{name}/" or PurePosixPath(name).name in groups for name in names)
     return stores or all(name.lower().endswith((*PICTURES, ".txt", ".md")) for name in names)
 
 
@@ -134,10 +141,23 @@ def _lone_folder(folder: Path) -> Path:
     return folder
 
 
-def _opened(path: Path) -> Any:
-    """What unpacks a file as it is read, also packed twice."""
-    end = path.suffix.lower()
-    return _ONE[end](path)
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """What unpacks a file as it is read: as often as its name says, and as its content is packed.
+
+    Servers and copies leave `x.nc.gz` that is unpacked, or packed in another way, behind.
+    """
+    with ExitStack() as stack:
+        stream: Any = stack.enter_context(path.open("rb"))
+        name = path.name.lower()
+        while name.endswith(PACKED):
+            start = stream.peek(8)[:8]
+            unpack = next((way for magic, way in _MAGIC.items() if start.startswith(magic)), None)
+            if unpack is None:
+                break
+            stream = stack.enter_context(io.BufferedReader(unpack(stream)))
+            name = name.rpartition(".")[0]
+        yield stream
 
 
 _Member = tuple[str, int, Callable[[], AbstractContextManager[IO[bytes]]]]

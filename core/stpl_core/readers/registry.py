@@ -9,13 +9,14 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from itertools import islice
 from pathlib import Path
 from typing import cast
 
 from stpl_core.errors import FrameError, UsageError
-from stpl_core.frames import no_rights
+from stpl_core.files import no_rights
 from stpl_core.reader import Reader
 from stpl_core.readers.hdf5 import unknown_layout
 from stpl_core.readers.hdf5_checks import is_hdf5
@@ -65,7 +66,13 @@ class Choice:
 
 def words() -> list[str]:
     """Every word that `--reader` knows."""
-    return [*BUILT_IN, *(point.name for point in entry_points(group=GROUP))]
+    return [*BUILT_IN, *(point.name for point in _installed())]
+
+
+@cache
+def _installed() -> tuple[EntryPoint, ...]:
+    """Readers of other packages; looked up once, which takes longer than to read a frame."""
+    return tuple(entry_points(group=GROUP))
 
 
 def load_reader(word: str) -> Reader:
@@ -76,7 +83,7 @@ def load_reader(word: str) -> Reader:
     """
     if word in BUILT_IN:
         return cast(Reader, importlib.import_module(f"stpl_core.readers.{word}"))
-    for point in entry_points(group=GROUP, name=word):
+    for point in (one for one in _installed() if one.name == word):
         try:
             reader = point.load()
         except Exception as error:  # whatever another package's import raises
@@ -170,16 +177,18 @@ def _by_content(path: Path, files: list[Path], known: dict[str, Reader]) -> str:
         raise FrameError(
             f"{path} {found}",
             expected=f"what one of these readers reads: {', '.join(words())}",
-            fix="--reader WORD if it is one of these under another name, or numpy.save the numbers",
+            fix=_way_on(path)
+            or "--reader WORD if it is one of these under another name, or numpy.save the numbers",
         )
     groups = {
         frozenset(file for file in files if reads_name(reader, file)) for reader in known.values()
     }
     if len(groups) > 1:
+        able = [name for name, reader in known.items() if _reads_some(reader, files)] or list(known)
         raise FrameError(
-            f"{path} holds files for the readers {', '.join(known)}",
+            f"{path} holds files for the readers {', '.join(able)}",
             expected="files of one kind",
-            fix=f"--reader {next(iter(known))} reads only its own, or another of these words",
+            fix=f"--reader {able[0]} reads only its own, or another of these words",
         )
     sample = min(next(iter(groups)))
     refuse_empty(sample)
@@ -197,8 +206,31 @@ def _by_content(path: Path, files: list[Path], known: dict[str, Reader]) -> str:
     raise FrameError(
         f"{sample} is nothing that the readers {_either(known)} recognise",
         expected=" or ".join(reader.ABOUT for reader in known.values()),
-        fix=f"--reader {next(iter(known))} if it should be that, or another --reader",
+        fix=_way_on(sample)
+        or f"--reader {next(iter(known))} if it should be that, or another --reader",
     )
+
+
+def _way_on(path: Path) -> str:
+    """What to type for pictures that may move, which no reader reads; empty for other files."""
+    end = path.suffix.lower()
+    if end in (".gif", ".apng"):
+        return f"ffmpeg -i {path.name} -c:v ffv1 film.mkv, or as PNG if it is one picture"
+    if end == ".webp":
+        made = f"{path.stem}.png"
+        code = f"Image.open({path.name!r}).save({made!r}, save_all=True)"
+        return f'python -c "from PIL import Image; {code}"'
+    return ""
+
+
+def _reads_some(reader: Reader, files: list[Path]) -> bool:
+    """Whether it recognises the first of the files that its names fit."""
+    recognises = getattr(reader, "recognises", None)
+    first = min(file for file in files if reads_name(reader, file))
+    try:
+        return recognises is None or is_packed(first.name) or bool(recognises(first))
+    except Exception:  # a broken file is nobody's
+        return False
 
 
 def _by_what_it_packs(sample: Path) -> str:

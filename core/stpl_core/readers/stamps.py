@@ -1,24 +1,25 @@
 """Times in file names: the one parser of `inspect`, `predict`, `stream` and every reader.
 
 Understood without help: 8 digits of a date, or 7 of a year and its day, with 4, 6 or 9 digits of a
-time beside or after them; ISO 8601 with `-`, `_`, `:` or `T`; an offset (`Z`, `+0200`); seconds or
-milliseconds since 1970; `s...e...c` as satellites write it. Words before a stamp say which one
-counts (`valid`, `start`) and which do not (`created`, `end`). What may mean two things is asked
-for: `--time-format`.
+time beside or after them; ISO 8601 with `-`, `_`, `:` or `T`; AM and PM; an offset (`Z`, `+0200`);
+seconds since 1970 and their parts; `s...e...c` as satellites write it. Words before a stamp say
+which one counts (`valid`, `start`) and which do not (`created`, `end`). What may mean two things is
+asked for: `--time-format`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import numpy as np
 
 from stpl_core.errors import FrameError
-
-EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+from stpl_core.readers.time_format import EPOCH, TimeFormat
 
 
 @dataclass(frozen=True)
@@ -37,22 +38,28 @@ class Stamp:
 
 
 _ZONE = (
-    r"(?P<zone>Z(?![a-z])|[ _-]?(?:UTC|GMT)(?![A-Za-z])|\+\d{2}:?\d{2}(?!\d)|-\d{2}:?\d{2}(?!\d))?"
+    r"(?P<zone>Z(?![a-z])|[ _-]?(?:UTC|GMT)(?![A-Za-z])|[-+]\d{2}[:_-]?\d{2}(?!\d)"
+    r"|\+\d{2}(?!\d)|(?<=:\d\d)-\d{2}(?!\d))?"
 )
 _STAMP = re.compile(
     r"(?<!\d)(?P<year>(?:19|20)\d{2})"
     r"(?:(?P<ds>[-_.])(?P<month>\d{2})(?P=ds)(?P<day>\d{2})|(?P<month_>\d{2})(?P<day_>\d{2})"
     r"|-(?P<doy_>\d{3})(?=T\d)|(?P<doy>\d{3}))"
     r"(?:(?P<ts>[-_. ]?[STst]|[-_. ]?)"
-    r"(?P<hour>\d{2})(?:(?P<cs>[-_:.hH])(?P<minute>\d{2})(?:[-_:.mM](?P<second>\d{2}))?"
+    r"(?P<hour>\d{2})(?:(?P<cs>[-_:.hH])(?P<minute>\d{2})(?:(?P<ms>[-_:.mM])(?P<second>\d{2}))?"
     r"|(?P<minute_>\d{2})(?:(?P<second_>\d{2})(?P<fraction>\d{6}|\d{3}|\d)?)?)"
+    r"(?:(?<=\d{2})\.(?P<decimals>\d{3,9}))?(?P<half>[ _-]?[AaPp][Mm](?![A-Za-z]))?"
     r"|T(?P<hour_>\d{2})(?=Z))?" + _ZONE + r"(?!\d)"
 )
-_RUN = re.compile(r"(?<!\d)\d{10}(?:\d{3})?(?!\d)")
+_RUN = re.compile(r"(?<!\d)(\d{10}(?:\d{3}|\d{6}|\d{9})?)(?:\.(\d{1,9}))?(?!\d)")
+_CLOCK_BEFORE = re.compile(
+    r"(?<!\d)((?:[01]\d|2[0-3])([-_:.hH]?)[0-5]\d(?:\2[0-5]\d)?)[Zz]?([-_T. ])$"
+)
 _SUFFIX = re.compile(r"\.[A-Za-z]\w{0,7}$")
 _SATELLITE = re.compile(r"(?<![A-Za-z])s\d{14}_e\d{14}")
 _LOCAL = re.compile(
-    r"[-_ ]?(CES?T|[ECMP][SD]T|[JKIB]ST|MSK|WES?T|EES?T|AE[SD]T|NZ[SD]T|LT|local)(?![A-Za-z])"
+    r"[-_ ]?(CES?T|MES?Z|[ECMPH][SD]T|AK[SD]T|[JKIB]ST|MSK|WES?T|EES?T|AE[SD]T|NZ[SD]T|SGT|HKT|PKT|"
+    r"SAST|WIB|LT|local)(?![A-Za-z])"
 )
 _NOT_OBSERVED = re.compile(
     r"(?:created?|creation|processed|production|produced|run|init|issued?|ref|reference|base|"
@@ -63,6 +70,8 @@ _LONGEST = 4096
 """Of a name, or of a text that states a time."""
 _FIRST_SECOND, _LAST_SECOND = 1_100_000_000, 2_000_000_000
 """Ten digits between these may be seconds since 1970: from 2004 to 2033."""
+_LAST_OF_PARTS = 1_900_000_000
+"""Sixteen digits from here on may be a date in the 20th century."""
 
 
 def stamps_in(name: str) -> list[Stamp]:
@@ -144,10 +153,10 @@ def _dated(bare: str) -> Iterator[Stamp]:
         _refuse_local(bare, match, pattern)
         label = _label(bare, match.start())
         zone = parts["zone"] or ""
-        if zone.startswith("-") and "T" not in (parts["ts"] or "") and ":" not in zone:
-            # An offset, or the end of a range, or a number: both are shown.
-            yield Stamp(time, match.group()[: -len(zone)], pattern, match.start(), label)
         offset = _offset(zone)
+        if offset is None or _may_be_no_offset(zone, parts):
+            # The end of a range, or a number; where it may be an offset too, both are shown.
+            yield Stamp(time, match.group().removesuffix(zone), pattern, match.start(), label)
         if offset is not None:
             yield Stamp(
                 time - offset,
@@ -156,6 +165,16 @@ def _dated(bare: str) -> Iterator[Stamp]:
                 match.start(),
                 label,
             )
+
+
+def _may_be_no_offset(zone: str, parts: dict[str, str | None]) -> bool:
+    """Whether what stands after a time may be another number than an offset."""
+    dated = "T" in (parts["ts"] or "")
+    if re.fullmatch(r"[-+]\d\d", zone):
+        return not dated and parts["cs"] != ":"
+    if zone.startswith("-"):
+        return re.fullmatch(r"-\d\d[_-]\d\d", zone) is not None or not (dated or ":" in zone)
+    return False
 
 
 def _from_parts(parts: dict[str, str | None]) -> tuple[datetime, str] | None:
@@ -173,15 +192,26 @@ def _from_parts(parts: dict[str, str | None]) -> tuple[datetime, str] | None:
         month, day = parts["month"] or parts["month_"], parts["day"] or parts["day_"]
         pattern = date_mark.join(("%Y", "%m", "%d"))
         digits = date_mark.join((str(parts["year"]), str(month), str(day)))
-    clock = [part for part in (hour, minute, second) if part]
-    clock_pattern = clock_mark.join(("%H", "%M", "%S")[: len(clock)])
+    marks = ("", clock_mark, parts["ms"] or "")
+    clock, clock_pattern = "", ""
+    for mark, part, directive in zip(
+        marks, (hour, minute, second), ("%H", "%M", "%S"), strict=True
+    ):
+        if part:
+            clock, clock_pattern = f"{clock}{mark}{part}", f"{clock_pattern}{mark}{directive}"
     gap = parts["ts"] or ("T" if parts["hour_"] else "")
-    pattern, digits = f"{pattern}{gap}{clock_pattern}", f"{digits}{gap}{clock_mark.join(clock)}"
+    pattern, digits = f"{pattern}{gap}{clock_pattern}", f"{digits}{gap}{clock}"
     if fraction and second:
         # Tenths are left out: satellites round them anyway.
         pattern, digits = (
             (f"{pattern}%f", digits + fraction) if len(fraction) > 1 else (pattern, digits)
         )
+    elif parts["decimals"] and second:
+        pattern, digits = f"{pattern}.%f", f"{digits}.{parts['decimals'][:6]}"
+    half = parts["half"] or ""
+    if half and 1 <= int(str(hour)) <= 12:
+        pattern = f"{pattern.replace('%H', '%I')}{half[:-2]}%p"
+        digits += half
     return _by_format(digits, pattern)
 
 
@@ -197,20 +227,22 @@ def _offset(zone: str) -> timedelta | None:
     digits = re.sub(r"\D", "", zone)
     if not digits:
         return timedelta(0)
-    hours, minutes = int(digits[:2]), int(digits[2:])
+    hours, minutes = int(digits[:2]), int(digits[2:] or 0)
     if hours > 14 or minutes not in (0, 15, 30, 45):
         return None
     return timedelta(hours=hours, minutes=minutes) * (-1 if zone.startswith("-") else 1)
 
 
 def _runs(bare: str) -> Iterator[Stamp]:
-    """Ten digits or thirteen: hours, years of two digits, or seconds since 1970."""
+    """Ten digits or more: hours, years of two digits, or seconds since 1970 and their parts."""
     for match in _RUN.finditer(bare):
-        digits = match.group()
+        digits, decimals = match.groups(default="")
         found = []
         seconds = int(digits[:10])
-        if _FIRST_SECOND <= seconds < _LAST_SECOND:
-            time = EPOCH + timedelta(milliseconds=int(digits.ljust(13, "0")))
+        last = _LAST_SECOND if len(digits) <= 13 else _LAST_OF_PARTS
+        if _FIRST_SECOND <= seconds < last:
+            parts = digits[10:] or decimals
+            time = EPOCH + timedelta(seconds=seconds, microseconds=int(f"{parts:0<6.6}"))
             found.append((time, "%s"))
         if len(digits) == 10:
             patterns = ["%y%m%d%H%M", *(["%Y%m%d%H"] if digits[:2] in ("19", "20") else [])]
@@ -232,10 +264,26 @@ def _dates_alone(bare: str) -> Iterator[Stamp]:
             mark = parts["ds"] or ""
             pattern = mark.join(("%Y", "%m", "%d"))
             yield Stamp(made[0], match.group(), pattern, match.start(), _label(bare, match.start()))
+            yield from _with_clock_before(bare, match, pattern)
+
+
+def _with_clock_before(bare: str, date: re.Match[str], pattern: str) -> Iterator[Stamp]:
+    """The date with the number right before it as its time of the day, if that may be one."""
+    before = _CLOCK_BEFORE.search(bare[: date.start()])
+    if before is None:
+        return
+    text, mark, gap = before.groups()
+    clock = mark.join(("%H", "%M", "%S")[: len(re.sub(r"\D", "", text)) // 2])
+    zone = bare[before.end(1) : before.start(3)]
+    whole = f"{clock}{zone}{gap}{pattern}"
+    made = _by_format(bare[before.start(1) : date.end()], whole)
+    if made is not None:
+        start = before.start(1)
+        yield Stamp(made[0], bare[start : date.end()], whole, start, _label(bare, start))
 
 
 def _label(bare: str, start: int) -> str:
-    word = re.search(r"([A-Za-z]+)[-_=. ]?$", bare[:start])
+    word = re.search(r"(?<![A-Za-z\d])([A-Za-z]+)[-_=. ]?$", bare[:start])
     return word[1].lower() if word else ""
 
 
@@ -251,13 +299,24 @@ def _refuse_local(bare: str, match: re.Match[str], pattern: str) -> None:
 
 
 def _ambiguous(name: str, found: list[Stamp]) -> FrameError:
-    choices = []
-    for n, stamp in enumerate(found):
-        twice = any(other.start < stamp.start for other in found[:n])
-        pattern = f"*{stamp.time_format}" if twice else stamp.time_format
-        choices.append(f"--time-format '{pattern}' for {stamp.time:%Y-%m-%dT%H:%M:%SZ}")
+    last = name.rpartition("/")[2]
+    choices = [
+        f"--time-format '{_pattern_for(stamp, last)}' for {stamp.time:%Y-%m-%dT%H:%M:%SZ}"
+        for stamp in found
+    ]
     return FrameError(
-        f"the name {name.rpartition('/')[2]} may mean several times",
+        f"the name {last} may mean several times",
         expected="one, or a word that says which counts (valid, start; not created, end)",
         fix=", ".join(dict.fromkeys(choices)),
     )
+
+
+def _pattern_for(stamp: Stamp, name: str) -> str:
+    """What `--time-format` has to be, so that it finds this time in a name of several."""
+    before = name[: stamp.start].replace("%", "%%").replace("*", "")
+    longer = (before[-n:] + stamp.time_format for n in range(1, len(before) + 1))
+    for pattern in (stamp.time_format, f"*{stamp.time_format}", *longer):
+        with suppress(FrameError):
+            if TimeFormat(pattern).time(Path(name)) == stamp.time:
+                return pattern
+    return stamp.time_format

@@ -99,7 +99,7 @@ def _zarr(
 
 def _in_order(part: Joined, last: np.datetime64 | None) -> np.datetime64:
     times = part.time if last is None else np.concatenate([[last], part.time])
-    if (np.diff(times) <= np.timedelta64(0)).any():
+    if (times[1:] <= times[:-1]).any():
         raise FrameError(
             f"{part.piece.source} is not later than the file before it in the order of names",
             expected="names that sort by time",

@@ -9,8 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from stpl_core.errors import FrameError, UsageError
-from stpl_core.readers.stamps import EPOCH
 
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _DIRECTIVES = {
     "Y": r"\d{4}",
     "y": r"\d{2}",
@@ -25,8 +25,8 @@ _DIRECTIVES = {
     "b": r"[A-Za-z]{3}",
     "B": r"[A-Za-z]+",
     "p": r"[AaPp][Mm]",
-    "s": r"\d{9,13}",
-    "z": r"(?:Z|[+-]\d{2}:?\d{2})",
+    "s": r"\d{9,19}(?:\.\d{1,9})?",
+    "z": r"(?:Z|[+-]\d{2}(?:[:_-]?\d{2})?)",
     "%": "%",
 }
 _SECONDS_DIGITS = 10
@@ -35,8 +35,8 @@ _SECONDS_DIGITS = 10
 class TimeFormat:
     """A strptime pattern that is searched in a name.
 
-    `%s` is seconds (or, of 13 digits, milliseconds) since 1970, `*` stands for anything, and a
-    pattern with a `/` is searched in the whole path.
+    `%s` is seconds since 1970 (of more digits than 10: with their parts), `*` stands for anything,
+    and a pattern with a `/` is searched in the whole path.
     """
 
     def __init__(self, text: str) -> None:
@@ -73,15 +73,19 @@ class TimeFormat:
         raise FrameError(
             f"the name {path.name} holds no time",
             expected=f"--time-format {self.text} in it",
-            fix="another --time-format, or --mtime for the file's own time",
+            fix="another --time-format, with * for what differs, or leave it out",
         )
 
     def _read(self, match: re.Match[str]) -> datetime:
         digits = list(match.groups())
         if "%s" in self._strptime:
-            text = digits[self._strptime.index("%s")]
-            seconds = float(f"{text[:_SECONDS_DIGITS]}.{text[_SECONDS_DIGITS:] or 0}")
-            return EPOCH + timedelta(seconds=seconds)
+            text = digits[self._strptime.index("%s")].replace(".", "")
+            seconds, parts = text[:_SECONDS_DIGITS], text[_SECONDS_DIGITS:]
+            return EPOCH + timedelta(seconds=int(seconds), microseconds=int(f"{parts:0<6.6}"))
+        if "%z" in self._strptime:  # +02 and +02-00 too
+            at = self._strptime.index("%z")
+            sign, number = digits[at][:1], re.sub(r"\D", "", digits[at])
+            digits[at] = f"{sign}{number:0<4}" if number else digits[at]
         found = datetime.strptime("\n".join(digits), "\n".join(self._strptime))
         return found.replace(tzinfo=found.tzinfo or timezone.utc).astimezone(timezone.utc)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -22,11 +23,12 @@ _SPELLINGS = {
         "mm.h-1",
         "mm/h-1",
         "mmh-1",
+        "mmhr-1",
         "mm h-1",
         "kg m-2 h-1",
     ),
     "mm": ("millimeter", "millimeters", "millimetre", "millimetres", "kg m-2", "kg m**-2"),
-    "dBZ": ("dbz", "dbze"),
+    "dBZ": ("dbz", "dbze", "dbzh", "dbzv", "db(z)"),
     "K": ("kelvin", "degk"),
     "degC": ("celsius", "degree_celsius", "degrees_celsius", "°c"),
     "m s-1": ("m/s", "m s**-1", "m s^-1"),
@@ -41,7 +43,11 @@ _NOT_RAIN = re.compile(
     r"evapo|transpir|vapou?r|cloud|column|content|soil|moist|runoff|dust|aerosol|carbon|\bvil\b|"
     r"integrated|liquid_water_path|snow_depth|depth_of_snow|wind|wave|height|altitude"
 )
-_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_MARKS = str.maketrans({"\u2212": "-", "{": "", "}": "", "$": ""})
+"""A true minus, and what LaTeX puts around an exponent."""
+_OF_WATER = re.compile(
+    r"(?<=m) (of )?(liquid )?(water|w\.? ?e(q|\.)?|lwe)( equivalent)?\.?$", re.IGNORECASE
+)
 _TIMES = r"seconds?|secs?|s|minutes?|mins?|min|hours?|hrs?|hr|h|days?|d"
 _HOUR_S = 3600.0
 _LONGEST = 100
@@ -66,7 +72,8 @@ def cf_units(text: str | None) -> str:
     """One spelling for each unit, CF notation; `unknown` where a file says none (None)."""
     if text is None:
         return "unknown"
-    return _CANONICAL.get(text.strip().lower(), text.strip())
+    plain = unicodedata.normalize("NFKC", text).translate(_MARKS).strip()
+    return _CANONICAL.get(plain.lower(), _CANONICAL.get(text.strip().lower(), text.strip()))
 
 
 def understood(text: str | None, about: str = "") -> Unit:
@@ -89,6 +96,13 @@ def understood(text: str | None, about: str = "") -> Unit:
     if name == "1" or not (rain or re.search(r"mm|milli|inch|\bin\b|kg", name, re.IGNORECASE)):
         return Unit(name)
     return _rain_unit(name, rain) or Unit(name)
+
+
+def is_misspelt(text: str) -> bool:
+    """Whether a text begins as a unit of rain does, and is none."""
+    begins = re.match(r"[\d./\s]*(mm|kg|in(ch(es)?)?)(?![a-z])", text.strip().lower())
+    unit = understood(text, "rain")
+    return begins is not None and unit.name not in _SPELLINGS and _parsed(unit.name) is None
 
 
 def is_not_rain(about: str) -> bool:
@@ -130,6 +144,8 @@ def _parsed(name: str) -> Any:
     if len(name) > _LONGEST:
         return None
     text = _in_python(name)
+    if "'" in text or '"' in text:  # minutes to some, seconds of an angle to others
+        return None
     if _EXPONENT.search(text) or text.count(")**") > _MOST_POWERS_OF_GROUPS:
         return None
     registry = _registry()
@@ -141,9 +157,10 @@ def _parsed(name: str) -> Any:
 
 def _in_python(name: str) -> str:
     """CF and udunits notation as an expression: `kg m-2 (5min)-1` is `kg*m**-2*(5*min)**-1`."""
-    text = name.translate(_SUPERSCRIPTS).replace("·", "*").replace("^", "**")
+    text = _OF_WATER.sub("", name.replace("·", "*"))
+    text = unicodedata.normalize("NFKC", text).translate(_MARKS).replace("^", "**")
     text = re.sub(r"\s+per\s+", "/", text, flags=re.IGNORECASE)
-    text = re.sub(rf"(?<![\w.*+-])(\d+)\s*({_TIMES})\b", r"(\1*\2)", text)
+    text = re.sub(rf"(?<![\w.*+-])(\d+(?:\.\d+)?)\s*({_TIMES})\b", r"(\1*\2)", text)
     text = text.replace("((", "(").replace("))", ")") if "((" in text else text
     text = re.sub(r"(?<=[A-Za-z)])(?<!\d[eE])\s*(-?\d+)(?![\d.]*[A-Za-z])", r"**\1", text)
     text = re.sub(r"(?<=[A-Za-z\d)])\.(?=[A-Za-z])", "*", text)

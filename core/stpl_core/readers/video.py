@@ -18,13 +18,16 @@ from stpl_core.errors import FrameError
 from stpl_core.grid import pixel_grid
 from stpl_core.reader import Piece, ReadOptions, state_of
 from stpl_core.readers.completeness import refuse_cut_video
-from stpl_core.readers.film import FilmClock, upright
+from stpl_core.readers.film import FilmClock, fraction, upright
 from stpl_core.readers.libraries import reads_with
 from stpl_core.readers.names import is_utf8
 from stpl_core.readers.units import grey_level
 from stpl_core.safety.budget import check_pixels, most_pixels
 
-SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm", ".mpg", ".mpeg")
+SUFFIXES = (
+    *(".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm", ".mpg", ".mpeg"),
+    *(".ts", ".m2ts", ".mts", ".3gp"),
+)
 ABOUT = "video files: grey, or --variable rgb"
 _BLOCK, _BLOCK_PIXELS = 32, 2**24
 """Most frames in a piece, and most pixels."""
@@ -71,7 +74,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
         }  # it may change on the way
         clock, extent = FilmClock(stream), _Extent(container, stream)
         cadence_s = clock.step_s if stream.average_rate else None
-        block: list[NDArray[np.uint8]] = []
+        block: list[NDArray[Any]] = []
         elapsed: list[float] = []
         count = 0
         for packet in container.demux(stream):
@@ -91,7 +94,7 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
 
 
 def _piece(
-    block: list[NDArray[np.uint8]],
+    block: list[NDArray[Any]],
     elapsed: list[float],
     first: bool,
     kind: str,
@@ -100,7 +103,7 @@ def _piece(
 ) -> Piece:
     stored = np.stack(block)
     pictures = stored[:, None] if kind == "grey" else np.moveaxis(stored, -1, 1)  # (n, C, H, W)
-    frames = pictures.astype(np.float32) / np.float32(255)
+    frames = fraction(pictures)
     return Piece(
         frames=frames,
         state=state_of(frames),

@@ -7,8 +7,9 @@ the same sums, all leads together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,11 @@ class Scores:
     overall: dict[str, float]
     """All lead times together."""
     spectra: Spectra
+
+    def document(self) -> dict[str, Any]:
+        """As JSON: `mean`, and `per_lead` -> score."""
+        per_lead = {key: values.tolist() for key, values in self.per_lead.items()}
+        return {"mean": self.overall, "per_lead": per_lead}
 
 
 class Accumulator:
@@ -107,6 +113,15 @@ class Accumulator:
             )
         self._add(other._sums)
 
+    @property
+    def sums(self) -> Mapping[str, Doubles]:
+        """All that is kept, `(K, ...)` each, to be written down; nothing at first."""
+        return self._sums
+
+    def add_sums(self, sums: Mapping[str, Doubles]) -> None:
+        """Add what `sums` of another accumulator of the same kind gave."""
+        self._add(sums)
+
     def result(self) -> Scores:
         """Work out the scores of all that was added.
 
@@ -128,7 +143,7 @@ class Accumulator:
     def _kind(self) -> tuple[object, ...]:
         return self.horizon, self.codec, self.thresholds, self.scales
 
-    def _add(self, sums: dict[str, Doubles]) -> None:
+    def _add(self, sums: Mapping[str, Doubles]) -> None:
         for name, values in sums.items():
             self._sums[name] = self._sums[name] + values if name in self._sums else values.copy()
 

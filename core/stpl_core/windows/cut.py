@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpl_core.codec import Array
+from stpl_core.grid import Grid
 from stpl_core.reader import Mask, Times
+from stpl_core.readers.fit import Fit
 from stpl_core.windows.frames import ArchiveFrames, Values
 from stpl_core.windows.placing import Indices, Layout
 
@@ -51,6 +53,11 @@ class Windows:
                 for place in self.places[indices]
             ]
         ).astype("datetime64[ns]")
+
+    def grid(self, index: int) -> Grid:
+        """Where the pixels of one window lie."""
+        number, _, top, left = (int(value) for value in self.places[index])
+        return Fit(crop=(top, left, *self.size)).grid(self.archives[number].grid, "")
 
     def _rows(self, place: NDArray[np.int64]) -> slice:
         start = int(place[1])

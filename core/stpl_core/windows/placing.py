@@ -150,14 +150,40 @@ def rows_before(
         `(F, T)`, the frames nearest to each due time; and `(F,)`, whether none of them is farther
         from it than `OFF` cadences.
     """
+    rows, near = _nearest(time, np.arange(1 - context, 1), cadence_s)  # (F, T)
+    whole = near.all(axis=1)
+    whole &= (np.diff(rows, axis=1) > 0).all(axis=1)
+    whole &= (sequence[rows] == sequence[:, None]).all(axis=1)
+    return rows, whole
+
+
+def rows_after(
+    time: Times, sequence: NDArray[np.int32], horizon: int, cadence_s: float
+) -> NDArray[np.int64]:
+    """Of every frame, those that come after it.
+
+    Args:
+        time: `(F,)`, rising.
+        sequence: `(F,)`; as in `rows_before`.
+        horizon: K.
+        cadence_s: seconds from one to the next.
+
+    Returns:
+        `(F, K)`, the frames nearest to each due time; -1 where none is near.
+    """
+    rows, near = _nearest(time, np.arange(1, horizon + 1), cadence_s)  # (F, K)
+    near &= (rows > np.arange(len(rows))[:, None]) & (sequence[rows] == sequence[:, None])
+    return np.where(near, rows, -1)
+
+
+def _nearest(
+    time: Times, steps: NDArray[np.int64], cadence_s: float
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """`(F, steps)`: the frames nearest to so many cadences later; and whether they are near."""
     stamps = time.astype("datetime64[ns]").astype(np.int64)
-    back = np.round(np.arange(context - 1, -1, -1) * (cadence_s * 1e9)).astype(np.int64)
-    due = stamps[:, None] - back  # (F, T)
+    due = stamps[:, None] + np.round(steps * (cadence_s * 1e9)).astype(np.int64)
     after = np.clip(np.searchsorted(stamps, due), 1, max(1, len(stamps) - 1))
     after = np.minimum(after, len(stamps) - 1)
     before = np.maximum(after - 1, 0)
     rows = np.where(due - stamps[before] <= stamps[after] - due, before, after).astype(np.int64)
-    whole = (np.abs(stamps[rows] - due) <= OFF * cadence_s * 1e9).all(axis=1)
-    whole &= (np.diff(rows, axis=1) > 0).all(axis=1)
-    whole &= (sequence[rows] == sequence[:, None]).all(axis=1)
-    return rows, whole
+    return rows, np.abs(stamps[rows] - due) <= OFF * cadence_s * 1e9

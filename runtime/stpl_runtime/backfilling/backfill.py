@@ -20,17 +20,19 @@ from stpl_core.option import flat
 from stpl_core.options import BackfillOptions, ReadingOptions
 from stpl_core.safety.open_signed import open_trusted
 from stpl_core.same_grid import check_same_grid
+from stpl_core.scores.accumulator import Scores
 from stpl_runtime.backfilling.block import BlockReport, open_maker
 from stpl_runtime.backfilling.on_dask import made_by_dask
 from stpl_runtime.backfilling.processes import made_by_processes
+from stpl_runtime.backfilling.scores import scores_of
 from stpl_runtime.backfilling.store import FACTS, Counts, Made, Store, create, shards
 from stpl_runtime.backfilling.windows import Windows
-from stpl_runtime.engine import precision_of
-from stpl_runtime.engines.tiled import seams_note
+from stpl_runtime.engine import TRITON, precision_of
+from stpl_runtime.engines.tiled import seams_note, wanted_size
 from stpl_runtime.ingest.decoding import datetime_of
 from stpl_runtime.nowcast import Nowcast
+from stpl_runtime.nowcasting.make import open_backend, plan_nowcast
 from stpl_runtime.nowcasting.predict import made_by
-from stpl_runtime.pipeline import open_backend, plan_nowcast, wanted_size
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +53,8 @@ class BackfillReport:
     seconds: float
     reasons: list[str] = field(default_factory=list)
     """Why windows failed in this run, the first few."""
+    scores: dict[str, Scores] | None = None
+    """Of all that is made, with `evaluate`: of the model and of persistence."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,15 @@ def run_backfill(options: BackfillOptions, hooks: Hooks = _QUIET) -> BackfillRep
                 _log.warning("a window failed: %s", reason)
                 reasons.append(reason)
             hooks.progress(made, of)
+    scores = _scores(bundle, store) if store.made.evaluate else None
     seconds = time.monotonic() - began
-    return BackfillReport(options.out, store.counts(), made, seconds, reasons)
+    return BackfillReport(options.out, store.counts(), made, seconds, reasons, scores)
+
+
+def _scores(bundle: Bundle, store: Store) -> dict[str, Scores] | None:
+    made = store.made
+    blocks = sorted(store.done())
+    return scores_of(store.path, blocks, bundle.manifest.codec, made.horizon, made.grid)
 
 
 def _made(
@@ -111,7 +122,8 @@ def _made(
     if options.dask is not None:
         yield from made_by_dask(todo, options, options.dask)
         return
-    options = replace(options, backend=replace(options.backend, threads=threads))
+    if not options.backend.engine.startswith(TRITON):  # a server has its own threads
+        options = replace(options, backend=replace(options.backend, threads=threads))
     if options.workers > 1:
         assert threads is not None, "shared out"
         yield from made_by_processes(
@@ -157,7 +169,9 @@ def _begin(bundle: Bundle, windows: Windows, options: BackfillOptions, hooks: Ho
         standard_name=fitted.standard_name,
         notes=notes,
     )
-    made = _asked(bundle, windows, options, size, how["engine"], precision)
+    word = options.backend.engine
+    engine = how["engine"] if word == "auto" else word
+    made = _asked(bundle, windows, options, size, engine, precision)
     try:
         create(options.out, nowcast, times, windows.located, made, windows.incomplete)
     except (UsageError, SinkError):
@@ -190,6 +204,7 @@ def _asked(
             for key, value in stated.items()
             if value != usual[key]
         },
+        evaluate=options.evaluate,
     )
 
 
@@ -224,6 +239,12 @@ def _as_begun(
     differs = ours.differs(theirs)
     if differs is not None:
         name, mine, other = differs
+        if name == "evaluate":
+            raise UsageError(
+                f"{store.path} was made {'with' if other else 'without'} --evaluate",
+                expected="the same as when it was begun: scores are of every window",
+                fix=f"{'add' if other else 'leave out'} --evaluate, or another --out",
+            )
         raise _another(
             store, name.removesuffix("_s"), _text(mine), _text(other), _OPTIONS.get(name, "")
         )
@@ -322,10 +343,12 @@ def _threads(options: BackfillOptions) -> int | None:
 
 def as_document(report: BackfillReport) -> dict[str, Any]:
     """The report as plain values."""
+    scores = report.scores
     return {
         "out": str(report.out),
         **vars(report.counts),
         "made": report.made,
         "seconds": round(report.seconds, 3),
         "reasons": report.reasons,
+        **({} if scores is None else {"scores": {way: s.document() for way, s in scores.items()}}),
     }

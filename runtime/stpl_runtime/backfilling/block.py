@@ -13,11 +13,12 @@ from stpl_core.codec import Array
 from stpl_core.errors import AccuracyError, FrameError, UsageError
 from stpl_core.options import BackfillOptions
 from stpl_core.safety.open_signed import open_trusted
+from stpl_runtime.backfilling.scores import BlockScores
 from stpl_runtime.backfilling.store import FAILED, INCOMPLETE, WRITTEN, Store, Writer
-from stpl_runtime.backfilling.windows import Frames, Windows
+from stpl_runtime.backfilling.windows import Frames, Taken, Windows
 from stpl_runtime.engine import Session, precision_of
 from stpl_runtime.ingest.inputs import Context
-from stpl_runtime.pipeline import make_nowcast, open_backend
+from stpl_runtime.nowcasting.make import make_nowcast, open_backend
 
 _NAMED = 3
 """Failures of a block that are named."""
@@ -67,7 +68,11 @@ class BlockMaker:
         """
         layout = self._writer.store.layout
         rows = layout.rows(block)
-        taken = self._windows.read(rows)
+        made_of = self._writer.store.made
+        scores = None
+        if made_of.evaluate:
+            scores = BlockScores(self._bundle.manifest.codec, made_of.horizon, made_of.grid)
+        taken = self._windows.read(rows, made_of.horizon if made_of.evaluate else 0)
         status = np.zeros(len(rows), np.int8)
         reasons: list[str] = []
         for start in range(rows.start, rows.stop, layout.issues):
@@ -81,8 +86,14 @@ class BlockMaker:
                 else:
                     status[window - rows.start] = FAILED
                     reasons.append(str(one))
-            frames = [one if isinstance(one, np.ndarray) else self._none() for one in made]
-            self._writer.write(start, np.stack(frames))  # (n, K, C, H, W)
+            frames = np.stack(
+                [one if isinstance(one, np.ndarray) else self._none() for one in made]
+            )  # (n, K, C, H, W)
+            self._writer.write(start, frames)
+            if scores is not None:
+                self._score(scores, chunk, frames, taken)
+        if scores is not None:
+            scores.save(self._writer.store.path, block)
         self._writer.finish(block, status)
         counts = np.bincount(status, minlength=4).tolist()
         return BlockReport(
@@ -92,6 +103,19 @@ class BlockMaker:
             failed=counts[FAILED],
             reasons=list(dict.fromkeys(reasons))[:_NAMED],
         )
+
+    def _score(self, scores: BlockScores, windows: range, frames: Array, taken: Frames) -> None:
+        """Add the windows of a chunk whose nowcast is there and has a frame to be held against."""
+        ahead = self._windows.ahead(windows, frames.shape[1])  # (n, K)
+        truth = np.full_like(frames, np.nan)
+        for n, k in np.argwhere(ahead >= 0):
+            truth[n, k] = _observed(taken[int(ahead[n, k])], truth[n, k])
+        has = np.isfinite(frames).any(axis=(1, 2, 3, 4)) & np.isfinite(truth).any(axis=(1, 2, 3, 4))
+        if has.any():
+            newest = self._windows.rows[windows.start : windows.stop, -1][has]
+            blank = np.full(frames.shape[2:], np.nan, np.float32)
+            seen = np.stack([_observed(taken[int(row)], blank) for row in newest])  # (n, C, H, W)
+            scores.update(frames[has], seen, truth[has])
 
     def _nowcast(self, window: int, taken: Frames) -> Array | FrameError | AccuracyError | str:
         """`(K, C, H, W)`, NaN where the newest frame had no data; or why there is none.
@@ -113,6 +137,13 @@ class BlockMaker:
         manifest, made = self._bundle.manifest, self._writer.store.made
         shape = (made.horizon, manifest.frame[0], *made.grid)
         return np.full(shape, np.nan, np.float32)
+
+
+def _observed(one: Taken | FrameError | str, blank: Array) -> Array:
+    """A frame `(C, H, W)`, NaN where nothing was observed; `blank` where it cannot be used."""
+    if not isinstance(one, Taken):
+        return blank
+    return one.frame if one.mask is None else np.where(one.mask, one.frame, np.float32(np.nan))
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from stpl_core.options import BackfillOptions
 from stpl_core.readers.libraries import reads_with
 from stpl_runtime.backfilling.block import BlockMaker, BlockReport, open_maker
 from stpl_runtime.backfilling.wire import answer_of, options_of, options_text, report_of
+from stpl_runtime.engine import TRITON
 
 _CONNECT_S = 10
 _AHEAD = 2
@@ -106,7 +107,7 @@ def _maker(text: str) -> BlockMaker:
         _opened.clear()
         _stack.close()
         options = options_of(text)
-        if options.backend.threads is None:
+        if options.backend.threads is None and not options.backend.engine.startswith(TRITON):
             threads = int(get_worker().state.nthreads)
             options = replace(options, backend=replace(options.backend, threads=threads))
         _opened[text] = _stack.enter_context(open_maker(options))

@@ -172,7 +172,7 @@ class _Pool:
 
     def _started(self) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "stpl_runtime.backfilling.worker"],
+            [sys.executable, "-I", "-m", "stpl_runtime.backfilling.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -50,6 +50,8 @@ PENDING, WRITTEN, INCOMPLETE, FAILED = 0, 1, 2, 3
 STATUS = "status"
 _ISSUE, _LEAD = "issue_time", "lead_time"
 FACTS, _FRAMES = ".backfill.json", ".frames.npz"
+SCORES = ".scores"
+"""A file for each block, where they are wanted; see `scores`."""
 _SCHEMA = 1
 
 _CHUNK_BYTES = 2**23
@@ -105,6 +107,8 @@ class Made:
     overlap: int | None
     reading: dict[str, Any]
     """What was said about reading, beyond the defaults."""
+    evaluate: bool = False
+    """Whether sums of scores lie beside the blocks."""
 
     def differs(self, other: Made) -> tuple[str, Any, Any] | None:
         """The first thing that differs: its name, ours and theirs."""
@@ -295,6 +299,8 @@ def create(
         group["time"][:] = stamps[:, None] + lead
         zarr.consolidate_metadata(str(store))
         (store / FACTS).write_text(json.dumps(facts, indent=1))
+        if made.evaluate:
+            (store / SCORES).mkdir()
         with (store / _FRAMES).open("wb") as file:
             located.save(file)
 

@@ -18,12 +18,13 @@ from stpl_core.reader import CREDITS, Mask, Piece
 from stpl_core.readers.fit import fit_for
 from stpl_core.readers.model_input import ModelInput, model_input
 from stpl_core.windows.located import ArchiveFiles, Located
-from stpl_core.windows.placing import rows_before
+from stpl_core.windows.placing import rows_after, rows_before
+from stpl_runtime.engines.tiled import wanted_size
 from stpl_runtime.ingest.archive import ArchiveSpec, archive_spec
 from stpl_runtime.ingest.decoding import datetime_of
 from stpl_runtime.ingest.inputs import Context
+from stpl_runtime.ingest.newest import source_spec
 from stpl_runtime.nowcasting.window import check_cadence
-from stpl_runtime.pipeline import source_spec, wanted_size
 from stpl_runtime.source import SourceSpec
 
 EMPTY = "no data all over"
@@ -76,6 +77,7 @@ class Windows:
         self.incomplete: int
         """Frames that end no complete window."""
         self.cadence_s: float
+        self._ahead: NDArray[np.int64] | None = None
 
     def place(self, located: Located) -> None:
         """Find the windows.
@@ -115,13 +117,28 @@ class Windows:
         notes = {key: str(piece.notes[key]) for key in CREDITS if key in piece.notes}
         return self._fitted(piece), notes
 
-    def read(self, windows: range) -> Frames:
+    def ahead(self, windows: range, horizon: int) -> NDArray[np.int64]:
+        """`(n, K)`, the frames that came after some windows; -1 where there is none."""
+        if self._ahead is None or self._ahead.shape[1] != horizon:
+            located = self.located
+            after = rows_after(located.time, located.sequence, horizon, self.cadence_s)  # (F, K)
+            self._ahead = after[self.rows[:, -1]]
+        return self._ahead[windows.start : windows.stop]
+
+    def read(self, windows: range, horizon: int = 0) -> Frames:
         """The frames of some windows, each once, by their number in the archive.
+
+        Args:
+            windows: which.
+            horizon: so many frames after each, too.
 
         Raises:
             EnvironmentFault: a file is not there any more.
         """
         frames = np.unique(self.rows[windows.start : windows.stop])
+        if horizon:
+            frames = np.union1d(frames, self.ahead(windows, horizon))
+            frames = frames[frames >= 0]
         taken: dict[int, Taken | FrameError | str] = {}
         of_file = self.located.of_file[frames]
         for number in dict.fromkeys(of_file.tolist()):

@@ -190,8 +190,9 @@ class OrtDeviceSession(OrtSession):
 
     def _allocate(self, shape: tuple[int, ...], dtype: str) -> onnxruntime.OrtValue:
         target = self.target
+        vendor = (target.vendor,) if target.vendor >= 0 else ()  # unknown to onnxruntime 1.20
         return self._ort.OrtValue.ortvalue_from_shape_and_type(
-            shape, np.dtype(dtype).type, target.device, 0, target.vendor
+            shape, np.dtype(dtype).type, target.device, 0, *vendor
         )
 
 

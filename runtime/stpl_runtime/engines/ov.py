@@ -25,6 +25,7 @@ from stpl_core.machine import usable_cpus
 from stpl_runtime.engine import Session
 from stpl_runtime.engines.checked_graphs import CheckedGraphs, not_open
 from stpl_runtime.engines.compiled_cache import CompiledCache, graph_key
+from stpl_runtime.engines.openvino_core import openvino_core
 from stpl_runtime.engines.ort import check_shape
 from stpl_runtime.engines.replays import ReplayingSession
 
@@ -60,7 +61,7 @@ class OpenVinoSession:
         """Load `graphs` of the bundle; see `stpl_runtime.engine.open_session`."""
         self._ov = _library()
         self.manifest = bundle.manifest
-        self._core = self._ov.Core()
+        self._core = openvino_core()
         self._check_device()
         self.precision, self._hint = self._precision(allow)
         self._threads = threads or usable_cpus()
@@ -259,7 +260,8 @@ def open_where_it_fits(
 def computes_bf16(device: str = "CPU") -> bool:
     """Whether OpenVINO is here, and this device has bf16 arithmetic."""
     try:
-        able = _library().Core().get_property(device, "OPTIMIZATION_CAPABILITIES")
+        _library()
+        able = openvino_core().get_property(device, "OPTIMIZATION_CAPABILITIES")
     except (EnvironmentFault, RuntimeError):  # OpenVINO has no such device
         return False
     return "BF16" in able

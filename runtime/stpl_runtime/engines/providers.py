@@ -15,6 +15,7 @@ import numpy as np
 
 from stpl_core.errors import EnvironmentFault
 from stpl_core.safety.protobuf import number, part
+from stpl_runtime.engines.openvino_core import openvino_core
 from stpl_runtime.engines.placement import (
     CPU,
     CUDA,
@@ -70,9 +71,7 @@ def try_openvino() -> tuple[ProviderTrial, ...]:
     """The same convolution on each device that OpenVINO finds; nothing where it is missing."""
     if importlib.util.find_spec("openvino") is None:
         return ()
-    import openvino
-
-    core = openvino.Core()
+    core = openvino_core()
     return tuple(_try_device(core, str(device)) for device in core.available_devices)
 
 

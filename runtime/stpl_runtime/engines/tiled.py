@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from stpl_core.bundle import Bundle
 from stpl_core.codec import Array
 from stpl_core.errors import UsageError
+from stpl_core.options import DomainOptions
 from stpl_runtime.engine import Session, StateHandle
 
 Size = tuple[int, int]
@@ -48,6 +49,11 @@ def domain_size(text: str) -> Size:
             fix="--grid 1226x760",
         )
     return height, width
+
+
+def wanted_size(domain: DomainOptions) -> Size | None:
+    """(H, W) that `grid` asks for; None where it is not given."""
+    return None if domain.grid is None else domain_size(domain.grid)
 
 
 def default_overlap(tile: Size) -> int:

@@ -86,11 +86,10 @@ def archive_material(
         )
     chosen = _spread(found.count, judged, found.size)
     frames, observed = found.read(chosen, "physical")  # (N, T + K, C, H, W), (N, T + K, H, W)
-    what = settings.where + ("" if path is not None else f", {part} part")
-    what += "" if len(chosen) == found.count else f" ({found.count} evenly thinned)"
+    thinned = f" ({found.count} evenly thinned)" if len(chosen) < found.count else ""
     around = None if windows else _surroundings(settings, found, chosen, judged.context)
     return Material(
-        about=what,
+        about=settings.where + (f", {part} part" if path is None else "") + thinned,
         frames=frames,
         valid=None if observed.all() else always_seen(observed),
         times=None if archive.cadence_s is None else found.times(chosen),
@@ -98,6 +97,7 @@ def archive_material(
         protocol=_protocol(judged, found, whole=whole, windows=windows, around=around),
         field=found.size if whole else None,
         surroundings=around,
+        grids=tuple(found.grid(n) for n in chosen.tolist()),
     )
 
 

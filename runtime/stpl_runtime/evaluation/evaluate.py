@@ -14,6 +14,7 @@ import numpy as np
 from stpl_core.baselines import DAY, WEEK, flow, periodic, persistence
 from stpl_core.codec import Array
 from stpl_core.errors import UsageError
+from stpl_core.grid import Grid
 from stpl_core.scores.accumulator import Accumulator, Scores
 from stpl_core.scores.chances import ChanceAccumulator, ChanceScores
 from stpl_core.scores.images import Mask
@@ -24,7 +25,7 @@ BASELINES = ("persistence", "flow", "day", "week")
 """Words of `--baseline`; `day` and `week` are what was observed that long before."""
 
 _PERIODS = {"day": DAY, "week": WEEK}
-_DEFAULT_THRESHOLDS = {
+DEFAULT_THRESHOLDS = {
     "mm h-1": (0.1, 1.0, 5.0),
     "mm": (0.1, 1.0, 5.0),
     "dBZ": (7.0, 23.0, 34.0),  # the same rain rates, by Z = 200 R^1.6
@@ -50,6 +51,8 @@ class Shown:
     valid: Mask | None
     forecasts: dict[str, Array]
     """`(K, C, H, W)` of each forecaster."""
+    grid: Grid | None = None
+    """Where the pixels lie; None where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,7 @@ class Evaluation:
             "scales_px": list(self.scales),
             "scores": {
                 name: {
-                    "mean": scores.overall,
-                    "per_lead": {key: values.tolist() for key, values in scores.per_lead.items()},
+                    **scores.document(),
                     "spectrum": scores.spectra.forecast.tolist(),
                 }
                 for name, scores in self.scores.items()
@@ -145,7 +147,7 @@ def evaluate(
         UsageError: an unknown baseline, or one that these data cannot have.
         MissingExtraError: the baseline `flow` without OpenCV.
     """
-    limits = tuple(_DEFAULT_THRESHOLDS.get(judged.codec.units, ()) if thresholds is None
+    limits = tuple(DEFAULT_THRESHOLDS.get(judged.codec.units, ()) if thresholds is None
                    else sorted(set(thresholds)))  # fmt: skip
     sides = tuple(side for side in sorted(set(scales)) if side <= min(judged.frame[1:]))
     model = _Model(judged, material)
@@ -162,11 +164,7 @@ def evaluate(
         for name, forecast in made.items():
             sums[name].update(forecast, truth, valid)
         shown += [
-            Shown(
-                material.frames[start + n],
-                None if valid is None else valid[n],
-                {name: forecast[n] for name, forecast in made.items()},
-            )
+            _shown(material, start + n, {name: forecast[n] for name, forecast in made.items()})
             for n in range(min(_SHOWN - len(shown), len(truth)))
         ]
     progress(count, count)
@@ -181,6 +179,15 @@ def evaluate(
         scores={name: one.result() for name, one in sums.items()},
         shown=tuple(shown),
         chances=None if model.chances is None else model.chances.result(),
+    )
+
+
+def _shown(material: Material, number: int, forecasts: dict[str, Array]) -> Shown:
+    return Shown(
+        material.frames[number],
+        None if material.valid is None else material.valid[number],
+        forecasts,
+        material.grids[number] if material.grids else None,
     )
 
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from stpl_core.codec import Array
 from stpl_core.drawing.colours import NO_DATA_COLOUR, NO_ECHO_COLOUR, Colour, ColourMap, colour_map
+from stpl_core.drawing.maps import with_map
 from stpl_core.drawing.pictures import frame_picture, legend_entries, png_of, thinned
 from stpl_core.scores.chances import ChanceScores
-from stpl_core.scores.images import Mask
 from stpl_runtime.evaluation.evaluate import MODEL, Evaluation, Shown
 
 if TYPE_CHECKING:
@@ -342,7 +342,7 @@ def _strip(evaluation: Evaluation, n: int, shown: Shown) -> str:
     lines = ["".join(f"<td>{escape(head)}</td>" for head in heads)]
     for way, frames in rows:
         cells = [
-            _picture(frame, shown.valid, colours, f"{way}, {head}")
+            _picture(frame, shown, colours, f"{way}, {head}")
             for head, frame in zip(heads[1:], frames, strict=True)
         ]
         lines.append(f"<td>{escape(way)}</td>" + "".join(f"<td>{cell}</td>" for cell in cells))
@@ -358,13 +358,17 @@ def _map(evaluation: Evaluation) -> ColourMap:
     return colour_map(codec.units, codec.low, codec.high)
 
 
-def _picture(frame: Array | None, valid: Mask | None, colours: ColourMap, text: str) -> str:
+def _picture(frame: Array | None, shown: Shown, colours: ColourMap, text: str) -> str:
     if frame is None:
         return ""
     values = thinned(frame, 2 * _LONGEST_SIDE)
-    seen = None if valid is None else thinned(valid, 2 * _LONGEST_SIDE)
+    seen = None if shown.valid is None else thinned(shown.valid, 2 * _LONGEST_SIDE)
     picture = frame_picture(values, colours, observed=seen, marks_no_echo=True)
     scale = _LONGEST_SIDE / max(values.shape[1:])
+    if shown.grid is not None:
+        from PIL import Image
+
+        picture = np.asarray(with_map(Image.fromarray(picture), shown.grid, shrunk=1 / scale))
     height, width = (max(1, round(scale * side)) for side in values.shape[1:])
     data = base64.b64encode(png_of(picture, 9)).decode()
     size = f'width="{width}" height="{height}"'

@@ -68,6 +68,8 @@ class Material:
     """(H, W) of the frames where they are fields that the model has to cover in tiles."""
     surroundings: Surroundings | None = None
     """What lies around the frames, for baselines; None: nothing that is known."""
+    grids: tuple[Grid, ...] = ()
+    """Of each sequence; empty where none is known."""
 
 
 @dataclass(frozen=True)

@@ -9,24 +9,19 @@ from dataclasses import dataclass, field
 from stpl_core.bundle import Bundle
 from stpl_core.errors import UsageError
 from stpl_core.options import StreamOptions
-from stpl_runtime.engines.tiled import on_domain, seams_note
+from stpl_runtime.engines.tiled import on_domain, seams_note, wanted_size
 from stpl_runtime.groups.consumer import KafkaGroup
 from stpl_runtime.groups.worker import GroupWorker
+from stpl_runtime.ingest.newest import source_spec
 from stpl_runtime.ledger import Ledger
 from stpl_runtime.links.reconnect import without_credentials
+from stpl_runtime.nowcasting.make import open_backend, plan_nowcast
 from stpl_runtime.nowcasting.nowcaster import Nowcaster
 from stpl_runtime.nowcasting.window import check_cadence
-from stpl_runtime.pipeline import (
-    nowcaster_of,
-    open_backend,
-    pairs,
-    plan_nowcast,
-    sink_spec,
-    source_spec,
-    wanted_size,
-)
+from stpl_runtime.options import pairs
 from stpl_runtime.sink import open_sinks
 from stpl_runtime.source import scheme_of
+from stpl_runtime.streaming.opening import nowcaster_of, sink_spec
 from stpl_runtime.streaming.status import Status
 
 
@@ -83,7 +78,7 @@ def open_group(
             def make(stream: str, ledger: Ledger) -> Nowcaster:
                 return nowcaster_of(options, whole, wide, ledger, stream)
 
-            workers.append(GroupWorker(group, name, make, wide, sinks, shown))
+            workers.append(GroupWorker(group, name, make, sinks, shown))
             needed = f"{manifest.context} frames needed of each stream; Ctrl-C ends"
             notes = [
                 f"{group.name}: a worker of the group {name}; {needed}",

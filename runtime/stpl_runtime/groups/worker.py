@@ -15,12 +15,10 @@ from time import monotonic
 from typing import Any
 
 from stpl_core.errors import AccuracyError, SinkError, SourceLostError
-from stpl_runtime.engine import Session
 from stpl_runtime.groups.consumer import KafkaGroup, Taken
 from stpl_runtime.ledger import Counts, Ledger
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.nowcasting.nowcaster import Nowcaster
-from stpl_runtime.nowcasting.predict import finish, first
 from stpl_runtime.sink import Sink
 from stpl_runtime.streaming.service_manager import ServiceManager
 from stpl_runtime.streaming.status import Status
@@ -72,7 +70,6 @@ class GroupWorker:
         group: KafkaGroup,
         name: str,
         make: MakeNowcaster,
-        session: Session,
         sinks: Sequence[Sink],
         status: Status,
         manager: ServiceManager | None = None,
@@ -82,14 +79,13 @@ class GroupWorker:
         Args:
             group: where records come from.
             name: of the group.
-            make: makes the nowcaster of a stream; all are over `session`.
-            session: with the graphs of a nowcast.
+            make: makes the nowcaster of a stream.
             sinks: each nowcast goes to all of them.
             status: shows nowcasts and problems.
             manager: notified of how it goes; None: the one that started this process.
         """
         self._group, self._name, self._make = group, name, make
-        self._session, self._sinks, self._status = session, tuple(sinks), status
+        self._sinks, self._status = tuple(sinks), status
         self._manager = manager or ServiceManager()
         self._streams: dict[tuple[int, str], Stream] = {}
         self._ledgers: dict[str, Ledger] = {}
@@ -191,19 +187,12 @@ class GroupWorker:
             work = nowcaster.begin()
             if work is None:
                 return
-            made = finish(
-                self._session,
-                nowcaster.manifest,
-                work.frame,
-                work.state,
-                nowcaster.horizon,
-                chances=nowcaster.chances,
-            )
+            made = nowcaster.forecast(work)
         except AccuracyError as error:
             self._not_finite += 1
             stream.failed(error)
             return
-        nowcast = stream.publish(work, made.frames[0], made.after, first(made.chances))
+        nowcast = stream.publish(work, *made)
         for sink in self._sinks:
             self._write(sink, nowcast)
         self._nowcasts[stream.name] = self._nowcasts.get(stream.name, 0) + 1

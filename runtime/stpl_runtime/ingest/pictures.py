@@ -12,7 +12,7 @@ from stpl_core.errors import FrameError, UsageError
 from stpl_core.frames import Frame
 from stpl_core.grid import pixel_grid
 from stpl_core.reader import VALUE
-from stpl_core.readers.film import upright
+from stpl_core.readers.film import fraction, upright
 from stpl_core.readers.fit import Resize, fit_for, resized_note
 from stpl_core.readers.libraries import reads_with
 from stpl_core.readers.model_input import model_input
@@ -66,7 +66,7 @@ class Pictures:
                 return self._as_it_comes(picture, at, spec.look)
             stored = upright(picture, _FORMATS[spec.shape[0]])  # (H, W) or (H, W, 3)
             planes = stored[None] if stored.ndim == 2 else np.moveaxis(stored, -1, 0)
-            values = planes.astype(np.float32)[None] / np.float32(255)  # (1, C, H, W)
+            values = fraction(planes)[None]  # (1, C, H, W)
             size = (values.shape[1], values.shape[2], values.shape[3])
             fit = fit_for(size, spec.shape, spec.fit, self._resize, name)
             state = np.full((1, *size[1:]), VALUE, np.uint8)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
+from collections import deque
 from datetime import datetime, timedelta, timezone
 from typing import Generic, TypeVar
 
@@ -14,6 +16,10 @@ _JUMP_S = 10.0
 came last: the clock was set, or began anew."""
 _DRIFT_S = 30.0
 """How long the least delay is watched before the clock follows it."""
+_PACE, _SURE = 9, 4
+"""Pictures whose pace says whether they come faster than the cadence, and so many at least."""
+_SLOW = 0.75
+"""Of the cadence: pictures this far apart are those of its slots, wherever they lie."""
 
 
 T = TypeVar("T")
@@ -23,7 +29,8 @@ class Sampler(Generic[T]):
     """Takes one picture for each slot of the cadence: the nearest, and mostly at once.
 
     A slot from which no picture is within a quarter of the cadence stays empty: one that was lost
-    on the way is a missing slot, and shifts nothing.
+    on the way is a missing slot, and shifts nothing. Pictures that come no faster than the cadence
+    are taken as they come: a camera's own pictures may all lie between two slots of ours.
     """
 
     def __init__(self, cadence_s: float | None, phase: datetime | None = None) -> None:
@@ -37,6 +44,8 @@ class Sampler(Generic[T]):
         self._grid: TimeGrid | None = None
         self._before: datetime | None = None
         self._last: int | None = None
+        self._taken_at: datetime | None = None
+        self._pace: deque[float] = deque(maxlen=_PACE)
         self._held: tuple[int, datetime, T] | None = None
 
     def offer(self, at: datetime, picture: T) -> list[tuple[datetime, T]]:
@@ -46,11 +55,15 @@ class Sampler(Generic[T]):
         if self._grid is None:
             self._grid = TimeGrid(self._cadence_s, self._phase or at)
         before, self._before = self._before, at
+        if before is not None:
+            self._pace.append((at - before).total_seconds())
+        if len(self._pace) >= _SURE and statistics.median(self._pace) > _SLOW * self._cadence_s:
+            return [*self.rest(), *self._next(at, picture)]
         slot = self._grid.slot(at)
         taken = [] if self._held is None or self._held[0] == slot else self.rest()
         if before is not None and (before - at).total_seconds() > _JUMP_S:
             before = self._last = None  # else nothing would be taken until the old time is back
-        if slot is None or (self._last is not None and slot <= self._last):
+        if slot is None or (self._last is not None and slot <= self._last) or self._is_near(at):
             return taken
         early = self._grid.phase + timedelta(seconds=slot * self._cadence_s) - at
         if before is not None and early > (at - before) / 2:
@@ -58,15 +71,31 @@ class Sampler(Generic[T]):
             return taken
         if self._held is not None and abs(early) > abs(early + (at - self._held[1])):
             return [*taken, *self.rest()]
-        self._held, self._last = None, slot
+        self._held, self._last, self._taken_at = None, slot, at
         return [*taken, (at, picture)]
+
+    def _next(self, at: datetime, picture: T) -> list[tuple[datetime, T]]:
+        """The picture, unless it came right after one that was taken."""
+        assert self._grid is not None
+        if self._is_near(at):
+            return []
+        slot = self._grid.slot(at)
+        self._last, self._taken_at = self._last if slot is None else slot, at
+        return [(at, picture)]
+
+    def _is_near(self, at: datetime) -> bool:
+        """Whether it is less than half a cadence after what was taken."""
+        if self._taken_at is None or self._cadence_s is None:
+            return False
+        after_s = (at - self._taken_at).total_seconds()
+        return -_JUMP_S < after_s < self._cadence_s / 2 - 1e-5
 
     def rest(self) -> list[tuple[datetime, T]]:
         """What is taken when nothing comes after."""
         if self._held is None:
             return []
         self._last, at, picture = self._held
-        self._held = None
+        self._held, self._taken_at = None, at
         return [(at, picture)]
 
 

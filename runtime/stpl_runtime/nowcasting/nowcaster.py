@@ -23,10 +23,9 @@ from stpl_runtime.ledger import Ledger
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.nowcasting.past import CarriedPast, Past, WindowPast
 from stpl_runtime.nowcasting.predict import (
-    Forecast,
+    Finished,
     advance,
     finish,
-    first,
     graphs_needed,
     made_by,
 )
@@ -47,7 +46,7 @@ class Put:
 
 @dataclass(frozen=True)
 class Work:
-    """One forecast that is to be made: what `finish` is given, and what for."""
+    """One forecast that is to be made: what `forecast` is given, and what for."""
 
     window: tuple[Entry, ...]
     frame: Array
@@ -245,14 +244,11 @@ class Nowcaster:
         if work is None:
             return None
         try:
-            made = self._finish(work.frame, work.state, self.horizon)
+            made = self.forecast(work)
         except AccuracyError:
             self.past.reset()
             raise
-        return self.end(work, made.frames[0], made.after, first(made.chances))
-
-    def _finish(self, frame: Array, state: StateHandle, horizon: int) -> Forecast:
-        return finish(self.session, self.manifest, frame, state, horizon, chances=self.chances)
+        return self.end(work, *made)
 
     def begin(self) -> Work | None:
         """Do all but the last part of `issue`: None where `ready` is false.
@@ -270,6 +266,19 @@ class Nowcaster:
         assert window is not None, "the holes were filled"
         state = self.past.state_before(window)
         return Work(window, window[-1].model_frame(self._codec), state, prewarmed, again)
+
+    def forecast(self, work: Work) -> Finished:
+        """The part between `begin` and `end`, which takes the time.
+
+        Raises:
+            AccuracyError: see `issue`.
+        """
+        return self._finish(work.frame, work.state, self.horizon)
+
+    def _finish(self, frame: Array, state: StateHandle, horizon: int) -> Finished:
+        return finish(
+            self.session, self.manifest, frame, state, horizon, chances=self.chances
+        ).of_one()
 
     def pass_over(self) -> None:
         """Take the newest slot's nowcast as made: whoever read these frames before has made it."""
@@ -338,8 +347,8 @@ class Nowcaster:
         if horizon == self.manifest.horizon != self.horizon:
             horizon += 1  # by the step graph, which is open
         newest = window[-1].model_frame(self._codec)
-        made = self._finish(newest, state, horizon)
-        return self._codec.physical_from_model(made.frames[0])[:count]
+        frames, _, _ = self._finish(newest, state, horizon)
+        return self._codec.physical_from_model(frames)[:count]
 
     def _fault(self, frame: Frame) -> str:
         if frame.data.shape != self.manifest.frame:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from stpl_core.codec import FrameCodec
-from stpl_runtime.engine import Session, StateHandle
+from stpl_runtime.engine import KeepsStates, Session, StateHandle
 from stpl_runtime.nowcasting.predict import advance
 from stpl_runtime.nowcasting.window import Entry, Window
 
@@ -279,4 +279,6 @@ class CarriedPast:
 
     def _fork(self) -> StateHandle:
         assert self._state is not None
+        if isinstance(self._session, KeepsStates):
+            return self._session.fork(self._state)
         return self._session.state_from_arrays(self._session.state_arrays(self._state))

@@ -1,8 +1,10 @@
 """The addresses of the page's server.
 
-/                                      the page; beside it page.js, page.css and icon.svg
+/                                      the page; beside it its scripts, styles and icon
 /events?stream=                        what happens, as server-sent events
-/pictures/RUN/STREAM/...               frames as PNG, at addresses that never change what they show
+/pictures/RUN/STREAM/...?colours=      frames as PNG, at addresses that never change what they show
+/points/RUN/STREAM/NOWCAST/X/Y         a pixel's values through the frames, and where it lies
+/map/GRID/DETAIL                       coasts, borders, cities and overlays in pixels of the frames
 /nowcast/latest?stream=&format=        the newest nowcast as a file, also by the Accept header
 /healthz                               ok and degraded: 200; stale and down: 503
 /metrics                               for Prometheus
@@ -15,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import TYPE_CHECKING, TypeVar
 
+from stpl_core.drawing.colours import STANDARD, palettes
 from stpl_core.errors import MissingExtraError
 from stpl_core.json_numbers import finite
 from stpl_runtime.page.events import Events
@@ -22,6 +25,7 @@ from stpl_runtime.page.guard import Access, App, Guard, Scope
 from stpl_runtime.page.hub import Hub
 from stpl_runtime.page.outputs import FORMATS, Outputs, chosen_format
 from stpl_runtime.page.prometheus import exposition
+from stpl_runtime.page.stream_view import StreamView
 from stpl_runtime.page.verdict import SERVING
 
 if TYPE_CHECKING:
@@ -34,8 +38,15 @@ _STATIC = {
     "index.html": "text/html",
     "page.css": "text/css",
     "page.js": "text/javascript",
+    "tools.js": "text/javascript",
+    "map.js": "text/javascript",
+    "point.js": "text/javascript",
+    "settings.js": "text/javascript",
     "icon.svg": "image/svg+xml",
+    "leaflet/leaflet.js": "text/javascript",
+    "leaflet/leaflet.css": "text/css",
 }
+_KEEP = {"cache-control": "private, max-age=86400, immutable"}
 _WORKERS = 2
 """Threads that draw pictures and make files: the nowcasts need the processor more."""
 
@@ -49,6 +60,8 @@ def make_app(hub: Hub, access: Access, events: Events) -> App:
     routes: list[BaseRoute] = [
         Route("/events", events),
         Route("/pictures/{run}/{stream:int}/{address:path}", answers.picture),
+        Route("/points/{run}/{stream:int}/{key}/{x:int}/{y:int}", answers.point),
+        Route("/map/{key}/{detail}", answers.map),
         Route("/nowcast/latest", answers.latest),
         Route("/healthz", answers.healthz),
         Route("/metrics", answers.metrics),
@@ -67,7 +80,7 @@ def _static(name: str, media: str) -> Callable[[Request], Awaitable[Response]]:
     """An endpoint for a file of the page, which browsers ask for anew and get when it changed."""
     from starlette.responses import Response
 
-    content = files("stpl_runtime.page").joinpath("static", name).read_bytes()
+    content = files("stpl_runtime.page").joinpath("static", *name.split("/")).read_bytes()
     tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
     headers = {"cache-control": "no-cache", "etag": tag}
 
@@ -96,16 +109,41 @@ class _Answers:
     async def picture(self, request: Request) -> Response:
         from starlette.responses import Response
 
-        parts = request.path_params
-        names = self._hub.names
-        if parts["run"] != self._hub.run or parts["stream"] >= len(names):
+        view = self._view(request)
+        if view is None:
             return _text(404, "that picture was of an earlier start\n")
-        view = self._hub.views[names[parts["stream"]]]
-        png = await self._in_thread(view.png, parts["address"])
+        palette = request.query_params.get("colours", STANDARD)
+        if palette not in palettes(view.look.units):
+            return _text(400, f"colours: expected one of {', '.join(palettes(view.look.units))}\n")
+        png = await self._in_thread(view.png, request.path_params["address"], palette)
         if png is None:
             return _text(404, "that picture is not kept any more\n")
-        headers = {"cache-control": "private, max-age=86400, immutable"}
-        return Response(png, media_type="image/png", headers=headers)
+        return Response(png, media_type="image/png", headers=_KEEP)
+
+    def _view(self, request: Request) -> StreamView | None:
+        """The stream that an address names; None where it is of an earlier start."""
+        parts, names = request.path_params, self._hub.names
+        if parts["run"] != self._hub.run or parts["stream"] >= len(names):
+            return None
+        return self._hub.views[names[parts["stream"]]]
+
+    async def point(self, request: Request) -> Response:
+        from starlette.responses import JSONResponse
+
+        view, parts = self._view(request), request.path_params
+        found = None if view is None else view.point(parts["key"], parts["x"], parts["y"])
+        if found is None:
+            return _text(404, "no such pixel, or its nowcast is not kept any more\n")
+        return JSONResponse(found, headers={"cache-control": "no-store"})
+
+    async def map(self, request: Request) -> Response:
+        from starlette.responses import Response
+
+        parts = request.path_params
+        found = await self._in_thread(self._hub.maps.json, parts["key"], parts["detail"])
+        if found is None:
+            return _text(404, "that map is not kept any more\n")
+        return Response(found, media_type="application/json", headers=_KEEP)
 
     async def latest(self, request: Request) -> Response:
         from starlette.responses import Response

@@ -14,9 +14,11 @@ from typing import Any, Protocol
 from stpl_core import __version__
 from stpl_core.frames import Frame
 from stpl_core.json_numbers import finite
+from stpl_core.maps.overlay import Shape
 from stpl_runtime.links.health import HealthNow
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.nowcasting.window import Verdict
+from stpl_runtime.page.maps import Maps
 from stpl_runtime.page.stream_view import Look, StreamView
 from stpl_runtime.page.verdict import (
     StreamVerdict,
@@ -77,6 +79,7 @@ class Hub:
         stale_s: float | None = None,
         max_age_s: float | None = None,
         missed: Callable[[], int] = lambda: 0,
+        overlays: Sequence[Shape] = (),
     ) -> None:
         """Start with nothing to show.
 
@@ -89,10 +92,12 @@ class Hub:
             max_age_s: of the newest frame's data before a stream is stale; 0: by the cadence;
                 None: no limit.
             missed: events that those who watch had no time for.
+            overlays: a user's own shapes on the map.
         """
         self.look, self.skill = look, skill
         self.feeds = {feed.name: feed for feed in feeds}
         self.views = {feed.name: StreamView(look) for feed in feeds}
+        self.maps = Maps(overlays)
         self.run = secrets.token_hex(4)
         """Differs for each start, so that no browser mixes up two."""
         self.started = utc_now()
@@ -220,13 +225,15 @@ class Hub:
         if known is not None and known[0] == version:
             return known[1]
         skill = self.skill.now(name)
-        root = f"pictures/{self.run}/{self.names.index(name)}/"
+        place = f"{self.run}/{self.names.index(name)}/"
         with self._lock:
             problems = [(utc_text(at), line) for at, line in self._problems]
         made = _json(
             {
                 "stream": name,
-                **self.views[name].facts(root),
+                **self.views[name].facts(f"pictures/{place}"),
+                "points": f"points/{place}",
+                "map": self.maps.facts(self.views[name].grid, "map/"),
                 "skill": None if skill is None else skill.as_json(),
                 "problems": [{"time": at, "line": line} for at, line in reversed(problems)],
             }

@@ -10,10 +10,12 @@ from stpl_core.codec import Array
 from stpl_core.drawing.colours import (
     NO_DATA_COLOUR,
     NO_ECHO_COLOUR,
+    STANDARD,
     Colour,
     ColourMap,
     colour_map,
     difference_map,
+    palettes,
 )
 from stpl_core.drawing.pictures import difference_picture, frame_picture, png_of
 from stpl_core.scores.images import Mask
@@ -21,7 +23,14 @@ from stpl_core.scores.images import Mask
 _LEGEND_STEPS = 5
 
 
-def frame_png(frame: Array, observed: Mask | None, units: str, low: float, high: float) -> bytes:
+def frame_png(
+    frame: Array,
+    observed: Mask | None,
+    units: str,
+    low: float,
+    high: float,
+    palette: str = STANDARD,
+) -> bytes:
     """A frame as a PNG of its own size; see `stpl_core.drawing.pictures.frame_picture`.
 
     Args:
@@ -30,8 +39,9 @@ def frame_png(frame: Array, observed: Mask | None, units: str, low: float, high:
         units: in CF notation.
         low: value at the lower end of the colours, where the unit has no classes.
         high: value at their upper end.
+        palette: a word of `stpl_core.drawing.colours.palettes`.
     """
-    colours = colour_map(units, low, high)
+    colours = colour_map(units, low, high, palette)
     return png_of(frame_picture(frame, colours, observed=observed, marks_no_echo=True))
 
 
@@ -42,9 +52,18 @@ def difference_png(
     return png_of(difference_picture(forecast, truth, valid, units, low, high))
 
 
-def legend(units: str, low: float, high: float) -> dict[str, Any]:
-    """The colours of frames, for a legend bar: see `_bar`; and of no echo and no data."""
-    colours = colour_map(units, low, high)
+def legends(units: str, low: float, high: float) -> dict[str, dict[str, Any]]:
+    """The legend of each palette that the unit can be drawn with, by its word; the standard first.
+
+    Each has its `title`, its bar (see `_bar`), and the colours of no echo and no data.
+    """
+    return {
+        word: {"title": title, **_legend(colour_map(units, low, high, word))}
+        for word, title in palettes(units).items()
+    }
+
+
+def _legend(colours: ColourMap) -> dict[str, Any]:
     bar = _bar(colours)
     if colours.classes:
         bar["colours"] = bar["colours"][1:]

@@ -16,10 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from stpl_core.bundle import Manifest
+from stpl_core.drawing.colours import STANDARD
 from stpl_core.frames import Frame, FrameShape
+from stpl_core.grid import Grid
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.nowcasting.window import Verdict
-from stpl_runtime.page.pictures import difference_legend, difference_png, frame_png, legend
+from stpl_runtime.page.pictures import difference_legend, difference_png, frame_png, legends
+from stpl_runtime.page.points import point_of_frames, point_of_nowcast
 from stpl_runtime.timing import time_text, utc_now, utc_text
 from stpl_runtime.watching.skill import Verified
 
@@ -61,9 +65,24 @@ class Look:
             "horizon": self.horizon,
             "width": self.shape[2],
             "height": self.shape[1],
-            "legend": legend(*look),
+            "legends": legends(*look),
             "difference": difference_legend(*look),
         }
+
+
+def look_of(manifest: Manifest, horizon: int) -> Look:
+    """What is shown of a bundle's nowcasts."""
+    codec = manifest.codec
+    return Look(
+        model=manifest.model.name,
+        quantity=codec.quantity,
+        units=codec.units,
+        low=codec.low,
+        high=codec.high,
+        context=manifest.context,
+        horizon=horizon,
+        shape=manifest.frame,
+    )
 
 
 @dataclass(frozen=True)
@@ -111,7 +130,7 @@ class StreamView:
         self._kept: OrderedDict[str, Nowcast] = OrderedDict()
         self._newest_check: tuple[str, Verified] | None = None
         self._checks: OrderedDict[str, Verified] = OrderedDict()
-        self._pngs: OrderedDict[str, bytes] = OrderedDict()
+        self._pngs: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self.is_restored = False
         """Whether what it shows was made before a restart, and nothing came since."""
 
@@ -215,16 +234,38 @@ class StreamView:
                 "latencies_ms": [round(value, 2) for value in self.latency.newest_ms],
             }
 
-    def png(self, address: str) -> bytes | None:
-        """The picture at an address that `facts` gave, without the root; None: it is gone."""
+    @property
+    def grid(self) -> Grid | None:
+        """Of the newest frames; None where it is not known."""
         with self._lock:
-            found = self._pngs.get(address)
-            draw = None if found is not None else self._drawing(address)
+            if self._latest is not None:
+                return self._latest[1].grid
+            newest = max(self._observed, default=None)
+            return None if newest is None else self._observed[newest][1].grid
+
+    def point(self, key: str, x: int, y: int) -> dict[str, Any] | None:
+        """A pixel through the frames of the nowcast `key` that `facts` gave.
+
+        Before the first nowcast the key is `observed`. None: it is gone, or the pixel is outside.
+        """
+        with self._lock:
+            nowcast = self._kept.get(key)
+            frames = [frame for _, (_, frame) in sorted(self._observed.items())]
+        if nowcast is not None:
+            return point_of_nowcast(nowcast, x, y)
+        return point_of_frames(frames, x, y) if key == "observed" else None
+
+    def png(self, address: str, palette: str = STANDARD) -> bytes | None:
+        """The picture at an address that `facts` gave, without the root; None: it is gone."""
+        cached = (address, palette)
+        with self._lock:
+            found = self._pngs.get(cached)
+            draw = None if found is not None else self._drawing(address, palette)
         if found is not None or draw is None:
             return found
         made = draw()
         with self._lock:
-            self._pngs[address] = made
+            self._pngs[cached] = made
             while len(self._pngs) > _CACHED:
                 self._pngs.popitem(last=False)
         return made
@@ -322,11 +363,11 @@ class StreamView:
             for n in range(count - 1, -1, -1)
         ]
 
-    def _drawing(self, address: str) -> Callable[[], bytes] | None:
+    def _drawing(self, address: str, palette: str) -> Callable[[], bytes] | None:
         """How the picture at an address is drawn; None where there is none."""
         kind, *parts = address.removesuffix(".png").split("/")
         look = self.look
-        colours = (look.units, look.low, look.high)
+        colours = (look.units, look.low, look.high, palette)
         if kind == "observed" and len(parts) == 1:
             for key, frame in self._observed.values():
                 if key == parts[0]:
@@ -340,22 +381,23 @@ class StreamView:
                 observed = nowcast.observed_in(steps)
                 return lambda: frame_png(frames[at], observed, *colours)
         if kind == "check" and len(parts) == 3 and parts[0] in self._checks:
-            return self._check_drawing(self._checks[parts[0]], _number(parts[1]), parts[2])
+            lead = _number(parts[1])
+            return self._check_drawing(self._checks[parts[0]], lead, parts[2], palette)
         return None
 
     def _check_drawing(
-        self, verified: Verified, lead: int, what: str
+        self, verified: Verified, lead: int, what: str, palette: str
     ) -> Callable[[], bytes] | None:
         colours = (self.look.units, self.look.low, self.look.high)
         truth = verified.truth
         if what == "truth":
-            return lambda: frame_png(truth.data, truth.mask, *colours)
+            return lambda: frame_png(truth.data, truth.mask, *colours, palette)
         pair = next((pair for pair in verified.pairs if pair.lead == lead), None)
         if pair is None:
             return None
         forecast, seen = pair.nowcast.frames[lead - 1], pair.nowcast.observed
         if what == "forecast":
-            return lambda: frame_png(forecast, seen, *colours)
+            return lambda: frame_png(forecast, seen, *colours, palette)
         masks = [mask for mask in (seen, truth.mask) if mask is not None]
         valid = np.logical_and.reduce(masks) if masks else None
         return lambda: difference_png(forecast, truth.data, valid, *colours)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stpl_core.errors import MissingExtraError
+from stpl_core.maps.overlay import read_overlay
 from stpl_runtime.streaming.newest_file import Kept, NewestFile
 from stpl_runtime.watching.background import Background
 from stpl_runtime.watching.skill import WINDOW, LiveSkill, Verified
@@ -43,6 +44,8 @@ class WatchOptions:
     stale_s: float | None = None
     max_age_s: float | None = None
     """Of the newest frame's data; 0: by the cadence; None: no limit."""
+    overlays: Sequence[Path] = ()
+    """GeoJSON files that the page's map shows."""
     waits: bool = False
     """The stream waits for those who watch: a replay, where no score may be left out."""
 
@@ -58,7 +61,8 @@ class Watch:
         """Take the port, where there is a page.
 
         Raises:
-            StplError: no such host, a port in use, a bad token, or the extra `page` is missing.
+            StplError: no such host, a port in use, a bad token, an overlay that is none, or the
+                extra `page` is missing.
         """
         self.options = options
         self.background = Background(waits=options.waits)
@@ -76,6 +80,7 @@ class Watch:
             from stpl_runtime.page import server
 
             server.check_installed()
+            self._shapes = [one for path in options.overlays for one in read_overlay(path)]
             self._socket = server.listen(options.host, options.port)
             try:
                 loopback = server.is_loopback(self._socket)
@@ -117,19 +122,9 @@ class Watch:
         from stpl_runtime.page.feeds import feeds_of
         from stpl_runtime.page.hub import Hub
         from stpl_runtime.page.server import PageServer
-        from stpl_runtime.page.stream_view import Look
+        from stpl_runtime.page.stream_view import look_of
 
-        codec = manifest.codec
-        look = Look(
-            model=manifest.model.name,
-            quantity=codec.quantity,
-            units=codec.units,
-            low=codec.low,
-            high=codec.high,
-            context=manifest.context,
-            horizon=streams[0].nowcaster.horizon,
-            shape=manifest.frame,
-        )
+        look = look_of(manifest, streams[0].nowcaster.horizon)
         self.hub = Hub(
             look,
             feeds_of(streams),
@@ -138,6 +133,7 @@ class Watch:
             stale_s=self.options.stale_s,
             max_age_s=self.options.max_age_s,
             missed=lambda: self.background.missed,
+            overlays=self._shapes,
         )
         for found in restored:
             self.hub.restore(found.nowcast, found.arrived_at)

@@ -22,6 +22,7 @@ from stpl_core.bundle import (
 from stpl_core.codec import Array
 from stpl_core.errors import AccuracyError
 from stpl_runtime.engine import (
+    KeepsStates,
     ReportsFacts,
     Session,
     StateHandle,
@@ -83,6 +84,8 @@ def verify_bundle(
         require_provider=require_provider,
     )
     try:
+        if isinstance(session, KeepsStates):
+            session.prove()
         precision = precision_of(session, bundle.manifest)
         batches = batches_of(bundle, session.engine, len(reference.context))
         report = progress or (lambda _: None)
@@ -172,7 +175,7 @@ def check_session(
                 batch=batch,
                 leads=_leads(frames, reference, precision, batch),
                 state_error=None
-                if state is None
+                if state is None or isinstance(session, KeepsStates)
                 else _state_error(session, state, reference, precision),
                 output_error=_output_error(session, graph, reference, precision, batch),
                 int8=_int8(session, graph, frames, reference, batch),

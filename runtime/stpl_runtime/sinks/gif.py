@@ -5,20 +5,21 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
+from stpl_core.drawing.colours import STANDARD
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SinkSpec
 from stpl_runtime.sinks.directory import DirectorySink
 from stpl_runtime.sinks.drawing.animation import pages
-from stpl_runtime.sinks.drawing.picture import frames_per_second
+from stpl_runtime.sinks.drawing.picture import chosen_palette, frames_per_second
 from stpl_runtime.sinks.file_format import FileFormat
 
 _FPS = 5.0
 _PAUSE_MS = 1000
 
 
-def gif_bytes(nowcast: Nowcast, fps: float = _FPS) -> bytes:
+def gif_bytes(nowcast: Nowcast, fps: float = _FPS, palette: str = STANDARD) -> bytes:
     """An animation of past and forecast as a GIF file."""
-    every = pages(nowcast)
+    every = pages(nowcast, palette)
     frame_ms = round(1000.0 / fps)
     pauses = [frame_ms if page.steps else max(frame_ms, _PAUSE_MS) for page in every]
     pauses[-1] = max(frame_ms, _PAUSE_MS)
@@ -36,8 +37,8 @@ def open_sink(rest: str, spec: SinkSpec | None = None) -> DirectorySink:
     """`gif:DIR` or `gif:FILE.gif`; `gif,fps=10:` plays it faster.
 
     Raises:
-        UsageError: fps is no number that a GIF can hold.
+        UsageError: no such colours, or fps is no number that a GIF can hold.
     """
-    fps = frames_per_second("gif", spec, _FPS)
-    own = replace(GIF, content=lambda nowcast: gif_bytes(nowcast, fps))
-    return DirectorySink("gif", own, rest, spec, options=("fps",))
+    fps, palette = frames_per_second("gif", spec, _FPS), chosen_palette("gif", spec)
+    own = replace(GIF, content=lambda nowcast: gif_bytes(nowcast, fps, palette))
+    return DirectorySink("gif", own, rest, spec, options=("fps", "colours"))

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from stpl_core.drawing.colours import STANDARD
 from stpl_core.readers.libraries import reads_with
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SinkSpec, temporary_file
 from stpl_runtime.sinks.directory import DirectorySink
 from stpl_runtime.sinks.drawing.animation import pages
-from stpl_runtime.sinks.drawing.picture import frames_per_second
+from stpl_runtime.sinks.drawing.picture import chosen_palette, frames_per_second
 from stpl_runtime.sinks.file_format import FileFormat
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _CODECS = (("libx264", {"crf": "18", "preset": "veryfast"}), ("mpeg4", {"qscale"
 """The first that this FFmpeg can write, and its settings."""
 
 
-def mp4_bytes(nowcast: Nowcast, fps: float = _FPS) -> bytes:
+def mp4_bytes(nowcast: Nowcast, fps: float = _FPS, palette: str = STANDARD) -> bytes:
     """A film of past and forecast as an MP4 file.
 
     Raises:
@@ -32,7 +33,7 @@ def mp4_bytes(nowcast: Nowcast, fps: float = _FPS) -> bytes:
     """
     with reads_with("video"):
         import av
-    images = [page.image for page in pages(nowcast)]
+    images = [page.image for page in pages(nowcast, palette)]
     name, settings = next(one for one in _CODECS if one[0] in av.codecs_available)
     with temporary_file("nowcast.mp4") as path:  # faststart reads again what it wrote
         with av.open(str(path), "w", options={"movflags": "+faststart"}) as film:
@@ -56,9 +57,9 @@ def open_sink(rest: str, spec: SinkSpec | None = None) -> DirectorySink:
     """`mp4:DIR` or `mp4:FILE.mp4`; `mp4,fps=10:` plays it faster.
 
     Raises:
-        UsageError: fps is no number that a film can have.
+        UsageError: no such colours, or fps is no number that a film can have.
         MissingExtraError: PyAV is not installed.
     """
-    fps = frames_per_second("mp4", spec, _FPS)
-    own = replace(MP4, content=lambda nowcast: mp4_bytes(nowcast, fps))
-    return DirectorySink("mp4", own, rest, spec, options=("fps",))
+    fps, palette = frames_per_second("mp4", spec, _FPS), chosen_palette("mp4", spec)
+    own = replace(MP4, content=lambda nowcast: mp4_bytes(nowcast, fps, palette))
+    return DirectorySink("mp4", own, rest, spec, options=("fps", "colours"))

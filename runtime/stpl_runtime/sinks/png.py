@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from stpl_core.drawing.colours import DARK, INK_ON_DARK
+from stpl_core.drawing.colours import DARK, INK_ON_DARK, STANDARD
 from stpl_core.drawing.pictures import canvas, text_width, write_text
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SinkSpec
 from stpl_runtime.sinks.directory import DirectorySink
 from stpl_runtime.sinks.drawing.legend import legend
-from stpl_runtime.sinks.drawing.picture import MARGIN, TITLE, tiles, title
+from stpl_runtime.sinks.drawing.picture import MARGIN, TITLE, chosen_palette, tiles, title
 from stpl_runtime.sinks.file_format import FileFormat
 
 if TYPE_CHECKING:
@@ -23,20 +24,20 @@ _SQUARE = 1.8
 """A sheet's longer side over its shorter one, at most."""
 
 
-def png_bytes(nowcast: Nowcast) -> bytes:
+def png_bytes(nowcast: Nowcast, palette: str = STANDARD) -> bytes:
     """Past and forecast as a PNG file, under the title and what the colours mean.
 
     One row, past | forecast, where it is narrow enough; else a sheet that is about square, whose
     past and forecast have rows of their own with a line between them.
     """
-    every = tiles(nowcast)
+    every = tiles(nowcast, palette=palette)
     past = [tile.image for tile in every if tile.steps <= 0]
     future = [tile.image for tile in every if tile.steps > 0]
     body = _row(past, future)
     if body.width > _WIDEST:
         body = _sheet(past, future)
     heading = title(nowcast)
-    key = legend(nowcast, body.width - 2 * MARGIN)
+    key = legend(nowcast, body.width - 2 * MARGIN, palette)
     top = TITLE + (0 if key is None else key.height)
     width = max(body.width, text_width(heading) + 2 * MARGIN, key.width + MARGIN if key else 0)
     picture = canvas(width, top + body.height, DARK)
@@ -54,8 +55,14 @@ FORMATS = (PNG,)
 
 
 def open_sink(rest: str, spec: SinkSpec | None = None) -> DirectorySink:
-    """`png:DIR` or `png:FILE.png`."""
-    return DirectorySink("png", PNG, rest, spec)
+    """`png:DIR` or `png:FILE.png`; `png,colours=cividis:` draws in other colours.
+
+    Raises:
+        UsageError: no such colours.
+    """
+    palette = chosen_palette("png", spec)
+    own = replace(PNG, content=lambda nowcast: png_bytes(nowcast, palette))
+    return DirectorySink("png", own, rest, spec, options=("colours",))
 
 
 def _row(past: list[Image], future: list[Image]) -> Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import Counter
@@ -61,11 +62,13 @@ _POLL_S = "1"
 _BEHIND_S, _AHEAD_S = 86400.0, 60.0
 """Frame times further off this machine's clock than that are doubted."""
 _JOIN_S = 6.0
-_REFUSED = (
-    *("401", "403", "not authorized", "not authorised", "authentication", "unauthorized"),
-    *("access denied", "credentials"),
+_ADDRESS = re.compile(r"\S*://\S+")
+_REFUSED = re.compile(
+    r"(?<![\w:.])(401|403)\b|not authori[sz]ed|unauthori[sz]ed|authentication|access denied"
+    r"|credentials",
+    re.IGNORECASE,
 )
-"""What the reasons of a refusal hold, lower case."""
+"""What the reason of a refusal holds, outside of addresses: a port may be 40395."""
 _RECIPES = {"grey": "camera", "rain": "radar-nowcast", "temperature": "era5-t2m"}
 
 
@@ -243,7 +246,7 @@ def _nothing(source: Source, sight: _Sight, seconds: float) -> StplError:
             f"{source.name}: {reason}", expected="frames", fix="look at what it sends"
         )
     reason = health.reason or note
-    if any(word in reason.lower() for word in _REFUSED):
+    if _REFUSED.search(_ADDRESS.sub("", reason)):
         return SourceLostError(
             f"{source.name} needs a user and a password, or a token: {reason}",
             expected="one that it takes",
@@ -261,12 +264,12 @@ def _nothing(source: Source, sight: _Sight, seconds: float) -> StplError:
         return FrameError(
             f"{source.name} ended and gave no frame", expected="frames", fix="look at what it holds"
         )
+    absent = health.was_up and note
     return SourceLostError(
-        note
-        if health.was_up and note
-        else f"{source.name} answers, and sent nothing in {seconds:g} s",
+        note if absent else f"{source.name} answers, and sent nothing in {seconds:g} s",
         expected="a frame",
-        fix=f"--seconds {6 * seconds:g}, and check that something is sent there",
+        fix=f"{'check the address' if absent else 'check that something is sent there'}; "
+        f"--seconds {6 * seconds:g} waits longer",
     )
 
 

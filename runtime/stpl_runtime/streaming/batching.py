@@ -9,11 +9,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from stpl_core.bundle import Manifest
-from stpl_core.codec import Array
 from stpl_core.errors import AccuracyError, StplError
 from stpl_runtime.engine import Session, StateHandle
 from stpl_runtime.nowcasting.nowcaster import Work
-from stpl_runtime.nowcasting.predict import advance, finish, first
+from stpl_runtime.nowcasting.predict import Finished, advance, finish
 
 MOST = 8
 """No larger batch is tried."""
@@ -22,7 +21,7 @@ _GAIN = 0.95
 """A batch must take at most so much of the time of single calls."""
 
 T = TypeVar("T")
-Result = tuple[Array, "StateHandle | None", "Array | None"] | AccuracyError
+Result = Finished | AccuracyError
 
 
 class Batcher:
@@ -83,10 +82,10 @@ class Batcher:
                 work.state,
                 self._horizon,
                 chances=self._chances,
-            )
+            ).of_one()
         except AccuracyError as error:
             return [error]
-        return [(made.frames[0], made.after, first(made.chances))]
+        return [made]
 
     def _together(self, group: Sequence[tuple[T, Work]]) -> list[Result]:
         works = [work for _, work in group]

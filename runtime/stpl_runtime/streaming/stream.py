@@ -221,7 +221,7 @@ class Stream:
             self._log.once("passed over", self.source.unread_files.line(self.source.name))
         if isinstance(self.source, Notes) and self.source.note and not self._noted:
             self._noted = True
-            self._log.line(self.source.note)
+            self._log.line(self.source.note, level="info")
         if self.name and self.over and self.error is not None:
             self._log.once("source lost", f"{self.error}; the other streams go on", "error")
         if self.state_file is None:

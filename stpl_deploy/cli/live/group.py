@@ -22,7 +22,7 @@ def run_group(live: Live) -> None:
         UsageError: a page, or scores, which follow streams that stay.
         StplError: what opening the parts and running them raises; the summary is printed first.
     """
-    from stpl_deploy.cli.output import say
+    from stpl_deploy.cli.reports.output import say
     from stpl_runtime.groups.opening import open_group
     from stpl_runtime.streaming.signals import stop_on_signals
 
@@ -47,21 +47,21 @@ def run_group(live: Live) -> None:
 
 
 def _check(live: Live) -> None:
-    for flag, given in (
-        ("--page", live.page is not None),
-        ("--alarm", live.skill.alarm is not None),
-        ("--flow", live.skill.flow),
+    for what, given, fix in (
+        ("a page", live.page is not None, "stream in place of serve"),
+        ("--alarm", live.skill.alarm is not None, "leave --alarm out"),
+        ("--flow", live.skill.flow, "leave --flow out"),
     ):
         if given:
             raise UsageError(
-                f"{flag} with --group {live.stream.group}",
+                f"{what} with --group {live.stream.group}",
                 expected="streams that stay with this process",
-                fix=f"stpl-deploy stream without {flag}",
+                fix=fix,
             )
 
 
 def _summarise(live: Live, report: GroupReport) -> None:
-    from stpl_deploy.cli.output import print_json
+    from stpl_deploy.cli.reports.output import print_json
     from stpl_runtime.streaming.status import counts_text
 
     with summary_place(live):

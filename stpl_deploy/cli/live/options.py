@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -65,3 +66,11 @@ class PageOptions:
             default="6 cadences, at least 15m; none in a replay",
         ),
     ] = None
+    overlays: Annotated[
+        Sequence[str],
+        Option(
+            "GeoJSON file that the page's map shows too, such as warning areas; repeatable.",
+            flag="--overlay",
+            metavar="FILE",
+        ),
+    ] = ()

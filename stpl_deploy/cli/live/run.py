@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -16,7 +17,7 @@ from stpl_deploy.library.numbers import finite_numbers
 
 if TYPE_CHECKING:
     from stpl_runtime.page.watch import Watch, WatchOptions
-    from stpl_runtime.pipeline import OpenStream
+    from stpl_runtime.streaming.opening import OpenStream
 
 
 def run_live(live: Live) -> None:
@@ -25,6 +26,7 @@ def run_live(live: Live) -> None:
     Raises:
         StplError: what opening the parts and running them raises; the summary is printed first.
     """
+    _check_bundle_is_first(live)
     if live.stream.group is not None:
         from stpl_deploy.cli.live.group import run_group
 
@@ -32,7 +34,7 @@ def run_live(live: Live) -> None:
         return
     from stpl_deploy.cli.reports.stream import summarise
     from stpl_runtime.page.watch import Watch
-    from stpl_runtime.pipeline import open_stream
+    from stpl_runtime.streaming.opening import open_stream
     from stpl_runtime.streaming.signals import stop_on_signals
 
     set_log(live.log)
@@ -66,8 +68,21 @@ def run_live(live: Live) -> None:
         raise typer.Exit(AccuracyError.exit_code)
 
 
+def _check_bundle_is_first(live: Live) -> None:
+    """Refuse a source in the bundle's place, as where the settings hold the bundle."""
+    from stpl_runtime.source import SOURCES
+
+    word, colon, _ = str(live.bundle).partition(":")
+    if colon and word.lower() in SOURCES and not live.bundle.exists():
+        raise UsageError(
+            f"{word}: begins a source, and stands where the bundle is expected",
+            expected="the bundle, then the source",
+            fix="put the bundle before it, also where --config has one",
+        )
+
+
 def _run(live: Live, watch: Watch, opened: OpenStream) -> None:
-    from stpl_deploy.cli.output import say
+    from stpl_deploy.cli.reports.output import say
 
     for line in [*watch.notes, *opened.notes]:
         say(line)
@@ -90,8 +105,8 @@ def watch_options(live: Live) -> WatchOptions:
     Raises:
         UsageError: options that do not hold, or that exclude one another.
     """
+    from stpl_runtime.options import seconds
     from stpl_runtime.page.watch import WatchOptions
-    from stpl_runtime.pipeline import seconds
 
     skill, page = live.skill, live.page or PageOptions()
     if skill.no_skill and skill.alarm is not None:
@@ -116,6 +131,7 @@ def watch_options(live: Live) -> WatchOptions:
         host=page.host,
         port=page.port,
         token_file=page.token_file,
+        overlays=tuple(map(Path, page.overlays)),
         waits=live.stream.policy != "latest",
         stale_s=None if stale is None else seconds("--stale-after", stale),
         max_age_s=_max_age_s(page.max_age),
@@ -124,7 +140,7 @@ def watch_options(live: Live) -> WatchOptions:
 
 def _max_age_s(text: str | None) -> float | None:
     """As `WatchOptions` has it."""
-    from stpl_runtime.pipeline import seconds
+    from stpl_runtime.options import seconds
 
     if text is None:
         return 0.0

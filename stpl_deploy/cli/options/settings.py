@@ -11,7 +11,7 @@ import difflib
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -74,15 +74,31 @@ def settings(
     return found
 
 
-def doubtful(options: Sequence[OptionField], environment: Mapping[str, str]) -> list[str]:
-    """A line for each variable whose name is nearly that of an option that is not set."""
+def doubtful(
+    options: Sequence[OptionField],
+    environment: Mapping[str, str],
+    elsewhere: Callable[[], Collection[str]] = tuple,
+) -> list[str]:
+    """A line for each variable whose name is nearly that of an option that is not set.
+
+    Args:
+        options: of the verb.
+        environment: variables.
+        elsewhere: gives the variables of all verbs, which may be set for them; called only where
+            a name is doubtful, since all verbs are read for it.
+    """
     known = {variable(one) for one in options}
-    lines = []
+    found = {}
     for name in sorted(environment):
         near = difflib.get_close_matches(name, known - environment.keys(), n=1, cutoff=_NEAR)
         if name.startswith(PREFIX) and name not in known and near:
-            lines.append(f"{name} in the environment is no option; {near[0]} would be")
-    return lines
+            found[name] = near[0]
+    others = elsewhere() if found else ()
+    return [
+        f"{name} in the environment is no option; {near} would be"
+        for name, near in found.items()
+        if name not in others
+    ]
 
 
 def as_toml(options: Sequence[OptionField], values: Mapping[str, Any]) -> str:

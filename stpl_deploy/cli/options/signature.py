@@ -14,6 +14,7 @@ import typer
 
 from stpl_core.option import OptionField, fill, option_fields
 from stpl_deploy.cli.options.settings import (
+    PREFIX,
     SettingsOptions,
     as_toml,
     doubtful,
@@ -60,6 +61,12 @@ def verb(function: Callable[[Options], None]) -> Callable[..., None]:
     return call
 
 
+def _variables_of_all_verbs() -> set[str]:
+    from stpl_deploy.cli import verbs
+
+    return {f"{PREFIX}{flag.upper().replace('-', '_')}" for flag in verbs.flags()}
+
+
 def _config(known: tuple[OptionField, ...]) -> Parameter:
     """`--config`; it is read first, and what it holds becomes the other options' defaults."""
 
@@ -70,9 +77,9 @@ def _config(known: tuple[OptionField, ...]) -> Parameter:
         words = context.command_path.split()[1:]
         found = settings(known, words, None if name is None else Path(name))
         context.default_map = {**(context.default_map or {}), **found}
-        lines = doubtful((*known, _CONFIG, _PRINT), os.environ)
+        lines = doubtful((*known, _CONFIG, _PRINT), os.environ, _variables_of_all_verbs)
         if lines:
-            from stpl_deploy.cli.output import say
+            from stpl_deploy.cli.reports.output import say
 
             for line in lines:
                 say(line)

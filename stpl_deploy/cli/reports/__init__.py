@@ -1,1 +1,1 @@
-"""Longer reports of verbs, as text."""
+"""What verbs print: how, and their longer reports."""

@@ -24,7 +24,7 @@ def compare(
         AccuracyError: an engine leaves its tolerance.
         EnvironmentFault: an engine cannot run here; the others are printed.
     """
-    from stpl_deploy.cli.output import print_json, say
+    from stpl_deploy.cli.reports.output import print_json, say
     from stpl_deploy.extras import needs
 
     engines, files = engines_and_files(words)
@@ -80,7 +80,7 @@ def _raise_what_failed(found: Comparison) -> None:
 
 
 def _print(found: Comparison) -> None:
-    from stpl_deploy.cli.output import print_table
+    from stpl_deploy.cli.reports.output import print_table
 
     columns = ["graph and output", "batch", "max error", "tolerance", "PSNR", "at least", ""]
     for engine in dict.fromkeys(row.engine for row in found.rows):

@@ -36,8 +36,8 @@ def inspect_live(options: InspectCommand) -> None:
     Raises:
         StplError: nothing comes, or no frames; see `stpl_runtime.sources.look`.
     """
-    from stpl_deploy.cli.output import print_json, say
-    from stpl_runtime.pipeline import pairs
+    from stpl_deploy.cli.reports.output import print_json, say
+    from stpl_runtime.options import pairs
     from stpl_runtime.sources.look import look_at
 
     for flag, given in (("--picture", options.picture), ("--recipe", options.recipe)):

@@ -18,7 +18,7 @@ _WIDTH = 96
 
 def print_keys(asked: TrainOptions, as_json: bool) -> None:
     """Print the keys of the recipe that is asked for, or of all models and sources."""
-    from stpl_deploy.cli.output import print_json
+    from stpl_deploy.cli.reports.output import print_json
     from stpl_deploy.extras import needs
 
     with needs("train"):

@@ -15,7 +15,7 @@ _LIVE_S = 86400.0
 
 def summarise(report: StreamsReport, watch: Watch, json: bool) -> None:
     """Print what a stream did, and how good its nowcasts were."""
-    from stpl_deploy.cli.output import print_json
+    from stpl_deploy.cli.reports.output import print_json
 
     skills = {} if watch.skill is None else watch.skill.all()
     if json:
@@ -113,7 +113,7 @@ def skill_line(skill: SkillNow) -> str:
     if skill.alarm is not None and skill.alarm.raised:
         state = "stands" if skill.alarm.standing else "is over"
         text += f"; alarm raised {skill.alarm.raised} times, and {state}"
-    return text
+    return f"{text}; MSE: squared error in the model's units (0 to 1), summed over a frame's pixels"
 
 
 def _beside(ratio: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import keyword
+from collections.abc import Iterator
 from typing import Any
 
 import typer
@@ -26,6 +27,7 @@ VERBS = {
     "backfill": "Make a nowcast of every window of an archive.",
     "stream": "Watch a source; write a nowcast for each new frame.",
     "serve": "The same as stream, with a page that shows it.",
+    "package": "Make a model repository of a bundle, for Triton.",
     "inspect": "Say what a run, a bundle or an engine is.",
     "parts": "Carry a run or a bundle in small files.",
     "models": "List the models, and those that come trained.",
@@ -77,3 +79,17 @@ def register(app: typer.Typer, asked: str | None = None) -> None:
             app.add_typer(made, name=verb, short_help=about)
         else:
             app.command(verb, short_help=about, epilog=_examples(verb))(made)
+
+
+def flags() -> set[str]:
+    """The options of all verbs, without their dashes."""
+    every = typer.Typer()
+    register(every)
+    return set(_flags(typer.main.get_command(every)))
+
+
+def _flags(command: Any) -> Iterator[str]:
+    for option in command.params:
+        yield from (name.lstrip("-") for name in option.opts)
+    for below in getattr(command, "commands", {}).values():
+        yield from _flags(below)

@@ -38,6 +38,7 @@ EXAMPLES = {
         "rain.bundle radar/ --on-gap bridge",
         "--config radar.toml --print-config",
     ),
+    "package": ("rain.bundle --out models --sequences 200",),
     "inspect": ("rain.bundle",),
     "models": ("--json",),
     "doctor": ("--json",),

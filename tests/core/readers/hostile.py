@@ -72,6 +72,9 @@ def odim(path: Path, secret: Path, url: str, how: str) -> None:
             data.create_dataset("data", (8, 8), "u1", external=[(str(secret), 0, 64)])
         elif how == "link":
             data["data"] = h5py.ExternalLink(str(secret), "/data")
+        elif how == "soft":
+            file["way"] = h5py.ExternalLink(str(secret), "/")
+            data["data"] = h5py.SoftLink("/way/data")
         elif how == "virtual":
             layout = h5py.VirtualLayout((8, 8), "u1")
             layout[:] = h5py.VirtualSource(str(secret), "data", (8, 8), "u1")
@@ -180,6 +183,57 @@ def zarr3_pickle(path: Path, secret: Path, url: str) -> None:
     (path / "rain" / "zarr.json").write_text(json.dumps(about))
 
 
+def zarr3_codec(path: Path, secret: Path, url: str, codec: str) -> None:
+    """A codec that nobody knows, or one that is code, behind another that is plain."""
+    zarr3_pickle(path, secret, url)
+    about = json.loads((path / "rain" / "zarr.json").read_text())
+    plain = [{"name": "transpose", "configuration": {"order": [0, 1, 2]}}, {"name": "bytes"}]
+    about["codecs"] = [*plain, {"name": codec, "configuration": {"id": "pickle", "path": url}}]
+    (path / "rain" / "zarr.json").write_text(json.dumps(about))
+
+
+def zarr3_shards(path: Path, secret: Path, url: str) -> None:
+    """A pickle in the index of shards of shards."""
+    zarr3_pickle(path, secret, url)
+    about = json.loads((path / "rain" / "zarr.json").read_text())
+    inner = about["codecs"][0]
+    pickled = [{"name": "numcodecs.pickle", "configuration": {}}]
+    inner["configuration"] |= {"codecs": [{"name": "bytes"}], "index_codecs": pickled}
+    outer = {"chunk_shape": [1, 8, 8], "codecs": [inner], "index_codecs": [{"name": "crc32c"}]}
+    about["codecs"] = [{"name": "sharding_indexed", "configuration": outer}]
+    (path / "rain" / "zarr.json").write_text(json.dumps(about))
+
+
+def film_elsewhere(path: Path, secret: Path, url: str, how: str) -> None:
+    """An MP4 whose samples lie in another file, as QuickTime allows."""
+    import av
+
+    with av.open(str(path), "w", format="mp4") as film:
+        stream = film.add_stream("mpeg4", 5)
+        stream.width = stream.height = 32
+        for value in range(4):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 40 * value, np.uint8))
+            film.mux(stream.encode(frame))
+        film.mux(stream.encode())
+    content = path.read_bytes()
+    if how == "url":
+        entry = b"url " + bytes(4) + f"file://{secret}".encode() + b"\0"
+    else:  # an alias of the Macintosh, by its absolute path
+        text = str(secret).encode()
+        tail = b"\0\x02" + len(text).to_bytes(2, "big") + text + b"\0" * (len(text) % 2)
+        record = bytes(8) + bytes(142) + tail + b"\xff\xff\0\0"
+        entry = b"alis" + bytes(4) + record
+    old = b"\0\0\0\x0curl \0\0\0\x01"
+    assert content.count(old) == 1
+    new = (4 + len(entry)).to_bytes(4, "big") + entry
+    at = content.index(old)
+    for box in (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"):
+        place = content.rindex(box, 0, at) - 4
+        size = int.from_bytes(content[place : place + 4], "big") + len(new) - len(old)
+        content = content[:place] + size.to_bytes(4, "big") + content[place + 4 :]
+    path.write_bytes(content.replace(old, new))
+
+
 def by(make: Callable[[Path, Path, str, str], None], how: str) -> Maker:
     return lambda path, secret, url: make(path, secret, url, how)
 
@@ -187,7 +241,10 @@ def by(make: Callable[[Path, Path, str, str], None], how: str) -> Maker:
 HOSTILE: dict[str, Maker] = {
     "vrt_raw_202401010000.tif": vrt_raw,
     "vrt_url_202401010000.tif": vrt_url,
-    **{f"{how}.h5": by(odim, how) for how in ("external", "link", "virtual", "nadgrids", "init")},
+    **{
+        f"{how}.h5": by(odim, how)
+        for how in ("external", "link", "soft", "virtual", "nadgrids", "init")
+    },
     "huge.h5": by(odim, "huge"),
     "external.nc": netcdf_external,
     **{
@@ -203,6 +260,9 @@ HOSTILE: dict[str, Maker] = {
         for how in ("pickle", "object", "huge", "link", "consolidated", "outside")
     },
     "zarr3.zarr": zarr3_pickle,
+    "unknown.zarr": by(zarr3_codec, "somebody.codec"),
+    "numcodecs.zarr": by(zarr3_codec, "numcodecs.json2"),
+    "shards.zarr": zarr3_shards,
 }
 """Name -> what makes it. Every one must be refused."""
 

@@ -316,10 +316,7 @@ def test_a_reader_of_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(__import__("sys").modules, "their_reader", module)
     point = EntryPoint("snow", "their_reader", registry.GROUP)
 
-    def points(*, group: str, name: str | None = None) -> list[EntryPoint]:
-        return [point] if group == registry.GROUP and name in (None, "snow") else []
-
-    monkeypatch.setattr(registry, "entry_points", points)
+    monkeypatch.setattr(registry, "_installed", lambda: (point,))
     (tmp_path / "a.snow").write_bytes(zlib.compress(bytes([1, 2, 3, 4])))
     dataset = open_frames(tmp_path / "a.snow")
     assert dataset["frames"].values.ravel().tolist() == [1, 2, 3, 4]

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -65,8 +66,7 @@ def test_a_message_that_never_ends(
         import sys, time
         sys.path.append({str(Path(grib_process.__file__).parent)!r})
         import grib_process
-        grib_process.CPU_SECONDS = 1
-        grib_process._allow_seconds()
+        grib_process._allow_seconds(1)
         while True:
             time.sleep(0 if {how == "busy"} else 600)
         """)
@@ -91,3 +91,21 @@ def test_more_values_than_any_field_has() -> None:
 
     with pytest.raises(ValueError, match="numberOfDataPoints = 2147483648"):
         grib_process._check_size(Claims(), 0, 2**27)
+
+
+@pytest.mark.parametrize(("code", "count", "fine"), [
+    (0, 0, True), (1, 240, True), (13, 86_400, True), (4, 30, True), (255, 0, False),
+    (2, 2**31 - 1, False), (7, 2, False), (1, -(2**31), False),
+])  # fmt: skip
+def test_a_lead_time_without_end(code: int, count: int, fine: bool) -> None:
+    """Its date is counted on to day by day: minutes, or without end for the unit 255."""
+    keys = {"indicatorOfUnitForForecastTime": code, "forecastTime": count}
+
+    class Keys:
+        KeyValueNotFoundError = KeyError
+
+        def codes_get(self, message: int, key: str) -> int:
+            return keys[key]
+
+    with nullcontext() if fine else pytest.raises(ValueError, match=f"= {count} in the unit"):
+        grib_process._check_lead(Keys(), 0)

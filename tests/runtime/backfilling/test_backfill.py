@@ -27,9 +27,10 @@ from stpl_core.errors import (  # noqa: E402
 from stpl_core.option import fill, flat  # noqa: E402
 from stpl_core.options import BackfillOptions, DomainOptions, EngineOptions, FrameOptions  # noqa: E402
 from stpl_runtime.backfilling import backfill as module  # noqa: E402
-from stpl_runtime.backfilling.backfill import BackfillReport, Hooks, run_backfill  # noqa: E402
+from stpl_runtime.backfilling.backfill import BackfillReport, Hooks, as_document, run_backfill  # noqa: E402
 from stpl_runtime.backfilling.store import Layout, Store  # noqa: E402
-from stpl_runtime.pipeline import make_nowcast, open_backend, read_newest  # noqa: E402
+from stpl_runtime.ingest.newest import read_newest  # noqa: E402
+from stpl_runtime.nowcasting.make import make_nowcast, open_backend  # noqa: E402
 from tests.runtime.conftest import DATA, picture, slot_time  # noqa: E402
 
 BUNDLE = DATA / "convlstm-tiny.bundle"
@@ -348,6 +349,20 @@ def test_workers_that_cannot_work_give_their_reason(
         run_backfill(replace(asked, backend=ENGINE))
 
 
+def test_workers_import_nothing_from_the_current_folder(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "usable_cpus", lambda: 2)
+    here, marker = tmp_path / "here", tmp_path / "ran"
+    here.mkdir()
+    for name in ("numpy", "onnxruntime", "sitecustomize", "stpl_runtime"):
+        (here / f"{name}.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
+    monkeypatch.chdir(here)
+    asked = options(archive, tmp_path / "n.zarr", shard="1/9", workers=2, threads=1)
+    assert run_backfill(asked).made > 0
+    assert not marker.exists()
+
+
 @pytest.mark.parametrize("shape", [(3, 1, 16, 16), (18, 1, 765, 700), (10, 3, 1200, 1200)])
 def test_blocks_are_whole_chunks(shape: tuple[int, ...]) -> None:
     layout = Layout.of(1001, shape)
@@ -379,3 +394,40 @@ def test_options_survive_the_wire(archive: Path, tmp_path: Path) -> None:
     asked = options(archive, tmp_path / "n.zarr", select=("level=850",), horizon=2, grid="20x24")
     assert options_of(options_text(asked)) == asked
     assert fill(BackfillOptions, flat(asked)) == asked
+
+
+def test_scores_on_the_way(
+    archive: Path, inline: tuple[Path, BackfillReport], tmp_path: Path
+) -> None:
+    """Those of the nowcasts in the store against the frames that came, whoever made which block."""
+    whole = run_backfill(options(archive, tmp_path / "whole.zarr", evaluate=True))
+    parts = [
+        run_backfill(options(archive, tmp_path / "parts.zarr", evaluate=True, shard=f"{part}/2"))
+        for part in (2, 1)
+    ]
+    with xr.open_zarr(inline[0]) as opened:
+        made, issued = opened.nowcast.values, opened.issue_time.values
+    slots = {np.datetime64(slot_time(n).replace(tzinfo=None), "ns"): n for n in range(FRAMES)}
+    for name, way in (("model", made), ("persistence", None)):
+        for k in range(3):
+            errors = []
+            for n, time in enumerate(issued):
+                slot = slots[time]
+                if slot + k + 1 < FRAMES and slot + k + 1 not in HOLES:
+                    guess = picture(slot)[0] if way is None else np.clip(way[n, k], 0, 1)
+                    errors.append(np.square(guess - picture(slot + k + 1)[0]).sum())
+            assert whole.scores is not None
+            found = whole.scores[name].per_lead
+            assert found["frames"][k] == len(errors)
+            np.testing.assert_allclose(found["mse"][k], np.mean(errors), rtol=1e-5)
+    documents = [
+        report.scores and report.scores["model"].document() for report in (whole, parts[1])
+    ]
+    assert documents[0] == documents[1]
+    assert parts[0].scores is not None
+    assert parts[0].scores["model"].overall["frames"] < whole.scores["model"].overall["frames"]
+    again = run_backfill(options(archive, tmp_path / "whole.zarr", evaluate=True))
+    assert again.made == 0
+    assert as_document(again)["scores"] == as_document(whole)["scores"]
+    with pytest.raises(UsageError, match="was made without --evaluate"):
+        run_backfill(options(archive, inline[0], evaluate=True))

@@ -20,7 +20,7 @@ from stpl_runtime.engines.auto import choose
 from stpl_runtime.engines.auto import table as tables
 from stpl_runtime.engines.auto.candidates import Asked, Candidate
 from stpl_runtime.engines.replays import ReplayingSession
-from stpl_runtime.pipeline import open_backend
+from stpl_runtime.nowcasting.make import open_backend
 from stpl_runtime.proof.reference import load_reference
 
 ASKED = Asked(("step", "forecast"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -177,7 +178,7 @@ def test_a_graph_that_was_not_asked_for_is_refused(bundle: Bundle) -> None:
 
 
 def test_bf16_is_refused_where_the_processor_has_none(bundle: Bundle) -> None:
-    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if ov.computes_bf16():
         report = verify_bundle(bundle, engine="openvino", threads=1, allow="bf16")
         assert first_breach(report) is None
         assert report.checks[0].leads[0].min_psnr_db == 45.0
@@ -194,6 +195,28 @@ def test_allow_is_refused_where_it_would_do_nothing(bundle: Bundle) -> None:
 def test_a_device_that_is_not_there_is_named(bundle: Bundle) -> None:
     with pytest.raises(EnvironmentFault, match="OpenVINO finds no NPU here, only CPU"):
         open_session(bundle, ("step",), engine="openvino:NPU")
+
+
+SIGNALLED = """import pathlib, signal, sys
+from stpl_core.bundle import open_bundle
+from stpl_runtime.engine import open_session
+said, bundle = [], open_bundle(pathlib.Path(sys.argv[1]))
+signal.signal(signal.SIGINT, lambda number, frame: said.append(number))
+first, second = (open_session(bundle, ("step",), engine="openvino") for _ in "12")
+first.close()
+second.close()
+del first, second
+signal.raise_signal(signal.SIGINT)
+assert said == [signal.SIGINT]
+"""
+
+
+def test_a_signal_after_sessions_that_were_closed(bundle: Bundle) -> None:
+    """A Core that goes takes the stack for signals with it: each Ctrl-C was the end (SIGSEGV)."""
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, str(bundle.path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done
 
 
 def test_doctor_tries_it() -> None:

@@ -19,6 +19,7 @@ import pytest
 from stpl_core.baselines import persistence
 from stpl_core.codec import FrameCodec
 from stpl_core.errors import FrameError, UsageError
+from stpl_core.grid import Grid
 from stpl_deploy.cli import run
 from stpl_runtime.evaluation.archives import archive_material, is_archive
 from stpl_runtime.evaluation.evaluate import MODEL, evaluate
@@ -136,6 +137,21 @@ def test_the_report_stands_alone() -> None:
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no Chromium: see CONTRIBUTING.md")
+def test_the_report_has_the_map_of_each_sequence() -> None:
+    pyproj = pytest.importorskip("pyproj")
+    wkt = pyproj.CRS("OGC:CRS84").to_wkt()
+    grids = [Grid((x, 56.0, 0.1, -0.1), 40, 40, wkt, True) for x in (4.0, 8.0, 12.0)]
+    bare = Material("made", moving_rain())
+    placed = replace(bare, grids=tuple(grids))
+
+    def pictures(material: Material) -> list[str]:
+        return re.findall(r"base64,([^\"]*)", html_report(evaluate(rain_judge(), material)))
+
+    with_map, without = pictures(placed), pictures(bare)
+    assert len(with_map) == len(without) > 8
+    assert not set(with_map) & set(without)
+
+
 def test_the_report_fits_a_telephone(tmp_path: Path) -> None:
     """No column of the table of means is cut off; only pictures scroll, within their own box."""
     playwright = pytest.importorskip("playwright.sync_api")

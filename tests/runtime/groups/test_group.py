@@ -212,19 +212,20 @@ def test_three_processes_of_which_one_is_killed_and_one_joins(
         for worker in (first, *others):
             worker.wait_for("got partition")
         topic.send(5, 6)
-        wait_until(lambda: count(out) == 48, 60.0)
+        wait_until(lambda: count(out) == 48, 180.0)
+        wait_until(lambda: min(topic.committed()) > 0, 60.0)
         first.process.kill()
         others.append(start())
         topic.send(7, 8)
         others[-1].wait_for("got partition")
-        wait_until(lambda: count(out) == 72, 60.0)
+        wait_until(lambda: count(out) == 72, 180.0)
         if cluster is not None:
             cluster.set_down()
             for worker in others:
                 worker.wait_for("is down")
             cluster.set_up()
         topic.send(9)
-        wait_until(lambda: count(out) == 84, 60.0)
+        wait_until(lambda: count(out) == 84, 180.0)
         for worker in others:
             worker.process.terminate()
         assert [worker.process.wait(30.0) for worker in others] == [0, 0, 0]
@@ -318,7 +319,7 @@ def test_what_has_no_meaning_in_a_group(bundle: Bundle, given: dict[str, Any], m
 
 def test_the_page_is_refused(cli: Callable[..., tuple[int, str, str]]) -> None:
     code, _, text = cli("serve", BUNDLE, "kafka://h/t", "--group", "g")
-    assert (code, "stpl-deploy stream without --page" in text) == (2, True)
+    assert (code, "try: stream in place of serve" in text) == (2, True)
 
 
 def test_a_broker_that_is_not_there(bundle: Bundle) -> None:

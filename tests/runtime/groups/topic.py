@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from stpl_core.bundle import Bundle
@@ -71,6 +71,16 @@ class Topic:
             headers={"valid_time": slot_time(slot).isoformat()},
         )
         self._producer.poll(0.0)
+
+    def committed(self) -> list[int]:
+        """The offset that the group has committed in each partition; below 0 for none."""
+        settings = {"bootstrap.servers": self.hosts, "group.id": "nowcasts", "log_level": 0}
+        consumer = Consumer(settings)
+        try:
+            places = [TopicPartition("radar", n) for n in range(self._partitions)]
+            return [place.offset for place in consumer.committed(places, timeout=20.0)]
+        finally:
+            consumer.close()
 
     @property
     def word(self) -> str:

@@ -42,6 +42,21 @@ def answers(port: int) -> bool:
     return True
 
 
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for localhost that signs itself -> it, its key."""
+    made = subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+         "-keyout", folder / "key.pem", "-out", folder / "cert.pem", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost"],
+        capture_output=True,
+        check=False,
+    )  # fmt: skip
+    if made.returncode:
+        pytest.skip("no openssl here")
+    (folder / "key.pem").chmod(0o644)
+    return folder / "cert.pem", folder / "key.pem"
+
+
 class Process:
     """A broker as a process of its own."""
 

@@ -36,6 +36,7 @@ from tests.runtime.links.brokers import (
     amqtt,
     free_port,
     is_prompt,
+    make_certificate,
     mosquitto,
     reading,
     wait_until,
@@ -284,18 +285,7 @@ def test_a_wrong_password_ends_it_at_the_start(
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for localhost that signs itself -> it, its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    made = subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-         "-keyout", folder / "key.pem", "-out", folder / "cert.pem", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost"],
-        capture_output=True,
-        check=False,
-    )  # fmt: skip
-    if made.returncode:
-        pytest.skip("no openssl here")
-    (folder / "key.pem").chmod(0o644)
-    return folder / "cert.pem", folder / "key.pem"
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 # paho leaves a socket whose handshake failed to the garbage collector.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import time
 from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -14,36 +12,19 @@ import pytest
 
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
-sync_api = pytest.importorskip("playwright.sync_api")
 
-from stpl_core.bundle import Bundle  # noqa: E402
-from stpl_core.drawing.colours import colour_map  # noqa: E402
-from stpl_runtime.engine import Session  # noqa: E402
-from tests.runtime.conftest import picture  # noqa: E402
-from tests.runtime.page.serving import Served, serve  # noqa: E402
+
+from stpl_core.bundle import Bundle
+from stpl_core.drawing.colours import colour_map
+from stpl_runtime.engine import Session
+from tests.runtime.conftest import picture
+from tests.runtime.page.browsing import K, Watched, needs_chromium, sync_api
+from tests.runtime.page.serving import Served, serve
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser
 
-K = 3
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
-
-PIXELS = """id => {
-  const {width, height} = document.getElementById(id);
-  const copy = new OffscreenCanvas(width, height).getContext("2d", {willReadFrequently: true});
-  copy.drawImage(document.getElementById(id), 0, 0);
-  return [width, height, ...copy.getImageData(0, 0, width, height).data];
-}"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_api.sync_playwright() as playwright:
-        # No sandbox: in a container its user namespaces are often missing.
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -53,43 +34,6 @@ def served(bundle: Bundle, session: Session) -> Iterator[Served]:
         page.give(100, 103, tap=1)
         page.settle(7)
         yield page
-
-
-class Watched:
-    """A tab, and everything that it said and asked for."""
-
-    def __init__(self, context: BrowserContext, port: int) -> None:
-        self.tab: Page = context.new_page()
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.tab.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
-        self.tab.on("pageerror", lambda error: self.said.append(str(error)))
-        self.tab.on("request", lambda request: self.asked.append(request.url))
-        self.tab.goto(f"http://127.0.0.1:{port}/")
-
-    def ready(self) -> Watched:
-        """Wait until it shows a nowcast."""
-        sync_api.expect(self.tab.locator("#strip-ahead li")).to_have_count(K, timeout=20_000)
-        return self
-
-    def text(self, selector: str) -> str:
-        return self.tab.locator(selector).inner_text()
-
-    def says(self, selector: str, text: str) -> None:
-        """Wait until an element says this."""
-        sync_api.expect(self.tab.locator(selector)).to_contain_text(text, timeout=20_000)
-
-    def until(self, expression: str) -> None:
-        """Wait until JavaScript holds; Playwright's own way to is against the page's policy."""
-        deadline = time.monotonic() + 20
-        while not self.tab.evaluate(expression):
-            assert time.monotonic() < deadline, expression
-            self.tab.wait_for_timeout(20)
-
-    def canvas(self, name: str = "picture") -> np.ndarray:
-        """What is drawn, `(H, W, 3)`."""
-        width, height, *values = self.tab.evaluate(PIXELS, name)
-        return np.array(values, np.uint8).reshape(height, width, 4)[..., :3]
 
 
 @pytest.fixture
@@ -144,14 +88,15 @@ def test_play_and_pause_by_the_space_bar(watched: Watched) -> None:
 
 def test_everything_can_be_reached_by_tab(watched: Watched) -> None:
     reached = []
-    for _ in range(16):
+    for _ in range(24):
         watched.tab.keyboard.press("Tab")
         reached.append(watched.tab.evaluate("document.activeElement.id"))
         if watched.tab.evaluate("document.activeElement === document.body"):
             break  # all round
         ring = watched.tab.evaluate("getComputedStyle(document.activeElement).outlineStyle")
         assert ring != "none", reached
-    assert [name for name in reached if name][:5] == ["stream", "play", "time", "score", "span"]
+    named = [name for name in reached if name]
+    assert named[:6] == ["stream", "map", "play", "time", "score", "span"]
 
 
 def test_no_request_leaves_the_machine(watched: Watched) -> None:
@@ -169,7 +114,7 @@ def test_facts_are_there(watched: Watched) -> None:
     watched.says("#slots-says", "Newest 10 slots: 10 observed.")
     watched.says("#latency", "ms")
     assert watched.tab.locator("#chart svg circle.nowcast").count() == K
-    watched.tab.locator("summary").click()
+    watched.tab.locator("#table-of-skill summary").click()
     assert watched.tab.locator("#numbers tbody tr").count() == K
     ticks = watched.tab.locator("#legend .ticks span").all_inner_texts()
     assert ticks == ["0", "0.25", "0.5", "0.75", "1"]
@@ -185,7 +130,7 @@ def test_flow_stands_beside_where_it_is_scored(
         watched = Watched(context, page.port).ready()
         watched.says("#skill-says", "squared error than flow over all lead times")
         assert watched.tab.locator("#chart svg circle.flow").count() == K
-        watched.tab.locator("summary").click()
+        watched.tab.locator("#table-of-skill summary").click()
         found = page.hub.skill.now("")
         assert found is not None
         watched.until("document.querySelectorAll('#numbers td').length === 12")

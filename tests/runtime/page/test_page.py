@@ -40,6 +40,8 @@ def served(bundle: Bundle, session: Session) -> Iterator[Served]:
 
 def test_the_page_and_its_parts(served: Served) -> None:
     parts = {"/": "text/html", "/page.js": "text/javascript", "/page.css": "text/css",
+             "/map.js": "text/javascript", "/point.js": "text/javascript",
+             "/settings.js": "text/javascript", "/tools.js": "text/javascript",
              "/icon.svg": "image/svg+xml"}  # fmt: skip
     for path, media in parts.items():
         status, headers, body = served.get(path)

@@ -11,7 +11,7 @@ from stpl_core.bundle import Bundle
 from stpl_runtime.engine import Session
 from stpl_runtime.ledger import Ledger
 from stpl_runtime.nowcasting.nowcaster import Nowcaster
-from stpl_runtime.pipeline import seconds
+from stpl_runtime.options import seconds
 from stpl_runtime.sink import SinkSpec, open_sink
 from stpl_runtime.streaming.stream import Stream
 from tests.runtime.conftest import CADENCE_S, ListSource, make_frame, run_alone

@@ -135,7 +135,8 @@ def test_messages_without_a_time(cli: Cli, bundle: Bundle) -> None:
     ],
 )
 def test_what_gives_no_frame(camera: Camera, cli: Cli, way: str, code: int, found: str) -> None:
-    word = f"http://olga:geheim@{camera.root}/a"
+    path = "a-403/authentication"  # an address is no refusal
+    word = f"http://olga:geheim@{camera.root}/{path}"
     page = b"<!DOCTYPE html><html></html>"
     if way == "silent":
         camera.answer = lambda handler: handler.stream(MIXED, [b"--frame\r\n"], stays=True)
@@ -144,7 +145,7 @@ def test_what_gives_no_frame(camera: Camera, cli: Cli, way: str, code: int, foun
     elif way == "password":
         camera.password = "another"
     elif way == "nobody":
-        word = f"http://olga:geheim@127.0.0.1:{free_port()}/a"
+        word = f"http://olga:geheim@127.0.0.1:{free_port()}/{path}"
     elif way == "text":
         camera.answer = lambda handler: handler.give(200, b"hello, world")
     seconds = 3.5 if way in ("page", "text") else 0.5  # what may still grow is asked for again

@@ -12,11 +12,11 @@ from stpl_core.bundle import Bundle
 from stpl_core.errors import UsageError
 from stpl_runtime.links.reconnect import without_credentials
 from stpl_runtime.options import Options
-from stpl_runtime.pipeline import named_sources
 from stpl_runtime.source import BadFrame, SourceSpec
 from stpl_runtime.sources import messages
 from stpl_runtime.sources.messages import Messages
 from stpl_runtime.sources.queue_message import Message
+from stpl_runtime.streaming.opening import named_sources
 
 ARRAY = {"dtype": "float32", "shape": "[16, 16]", "valid_time": "2026-01-31T23:50:00Z"}
 CUT = base64.b64encode(gzip.compress(b"frame" * 100, mtime=0)[:20]).decode()

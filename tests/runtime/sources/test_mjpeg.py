@@ -93,14 +93,16 @@ def test_every_part_is_counted_once(camera: Camera, cli: Cli, bundle: Bundle) ->
     camera.answer = lambda handler: handler.stream(MIXED, parts, stays=True)
     word = f"http://{camera.root}/a"
     code, out, err = cli("stream", bundle.path, word, "--idle-timeout", 3, "--json",
-                         "--policy", "queue", "--source-option", "timeout=30")  # fmt: skip
+                         "--policy", "queue", "--source-option", "timeout=30",
+                         "--log-format", "json")  # fmt: skip
     assert code == 0, err
     counts = json.loads(out)["counts"]
     assert counts["received"] == 8
     assert counts["bad"] == 3
     fates = ("used", "late", "duplicate", "dropped", "bad", "pending")
     assert sum(counts[fate] for fate in fates) == 8
-    assert f"{word} is MJPEG: read as mjpeg+http:" in err
+    logged = {line["message"]: line["level"] for line in map(json.loads, err.splitlines())}
+    assert logged[f"{word} is MJPEG: read as mjpeg+http:"] == "info"
 
 
 def test_a_picture_beyond_the_budget_is_not_decoded(

@@ -8,12 +8,13 @@ import io
 import re
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from stpl_core.codec import FrameCodec
@@ -29,8 +30,12 @@ def spec(cadence_s: float | None = None, **options: str) -> SourceSpec:
 
 
 def jpeg(level: int, size: int = 64) -> bytes:
+    return jpeg_of(np.full((size, size, 3), level, np.uint8))
+
+
+def jpeg_of(picture: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.full((size, size, 3), level, np.uint8)).save(buffer, "JPEG", quality=95)
+    Image.fromarray(picture).save(buffer, "JPEG", quality=95)
     return buffer.getvalue()
 
 
@@ -92,7 +97,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def stream(self, kind: str, parts: list[bytes], *, stays: bool) -> None:
+    def stream(self, kind: str, parts: Iterable[bytes], *, stays: bool) -> None:
         """Parts as they are, then silence or the end."""
         self.server.seen.append((self.path, self.headers.get("Authorization", ""), 200))
         self.send_response(200)

@@ -140,7 +140,7 @@ def over_files(folder: Path) -> float:
 
     nowcaster = Nowcaster(bundle, session, cadence_s=300.0, ledger=ledger)
     source = FolderSource(folder, SourceSpec((1, 16, 16), FrameCodec()))
-    report = run_alone(Stream(nowcaster, source, [Probe()], ledger=ledger), idle_timeout_s=1.0)
+    report = run_alone(Stream(nowcaster, source, [Probe()], ledger=ledger), idle_timeout_s=10.0)
     session.close()
     assert report.counts.used == report.counts.received == 2500
     assert len(resident) >= 3

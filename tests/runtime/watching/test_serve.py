@@ -46,6 +46,17 @@ def test_stream_tells_its_skill(cli: Cli, bundle: Bundle, folder: Path) -> None:
     assert "skill" not in json.loads(out)
 
 
+def test_a_source_in_the_bundles_place_is_named(
+    cli: Cli, bundle: Bundle, tmp_path: Path, folder: Path
+) -> None:
+    """The settings hold both; the first word of the command line is the bundle's all the same."""
+    settings = tmp_path / "settings.toml"
+    settings.write_text(f'bundle = "{bundle.path}"\nsource = "{folder}"\n')
+    code, _, err = cli("stream", "--config", settings, f"replay:{folder}")
+    assert code == 2
+    assert "replay: begins a source, and stands where the bundle is expected" in err
+
+
 def test_an_alarm_that_stands_at_the_end_is_told_by_the_exit_code(
     cli: Cli, bundle: Bundle, tmp_path: Path, folder: Path
 ) -> None:

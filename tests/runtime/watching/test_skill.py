@@ -354,3 +354,4 @@ def test_flow_is_scored_beside_where_it_is_asked_for() -> None:
     text = skill_line(now)
     ours, theirs = now.total.overall["nowcast"]["mse"], now.total.overall["flow"]["mse"]
     assert f"flow {theirs:.4g} ({abs(1 - ours / theirs):.0%} " in text
+    assert text.endswith("summed over a frame's pixels")

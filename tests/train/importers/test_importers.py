@@ -6,31 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from stpl_core.errors import CheckpointError, UsageError
 from stpl_train.importers import Hints, convert
 from stpl_train.importers.common import frame_and_patch
-
-
-def st_lstm(norm: bool = False, channels: int = 16, layers: int = 2) -> dict[str, Tensor]:
-    """A state dict with the names and shapes of predrnn-pytorch: 4 wide, 3x3, a map of 4x6."""
-    d, k = 4, 3
-    tensors: dict[str, Tensor] = {}
-    for n in range(layers):
-        for name, outputs, inputs in (
-            ("conv_x", 7 * d, channels if n == 0 else d),
-            ("conv_h", 4 * d, d),
-            ("conv_m", 3 * d, d),
-            ("conv_o", d, 2 * d),
-        ):
-            tensors[f"cell_list.{n}.{name}.0.weight"] = torch.rand(outputs, inputs, k, k)
-            if norm:
-                for part in ("weight", "bias"):
-                    tensors[f"cell_list.{n}.{name}.1.{part}"] = torch.rand(outputs, 4, 6)
-        tensors[f"cell_list.{n}.conv_last.weight"] = torch.rand(d, 2 * d, 1, 1)
-    tensors["conv_last.weight"] = torch.rand(channels, d, 1, 1)
-    return tensors
+from tests.train.importers.checkpoints import st_lstm
 
 
 def test_the_configuration_is_read_off_the_tensors() -> None:

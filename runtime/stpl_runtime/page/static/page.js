@@ -1,8 +1,11 @@
 // The page: listens to /events, draws frames on a canvas, and says when what it shows is old.
-// Plain JavaScript, no library, no build step; everything comes from the server that it came from.
+// Plain JavaScript and Leaflet, no build step; everything comes from the server that it came from.
 
-const $ = (id) => document.getElementById(id);
-const SVG = "http://www.w3.org/2000/svg";
+import { FrameMap } from "./map.js";
+import { Point } from "./point.js";
+import { hiddenLayers, readAddress, writeAddress } from "./settings.js";
+import { $, make, number } from "./tools.js";
+
 const LOST_MS = 4000; // the server tells something each second
 const KEPT = 400; // pictures
 const UNITS = { 1: "of full scale", "mm h-1": "mm/h", "m s-1": "m/s", Celsius: "°C", degC: "°C" };
@@ -19,26 +22,15 @@ const state = {
   playing: null, // timer
   heard: performance.now(),
   source: null, // EventSource
+  local: false, // times as on this machine, not UTC
+  colours: null, // word of a palette; null: the server's own
 };
 
 // ---- small helpers
 
-function make(tag, attributes = {}, ...children) {
-  const element = tag.startsWith("svg:") ? document.createElementNS(SVG, tag.slice(4)) : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
-
 function unit() {
   const word = state.hello?.look.units ?? "";
   return UNITS[word] ?? word;
-}
-
-function number(value, digits = 3) {
-  if (value === null || value === undefined || Number.isNaN(value)) return "–";
-  if (Math.abs(value) >= 1000) return Math.round(value).toLocaleString("en-GB");
-  return String(Number(value.toPrecision(digits)));
 }
 
 function percent(part) {
@@ -53,19 +45,34 @@ function span(seconds) {
   return `${Math.round(seconds / 86400)} days`;
 }
 
-function clock(iso) {
+function hours(iso) {
   const time = new Date(iso);
   const cadence = state.facts?.nowcast?.cadence_s ?? 60;
-  let text = time.toISOString().slice(11, cadence < 1 ? 23 : cadence < 60 ? 19 : 16);
-  if (Math.abs(Date.now() - time) > 18 * 3600e3) {
-    text = `${time.toLocaleDateString("en-GB", { day: "numeric", month: "short", year: "numeric", timeZone: "UTC" })}, ${text}`;
-  }
-  return `${text} UTC`;
+  const ahead = state.local ? -time.getTimezoneOffset() * 60e3 : 0;
+  const text = new Date(time.getTime() + ahead).toISOString().slice(11, cadence < 1 ? 23 : cadence < 60 ? 19 : 16);
+  return `${text} ${state.local ? zoneName(time) : "UTC"}`;
+}
+
+function clock(iso) {
+  const time = new Date(iso);
+  if (Math.abs(Date.now() - time) <= 18 * 3600e3) return hours(iso);
+  const zone = state.local ? {} : { timeZone: "UTC" };
+  return `${time.toLocaleDateString("en-GB", { day: "numeric", month: "short", year: "numeric", ...zone })}, ${hours(iso)}`;
+}
+
+function zoneName(time) {
+  const parts = new Intl.DateTimeFormat("en-GB", { timeZoneName: "short" }).formatToParts(time);
+  return parts.find(({ type }) => type === "timeZoneName").value;
 }
 
 // ---- pictures
 
 const pictures = new Map(); // address -> promise of an image, the oldest first
+
+// The address of a frame in the chosen colours.
+function coloured(url) {
+  return state.colours ? `${url}?colours=${encodeURIComponent(state.colours)}` : url;
+}
 
 function picture(url) {
   let found = pictures.get(url);
@@ -120,10 +127,10 @@ async function show(facts) {
 
 async function prepare(facts) {
   const frames = timeline(facts);
-  const urls = frames.map((frame) => frame.url);
+  const urls = frames.map((frame) => coloured(frame.url));
   if (facts.check) {
-    urls.push(facts.check.truth);
-    for (const lead of Object.values(facts.check.leads)) urls.push(lead.forecast, lead.difference);
+    urls.push(coloured(facts.check.truth));
+    for (const lead of Object.values(facts.check.leads)) urls.push(coloured(lead.forecast), lead.difference);
   }
   const images = await Promise.all(urls.map(picture));
   frames.forEach((frame, n) => (frame.image = images[n]));
@@ -133,7 +140,8 @@ async function prepare(facts) {
   state.frames = frames.filter((frame) => frame.image);
   if (facts.nowcast && !before.some((frame) => frame.kind === "ahead") && state.at === 0) state.at = null;
   drawStrip();
-  draw();
+  draw(true);
+  map.setMap(facts.map);
   drawSkill();
   drawSlots();
   drawProblems();
@@ -174,6 +182,7 @@ function drawStrip() {
   if (state.at === null) state.at = 0;
   state.at = Math.max(first.step, Math.min(last.step, state.at));
   const { naturalWidth: width, naturalHeight: height } = first.image;
+  map.resize(width, height);
   for (const part of [$("stage"), strip, $("trio")]) {
     part.style.setProperty("--shape", `${width} / ${height}`);
     part.style.setProperty("--ratio", width / height);
@@ -200,7 +209,7 @@ function label(frame) {
   return frame.step === 0 ? "observed now" : `observed ${frame.text}`.trim();
 }
 
-function draw() {
+function draw(isNew = false) {
   const frame = state.frames.find((one) => one.step === state.at);
   if (!frame) return;
   const stage = $("stage");
@@ -216,6 +225,8 @@ function draw() {
   if (frame.kind === "ahead") state.lead = frame.step;
   drawCheck();
   moveMark();
+  point.refresh(isNew);
+  if (!state.playing) keepAddress();
 }
 
 function go(step) {
@@ -255,7 +266,7 @@ async function drawCheck() {
   const wanted = state.lead ?? Math.ceil((state.facts.nowcast?.ahead.length ?? 2) / 2);
   const lead = known.reduce((best, one) => (Math.abs(one - wanted) < Math.abs(best - wanted) ? one : best));
   const found = check.leads[lead];
-  const [forecast, truth, difference] = await Promise.all([found.forecast, check.truth, found.difference].map(picture));
+  const [forecast, truth, difference] = await Promise.all([coloured(found.forecast), coloured(check.truth), found.difference].map(picture));
   if (state.facts?.check !== check) return;
   paint($("forecast"), forecast);
   paint($("truth"), truth);
@@ -521,6 +532,18 @@ function drawMade() {
   $("made").textContent = [...notes, facts.join(", ")].filter(Boolean).join(" · ");
 }
 
+// The legend, and the palettes that there are.
+function drawColours() {
+  const { legends } = state.hello.look;
+  const words = Object.keys(legends);
+  const chosen = words.includes(state.colours) ? state.colours : words[0];
+  state.colours = chosen === words[0] ? null : chosen;
+  $("colours").replaceChildren(...words.map((word) => make("option", { value: word }, legends[word].title)));
+  $("colours").value = chosen;
+  $("colours").disabled = words.length < 2;
+  drawLegend($("legend"), legends[chosen], unit());
+}
+
 function drawHello() {
   const { look, streams, version } = state.hello;
   const what = look.quantity[0].toUpperCase() + look.quantity.slice(1);
@@ -528,7 +551,7 @@ function drawHello() {
   document.title = `${what} nowcast`;
   const size = `${look.width}×${look.height}`;
   $("about").textContent = `${look.model}, ${look.context} frames in, ${look.horizon} ahead, ${size} pixels · stpl-deploy ${version}`;
-  drawLegend($("legend"), look.legend, unit());
+  drawColours();
   drawLegend($("difference-legend"), look.difference, `too little ← ${unit()} → too much`);
   const score = $("score").value;
   drawScores();
@@ -537,6 +560,88 @@ function drawHello() {
   $("streams").hidden = streams.length < 2;
   $("stream").replaceChildren(...streams.map(({ name }) => make("option", { value: name }, name || "the stream")));
   $("stream").value = state.stream;
+}
+
+// ---- the map, a point on it, and what the reader chose
+
+const map = new FrameMap({
+  point: (x, y) => point.pin(x, y),
+  hover: (x, y) => point.hover(x, y),
+  move: () => keepAddress(),
+});
+
+const point = new Point({
+  root: () => (state.facts?.points ? `${state.facts.points}${state.facts.nowcast?.key ?? "observed"}/` : null),
+  frame: () => state.frames.find((one) => one.step === state.at),
+  unit,
+  clock,
+  hours,
+  lead: (step) => state.frames.find((one) => one.step === step)?.text ?? String(step),
+  // Where the colours have classes, it rains from the first one on.
+  least: () => {
+    const legend = Object.values(state.hello.look.legends)[0];
+    return legend.classes ? Number(legend.ticks[0]) : null;
+  },
+  moved: () => keepAddress(),
+}, map);
+
+function keepAddress() {
+  writeAddress(() => ({
+    at: state.at,
+    view: map.isWhole ? null : map.view,
+    point: point.at,
+    colours: state.colours,
+    opacity: Number($("opacity").value),
+    local: state.local,
+    hidden: hiddenLayers(),
+  }));
+}
+
+// Show what the address asks for.
+function takeAddress() {
+  const asked = readAddress();
+  state.local = asked.local;
+  state.colours = asked.colours;
+  if (asked.at !== null) state.at = asked.at;
+  $("zone").value = asked.local ? "local" : "utc";
+  $("opacity").value = asked.opacity;
+  map.setOpacity(asked.opacity / 100);
+  for (const name of ["lines", "graticule", "overlay"]) {
+    $(`show-${name}`).checked = !asked.hidden.includes(name);
+    map.show(name, !asked.hidden.includes(name));
+  }
+  if (asked.view) map.setView(asked.view);
+  if (asked.point) point.pin(...asked.point);
+}
+
+function redraw() {
+  if (!state.facts) return;
+  drawColours();
+  show(state.facts);
+  keepAddress();
+}
+
+addEventListener("hashchange", () => {
+  takeAddress();
+  redraw();
+});
+$("colours").addEventListener("change", (event) => {
+  state.colours = event.target.value;
+  redraw();
+});
+$("zone").addEventListener("change", (event) => {
+  state.local = event.target.value === "local";
+  redraw();
+});
+$("opacity").addEventListener("input", (event) => {
+  map.setOpacity(event.target.value / 100);
+  keepAddress();
+});
+for (const name of ["lines", "graticule", "overlay"]) {
+  $(`show-${name}`).addEventListener("change", (event) => {
+    map.show(name, event.target.checked);
+    keepAddress();
+  });
 }
 
 // ---- the connection
@@ -595,13 +700,14 @@ $("span").addEventListener("change", drawSkill);
 $("stream").addEventListener("change", (event) => {
   state.stream = event.target.value;
   Object.assign(state, { facts: null, frames: [], at: null });
-  history.replaceState(null, "", state.stream ? `?stream=${encodeURIComponent(state.stream)}` : location.pathname);
+  history.replaceState(null, "", `${state.stream ? `?stream=${encodeURIComponent(state.stream)}` : location.pathname}${location.hash}`);
   connect();
 });
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const tag = event.target.tagName;
-  if (tag === "SELECT") return;
+  if (tag === "SELECT" || event.target.type === "checkbox") return;
+  if (event.target.id === "opacity" || (event.key.startsWith("Arrow") && event.target.closest("#map"))) return;
   const steps = { ArrowLeft: -1, ArrowRight: 1 };
   if (event.key === " " && tag !== "BUTTON" && tag !== "SUMMARY" && tag !== "A") {
     play(!state.playing);
@@ -618,4 +724,5 @@ document.addEventListener("keydown", (event) => {
 });
 
 state.stream = new URLSearchParams(location.search).get("stream") ?? "";
+takeAddress();
 connect();

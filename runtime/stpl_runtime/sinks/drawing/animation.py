@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stpl_core.drawing.colours import DARK, INK_ON_DARK
+from stpl_core.drawing.colours import DARK, INK_ON_DARK, STANDARD
 from stpl_core.drawing.pictures import canvas, text_width, write_text
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sinks.drawing.legend import legend
@@ -12,11 +12,12 @@ _MOST = 800
 """Greatest height of a frame, pixels: on a page it stands alone."""
 
 
-def pages(nowcast: Nowcast) -> list[Tile]:
+def pages(nowcast: Nowcast, palette: str = STANDARD) -> list[Tile]:
     """Each frame with its lead time and valid time, all pages of one size."""
-    every, heading = tiles(nowcast, _MOST, with_times=True), title(nowcast)
+    every = tiles(nowcast, _MOST, with_times=True, palette=palette)
+    heading = title(nowcast)
     widest = max(tile.image.width for tile in every)
-    key = legend(nowcast, widest)
+    key = legend(nowcast, widest, palette)
     top = TITLE + (0 if key is None else key.height)
     width = max(text_width(heading), widest, 0 if key is None else key.width) + 2 * MARGIN
     height = top + every[0].image.height + 2 * MARGIN

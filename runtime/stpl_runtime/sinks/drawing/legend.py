@@ -10,6 +10,7 @@ from stpl_core.drawing.colours import (
     DARK,
     INK_ON_DARK,
     NO_DATA_ON_DARK,
+    STANDARD,
     Colour,
     ColourMap,
     colour_map,
@@ -31,14 +32,15 @@ _NARROWEST = 480
 """A legend takes at least this width before it goes on in another line."""
 
 
-def legend(nowcast: Nowcast, widest: int) -> Image | None:
+def legend(nowcast: Nowcast, widest: int, palette: str = STANDARD) -> Image | None:
     """The legend as a picture, as wide as it must be; None where there is nothing to explain.
 
     Args:
         nowcast: whose frames are shown.
         widest: boxes beyond this width, or beyond 480 pixels, go on in another line.
+        palette: a word of `stpl_core.drawing.colours.palettes`.
     """
-    colours = colour_map(nowcast.units, nowcast.low, nowcast.high)
+    colours = colour_map(nowcast.units, nowcast.low, nowcast.high, palette)
     shows_values = not is_colour_picture(nowcast)
     boxes = _boxes(colours) if shows_values and colours.classes else []
     ramp = colours if shows_values and not colours.classes else None

@@ -10,11 +10,18 @@ from stpl_core.drawing.colours import (
     FORECAST,
     NO_DATA_ON_DARK,
     PAST,
+    SAFE,
     STAND_IN,
+    STANDARD,
     Colour,
+    ColourMap,
     colour_map,
 )
+from stpl_core.drawing.maps import with_map
+from stpl_core.drawing.palettes import NATIONAL
 from stpl_core.drawing.pictures import canvas, frame_picture, scaled, text_width, write_text
+from stpl_core.errors import UsageError
+from stpl_core.grid import Grid
 from stpl_core.scores.images import Mask
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.options import Options
@@ -40,7 +47,9 @@ class Tile(NamedTuple):
     """Frames after the newest observed one; 0 or less for the context."""
 
 
-def tiles(nowcast: Nowcast, most: int = MOST, *, with_times: bool = False) -> list[Tile]:
+def tiles(
+    nowcast: Nowcast, most: int = MOST, *, with_times: bool = False, palette: str = STANDARD
+) -> list[Tile]:
     """Every frame of the context, then of the forecast, labelled with its time.
 
     A frame that stands in for one that was missing says so; pixels that were not observed have a
@@ -50,6 +59,7 @@ def tiles(nowcast: Nowcast, most: int = MOST, *, with_times: bool = False) -> li
         nowcast: one nowcast.
         most: greatest height of a frame, pixels.
         with_times: label each with its valid time, too.
+        palette: a word of `stpl_core.drawing.colours.palettes`.
     """
     first = 1 - len(nowcast.context)
     had = nowcast.context_fill or ("",) * len(nowcast.context)
@@ -59,9 +69,10 @@ def tiles(nowcast: Nowcast, most: int = MOST, *, with_times: bool = False) -> li
         words = ["now" if steps == 0 else nowcast.lead_text(steps), *had[n : n + 1]]
         time = _time_of(nowcast, steps) if with_times else ""
         label = ", ".join(filter(None, (" ".join(filter(None, words)), time)))
-        colour = FORECAST if steps > 0 else STAND_IN if had[n : n + 1] != ("",) else PAST
-        picture = _image(frame, nowcast, nowcast.observed_in(steps), most)
-        made.append(Tile(_framed(picture, label, colour), steps))
+        border = FORECAST if steps > 0 else STAND_IN if had[n : n + 1] != ("",) else PAST
+        colours = colour_map(nowcast.units, nowcast.low, nowcast.high, palette)
+        picture = _image(frame, colours, nowcast.observed_in(steps), most, nowcast.grid)
+        made.append(Tile(_framed(picture, label, border), steps))
     return made
 
 
@@ -72,8 +83,25 @@ def frames_per_second(word: str, spec: SinkSpec | None, usual: float) -> float:
         UsageError: it is no number from 0.1 to 50, which all players can show.
     """
     given = (spec or SinkSpec()).options
-    options = Options(f"the sink {word}", given, ("fps",), f"--sink {word},")
+    options = Options(f"the sink {word}", given, ("fps", "colours"), f"--sink {word},")
     return options.number("fps", usual, least=0.1, most=50.0)
+
+
+def chosen_palette(word: str, spec: SinkSpec | None) -> str:
+    """The option `colours` of a picture's word; where a unit lacks the palette, the standard one.
+
+    Raises:
+        UsageError: no such palette.
+    """
+    found = (spec or SinkSpec()).options.get("colours", STANDARD)
+    words = (STANDARD, SAFE, *NATIONAL)
+    if found not in words:
+        raise UsageError(
+            f"--sink {word},colours={found}: no such colours",
+            expected=f"one of {', '.join(words)}",
+            fix=f"--sink {word},colours={SAFE}:DIR",
+        )
+    return found
 
 
 def title(nowcast: Nowcast) -> str:
@@ -103,18 +131,19 @@ def _framed(picture: Image, label: str, colour: Colour) -> Image:
     return tile
 
 
-def _image(frame: Array, nowcast: Nowcast, observed: Mask | None, most: int) -> Image:
-    """`(C, H, W)` in physical units, as large as it is drawn."""
+def _image(
+    frame: Array, colours: ColourMap, observed: Mask | None, most: int, grid: Grid | None
+) -> Image:
+    """`(C, H, W)` in physical units, as large as it is drawn, with the map over it."""
     from PIL import Image
 
-    colours = colour_map(nowcast.units, nowcast.low, nowcast.high)
     picture = frame_picture(frame, colours, observed=observed, no_data=NO_DATA_ON_DARK)
     height, width = picture.shape[:2]
     if height > most:
         size = (max(1, round(width * most / height)), most)
-        return Image.fromarray(picture).resize(size, Image.Resampling.BOX)
+        return with_map(Image.fromarray(picture).resize(size, Image.Resampling.BOX), grid)
     factor = max(1, -(-_SIDE // height))
-    return scaled(picture, width * factor, height * factor)
+    return with_map(scaled(picture, width * factor, height * factor), grid)
 
 
 def is_colour_picture(nowcast: Nowcast) -> bool:

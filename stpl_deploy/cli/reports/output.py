@@ -54,7 +54,7 @@ _LINE_S = 30.0
 
 
 @contextmanager
-def windows_bar() -> Iterator[Callable[[int, int], None]]:
+def timed_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """Give a function called with (done, of): a bar with the time that is left.
 
     Where stderr is no terminal, a line now and then.
@@ -70,7 +70,7 @@ def windows_bar() -> Iterator[Callable[[int, int], None]]:
     shown = console.is_terminal
     began = last = time.monotonic()
     with Progress(*columns, console=console, transient=True, disable=not shown) as bar:
-        task = bar.add_task("windows", total=None)
+        task = bar.add_task(what, total=None)
 
         def progress(done: int, of: int) -> None:
             nonlocal began, last
@@ -82,7 +82,7 @@ def windows_bar() -> Iterator[Callable[[int, int], None]]:
             if not shown and done and now - last >= _LINE_S:
                 last = now
                 left = (of - done) * (now - began) / done
-                say(f"{done:,} of {of:,}, {_span(left)} left")
+                say(f"{done:,} of {of:,} {what}, {_span(left)} left")
 
         yield progress
 

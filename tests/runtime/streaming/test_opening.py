@@ -12,10 +12,12 @@ import pytest
 from stpl_core.bundle import Bundle, open_bundle
 from stpl_core.errors import AccuracyError, UsageError
 from stpl_core.options import DomainOptions, FrameOptions, StreamOptions
-from stpl_runtime import pipeline
 from stpl_runtime.engines import ort
+from stpl_runtime.ingest.newest import read_newest
 from stpl_runtime.nowcast import Nowcast
+from stpl_runtime.nowcasting.make import make_nowcast, open_backend
 from stpl_runtime.nowcasting.predict import predict_sequences
+from stpl_runtime.streaming.opening import open_stream
 from tests.runtime.conftest import Cli, picture, slot_time
 
 
@@ -36,16 +38,6 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(ort.OrtSession, "__init__", begin)
     monkeypatch.setattr(ort.OrtSession, "close", end)
     return happened
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Six frames with times in their names."""
-    path = tmp_path / "in"
-    path.mkdir()
-    for n in range(6):
-        np.save(path / f"r{slot_time(n):%Y%m%d%H%M}.npy", picture(n))
-    return path
 
 
 class Memory:
@@ -92,16 +84,16 @@ def test_every_session_that_a_verb_opens_is_closed(
 def test_a_session_is_closed_where_the_engine_fails(
     bundle: Bundle, folder: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context, remark = pipeline.read_newest(bundle, folder, FrameOptions(), DomainOptions())
+    context, remark = read_newest(bundle, folder, FrameOptions(), DomainOptions())
     assert remark == ""
     monkeypatch.setattr(
         ort.OrtSession, "forecast", lambda self, frame, state: (frame[:, None] * np.nan, state)
     )
     with (
         pytest.raises(AccuracyError),
-        pipeline.open_backend(bundle, StreamOptions([""]).backend) as session,
+        open_backend(bundle, StreamOptions([""]).backend) as session,
     ):
-        pipeline.make_nowcast(bundle, session, context)
+        make_nowcast(bundle, session, context)
     assert opened == ["open", "closed"]
 
 
@@ -111,7 +103,7 @@ def test_sinks_of_a_stream_that_never_ran_are_closed(
     options = StreamOptions([str(folder)], [f"jsonl:{tmp_path / 'n.jsonl'}"])
     with (
         pytest.raises(RuntimeError, match="before"),
-        pipeline.open_stream(bundle, options) as found,
+        open_stream(bundle, options) as found,
     ):
         (sink,) = found.each[0].sinks
         sink.close = lambda: opened.append("sink closed")  # type: ignore[method-assign]
@@ -124,12 +116,12 @@ def test_a_sink_of_the_programs_own_gets_what_predict_makes(
 ) -> None:
     memory = Memory()
     options = StreamOptions([str(folder)], policy="pace")
-    with pipeline.open_stream(bundle, options, sinks=[memory]) as found:
+    with open_stream(bundle, options, sinks=[memory]) as found:
         found.streams.run(max_nowcasts=3)
     assert memory.closed == 1
     assert opened == ["open", "closed"]
     frames = np.stack([picture(n) for n in range(6)])[None]  # (1, T, C, H, W)
-    with pipeline.open_backend(bundle, options.backend) as session:
+    with open_backend(bundle, options.backend) as session:
         for newest, nowcast in enumerate(memory.nowcasts, start=4):
             wanted = predict_sequences(bundle, session, frames[:, :newest], 3)[0]
             np.testing.assert_array_equal(nowcast.frames, wanted)
@@ -149,12 +141,12 @@ def test_a_model_that_pads_its_frames_streams_them_as_it_predicts_them(
         np.save(folder / f"r{slot_time(n):%Y%m%d%H%M}.npy", picture(n)[:, :14, :15])
     memory = Memory()
     options = StreamOptions([str(folder)], policy="pace")
-    with pipeline.open_stream(padded, options, sinks=[memory]) as found:
+    with open_stream(padded, options, sinks=[memory]) as found:
         found.streams.run(max_nowcasts=1)
     (nowcast,) = memory.nowcasts
-    context, _ = pipeline.read_newest(padded, folder, FrameOptions(), DomainOptions())
-    with pipeline.open_backend(padded, options.backend) as session:
-        offline = pipeline.make_nowcast(padded, session, context)
+    context, _ = read_newest(padded, folder, FrameOptions(), DomainOptions())
+    with open_backend(padded, options.backend) as session:
+        offline = make_nowcast(padded, session, context)
     assert nowcast.frames.shape == (3, 1, 14, 15)
     np.testing.assert_array_equal(nowcast.frames, offline.frames)
 
@@ -163,7 +155,7 @@ def test_names_that_do_not_hold(bundle: Bundle, folder: Path) -> None:
     options = StreamOptions([f"a={folder}", f"a={folder}"])
     with (
         pytest.raises(UsageError, match="two sources have the name a"),
-        pipeline.open_stream(bundle, options),
+        open_stream(bundle, options),
     ):
         pass
     assert open_bundle(bundle.path).manifest == bundle.manifest

@@ -1,0 +1,90 @@
+"""The measured tables of docs/scale.md, from benchmarks/results/scale.json and backfill.json.
+
+python benchmarks/scale_table.py            print them
+python benchmarks/scale_table.py --write    put them into docs/scale.md
+
+A table whose benchmark was not run is left out. A test compares the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks import results_table
+from stpl_core.files import atomic_file
+
+RESULTS = Path(__file__).parent / "results"
+PAGE = Path(__file__).parents[1] / "docs" / "scale.md"
+BEGIN = "<!-- tables: benchmarks/scale_table.py --write -->"
+
+
+def tables() -> str:
+    """All of them as Markdown."""
+    return "\n".join([*_scale(_result("scale")), *_backfill(_result("backfill")), ""])
+
+
+def _result(name: str) -> dict[str, Any] | None:
+    path = RESULTS / f"{name}.json"
+    found: dict[str, Any] | None = json.loads(path.read_text()) if path.is_file() else None
+    return found
+
+
+def _scale(found: dict[str, Any] | None) -> Iterator[str]:
+    if found is None:
+        return
+    rows = [[event, f"{seconds:.0f}"] for event, seconds in found["recovery_s"].items()]
+    columns = [f"{found['streams']} streams, {found['processes']} processes", "seconds"]
+    yield from results_table.table(columns, rows)
+    yield ""
+    rows = [
+        [way, "not run" if ms is None else f"{ms:.{0 if ms >= 10 else 1}f}"]
+        for way, ms in found["frame_to_nowcast_ms"].items()
+    ]
+    columns = [f"one stream of `{found['bundle']}`", "ms"]
+    yield from results_table.table(columns, rows)
+    yield f"\nOn {found['cpus']} CPUs of {found['cpu']}; medians of {found['rounds']} frames."
+
+
+def _backfill(found: dict[str, Any] | None) -> Iterator[str]:
+    if found is None:
+        return
+    yield ""
+    rows = [
+        [name, f"{one['wall_s']:.0f}", f"{one['peak_mb']}", "yes" if one["equal"] else "no"]
+        for name, one in found["ways"].items()
+    ]
+    columns = [
+        f"{found['windows']:,} windows, `{found['bundle']}`",
+        "seconds",
+        "peak MB",
+        "equal stores",
+    ]
+    yield from results_table.table(columns, rows)
+    times = found["two_workers_over_one"]
+    yield f"\nTwo workers were {times['median']:.2g} times as fast as one process, one thread each."
+
+
+def page() -> str:
+    """The page with these tables in their place."""
+    return results_table.page_with(tables(), PAGE, BEGIN)
+
+
+def main() -> None:
+    """Print or write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true")
+    if parser.parse_args().write:
+        text = page()
+        with atomic_file(PAGE) as file:
+            file.write(text.encode())
+    else:
+        sys.stdout.write(tables())
+
+
+if __name__ == "__main__":
+    main()
