@@ -105,6 +105,10 @@ def run_backfill(options: BackfillOptions, hooks: Hooks = _QUIET) -> BackfillRep
                 _log.warning("a window failed: %s", reason)
                 reasons.append(reason)
             hooks.progress(made, of)
+    if swept := store.sweep():
+        _log.info(
+            "removed %d chunks of %s that killed processes left half-written", swept, store.path
+        )
     scores = _scores(bundle, store) if store.made.evaluate else None
     seconds = time.monotonic() - began
     return BackfillReport(options.out, store.counts(), made, seconds, reasons, scores)

@@ -23,7 +23,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,6 +193,23 @@ class Store:
             rows = self.layout.rows(block)
             found[rows.start : rows.stop] = status
         return found
+
+    def sweep(self) -> int:
+        """Remove what zarr left half-written in blocks that others have made since; how many.
+
+        Zarr writes a chunk beside its place and renames it; a process that is killed in between
+        leaves that file. One that is younger than its block's status belongs to a process that
+        makes the block once more, and stays.
+        """
+        removed = 0
+        for path in (self.path / NAME).glob("*.partial"):
+            block = _block_of(path, self.layout)
+            with suppress(OSError):  # it got its name, or another sweep was first
+                status = (self.path / STATUS / str(block)).stat()
+                if path.stat().st_mtime_ns < status.st_mtime_ns:
+                    path.unlink()
+                    removed += 1
+        return removed
 
     def _statuses(self) -> Iterator[tuple[int, NDArray[np.int8]]]:
         """The status of every block that is made."""
@@ -382,6 +399,12 @@ def shards(blocks: Iterable[int], shard: tuple[int, int]) -> list[int]:
     """The blocks of part I of N, I from 1."""
     part, parts = shard
     return [block for block in blocks if block % parts == part - 1]
+
+
+def _block_of(chunk: Path, layout: Layout) -> int:
+    """The block of a chunk's file, or -1: its name begins with the number of the chunk."""
+    number = chunk.name.partition(".")[0]
+    return int(number) * layout.issues // layout.block if number.isdecimal() else -1
 
 
 @contextmanager

@@ -272,6 +272,23 @@ def test_a_torn_block_is_made_again(
     assert content(out) == content(inline[0])
 
 
+def test_what_a_killed_process_left_is_removed_and_what_another_writes_stays(
+    archive: Path, inline: tuple[Path, BackfillReport], tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(inline[0], tmp_path / "n.zarr"))
+    left, writing = (out / "nowcast" / f"1.0.0.{digit * 32}.partial" for digit in "ab")
+    for path, seconds in ((left, -1), (writing, +1)):
+        path.write_bytes(b"half")
+        at = (out / "status" / "0").stat().st_mtime_ns + seconds * 10**9
+        os.utime(path, ns=(at, at))
+    unknown = out / "nowcast" / "9999.0.0.x.partial"
+    unknown.write_bytes(b"of no block that is made")
+    run_backfill(options(archive, out))
+    assert not left.exists()
+    assert writing.exists()
+    assert unknown.exists()
+
+
 def test_a_file_that_went_away_stops_the_run(
     archive: Path, inline: tuple[Path, BackfillReport], tmp_path: Path
 ) -> None:
