@@ -107,7 +107,7 @@ def run_backfill(options: BackfillOptions, hooks: Hooks = _QUIET) -> BackfillRep
             hooks.progress(made, of)
     if swept := store.sweep():
         _log.info(
-            "removed %d chunks of %s that killed processes left half-written", swept, store.path
+            "removed %d files of %s that killed processes left half-written", swept, store.path
         )
     scores = _scores(bundle, store) if store.made.evaluate else None
     seconds = time.monotonic() - began

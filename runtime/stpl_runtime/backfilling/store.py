@@ -37,6 +37,7 @@ from stpl_core.files import atomic_directory, atomic_file
 from stpl_core.reader import Times
 from stpl_core.readers.dataset import TIME_UNITS
 from stpl_core.readers.libraries import reads_with
+from stpl_core.safety.half_written import remove_left
 from stpl_core.windows.located import Located
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import sink_error
@@ -195,13 +196,16 @@ class Store:
         return found
 
     def sweep(self) -> int:
-        """Remove what zarr left half-written in blocks that others have made since; how many.
+        """Remove what killed processes left half-written in this run; how many files.
 
-        Zarr writes a chunk beside its place and renames it; a process that is killed in between
-        leaves that file. One that is younger than its block's status belongs to a process that
+        Our own say who holds them. Zarr writes a chunk beside its place, unheld: what is older
+        than its block's status was left by a process that died; what is younger is of one that
         makes the block once more, and stays.
         """
         removed = 0
+        for folder in (STATUS, SCORES):
+            for path in (self.path / folder).glob(".*.tmp"):
+                removed += remove_left(path)
         for path in (self.path / NAME).glob("*.partial"):
             block = _block_of(path, self.layout)
             with suppress(OSError):  # it got its name, or another sweep was first

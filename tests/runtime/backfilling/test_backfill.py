@@ -283,8 +283,11 @@ def test_what_a_killed_process_left_is_removed_and_what_another_writes_stays(
         os.utime(path, ns=(at, at))
     unknown = out / "nowcast" / "9999.0.0.x.partial"
     unknown.write_bytes(b"of no block that is made")
+    unnamed = out / "status" / ".1.0123abcd.tmp"
+    unnamed.write_bytes(b"half")
     run_backfill(options(archive, out))
     assert not left.exists()
+    assert not unnamed.exists()
     assert writing.exists()
     assert unknown.exists()
 
