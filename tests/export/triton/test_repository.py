@@ -120,6 +120,16 @@ def test_every_model_has_a_repository_that_holds(
 Spoil = Callable[[str], str]
 
 
+def _finds(repository: Path, spoil: Spoil, match: str) -> None:
+    """The lint refuses a step's configuration that was changed."""
+    path = repository / "tiny_step" / "config.pbtxt"
+    before = path.read_text()
+    path.write_text(spoil(before))
+    assert path.read_text() != before
+    with pytest.raises(BundleError, match=re.escape(match)):
+        lint_repository(repository)
+
+
 @pytest.mark.parametrize(
     ("spoil", "match"),
     [
@@ -135,12 +145,7 @@ Spoil = Callable[[str], str]
     ],
 )
 def test_the_lint_finds_it(repository: Path, spoil: Spoil, match: str) -> None:
-    path = repository / "tiny_step" / "config.pbtxt"
-    before = path.read_text()
-    path.write_text(spoil(before))
-    assert path.read_text() != before
-    with pytest.raises(BundleError, match=re.escape(match)):
-        lint_repository(repository)
+    _finds(repository, spoil, match)
 
 
 def test_links_and_missing_weights_are_found(repository: Path) -> None:
@@ -224,12 +229,7 @@ def test_a_plan_is_served_with_its_own_batch(tiny: Bundle, planned: Path) -> Non
     ],
 )
 def test_the_lint_holds_a_file_against_the_plan(planned: Path, spoil: Spoil, match: str) -> None:
-    path = planned / "tiny_step" / "config.pbtxt"
-    before = path.read_text()
-    path.write_text(spoil(before))
-    assert path.read_text() != before
-    with pytest.raises(BundleError, match=re.escape(match)):
-        lint_repository(planned)
+    _finds(planned, spoil, match)
 
 
 def test_a_plan_that_was_changed_is_found(planned: Path) -> None:
