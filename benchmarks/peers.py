@@ -8,7 +8,9 @@ fresh weights, on which time does not depend; batch 1. All ways of a model take 
 in bf16 where the processor has it, and the int8 bundle on both engines with `--int8`, whose export
 calibrates for minutes. Every engine's bundle is verified first, on one sequence. Named models
 replace only their own rows. `--bundles` keeps the exported bundles there, and takes those that are
-there; with `--rounds 0` it only exports. Run it on a machine that does nothing else.
+there; with `--rounds 0` it only exports. A trained run of the same keys at DIR/MODEL/run is taken,
+too: what bf16 costs in accuracy depends on the weights, and a way that breaks its promise is left
+out. Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -119,7 +121,8 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> dict[str, A
         compiled=options.compiled,
         peers=[peer for peer in peers if peer.label != "onnx"],
     )
-    return {"name": name, **report.document(), "left_out": wrong}
+    weights = "trained" if (run / runs.TRAINING).exists() else "fresh"
+    return {"name": name, "weights": weights, **report.document(), "left_out": wrong}
 
 
 def main() -> int:

@@ -1,0 +1,102 @@
+"""The table of docs/engines.md of every model on a CPU, from benchmarks/results/peers.json.
+
+python benchmarks/peers_table.py            print it
+python benchmarks/peers_table.py --write    put it into docs/engines.md
+
+A test compares the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import results_table
+from stpl_core.files import atomic_file
+
+RESULT = Path(__file__).parent / "results" / "peers.json"
+PAGE = Path(__file__).parents[1] / "docs" / "engines.md"
+BEGIN = "<!-- table: benchmarks/peers_table.py --write -->"
+_COLUMNS = {
+    "PyTorch": ["pytorch-eager"],
+    "compiled": ["pytorch-compiled"],
+    "ONNX Runtime": ["onnx-prewarmed"],
+    "OpenVINO": ["openvino-prewarmed"],
+    "OpenVINO, bf16": ["openvino-bf16-prewarmed"],
+    "int8": ["onnx-int8-prewarmed", "openvino-int8-prewarmed"],
+}
+"""Column -> the ways that it is the fastest of."""
+
+
+def tables() -> str:
+    """The table and what has to be said of it, as Markdown."""
+    found = json.loads(RESULT.read_text())
+    rows = [list(_cells(model)) for model in found["models"]]
+    machine = found["machine"]
+    libraries = machine["libraries"]
+    named = ("torch", "onnxruntime", "openvino")
+    versions = ", ".join(f"{name} {libraries[name]}" for name in named)
+    where = f"On {machine['usable_cpus']} CPUs of {machine['cpu']} ({versions})."
+    lines = results_table.table(["model", "parameters", *_COLUMNS], rows)
+    return "\n".join(
+        [
+            *lines,
+            "",
+            "Milliseconds from the arrival of a frame to its whole nowcast; in brackets, how many",
+            f"times as fast as PyTorch. Medians; least and 95% are in the file. {where}",
+            "",
+            *_left_out(found["models"]),
+            "",
+        ]
+    )
+
+
+def _cells(model: Mapping[str, Any]) -> Iterator[str]:
+    times = {row["name"]: row["median_ms"] for row in model["rows"]}
+    name, _, size = model["model"].partition(", ")
+    yield f"`{name}`"
+    yield f"{int(size.split()[0].replace(',', '')) / 1e6:.1f} M"
+    for column, ways in _COLUMNS.items():
+        known = [times[way] for way in ways if way in times]
+        ratio = "" if column == "PyTorch" or not known else _ratio(times, min(known))
+        yield f"{min(known):.{0 if min(known) >= 100 else 1}f}{ratio}" if known else "-"
+
+
+def _ratio(times: Mapping[str, float], value: float) -> str:
+    return f" ({times['pytorch-eager'] / value:.1f})"
+
+
+def _left_out(models: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Which ways broke the bundle's own promise, and were not timed."""
+    weights = {model["name"]: model.get("weights", "fresh") for model in models}
+    out = [f"`{model['name']}` {way}" for model in models for way in model["left_out"]]
+    trained = ", ".join(f"`{name}`" for name, how in weights.items() if how == "trained")
+    if out:
+        yield "Not timed, since they broke the bundle's promise: " + ", ".join(out) + "."
+        yield "What rounding costs depends on the weights. These are untrained, all but those of"
+        yield f"{trained or 'none'}; `verify BUNDLE --engine openvino --allow bf16` judges yours."
+
+
+def page() -> str:
+    """The page with this table in its place."""
+    return results_table.page_with(tables(), PAGE, BEGIN)
+
+
+def main() -> None:
+    """Print or write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true")
+    if parser.parse_args().write:
+        text = page()
+        with atomic_file(PAGE) as file:
+            file.write(text.encode())
+    else:
+        sys.stdout.write(tables())
+
+
+if __name__ == "__main__":
+    main()
