@@ -55,18 +55,17 @@ def _backfill(found: dict[str, Any] | None) -> Iterator[str]:
         return
     yield ""
     rows = [
-        [name, f"{one['wall_s']:.0f}", f"{one['peak_mb']}", "yes" if one["equal"] else "no"]
+        [name, f"{one['peak_mb']}", "yes" if one["equal"] else "no"]
         for name, one in found["ways"].items()
     ]
-    columns = [
-        f"{found['windows']:,} windows, `{found['bundle']}`",
-        "seconds",
-        "peak MB",
-        "equal stores",
-    ]
+    columns = [f"{found['windows']:,} windows, `{found['bundle']}`", "peak MB", "equal stores"]
     yield from results_table.table(columns, rows)
     times = found["two_workers_over_one"]
-    yield f"\nTwo workers were {times['median']:.2g} times as fast as one process, one thread each."
+    yield (
+        f"\nTwo workers were {times['median']:.2f} times as fast as one process "
+        f"({min(times['all']):.2f} to {max(times['all']):.2f} in {times['rounds']} rounds), one thread"
+        f" each, on {found['cpus']} CPUs of {found['cpu']}."
+    )
 
 
 def page() -> str:
