@@ -20,3 +20,13 @@ def page(bundle: Bundle, session: Session) -> Iterator[Served]:
 
     with serve(bundle, session) as served:
         yield served
+
+
+@pytest.fixture
+def shown(page: Served) -> Served:
+    """With chances, in degrees of longitude and latitude."""
+    from tests.runtime.page.gis.grids import grid_of, nowcast_on, with_chances
+
+    made = with_chances(nowcast_on(grid_of("longitude and latitude")))
+    page.hub.views[""].nowcast(made)
+    return page
