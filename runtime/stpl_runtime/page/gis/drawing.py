@@ -58,6 +58,7 @@ def map_png(layer: Layer, step: int, style: str, view: View) -> bytes:
         if colours.classes:
             opaque[seen & (frame[0] < colours.limits[0])] = _DRY
         table = np.concatenate([table, opaque[..., None]], axis=-1)  # (H, W, 4)
+        table[~seen] = 0
         beside = (0, 0, 0, 0)
     flat = np.concatenate([table.reshape(-1, table.shape[-1]), np.array([beside], np.uint8)])
     return png_of(flat[_pixels(layer, view)])  # -1 is the last: what lies beside the frame

@@ -136,7 +136,8 @@ class Edr:
         """
         layers = self._of(name)
         _checked(given)
-        main, asked = layers[FORECAST], _asked(layers, given.get("parameter-name", ""))
+        names = given.get("parameter-name") or given.get("parameter_names", "")  # as OWSLib has it
+        main, asked = layers[FORECAST], _asked(layers, names)
         lon, lat = _place(given.get("coords", ""))
         pixel = main.ground.pixel(DEGREES, lon, lat)
         if pixel is None:
