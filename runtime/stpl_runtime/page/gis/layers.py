@@ -90,7 +90,7 @@ class Layer:
 
     def seen(self, step: int) -> Mask:
         """`(H, W)`, False where a frame has no value."""
-        seen: Mask = np.isfinite(self.frame(step)).all(axis=0)
+        seen: Mask = np.asarray(np.isfinite(self.frame(step)).all(axis=0), np.bool_)
         observed = self.nowcast.observed_in(step)
         return seen if observed is None else seen & observed
 

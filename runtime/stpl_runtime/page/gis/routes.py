@@ -98,7 +98,7 @@ class _Answers:
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)
         given = {name.lower(): value for name, value in request.query_params.multi_items()}
-        kept = {name: given[name] for name in ("token", "lead") if name in given}
+        kept: dict[str, str] = {name: given[name] for name in ("token", "lead") if name in given}
         url = f"{_root(request)}/wms?{urlencode(kept)}{'&' if kept else ''}"
         made = await self._in_thread(lambda: wms(nowcasts, given, url))
         if made.is_refusal:
