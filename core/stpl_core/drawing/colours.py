@@ -55,6 +55,8 @@ _DIFFERENCES = {
     "dBZ": (2.5, 5.0, 10.0, 20.0, 30.0),
 }
 """Limits of the classes of a difference, on both sides of zero."""
+_CHANCES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Limits of the classes of a chance."""
 _TOO_LITTLE = ((16, 58, 128), (44, 100, 178), (92, 148, 208), (154, 194, 230), (208, 226, 243))
 _NO_DIFFERENCE = (246, 246, 244)
 _TOO_MUCH = ((250, 221, 203), (241, 176, 142), (222, 118, 84), (188, 58, 48), (122, 16, 38))
@@ -121,6 +123,11 @@ def colour_map(units: str, low: float, high: float, palette: str = STANDARD) -> 
     if units == "1":
         return ColourMap((low, high), _GREY, classes=False)
     return ColourMap((low, high), CIVIDIS[::-1] if palette == SAFE else _RAMP, classes=False)
+
+
+def chance_map() -> ColourMap:
+    """Colours of a chance of 0 to 1; below 5% none. No colour-blindness confuses them."""
+    return ColourMap(_CHANCES, (NO_ECHO_COLOUR, *CIVIDIS), classes=True)
 
 
 def difference_map(units: str, low: float, high: float) -> ColourMap:

@@ -6,6 +6,9 @@
 /points/RUN/STREAM/NOWCAST/X/Y         a pixel's values through the frames, and where it lies
 /map/GRID/DETAIL                       coasts, borders, cities and overlays in pixels of the frames
 /nowcast/latest?stream=&format=        the newest nowcast as a file, also by the Accept header
+/wms                                   the newest nowcast for GIS programs: WMS 1.3.0
+/tiles/LAYER/Z/X/Y.png?lead=&style=    the same as XYZ tiles in EPSG:3857
+/edr                                   the same at a position: OGC API - EDR, CoverageJSON
 /healthz                               ok and degraded: 200; stale and down: 503
 /metrics                               for Prometheus
 """
@@ -21,6 +24,7 @@ from stpl_core.drawing.colours import STANDARD, palettes
 from stpl_core.errors import MissingExtraError
 from stpl_core.json_numbers import finite
 from stpl_runtime.page.events import Events
+from stpl_runtime.page.gis.routes import routes as routes_for_gis
 from stpl_runtime.page.guard import Access, App, Guard, Scope
 from stpl_runtime.page.hub import Hub
 from stpl_runtime.page.outputs import FORMATS, Outputs, chosen_format
@@ -63,6 +67,7 @@ def make_app(hub: Hub, access: Access, events: Events) -> App:
         Route("/points/{run}/{stream:int}/{key}/{x:int}/{y:int}", answers.point),
         Route("/map/{key}/{detail}", answers.map),
         Route("/nowcast/latest", answers.latest),
+        *routes_for_gis(hub),
         Route("/healthz", answers.healthz),
         Route("/metrics", answers.metrics),
         *(

@@ -2,12 +2,13 @@
 
 On loopback nobody needs a token, and the Host header must name this machine: else a web page of
 another site could read this one through a name of its own that leads here (DNS rebinding).
-Elsewhere a token is needed, as `Authorization: Bearer TOKEN` or once as `?token=TOKEN`, which gives
-the browser a cookie.
+Elsewhere a token is needed: as `Authorization: Bearer TOKEN`, as the password of a Basic one (any
+user: GIS programs send that), or as `?token=TOKEN`, for which the page gives the browser a cookie.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import ipaddress
@@ -139,6 +140,8 @@ class Guard:
         tokens = [value for name, value in query if name == "token"]
         if kind.lower() == "bearer":
             tokens.append(bearer.strip())
+        elif kind.lower() == "basic":
+            tokens.append(_password(bearer.strip()))
         cookies = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
         kept = [value for name, _, value in cookies if name == COOKIE]
         # Every comparison is made, and each takes the same time whatever was given.
@@ -149,8 +152,17 @@ class Guard:
 
 _REFUSED = (
     "This page needs a token. Open the address that stpl-deploy printed when it started (it ends "
-    "in ?token=...), or send the header Authorization: Bearer TOKEN.\n"
+    "in ?token=...), or send the header Authorization: Bearer TOKEN, or the token as a password.\n"
 )
+
+
+def _password(given: str) -> str:
+    """Of `Authorization: Basic`; empty, which is no token, where it is none."""
+    try:
+        pair = base64.b64decode(given, validate=True).decode()
+    except ValueError:
+        return ""
+    return pair.partition(":")[2]
 
 
 def same(one: str, other: str) -> bool:

@@ -28,7 +28,7 @@ def point_of_nowcast(nowcast: Nowcast, x: int, y: int) -> dict[str, Any] | None:
             {
                 "step": first + n,
                 "time": utc_text(time),
-                "values": _values(frame, nowcast.observed_in(first + n), x, y),
+                "values": values_at(frame, nowcast.observed_in(first + n), x, y),
             }
             for n, (frame, time) in enumerate(zip(frames, times, strict=True))
         ],
@@ -45,7 +45,7 @@ def point_of_frames(frames: list[Frame], x: int, y: int) -> dict[str, Any] | Non
             {
                 "step": n + 1 - len(frames),
                 "time": utc_text(frame.valid_time),
-                "values": _values(frame.data, frame.mask, x, y),
+                "values": values_at(frame.data, frame.mask, x, y),
             }
             for n, frame in enumerate(frames)
         ],
@@ -69,7 +69,7 @@ def _where(grid: Grid | None, x: int, y: int) -> dict[str, Any]:
     return {**found, "lon": round(lon, 5), "lat": round(lat, 5)} if lon == lon else found
 
 
-def _values(frame: Array, observed: Mask | None, x: int, y: int) -> list[float] | None:
+def values_at(frame: Array, observed: Mask | None, x: int, y: int) -> list[float] | None:
     """Each channel, in the fewest digits that are this float32; None where there is no data."""
     values = frame[:, y, x]
     if (observed is not None and not observed[y, x]) or not np.isfinite(values).all():
