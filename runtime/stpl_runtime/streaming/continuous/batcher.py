@@ -126,7 +126,9 @@ class ContinuousBatcher(Batcher):
         after: list[Deferred | None] = [None] * count
         if made.after is not None and self._limits is None:  # a window starts from zero
             after = [Deferred(part) for part in split(session, made.after)]
-        likely: Sequence[Array | None] = [None] * count if made.chances is None else made.chances
+        likely: list[Array | None] = [None] * count
+        if made.chances is not None:
+            likely = list(made.chances)  # each (K, Q, C, H, W)
         return list(zip(made.frames, after, likely, strict=True))
 
     def _probe(self, n: int) -> Work:
