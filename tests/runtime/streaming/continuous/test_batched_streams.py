@@ -304,3 +304,25 @@ def test_the_newest_frame_wins_while_a_batch_waits(bundle: Bundle, session: Sess
     assert newest.issue_time == slot_time(5)
     theirs = alone(bundle, session, "a", 6, policy="queue").kept[-1]
     np.testing.assert_array_equal(newest.frames, theirs.frames)
+
+
+def test_the_past_of_all_streams_is_read_ahead_in_one_call_each(
+    bundle: Bundle, session: Session
+) -> None:
+    counting = CountingSession(session)
+    together = batched(bundle, counting, {name: ListSource([]) for name in "abc"}, Kept())
+    together._warm_up()
+    for stream in together.streams:
+        for frame in frames_of(stream.name, 3):
+            stream.ledger.receive()
+            stream.nowcaster.put(frame)
+    before = counting.steps
+    while together._idle_step():
+        pass
+    assert counting.steps - before == 3
+    for stream in together.streams:
+        stream.ledger.receive()
+        stream.nowcaster.put(frames_of(stream.name, 4)[3])
+    assert together._issue()
+    assert counting.steps - before == 3  # nothing was left
+    assert [stream.report().prewarmed for stream in together.streams] == [1, 1, 1]

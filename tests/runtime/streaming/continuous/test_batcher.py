@@ -156,11 +156,15 @@ def test_streams_of_tiles_are_batched_too(
     for _ in range(6):
         for stream in range(3):
             run.act(stream, "frame")
-        before = counting.forecasts
+        forecasts, steps = counting.forecasts, counting.steps
         made = run.send()
         check(made)
         if made:
-            assert (len(made), counting.forecasts - before) == (3, 1 + 3)  # one, and each alone
+            assert len(made) == 3
+            assert counting.forecasts - forecasts == 1 + 3  # one, and each alone
+            first = made[0][0].issue_time == slot_time(3)
+            again = 0 if mode == "carry" else 3 + 3 * 3  # a carried state goes on from its nowcast
+            assert counting.steps - steps == (3 + 3 * 3 if first else again)
 
 
 def test_the_bundles_batches_are_exact_enough(any_bundle: Bundle) -> None:
@@ -201,7 +205,8 @@ def test_only_a_past_that_was_read_counts_as_run_ahead(
 class Priced(CountingSession):
     """A call costs 1 and something for each further row; rows of a batch may differ."""
 
-    cost, by_row, differs, refuses, moves = 0.0, 0.0, 0.0, math.inf, 0.0
+    cost, by_row, differs, refuses = 0.0, 0.0, 0.0, math.inf
+    moves = moves_after = 0.0
 
     def _pay(self, frame: Array) -> None:
         if len(frame) >= self.refuses:
@@ -211,17 +216,20 @@ class Priced(CountingSession):
     def step(self, frame: Array, state: StateHandle) -> tuple[Array, StateHandle]:
         self._pay(frame)
         guess, after = super().step(frame, state)
-        if len(frame) > 1 and self.moves:
-            arrays = {name: a + self.moves for name, a in self.state_arrays(after).items()}
-            after = self.state_from_arrays(arrays)
-        return guess, after
+        return guess, self._moved(after, self.moves)
 
     def forecast(self, frame: Array, state: StateHandle) -> tuple[Array, StateHandle]:
         self._pay(frame)
         frames, after = super().forecast(frame, state)
         if len(frame) > 1:
             frames = frames + np.float32(self.differs)
-        return frames, after
+        return frames, self._moved(after, self.moves_after)
+
+    def _moved(self, state: StateHandle, by: float) -> StateHandle:
+        if state.batch == 1 or by == 0:
+            return state
+        arrays = {name: array + by for name, array in self.state_arrays(state).items()}
+        return self.state_from_arrays(arrays)
 
 
 @pytest.fixture
@@ -273,7 +281,13 @@ def test_a_size_is_used_only_where_it_gains_and_is_near_enough(
 
 
 @pytest.mark.parametrize(
-    ("prices", "used"), [({}, True), ({"differs": 1e-7}, False), ({"moves": 1e-6}, False)]
+    ("prices", "used"),
+    [
+        ({}, True),
+        ({"differs": 1e-7}, False),
+        ({"moves": 1e-6}, False),
+        ({"moves_after": 1e-6}, False),
+    ],
 )
 def test_a_carried_state_takes_batches_with_the_same_bits_only(
     bundle: Bundle, priced: Priced, prices: Mapping[str, float], used: bool

@@ -62,6 +62,12 @@ def test_it_waits_for_the_others_no_longer_than_the_bound() -> None:
     assert left(gathering, a, b) == 0  # all are due
 
 
+def test_the_first_of_those_that_wait_ends_it() -> None:
+    gathering = Gathering(5.0, Clock())
+    a, b, c = Fake("a", arrived=99.0), Fake("b", arrived=97.0), Fake("c")
+    assert left(gathering, a, b, c) == pytest.approx(2.0)
+
+
 def test_a_newer_frame_of_a_stream_that_waits_does_not_prolong_it() -> None:
     clock = Clock()
     gathering = Gathering(5.0, clock)
