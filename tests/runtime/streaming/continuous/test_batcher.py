@@ -87,6 +87,7 @@ class Lockstep:
         elif what == "idle" and not self.deferred.read_some(self.batcher.sizes):
             for one in self.pairs:
                 one.ours.idle_step()
+                one.alone.idle_step()  # how far it came says when a carried state starts anew
 
     def send(self) -> list[tuple[Nowcast, Nowcast]]:
         """All that are due, in batches; each beside the one made alone."""
