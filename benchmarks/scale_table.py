@@ -1,4 +1,4 @@
-"""The measured tables of docs/scale.md, from benchmarks/results/scale.json and backfill.json.
+"""The measured tables of docs/scale.md, from scale, batching and backfill .json in results/.
 
 python benchmarks/scale_table.py            print them
 python benchmarks/scale_table.py --write    put them into docs/scale.md
@@ -25,7 +25,12 @@ BEGIN = "<!-- tables: benchmarks/scale_table.py --write -->"
 
 def tables() -> str:
     """All of them as Markdown."""
-    return "\n".join([*_scale(_result("scale")), *_backfill(_result("backfill")), ""])
+    parts = [
+        *_scale(_result("scale")),
+        *_batching(_result("batching")),
+        *_backfill(_result("backfill")),
+    ]
+    return "\n".join([*parts, ""])
 
 
 def _result(name: str) -> dict[str, Any] | None:
@@ -48,6 +53,40 @@ def _scale(found: dict[str, Any] | None) -> Iterator[str]:
     columns = [f"one stream of `{found['bundle']}`", "ms"]
     yield from results_table.table(columns, rows)
     yield f"\nOn {found['cpus']} CPUs of {found['cpu']}; medians of {found['rounds']} frames."
+
+
+def _batching(found: dict[str, Any] | None) -> Iterator[str]:
+    if found is None:
+        return
+    yield ""
+    rows = [
+        [
+            str(one["streams"]),
+            *(f"{one[way]['nowcasts_per_s']:.3g}" for way in ("today", "batched")),
+            f"{one['ratio']:.2f} ({one['ratio_least']:.2f} to {one['ratio_most']:.2f})",
+            *(
+                f"{one[way]['latency_median_ms']:.1f}, {one[way]['latency_p95_ms']:.1f}"
+                for way in ("today", "batched")
+            ),
+        ]
+        for one in found["rows"]
+    ]
+    columns = [
+        f"streams, `{found['bundle']}`",
+        "nowcasts/s",
+        f"`--batch-wait {found['wait_ms']:g}`",
+        "ratio (least to most)",
+        "latency, ms",
+        f"`--batch-wait {found['wait_ms']:g}`",
+    ]
+    yield from results_table.table(columns, rows)
+    gap = max(one["greatest_difference"] for one in found["rows"])
+    exact = f"differ by {gap:.1e} at most" if gap else "have the same bits"
+    note = f" {found['note']}" if found["note"] else ""
+    yield (
+        f"\nLatency: median and p95, where a frame of each stream comes within "
+        f"{found['spread_ms']:g} ms. Batches and single nowcasts {exact}.{note}"
+    )
 
 
 def _backfill(found: dict[str, Any] | None) -> Iterator[str]:

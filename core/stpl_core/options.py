@@ -336,6 +336,17 @@ class StreamOptions:
             "source wait (replays, files)."
         ),
     ] = "latest"
+    batch_wait: Annotated[
+        float | None,
+        Option(
+            "Several sources: hold a nowcast for so many milliseconds at most, to make it in one "
+            "call with those of the other streams. docs/streaming.md",
+            default="hold none",
+            least=0,
+            most=10_000,
+            metavar="MS",
+        ),
+    ] = None
     group: Annotated[
         str | None,
         Option(

@@ -298,10 +298,11 @@ def free_run(
     """
     for _ in range(horizon):
         frame, state = session.step(frame, state)
-        yield frame, _outputs_in(session, state, outputs), state
+        yield frame, outputs_in(session, state, outputs), state
 
 
-def _outputs_in(session: Session, state: StateHandle, names: Sequence[str]) -> Mapping[str, Array]:
+def outputs_in(session: Session, state: StateHandle, names: Sequence[str]) -> Mapping[str, Array]:
+    """What the step that made this state gave beside its frame: name -> `(B, Q, C, H, W)`."""
     if not names:
         return {}
     if isinstance(session, JoinsOutputs):

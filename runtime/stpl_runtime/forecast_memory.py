@@ -44,6 +44,8 @@ class ForecastMemory:
     """Graph -> what its values take, for one sequence."""
     streams: int = 1
     """Each with states and frames of its own."""
+    batch: int = 1
+    """Of the streams, that run in one call."""
     chances: bool = False
     """Those of events are wanted too."""
 
@@ -60,7 +62,7 @@ class ForecastMemory:
         """All of it."""
         manifest, count = self.bundle.manifest, self.sequences
         tiles = self.tiles * count
-        at_once = min(tiles, TILES_AT_ONCE) if self.tiles > 1 else count
+        at_once = min(tiles * self.batch, TILES_AT_ONCE) if self.tiles > 1 else count * self.batch
         graphs = graphs_needed(manifest, horizon, chances=self.chances)
         weights = self._weights() * (1 + _WEIGHTS * len(graphs))
         frame = prod(manifest.frame) * _FLOAT
@@ -88,6 +90,7 @@ def plan_memory(
     sequences: int = 1,
     streams: int = 1,
     *,
+    batch: int = 1,
     chances: bool = False,
 ) -> str:
     """One line on the memory of nowcasts; refuses those that cannot fit.
@@ -100,6 +103,7 @@ def plan_memory(
         overlap: of tiles; None: the default.
         sequences: in one call of `predict`.
         streams: that share the engine.
+        batch: of them, that run in one call.
         chances: those of events are wanted too.
 
     Returns:
@@ -116,7 +120,7 @@ def plan_memory(
         return ""
     at_once = max(1, min(sequences, BATCH))
     planned = ForecastMemory(
-        bundle, domain or manifest.domain, overlap, at_once, values, streams, chances
+        bundle, domain or manifest.domain, overlap, at_once, values, streams, batch, chances
     )
     steps = manifest.horizon if horizon is None else horizon
     needed = planned.bytes(steps)

@@ -87,6 +87,8 @@ def test_more_of_anything_takes_more(bundle: Path) -> None:
     assert plain < grid < needed(horizon=None, domain=(2048, 1024))
     assert grid < needed(horizon=200, domain=(1024, 1024))
     assert grid < needed(horizon=None, domain=(1024, 1024), streams=4)
+    own = {"horizon": None, "domain": opened.manifest.domain, "streams": 4}
+    assert needed(**own) < needed(**own, batch=4)  # which run in one call
     assert plan_memory(opened, "trt", None) == ""  # which has memory of its own
 
 

@@ -278,6 +278,12 @@ class TiledSession:
         ]
 
 
+def tiling_of(session: Session) -> Tiling | None:
+    """Where the tiles lie; None where there are none."""
+    tiling: Tiling | None = getattr(session, "tiling", None)
+    return tiling
+
+
 def _parts(state: StateHandle) -> tuple[StateHandle, ...]:
     assert isinstance(state, TiledState)  # handles are opaque: this one was made here
     return state.parts

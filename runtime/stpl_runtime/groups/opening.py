@@ -117,4 +117,10 @@ def _checked(options: StreamOptions) -> tuple[str, str]:
             expected="no state file: windows are filled from the log again",
             fix="leave --state-file out",
         )
+    if options.batch_wait is not None:
+        raise UsageError(
+            f"--batch-wait {options.batch_wait:g} with --group {name}",
+            expected="several sources of one process: streams of a group come and go by partition",
+            fix="leave --batch-wait out",
+        )
     return rest, name

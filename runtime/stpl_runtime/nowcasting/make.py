@@ -76,6 +76,7 @@ def plan_nowcast(
     context: Context | None = None,
     streams: int = 1,
     *,
+    batch: int = 1,
     chances: bool = False,
 ) -> str:
     """One line on the memory of nowcasts, before the engine is opened; empty where it is little.
@@ -87,6 +88,7 @@ def plan_nowcast(
         domain: where frames are larger than the model's.
         context: what was read; None: one sequence at a time.
         streams: that share the engine.
+        batch: of them, that run in one call.
         chances: those of events are wanted too.
 
     Raises:
@@ -100,6 +102,7 @@ def plan_nowcast(
         domain.overlap,
         sequences=1 if context is None else len(context.frames),
         streams=streams,
+        batch=batch,
         chances=chances,
     )
 

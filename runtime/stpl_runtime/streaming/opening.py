@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from stpl_core.bundle import Bundle
@@ -25,6 +25,8 @@ from stpl_runtime.nowcasting.window import check_cadence
 from stpl_runtime.options import pairs, seconds
 from stpl_runtime.sink import Sink, SinkSpec, open_sinks
 from stpl_runtime.source import Source, open_source
+from stpl_runtime.streaming.continuous.batcher import LARGEST
+from stpl_runtime.streaming.continuous.streams import put_together, session_for
 from stpl_runtime.streaming.state_file import StateFile
 from stpl_runtime.streaming.status import Status
 from stpl_runtime.streaming.stream import Stream
@@ -81,6 +83,7 @@ def open_stream(
         options.horizon,
         options.domain,
         streams=len(words),
+        batch=1 if options.batch_wait is None else min(len(words), LARGEST),
         chances=options.probabilities,
     )
     sources = {name: open_source(word, spec) for name, word in words.items()}
@@ -95,10 +98,11 @@ def open_stream(
             say=shown.line,
             measure=True,
         ) as session:
-            whole = on_domain(bundle, session, size or manifest.domain, options.domain.overlap)
-            parts = _Parts(*whole, (*sinks, *opened), shown, tuple(watchers))
+            domain = size or manifest.domain
+            whole = on_domain(bundle, session, domain, options.domain.overlap)
+            parts = _Parts(*whole, (*sinks, *opened), shown, tuple(watchers), bundle)
             found = _put_together(options, parts, sources)
-            seams = seams_note(bundle, size or manifest.domain)
+            seams = seams_note(bundle, domain)
             found.notes.extend(filter(None, (seams, planned)))
             yield found
     finally:
@@ -116,11 +120,14 @@ class _Parts:
     sinks: tuple[Sink, ...]
     status: Status
     watchers: tuple[Watcher, ...]
+    exported: Bundle
+    """The bundle for the model's own grid."""
 
 
 def _put_together(
     options: StreamOptions, parts: _Parts, sources: Mapping[str, Source]
 ) -> OpenStream:
+    parts = replace(parts, session=session_for(options, parts.session, len(sources)))
     manifest = parts.bundle.manifest
     stated = options.reading.cadence
     cadence_s = stated or manifest.cadence_s
@@ -136,7 +143,10 @@ def _put_together(
         notes.append(f"{start} {source.name}: {manifest.context} frames needed, {every}")
         notes.extend(f"{name}: {line}" if name else line for line in restored)
     notes[0] += "; Ctrl-C ends"
-    return OpenStream(Streams(streams), tuple(streams), parts.bundle, cadence_s, notes)
+    if options.batch_wait is not None and len(streams) == 1:
+        notes.append("--batch-wait holds nothing: there is one stream")
+    several = put_together(options, streams, parts.session, parts.exported)
+    return OpenStream(several, tuple(streams), parts.bundle, cadence_s, notes)
 
 
 def _one(

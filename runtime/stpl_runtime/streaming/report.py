@@ -83,8 +83,11 @@ class StreamsReport:
 
     ended: str
     streams: Mapping[str, StreamReport]
-    batches: tuple[int, ...]
+    batches: tuple[int, ...] = ()
     """Batch sizes by which forecasts were made together, beside single ones."""
+    batch_gap: float = 0.0
+    """Greatest difference from single ones that was seen in the test of these sizes, model units;
+    0: the same bits."""
 
     @property
     def only(self) -> StreamReport | None:
@@ -117,5 +120,6 @@ class StreamsReport:
             "counts": asdict(self.counts),
             "nowcasts": self.nowcasts,
             "batches": list(self.batches),
+            "batch_gap": self.batch_gap,
             "streams": {name: report.as_json() for name, report in self.streams.items()},
         }

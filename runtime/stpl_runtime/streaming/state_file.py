@@ -26,7 +26,7 @@ from stpl_core.files import atomic_file, check_writable
 from stpl_core.frames import Frame
 from stpl_core.grid import Grid
 from stpl_core.readers.npz import open_npz
-from stpl_runtime.engines.tiled import TiledSession
+from stpl_runtime.engines.tiled import tiling_of
 from stpl_runtime.ledger import Counts
 from stpl_runtime.nowcasting.cadence import Between
 from stpl_runtime.nowcasting.nowcaster import Nowcaster, NowcasterState, Tally
@@ -59,8 +59,9 @@ class StateFile:
             "--cadence": "learned" if cadence_s is None else cadence_s,
             "--grid": "x".join(map(str, nowcaster.manifest.frame[1:])),
         }
-        if isinstance(nowcaster.session, TiledSession):
-            self._identity["--overlap"] = nowcaster.session.tiling.overlap
+        tiling = tiling_of(nowcaster.session)
+        if tiling is not None:
+            self._identity["--overlap"] = tiling.overlap
 
     def restore(self) -> str:
         """Take up the state where there is one.

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from stpl_core.errors import AccuracyError
+from stpl_runtime.nowcasting.nowcaster import Nowcaster
 from stpl_runtime.sink import ReportsFiles
 from stpl_runtime.streaming.batching import Batcher
 from stpl_runtime.streaming.publisher import LIMIT, Publisher
@@ -103,8 +104,10 @@ class Streams:
     def report(self) -> StreamsReport:
         """The counts so far."""
         reports = {stream.name: stream.report() for stream in self.streams}
-        sizes = () if self._batcher is None else self._batcher.sizes
-        return StreamsReport(self.ended, reports, sizes)
+        batcher = self._batcher
+        if batcher is None:
+            return StreamsReport(self.ended, reports)
+        return StreamsReport(self.ended, reports, batcher.sizes, batcher.gap)
 
     def _publish_in_threads(self) -> dict[int, Publisher]:
         """A thread for each sink, by its id; streams may share sinks."""
@@ -137,16 +140,19 @@ class Streams:
     def _warm_up(self) -> None:
         first = self.streams[0].nowcaster
         first.warm_up()
-        self._batcher = Batcher(first.session, first.manifest, first.horizon, chances=first.chances)
+        self._batcher = self._new_batcher(first)
         if len(self.streams) > 1:
             self._batcher.measure(len(self.streams))
+
+    def _new_batcher(self, first: Nowcaster) -> Batcher:
+        return Batcher(first.session, first.manifest, first.horizon, chances=first.chances)
 
     def _loop(self, max_nowcasts: int | None, idle_timeout_s: float | None) -> str:
         last = time.monotonic()
         while not self._stop.is_set():
             self._wake.clear()
             self._manager.alive(self._line)
-            arrived = [stream.take_in() for stream in self.streams]
+            arrived = self._take_in()
             made = self._issue()
             self._log_sinks()
             for stream in self.streams:
@@ -165,6 +171,10 @@ class Streams:
                     return f"nothing arrived for {idle_timeout_s:g} s"
                 self._wake.wait(_WAIT_S)
         return "stopped"
+
+    def _take_in(self) -> list[bool]:
+        """Put what arrived into the windows; of each stream, whether anything did."""
+        return [stream.take_in() for stream in self.streams]
 
     def _line(self) -> str:
         """How it goes, in one line."""

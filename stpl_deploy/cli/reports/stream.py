@@ -34,6 +34,7 @@ def summarise(report: StreamsReport, watch: Watch, json: bool) -> None:
 
 def print_report(report: StreamsReport) -> None:
     """Print what a stream did, or several."""
+    from stpl_runtime.streaming.batching import exactness
     from stpl_runtime.streaming.status import counts_text
 
     if report.only is not None:
@@ -47,7 +48,10 @@ def print_report(report: StreamsReport) -> None:
     print(f"\nall: {counts_text(report.counts)}; {report.nowcasts} nowcasts")
     if report.batches:
         sizes = ", ".join(map(str, reversed(report.batches)))
-        print(f"forecasts of {sizes} streams were made together (faster here, with the same bits)")
+        print(
+            f"forecasts of {sizes} streams were made together "
+            f"(faster here, with {exactness(report.batch_gap)})"
+        )
 
 
 def _print_one(report: StreamReport) -> None:
