@@ -57,6 +57,16 @@ def test_what_it_stands_on_has_a_version(lines: list[tuple[str, str]]) -> None:
         assert tag != "latest", name
 
 
+def test_the_pods_run_what_has_a_version() -> None:
+    found = {
+        path.name: re.findall(r"image: (\S+)", path.read_text())
+        for path in (FOLDER / "kubernetes").glob("*.yaml")
+    }
+    assert sum(map(len, found.values())) == 2
+    for name, images in found.items():
+        assert all(re.fullmatch(r"[\w-]+:(?!latest)[\w.-]+", image) for image in images), name
+
+
 def test_what_is_copied_exists_and_is_not_ignored(recipe: container_steps.Recipe) -> None:
     ignored = (FOLDER / "Dockerfile.dockerignore").read_text().splitlines()
     for name in recipe.copied:
