@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -14,14 +13,15 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from email.parser import HeaderParser
+from functools import cache
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
 from benchmarks.support_matrix import ROOT
 
-TIMES = 5
-"""Processes for each median, after one that warms the disk."""
+TIMES = 7
+"""Processes, of which the fastest counts: what else the machine does only adds to it."""
 _NEWEST = "3.13"
 """The Python that every extra is asked for whole."""
 _IMPORT = """
@@ -52,9 +52,11 @@ class Row:
     install_s: float = 0.0
     """With every package fetched over the network: pip's cache is off."""
     import_s: float = 0.0
-    """`import stpl_deploy`, in a process of its own; median."""
+    """`import stpl_deploy`, in a process of its own; the fastest."""
     help_s: float = 0.0
-    """`stpl-deploy --help` from start to end; median."""
+    """`stpl-deploy --help` from start to end; the fastest."""
+    load: float = 0.0
+    """Processes that waited for a CPU in the minute before the end, this one among them."""
 
 
 def build_wheel(folder: Path) -> Path:
@@ -65,14 +67,14 @@ def build_wheel(folder: Path) -> Path:
     return wheel
 
 
-def asked_for(wheel: Path, extras: str, python: str) -> set[str]:
-    """Libraries that the wheel's metadata ask for, without those that these ask for."""
+def asked_for(wheel: Path, extras: str, python: str) -> dict[str, str]:
+    """Libraries that the wheel's metadata ask for, with their versions; not what these ask for."""
     with zipfile.ZipFile(wheel) as file:
         (name,) = [name for name in file.namelist() if name.endswith(".dist-info/METADATA")]
         metadata = HeaderParser().parsestr(file.read(name).decode())
     own, lines = str(metadata["Name"]), metadata.get_all("Requires-Dist", [])
     requirements = [Requirement(line) for line in lines]
-    found: set[str] = set()
+    found: dict[str, str] = {}
     todo, seen = ["", *extras.split(",")], set[str]()
     while todo:
         seen.add(extra := todo.pop())
@@ -83,7 +85,7 @@ def asked_for(wheel: Path, extras: str, python: str) -> set[str]:
             if one.name == own:
                 todo += sorted(one.extras - seen)
             else:
-                found.add(one.name)
+                found[one.name] = f"{one.name}{one.specifier}"
     return found
 
 
@@ -97,15 +99,13 @@ def measure(wheel: Path, extras: str, python: str, base: str) -> Row:
         base: its executable.
     """
     asked = asked_for(wheel, extras, python)
-    missing = asked_for(wheel, extras, _NEWEST) - asked
+    missing = asked_for(wheel, extras, _NEWEST).keys() - asked.keys()
     facts = (extras, python, _run([base, "-c", "import platform as p; print(p.python_version())"]))
     with tempfile.TemporaryDirectory(prefix="install-") as folder:
         _run([base, "-m", "venv", "--without-pip", folder])
         home = Path(folder)
-        pip = [sys.executable, "-m", "pip", "--python", str(home / "bin" / "python"), "install"]
-        pip += ["--no-cache-dir", "--disable-pip-version-check", "--quiet"]
-        words = [*pip, f"{wheel}[{extras}]"]
-        if "torch" in asked and (reason := _only_cuda(pip, words)):
+        words = [*_pip(home), f"{wheel}[{extras}]"]
+        if "torch" in asked and (reason := _only_cuda(base, asked["torch"])):
             return Row(*facts, reason)
         began = time.perf_counter()
         done = run_apart(words)
@@ -121,29 +121,39 @@ def _measured(
     (packages,) = (home / "lib").glob("python*/site-packages")
     sizes = [path.lstat().st_size for path in packages.rglob("*") if not path.is_dir()]
     started = [str(home / "bin" / "python"), "-c", _IMPORT]
-    imports = [float(_run(started)) for _ in range(TIMES + 1)][1:]
-    helps = [_wall([str(home / "bin" / "stpl-deploy"), "--help"]) for _ in range(TIMES + 1)][1:]
+    shown = [str(home / "bin" / "stpl-deploy"), "--help"]
+    load = os.getloadavg()[0]
     return Row(
         *facts,
         without=missing,
         packages=len([*packages.glob("*.dist-info")]),
         mb=round(sum(sizes) / 1e6, 1),
         install_s=round(install_s, 1),
-        import_s=round(statistics.median(imports), 3),
-        help_s=round(statistics.median(helps), 3),
+        import_s=round(min(float(_run(started)) for _ in range(TIMES)), 4),
+        help_s=round(min(_wall(shown) for _ in range(TIMES)), 4),
+        load=round(load, 1),
     )
 
 
-def _only_cuda(pip: Sequence[str], words: Sequence[str]) -> str:
-    """Why PyTorch is not fetched here; empty where there is a build for CPUs."""
-    done = run_apart([*words, "--dry-run", "--report", "-"])
+@cache
+def _only_cuda(base: str, torch: str) -> str:
+    """Why PyTorch is not fetched for this Python; empty where there is a build for CPUs."""
+    with tempfile.TemporaryDirectory(prefix="install-") as folder:
+        _run([base, "-m", "venv", "--without-pip", folder])
+        words = [*_pip(Path(folder)), torch, "--dry-run", "--report", "-"]
+        done = run_apart(words)
     if done.returncode:
         return why(done.stderr)
     names = [one["metadata"]["name"].lower() for one in json.loads(done.stdout)["install"]]
-    cuda = [name for name in names if name.startswith(_CUDA)]
-    if not cuda:
+    if not any(name.startswith(_CUDA) for name in names):
         return ""
-    return f"PyTorch for this Python comes with CUDA here ({len(cuda)} packages more): not fetched"
+    return "PyTorch for this Python comes with CUDA here, which is gigabytes: not measured"
+
+
+def _pip(home: Path) -> list[str]:
+    """This Python's pip, for an environment that has none."""
+    pip = [sys.executable, "-m", "pip", "--python", str(home / "bin" / "python"), "install"]
+    return [*pip, "--no-cache-dir", "--disable-pip-version-check", "--quiet"]
 
 
 def why(stderr: str) -> str:

@@ -26,8 +26,9 @@ def test_it_was_measured_with_this_version() -> None:
     assert found["stpl_deploy"] == __version__
     measured = {(row["extras"], row["python"]) for row in found["rows"]}
     every = {(one, python) for one in install_table.EXTRAS for python in install_table.PYTHONS}
-    assert measured == every
-    assert len(found["tools"]) == 2 * len(install_table.PYTHONS)
+    assert measured <= every
+    for python in install_table.PYTHONS:
+        assert ("cpu,page", python) in measured, python
 
 
 def test_it_runs_where_it_is_stated_to() -> None:
@@ -60,8 +61,9 @@ def test_what_is_asked_for_on_an_older_python(tmp_path: Path) -> None:
     pytest.importorskip("hatchling", reason="hatchling is for development")
     wheel = install_environments.build_wheel(tmp_path)
     old, new = (install_environments.asked_for(wheel, "export", one) for one in ("3.10", "3.13"))
-    assert new - old == {"torch", "lightning-fabric", "onnxscript"}
-    assert {"tomli", "numpy", "polygraphy", "onnxruntime", "safetensors"} <= old
+    assert new.keys() - old.keys() == {"torch", "lightning-fabric", "onnxscript"}
+    assert {"tomli", "numpy", "polygraphy", "onnxruntime", "safetensors"} <= old.keys()
+    assert new["torch"] == "torch<2.14,>=2.8"
 
 
 @pytest.mark.parametrize(
