@@ -35,6 +35,8 @@ HERE = Path(__file__).parent
 RESULT = HERE / "results" / "install.json"
 PAGE = HERE.parent / "docs" / "install.md"
 BEGIN = "<!-- tables: benchmarks/install_table.py -->"
+TOOL = "tools"
+"""Beside the extras: uv and pipx."""
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 EXTRAS = (
     "cpu",
@@ -54,7 +56,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--write", action="store_true", help="measure nothing")
     parser.add_argument("--again", action="store_true", help="measure also what was measured")
-    parser.add_argument("--only", metavar="EXTRAS", help="such as cpu,page; or tools")
+    only = "such as cpu,page; or tools; repeatable"
+    parser.add_argument("--only", metavar="EXTRAS", action="append", help=only)
     parser.add_argument("--python", metavar="VERSION", help="such as 3.11")
     asked = parser.parse_args()
     if not asked.write:
@@ -63,22 +66,22 @@ def main() -> None:
             if base is None:
                 print(f"no Python {python} on this machine")
                 continue
-            _measure_python(python, base, asked.only, asked.again)
+            _measure_python(python, base, asked.only or [*EXTRAS, TOOL], asked.again)
     text = page()
     with atomic_file(PAGE) as file:
         file.write(text.encode())
 
 
-def _measure_python(python: str, base: str, only: str | None, again: bool) -> None:
+def _measure_python(python: str, base: str, only: list[str], again: bool) -> None:
     """Each extra and each tool on this Python, and what is known after each."""
     with tempfile.TemporaryDirectory(prefix="wheel-") as folder:
         wheel = build_wheel(Path(folder))
-        for extras in [only] if only else EXTRAS:
-            if extras != "tools" and (again or _kept("rows", extras=extras, python=python) is None):
+        for extras in [one for one in only if one != TOOL]:
+            if again or _kept("rows", extras=extras, python=python) is None:
                 row = measure(wheel, extras, python, base)
                 print(row, flush=True)
                 _keep("rows", asdict(row), ("extras", "python"))
-        for tool in TOOLS if only in (None, "tools") else ():
+        for tool in TOOLS if TOOL in only else ():
             if again or _kept("tools", tool=tool, python=python) is None:
                 tried = try_tool(tool, wheel, python, base)
                 print(tried, flush=True)
