@@ -147,7 +147,7 @@ def _only_cuda(base: str, torch: str) -> str:
     names = [one["metadata"]["name"].lower() for one in json.loads(done.stdout)["install"]]
     if not any(name.startswith(_CUDA) for name in names):
         return ""
-    return "PyTorch for this Python comes with CUDA here, which is gigabytes: not measured"
+    return "The PyTorch for this Python comes with CUDA on this index: not installed"
 
 
 def _pip(home: Path) -> list[str]:
