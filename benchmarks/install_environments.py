@@ -56,7 +56,8 @@ class Row:
     help_s: float = 0.0
     """`stpl-deploy --help` from start to end; the fastest."""
     load: float = 0.0
-    """Processes that waited for a CPU in the minute before the end, this one among them."""
+    """Processes that waited for a CPU in the minute before the end, this one among them; 0: it was
+    not noted, and the starts were not timed."""
 
 
 def build_wheel(folder: Path) -> Path:
