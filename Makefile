@@ -8,10 +8,12 @@ SHELL := /bin/bash
 VENV := .venv
 EDGE_VENV := .venv-edge
 AUDIT_VENV := .venv-audit
+RELEASE_VENV := .venv-release
 TRITON := .venv-triton
 BIN := $(VENV)/bin
 EDGE_BIN := $(EDGE_VENV)/bin
 AUDIT_BIN := $(AUDIT_VENV)/bin
+RELEASE_BIN := $(RELEASE_VENV)/bin
 
 # A name may be there and not run (version managers leave such shims), so each is tried.
 runs = $(shell $(1) -c 'import sys; sys.exit(sys.version_info[:2] $(2))' >/dev/null 2>&1 && echo $(1))
@@ -25,11 +27,16 @@ comma := ,
 
 FUZZ_EXAMPLES ?= 20000
 
+# The time of all files in what is released: that of the commit.
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
+# Those of the image in runtime/deploy: what an edge device gets.
+SBOM_EXTRAS ?= cpu,live,readers
+
 PIP_FLAGS := --quiet --disable-pip-version-check
 # One process for each CPU (tests/conftest.py pins it there).
 PYTEST_FLAGS ?= -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: audit known-faults fuzz help venv venv-edge venv-compare venv-ray venv-triton demo test test-all test-edge soak matrix matrix-ends lint format bench recipes wheel notebooks docs clean
+.PHONY: audit known-faults fuzz help venv venv-edge venv-compare venv-ray venv-triton demo test test-all test-edge soak matrix matrix-ends lint format bench recipes wheel release release-sbom install-table container-steps notebooks docs clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +60,13 @@ $(AUDIT_VENV)/.stamp: pyproject.toml
 	test -x $(AUDIT_BIN)/python || $(PYTHON) -m venv $(AUDIT_VENV)
 	$(AUDIT_BIN)/python -m pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
 	$(AUDIT_BIN)/python -m pip install $(PIP_FLAGS) --group audit
+	@touch $@
+
+$(RELEASE_VENV)/.stamp: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or later found; try: make PYTHON=/path/to/python3" >&2; exit 4; }
+	test -x $(RELEASE_BIN)/python || $(PYTHON) -m venv $(RELEASE_VENV)
+	$(RELEASE_BIN)/python -m pip install $(PIP_FLAGS) --upgrade 'pip>=25.1'
+	$(RELEASE_BIN)/python -m pip install $(PIP_FLAGS) --group release
 	@touch $@
 
 venv: $(VENV)/.stamp ## make .venv with everything for development
@@ -144,5 +158,28 @@ docs: venv ## the documents as a site, in dist/site; a link that leads nowhere i
 wheel: venv ## build dist/*.whl
 	$(BIN)/python -m build --wheel
 
+release: $(RELEASE_VENV)/.stamp ## sdist and wheel for an index, in dist/release: built twice, the same, checked
+	rm -rf dist/release dist/again
+	for out in release again; do SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) \
+	  $(RELEASE_BIN)/python -m build --no-isolation --outdir dist/$$out >/dev/null || exit 1; done
+	diff --recursive dist/release dist/again
+	rm -rf dist/again
+	$(RELEASE_BIN)/twine check --strict dist/release/*
+	$(RELEASE_BIN)/check-wheel-contents dist/release/*.whl
+
+release-sbom: $(RELEASE_VENV)/.stamp ## after make release: the parts of what an edge device gets, in dist/release-sbom.json
+	rm -rf build/sbom
+	$(RELEASE_BIN)/python -m venv --without-pip build/sbom
+	$(RELEASE_BIN)/python -m pip --python build/sbom/bin/python install $(PIP_FLAGS) "$$(echo dist/release/*.whl)[$(SBOM_EXTRAS)]"
+	$(RELEASE_BIN)/cyclonedx-py environment build/sbom/bin/python --pyproject pyproject.toml --output-reproducible \
+	  --output-format JSON --output-file dist/release-sbom.json
+	rm -rf build/sbom
+
+install-table: venv ## what each extra weighs on each Python at hand; writes docs/install.md
+	$(BIN)/python -m benchmarks.install_table
+
+container-steps: venv ## the steps of the Dockerfile without Docker, by an ordinary user
+	$(BIN)/python -m benchmarks.container_steps
+
 clean: ## remove what was built, and the virtual environments
-	rm -rf $(VENV) $(EDGE_VENV) $(AUDIT_VENV) $(TRITON) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(EDGE_VENV) $(AUDIT_VENV) $(RELEASE_VENV) $(TRITON) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

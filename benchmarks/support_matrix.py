@@ -141,13 +141,13 @@ def main() -> int:
     asked = parser.parse_args()
     BUNDLES.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    pythons = {version: found for version in PYTHONS if (found := _executable(version))}
+    pythons = {version: found for version in PYTHONS if (found := executable(version))}
     ends = [*_ends([*pythons])]
     cases = ends if asked.ends else [*dict.fromkeys((*ends, *_whole([*pythons])))]
     tried = {} if asked.ends else _tried()
     todo = [case for case in cases if case not in tried]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        uv, bundles = _uv(), list(pool.map(_bundle, _BUNDLES))
+        uv, bundles = uv_command(), list(pool.map(_bundle, _BUNDLES))
         print(f"{time.monotonic() - began:4.0f} s  {len(bundles)} bundles", flush=True)
 
         def one(case: Case) -> Outcome | None:
@@ -222,7 +222,7 @@ def _whole(pythons: Sequence[str]) -> Iterator[Case]:
         yield Case(python, tests=COMMANDS if python == pythons[-1] else ())
 
 
-def _executable(version: str) -> str | None:
+def executable(version: str) -> str | None:
     """Of a Python on the path, or among pyenv's."""
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     beside = [shutil.which(f"python{version}"), *sorted(root.glob(f"{version}.*/bin/python"))]
@@ -234,7 +234,8 @@ def _executable(version: str) -> str | None:
     return None
 
 
-def _uv() -> list[str]:
+def uv_command() -> list[str]:
+    """Of uv on the path, or of one that pip fetches for us."""
     if beside := shutil.which("uv"):
         return [beside]
     own = WORK / "uv"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -11,16 +12,24 @@ import pytest
 
 from stpl_deploy import __version__
 
+UNIT = f"stpl_deploy-{__version__}.data/data/share/stpl-deploy/stpl-stream@.service"
+
+
+def built(kind: str, out: Path, root: Path) -> Path:
+    """The sdist or the wheel, as hatchling makes it at a stated time."""
+    pytest.importorskip("hatchling", reason="hatchling is for development")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(out)],
+        cwd=root, check=True, capture_output=True, timeout=120,
+        env=os.environ | {"SOURCE_DATE_EPOCH": "1790000000"},
+    )  # fmt: skip
+    (path,) = out.iterdir()
+    return path
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory, root: Path) -> zipfile.ZipFile:
-    pytest.importorskip("hatchling", reason="hatchling is for development")
-    out = tmp_path_factory.mktemp("dist")
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)],
-        cwd=root, check=True, capture_output=True, timeout=120,
-    )  # fmt: skip
-    (path,) = out.iterdir()
+    path = built("wheel", tmp_path_factory.mktemp("dist"), root)
     assert path.name == f"stpl_deploy-{__version__}-py3-none-any.whl"
     return zipfile.ZipFile(path)
 
@@ -36,6 +45,7 @@ def test_the_top_level_names(wheel: zipfile.ZipFile) -> None:
         "stpl_train",
         "stpl_export",
         "stpl_runtime",
+        f"stpl_deploy-{__version__}.data",
         f"stpl_deploy-{__version__}.dist-info",
     }
 
@@ -51,7 +61,7 @@ def test_every_tracked_file_of_the_packages_is_in_it_and_nothing_else(
             if path.is_file() and "__pycache__" not in path.parts:
                 expected.add(f"{base.name}/{path.relative_to(base).as_posix()}")
     inside = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert inside == expected
+    assert inside == expected | {UNIT}
     assert not [name for name in inside if "test" in Path(name).name]
 
 
@@ -79,3 +89,19 @@ def test_the_base_install_asks_for_no_torch_and_no_engine(wheel: zipfile.ZipFile
 def test_the_command_and_the_licence(wheel: zipfile.ZipFile) -> None:
     assert "stpl-deploy = stpl_deploy.cli:main" in text(wheel, "entry_points.txt")
     assert "Apache License" in text(wheel, "licenses/LICENSE")
+
+
+def test_the_unit_comes_along(wheel: zipfile.ZipFile, root: Path) -> None:
+    unit = root / "runtime" / "deploy" / "stpl-stream@.service"
+    assert wheel.read(UNIT) == unit.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["sdist", "wheel"])
+def test_a_second_build_has_the_same_bytes(kind: str, tmp_path: Path, root: Path) -> None:
+    first, second = (built(kind, tmp_path / name, root) for name in ("first", "second"))
+    assert first.name == second.name
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_time_in_it_is_the_stated_one(wheel: zipfile.ZipFile) -> None:
+    assert {info.date_time for info in wheel.infolist()} == {(2026, 9, 21, 14, 13, 20)}
