@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 Fate = Literal["used", "late", "duplicate", "dropped", "bad"]
@@ -61,7 +61,7 @@ class Ledger:
 
     def _change(self, more: str, pending: str, fewer: int) -> None:
         with self._lock:
-            counts = asdict(self._counts)
+            counts = dict(vars(self._counts))
             counts[more] += 1
             counts[pending] -= fewer
             self._counts = Counts(**counts)  # one assignment: no moment at which it is half done
