@@ -42,12 +42,15 @@ def _result(name: str) -> dict[str, Any] | None:
 def _scale(found: dict[str, Any] | None) -> Iterator[str]:
     if found is None:
         return
-    rows = [[event, f"{seconds:.0f}"] for event, seconds in found["recovery_s"].items()]
+    rows = [
+        [event, f"{seconds:.{0 if seconds >= 10 else 1}f}"]
+        for event, seconds in found["recovery_s"].items()
+    ]
     columns = [f"{found['streams']} streams, {found['processes']} processes", "seconds"]
     yield from results_table.table(columns, rows)
     yield ""
     rows = [
-        [way, "not run" if ms is None else f"{ms:.{0 if ms >= 10 else 1}f}"]
+        [way, "not run" if ms is None else f"{ms:.{0 if ms >= 10 else 2}f}"]
         for way, ms in found["frame_to_nowcast_ms"].items()
     ]
     columns = [f"one stream of `{found['bundle']}`", "ms"]
