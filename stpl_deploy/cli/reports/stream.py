@@ -110,7 +110,7 @@ def skill_line(skill: SkillNow) -> str:
         text += f", {way} {theirs:.4g}"
         if theirs > 0:
             text += f" ({_beside(ours / theirs)})"
-    text += f", {pairs:,} forecasts compared with what came"
+    text += f", {pairs:,} forecast{'' if pairs == 1 else 's'} compared with what came"
     apart = int(skill.flagged.frames.sum())
     if apart:
         text += f"; {apart:,} that stood on stand-ins are left out"

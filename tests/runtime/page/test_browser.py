@@ -208,7 +208,7 @@ def test_before_the_first_nowcast(
         assert watched.tab.locator("#waits").is_hidden()
         watched.says("#files", "NetCDF")
         page.give(9, 9)
-        watched.says("#skill-says", "forecasts compared")
+        watched.says("#skill-says", "1 forecast compared")
         assert all(control.is_enabled() for control in off)
         assert watched.tab.evaluate("document.documentElement.scrollWidth") <= width
     assert not [line for line in watched.said if "ERR_" not in line]

@@ -153,6 +153,10 @@ def test_by_keyboard_alone(watched: Watched) -> None:
     watched.says("#tag", "observed now")
     watched.tab.keyboard.press("Home")
     watched.until(f"Math.abs({wider} - {least}) < 2")
+    watched.tab.keyboard.press("+")  # and back while it still zooms
+    watched.tab.keyboard.press("Home")
+    watched.until("!document.querySelector('.leaflet-zoom-anim')")
+    watched.until(f"Math.abs({wider} - {least}) < 2")
     watched.tab.keyboard.press("n")
 
 

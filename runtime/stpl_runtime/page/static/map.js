@@ -50,8 +50,15 @@ export class FrameMap {
     const inside = ({ lat, lng }) => this.size && lat >= 0 && lng >= 0 && lng < this.size[0] && lat < this.size[1];
     const pixel = (latlng, then) => inside(latlng) && then(Math.floor(latlng.lng), Math.floor(latlng.lat));
     map.on("click", ({ latlng }) => pixel(latlng, this.on.point));
-    map.on("mousemove", ({ latlng }) => pixel(latlng, this.on.hover) || (inside(latlng) ? null : this.on.hover(null)));
+    // Not the map's own event: above a canvas Leaflet leaves out what comes within 32 ms, so also where the pointer stops.
+    map.getContainer().addEventListener("mousemove", (event) => {
+      const latlng = map.mouseEventToLatLng(event);
+      if (inside(latlng)) pixel(latlng, this.on.hover);
+      else this.on.hover(null);
+    });
     map.getContainer().addEventListener("mouseleave", () => this.on.hover(null));
+    map.on("zoomanim", () => (this.zooms = true));
+    map.on("zoomend", () => (this.zooms = false));
     map.on("moveend zoomend", () => {
       // A finger on the whole map scrolls the page.
       map.dragging[this.isWhole ? "disable" : "enable"]();
@@ -93,14 +100,21 @@ export class FrameMap {
       const [zoom, x, y] = this.wanted;
       this.wanted = null;
       const clamp = (value, most) => Math.max(0, Math.min(most, value));
-      map.setView([clamp(y, this.size[1]), clamp(x, this.size[0])], Math.max(least, Math.min(map.options.maxZoom, zoom)), { animate: false });
+      this.jump([clamp(y, this.size[1]), clamp(x, this.size[0])], Math.max(least, Math.min(map.options.maxZoom, zoom)));
     } else if (whole || map.getZoom() < least) this.whole();
     map.setMaxBounds(this.bounds.pad(0.5));
     map.fire("zoomlevelschange"); // the buttons
   }
 
   whole() {
-    if (this.size) this.map.setView(this.bounds.getCenter(), this.least, { animate: false });
+    if (this.size) this.jump(this.bounds.getCenter(), this.least);
+  }
+
+  // Leaflet passes over what it is told while it animates a zoom, which begins in the next picture.
+  jump(center, zoom) {
+    const go = () => this.map.setView(center, zoom, { animate: false });
+    go();
+    requestAnimationFrame(() => this.zooms && this.map.once("zoomend", go));
   }
 
   get isWhole() {

@@ -321,7 +321,8 @@ function drawSkill() {
   const theirs = Object.fromEntries(Object.entries(others).map(([way, scores]) => [way, scores.mse]));
   const says = against(nowcast.mse, theirs, "squared error");
   if (says.length) says[says.length - 1] += " over all lead times";
-  says.push(`${part.frames[0].toLocaleString("en-GB")} forecasts compared at ${leadText(1)}`);
+  const compared = part.frames[0] === 1 ? "1 forecast" : `${part.frames[0].toLocaleString("en-GB")} forecasts`;
+  says.push(`${compared} compared at ${leadText(1)}`);
   const apart = skill.stand_ins.frames.reduce((sum, count) => sum + count, 0);
   if (apart) says.push(`${apart} comparisons that stood on stand-ins are left out`);
   if (skill.alarm?.standing) says.push(`alarm: worse than persistence for ${skill.alarm.after} frames in a row`);
