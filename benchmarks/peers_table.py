@@ -8,15 +8,12 @@ A test compares the page.
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks import results_table
-from stpl_core.files import atomic_file
 
 RESULT = Path(__file__).parent / "results" / "peers.json"
 PAGE = Path(__file__).parents[1] / "docs" / "engines.md"
@@ -86,17 +83,5 @@ def page() -> str:
     return results_table.page_with(tables(), PAGE, BEGIN)
 
 
-def main() -> None:
-    """Print or write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true")
-    if parser.parse_args().write:
-        text = page()
-        with atomic_file(PAGE) as file:
-            file.write(text.encode())
-    else:
-        sys.stdout.write(tables())
-
-
 if __name__ == "__main__":
-    main()
+    results_table.print_or_write(__doc__, tables, PAGE, BEGIN)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -243,17 +243,24 @@ def page_with(made: str, page: Path = PAGE, begin: str = BEGIN) -> str:
     return f"{before}{begin}\n\n{made}\n{END}{after}"
 
 
-def main() -> None:
-    """Print or write."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def print_or_write(about: str | None, made: Callable[[], str], page: Path, begin: str) -> None:
+    """The command of a script of tables: print them, or with --write put them into their page.
+
+    Args:
+        about: the script's docstring.
+        made: the tables as Markdown.
+        page: where they stand.
+        begin: the comment before them.
+    """
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--write", action="store_true")
     if parser.parse_args().write:
-        text = page_with(tables())
-        with atomic_file(PAGE) as file:
+        text = page_with(made(), page, begin)
+        with atomic_file(page) as file:
             file.write(text.encode())
     else:
-        sys.stdout.write(tables())
+        sys.stdout.write(made())
 
 
 if __name__ == "__main__":
-    main()
+    print_or_write(__doc__, tables, PAGE, BEGIN)

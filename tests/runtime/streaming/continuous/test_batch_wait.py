@@ -47,7 +47,7 @@ def options_of(folders: list[str], **asked: object) -> StreamOptions:
         source_options=["speed=0"],
         reading=FrameOptions(cadence=300.0),
     )
-    return replace(made, **asked)  # type: ignore[arg-type]
+    return replace(made, **asked)  # type: ignore[arg-type]  # mypy holds each value against every field
 
 
 @pytest.mark.parametrize("context", ["window", "carry"])

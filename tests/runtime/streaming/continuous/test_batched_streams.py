@@ -20,6 +20,7 @@ from stpl_runtime.streaming.continuous.streams import BatchedStreams
 from stpl_runtime.streaming.stream import Stream
 from tests.runtime.conftest import ListSource, run_alone, slot_time
 from tests.runtime.nowcasting.test_nowcaster import CountingSession
+from tests.runtime.streaming.continuous.failing import FailingInBatches
 from tests.runtime.streaming.test_streams import Kept, frames_of, stream_of, wait_until
 
 FOR_EVER_S = 250.0
@@ -191,24 +192,11 @@ def test_a_source_that_is_lost_leaves(bundle: Bundle, session: Session) -> None:
 def test_an_engine_that_fails_in_a_batch_ends_every_stream_by_name(
     bundle: Bundle, session: Session, graph: str
 ) -> None:
-    class Failing(CountingSession):
-        def _fail(self, frame: Array, here: str) -> None:
-            if here == graph and len(frame) > 1:
-                raise EnvironmentFault("out of memory")
-
-        def step(self, frame: Array, state: StateHandle) -> tuple[Array, StateHandle]:
-            self._fail(frame, "step")
-            return super().step(frame, state)
-
-        def forecast(self, frame: Array, state: StateHandle) -> tuple[Array, StateHandle]:
-            self._fail(frame, "forecast")
-            return super().forecast(frame, state)
-
     sink = Kept()
     streams: list[Stream] = []
     pause = once_all_lack_one(streams)
     sources = {name: ListSource(frames_of(name, 6), pause=pause) for name in "ab"}
-    together = batched(bundle, Failing(session), sources, sink, policy="queue")
+    together = batched(bundle, FailingInBatches(session, graph), sources, sink, policy="queue")
     streams += together.streams
     with pytest.raises(EnvironmentFault, match="out of memory") as failed:
         together.run()

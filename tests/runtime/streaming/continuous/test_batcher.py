@@ -26,6 +26,7 @@ from stpl_runtime.streaming.continuous.batcher import ContinuousBatcher, Limits,
 from stpl_runtime.streaming.continuous.deferred import DeferredSession
 from tests.runtime.conftest import CADENCE_S, picture, slot_time
 from tests.runtime.nowcasting.test_nowcaster import CountingSession
+from tests.runtime.streaming.continuous.failing import FailingInBatches
 
 Size = tuple[int, int]
 NO_LIMITS = Limits(np.zeros(1), np.zeros(1))
@@ -329,21 +330,8 @@ def test_one_stream_that_is_not_finite_leaves_the_others_alone(
 def test_an_engine_that_fails_names_the_streams_of_the_call(
     bundle: Bundle, session: Session, graph: str
 ) -> None:
-    class Failing(CountingSession):
-        def _fail(self, frame: Array, here: str) -> None:
-            if here == graph and len(frame) > 1:
-                raise EnvironmentFault("out of memory", expected="more of it")
-
-        def step(self, frame: Array, state: StateHandle) -> tuple[Array, StateHandle]:
-            self._fail(frame, "step")
-            return super().step(frame, state)
-
-        def forecast(self, frame: Array, state: StateHandle) -> tuple[Array, StateHandle]:
-            self._fail(frame, "forecast")
-            return super().forecast(frame, state)
-
     batcher = ContinuousBatcher(
-        DeferredSession(Failing(session)), bundle.manifest, 3, limits=NO_LIMITS
+        DeferredSession(FailingInBatches(session, graph)), bundle.manifest, 3, limits=NO_LIMITS
     )
     batcher.sizes = (2,)
     works = [(name, batcher._probe(n)) for n, name in enumerate(("north", "south", "west"))]
