@@ -135,6 +135,9 @@ class AugmentSection(_Section):
     that the archive does not have count as not observed."""
     turns: bool = True
     """Mirror both axes at random; square frames are transposed too."""
+    weights: tuple[PositiveFloat, ...] | None = None
+    """How often each archive of `path` is drawn from, in parts of their sum; None: as often as it
+    has windows."""
     brighter: NonNegativeFloat = 0.05
     """Half of the sequences get up to so much more or less where something is, model units."""
 
@@ -159,6 +162,9 @@ class ArchiveSection(ArchiveSettings):
     def _varies_every_frame(self) -> ArchiveSection:
         if self.augment is not None and self.every != 1:
             raise ValueError(f"every = {self.every} with augment, which thins by itself")
+        weights = self.augment and self.augment.weights
+        if weights and len(weights) != len(self.paths):
+            raise ValueError(f"augment.weights has {len(weights)} for {len(self.paths)} archives")
         return self
 
 

@@ -82,8 +82,7 @@ def open_archive(settings: ArchiveSettings, keep: Values) -> Archive:
         UsageError: no such reader.
     """
     opened = tuple(_open_one(path, settings, keep) for path in settings.paths)
-    cadence_s = [_cadence(frames.dataset, settings) for frames in opened]
-    _same_cadence(settings, cadence_s)
+    cadence_s = _cadences(opened, settings)
     broken = [_breaks(*pair) for pair in zip(opened, cadence_s, strict=True)]
     starts = _split(settings, opened, np.concatenate(broken))
     first = opened[0]
@@ -93,7 +92,7 @@ def open_archive(settings: ArchiveSettings, keep: Values) -> Archive:
             parts[part] = _tiles(settings, opened, at, training=part == "training")
         else:
             parts[part] = Windows(opened, whole_places(at), first.frame[1:], settings.window_layout)
-    every = cadence_s[0] if first.dataset.attrs["time_is"] == "observed" else None
+    every = cadence_s[-1] if first.dataset.attrs["time_is"] == "observed" else None
     shape = settings.frame if settings.tiles and settings.frame else first.frame
     cadence = every * settings.every if every else None
     return Archive(opened, shape, parts, cadence, starts, settings.window_layout)
@@ -197,6 +196,17 @@ def _check_units(dataset: xr.Dataset, codec: FrameCodec) -> None:
     )
 
 
+def _cadences(opened: tuple[ArchiveFrames, ...], settings: ArchiveSettings) -> list[float | None]:
+    """Seconds from frame to frame of each archive; what is stated is that of the last one."""
+    if settings.cadences == "any":
+        free = settings.model_copy(update={"cadence_s": None})
+        others = [_cadence(frames.dataset, free) for frames in opened[:-1]]
+        return [*others, _cadence(opened[-1].dataset, settings)]
+    found = [_cadence(frames.dataset, settings) for frames in opened]
+    _same_cadence(settings, found)
+    return found
+
+
 def _cadence(dataset: xr.Dataset, settings: ArchiveSettings) -> float | None:
     """Seconds from frame to frame of the archive."""
     found = dataset.attrs.get("cadence_s")
@@ -221,7 +231,7 @@ def _same_cadence(settings: ArchiveSettings, cadence_s: list[float | None]) -> N
             raise RecipeError(
                 f"{path} has a frame every {found or 0:g} s",
                 expected=f"{cadence_s[0] or 0:g} s, as {settings.paths[0]}",
-                fix="archives of one cadence in data.path",
+                fix="archives of one cadence in data.path, or --set data.cadences=any",
             )
 
 

@@ -77,6 +77,9 @@ class ArchiveSettings(BaseModel):
     """The last part of the data; training never reads it."""
     cadence_s: PositiveFloat | None = None
     """Seconds between the frames of a window; None takes the data's; another is refused."""
+    cadences: Literal["same", "any"] = "same"
+    """`any`: the archives may differ in the time between their frames, for models that forecast by
+    frames and are trained at many speeds; validation and test are of the last one's."""
     expects: str = ""
     """What data this is for, in words: for whoever does not have it yet."""
     fetch: str = ""

@@ -81,7 +81,7 @@ class Augmented:
         low, high = np.log(settings.zoom)
         swaps = 8 if self.windows.size[0] == self.windows.size[1] else 4
         return Variant(
-            place=int(place * self.windows.count),
+            place=self._place(place),
             down=(down - 0.5) / 2,
             right=(right - 0.5) / 2,
             zoom=float(np.exp(low + (high - low) * zoom)) if zoomed < settings.zoomed else 1.0,
@@ -89,6 +89,25 @@ class Augmented:
             turn=int(turn * swaps) if settings.turns else 0,
             brighter=max(0.0, abs(4 * bright - 2) - 1) * np.sign(bright - 0.5) * settings.brighter,
         )
+
+    def _place(self, share: float) -> int:
+        """The window at a share of all, 0 to 1; archives take what their weights give them."""
+        edges, starts, counts = self._shares
+        archive = int(np.searchsorted(edges, share, side="right")) - 1
+        within = (share - edges[archive]) / (edges[archive + 1] - edges[archive])
+        return int(starts[archive] + min(int(within * counts[archive]), counts[archive] - 1))
+
+    @cached_property
+    def _shares(self) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+        """Of each archive that has windows: edges of its share, its first window, how many."""
+        numbers, starts, counts = np.unique(
+            self.windows.places[:, 0], return_index=True, return_counts=True
+        )
+        given = self.settings.weights
+        weights = counts if given is None else np.asarray(given)[numbers]
+        edges = np.concatenate([[0.0], np.cumsum(weights / weights.sum())])
+        edges[-1] = np.nextafter(1.0, 2.0)
+        return edges, starts, counts
 
     def _drawn(self, index: int) -> tuple[Array, Mask]:
         """The candidate that has most of the greatest values."""
