@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from collections.abc import Iterator
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -59,18 +61,37 @@ def saved_states(session: Session, folder: Path) -> dict[str, bytes]:
     return contents
 
 
-def with_other_facts(content: bytes, random: Random) -> bytes:
+def opened(content: bytes) -> tuple[dict[str, Any], Any]:
+    """The arrays of a state file, and the facts among them."""
     with np.load(io.BytesIO(content)) as archive:
         arrays = {name: archive[name] for name in archive.files}
-    facts = json.loads(bytes(arrays["meta"]))
+    return arrays, json.loads(bytes(arrays["meta"]))
+
+
+def closed(arrays: dict[str, Any], facts: Any) -> bytes:
+    """A state file of them."""
+    meta = np.frombuffer(json.dumps(facts).encode(), np.uint8)
+    buffer = io.BytesIO()
+    np.savez(buffer, **{**arrays, "meta": meta})  # type: ignore[arg-type]  # names are ours
+    return buffer.getvalue()
+
+
+def with_other_facts(content: bytes, random: Random) -> bytes:
+    arrays, facts = opened(content)
     identity = facts["identity"]
     changed = mutated(facts, random)
     if isinstance(changed, dict) and random.randrange(4):
         changed["identity"], changed["version"] = identity, 1
-    arrays["meta"] = np.frombuffer(json.dumps(changed).encode(), np.uint8)
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # names are ours
-    return buffer.getvalue()
+    return closed(arrays, changed)
+
+
+def leaves(facts: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where every fact stands."""
+    inside = facts.items() if isinstance(facts, dict) else enumerate(facts)
+    for key, value in inside:
+        yield (*at, key)
+        if isinstance(value, (dict, list)):
+            yield from leaves(value, (*at, key))
 
 
 @few(50)
@@ -103,17 +124,39 @@ def test_a_newest_slot_without_a_frame(
 ) -> None:
     """Its window counted as complete, and the next nowcast ended with a traceback."""
     path = tmp_path / "stream.state"
-    with np.load(io.BytesIO(saved["window"])) as archive:
-        arrays = {name: archive[name] for name in archive.files}
-    facts = json.loads(bytes(arrays["meta"]))
+    arrays, facts = opened(saved["window"])
     del facts["entries"][-1]
-    arrays["meta"] = np.frombuffer(json.dumps(facts).encode(), np.uint8)
-    np.savez(path.with_suffix(".npz"), **arrays)  # type: ignore[arg-type]  # names are ours
-    path.with_suffix(".npz").replace(path)
+    path.write_bytes(closed(arrays, facts))
     nowcaster, file = made(session, path, "window")
     assert "the newest slot, 5, has no frame" in file.restore()
     nowcaster.put(make_frame(5))
     assert nowcaster.issue() is None
+
+
+@pytest.mark.parametrize("mode", ["window", "carry"])
+@pytest.mark.parametrize("value", [None, -1, "x", [], True], ids=repr)
+def test_each_fact_replaced(
+    session: Session, saved: dict[str, bytes], tmp_path: Path, mode: str, value: object
+) -> None:
+    """A serial of null was taken up, and the next frame ended with a traceback."""
+    path = tmp_path / "stream.state"
+    arrays, facts = opened(saved[mode])
+    places = list(leaves(facts))
+    assert len(places) > 60
+    for *above, last in places:
+        changed = deepcopy(facts)
+        inside = changed
+        for key in above:
+            inside = inside[key]
+        inside[last] = value
+        path.write_bytes(closed(arrays, changed))
+        nowcaster, file = made(session, path, mode)
+        with suppress(UsageError):  # of another bundle or other options
+            file.restore()
+            for slot in range(6, 9):
+                nowcaster.put(make_frame(slot))
+                nowcaster.issue()
+            file.save(published=True)
 
 
 def test_a_state_is_taken_up(session: Session, saved: dict[str, bytes], tmp_path: Path) -> None:

@@ -51,7 +51,8 @@ def check_window(window: WindowState, nowcaster: Nowcaster) -> None:
         _check_time(grid.phase)
     if not isinstance(window.stated, bool) or (window.entries and grid is None):
         raise ValueError("frames without a grid of time")
-    _check_numbers(newest=window.newest, serial=window.serial, gaps=window.gaps)
+    _check_numbers(serial=window.serial, gaps=window.gaps)
+    _check_numbers_or_none(newest=window.newest)
     if window.newest is not None and window.newest not in window.entries:
         raise ValueError(f"the newest slot, {window.newest}, has no frame")
     for slot, entry in window.entries.items():
@@ -83,7 +84,7 @@ def check_state(state: NowcasterState, past: PastState | None, nowcaster: Nowcas
     Raises:
         ValueError: there is one.
     """
-    _check_numbers(done=state.done_slot)
+    _check_numbers_or_none(done=state.done_slot)
     if state.last is not None:
         slot, frames = state.last
         _check_numbers(last=slot)
@@ -91,9 +92,8 @@ def check_state(state: NowcasterState, past: PastState | None, nowcaster: Nowcas
         _check_array("last", frames, shape, np.dtype(np.float32))
     if past is None:
         return
-    _check_numbers(ahead=past.ahead_serial)
-    if not _is_whole(past.slot):
-        raise ValueError(f"the state is of slot {past.slot!r}")
+    _check_numbers_or_none(ahead=past.ahead_serial)
+    _check_numbers(slot=past.slot)
     session = nowcaster.session
     zero = session.state_arrays(session.zero_state(1))
     for arrays in (past.state, *((past.ahead,) if past.ahead else ())):
@@ -141,8 +141,12 @@ def _check_time(time: Any) -> None:
 
 def _check_numbers(**numbers: object) -> None:
     for name, number in numbers.items():
-        if number is not None and not _is_whole(number):
+        if not _is_whole(number):
             raise ValueError(f"{name} is {number!r}")
+
+
+def _check_numbers_or_none(**numbers: object) -> None:
+    _check_numbers(**{name: number for name, number in numbers.items() if number is not None})
 
 
 def _is_whole(value: object) -> bool:
