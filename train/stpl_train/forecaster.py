@@ -87,8 +87,8 @@ class LeadForecaster(Forecaster, Protocol):
         """
         ...
 
-    def fit_cutoffs(self, sequences: Array, observed: Mask | None, context: int) -> None:
-        """Choose the chances from which on an event is forecast, by the greatest CSI.
+    def fit_events(self, sequences: Array, observed: Mask | None, context: int) -> None:
+        """Calibrate the chances of events, and choose those from which on one is forecast.
 
         Args:
             sequences: held out, `(N, T + K, C, H, W)`, in model units.

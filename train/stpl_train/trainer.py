@@ -319,7 +319,7 @@ class Trainer:
     ) -> None:
         sequences, observed = self.data.validation, self.data.validation_observed
         if self.training.leads is not None:
-            cast(LeadForecaster, self.model).fit_cutoffs(sequences, observed, self.context)
+            cast(LeadForecaster, self.model).fit_events(sequences, observed, self.context)
         # Weights that are not finite end here, before anything is written.
         weights = plain_weights(self.model)
 

@@ -8,13 +8,20 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import center_of_mass, gaussian_filter, map_coordinates
+from scipy.optimize import minimize
 from torch import Tensor
 
 from stpl_core.errors import RecipeError
 from stpl_train.forecaster import LeadForecaster, State, emissions, rollout
 from stpl_train.models import build_model
 from stpl_train.models.advect import Advect
-from stpl_train.models.events import MARGIN, EventCounts, moved_to_events, of_lead
+from stpl_train.models.events import (
+    MARGIN,
+    EventCounts,
+    calibrated,
+    moved_to_events,
+    of_lead,
+)
 from stpl_train.unroll import TrainingPass
 
 SIDE, CONTEXT, HORIZON = 128, 6, 12
@@ -281,18 +288,69 @@ def test_the_cut_off_has_the_greatest_csi() -> None:
     np.testing.assert_allclose(cutoffs[:, 1], np.log(0.4 / 0.6), atol=1e-6)  # nothing to fit
 
 
+def test_no_cut_off_calls_three_times_the_events_there_are() -> None:
+    """Rare and hardly foreseeable, the greatest CSI would lie there."""
+    random = np.random.default_rng(1)
+    event = random.random(200_000) < 0.02
+    logits = (random.normal(-2.0, 0.5, event.shape) + 0.3 * event).astype(np.float32)
+    counts = EventCounts(1, 1)
+    counts.add(0, 0, logits, event)
+    called = logits > counts.best_cutoffs()[0, 0]
+    assert 0.5 < called.sum() / event.sum() < 2.3
+
+
+def test_chances_are_calibrated_as_by_logistic_regression() -> None:
+    """The likelihood of the same pixels, minimised by another's method."""
+    random = np.random.default_rng(0)
+    logits = random.normal(-1, 1.5, 200_000).astype(np.float32)
+    event = random.random(logits.shape) < 1 / (1 + np.exp(-(0.6 * logits - 0.8)))
+    counts = EventCounts(3, 2)
+    for lead in range(3):
+        counts.add(lead, 0, logits, event)
+
+    def surprise(line: Any) -> float:
+        found = line[0] * logits + line[1]
+        return float(np.logaddexp(0, found).sum() - found[event].sum())
+
+    best = minimize(surprise, [1.0, 0.0], method="Nelder-Mead").x
+    found = counts.calibration()
+    np.testing.assert_allclose(found[:, 0], np.tile(best, (3, 1)), atol=0.02)
+    np.testing.assert_array_equal(found[:, 1], np.tile([1.0, 0.0], (3, 1)))  # nothing to fit
+
+
+def test_a_higher_level_is_never_likelier() -> None:
+    logits = torch.randn(2, 4, 1, 8, 8)
+    line = torch.tensor([1.0, 0.0]).repeat(2, 4, 1)
+    line[1, :, 0], line[1, :, 1] = 0.5, -1.0
+    made = calibrated(logits, line)
+    assert (made.diff(dim=1) <= 0).all()
+    torch.testing.assert_close(made[0], torch.sigmoid(logits[0]).cummin(0).values)
+    torch.testing.assert_close(made[1], torch.sigmoid(0.5 * logits[1] - 1).cummin(0).values)
+
+
+def test_the_chances_of_a_step_are_those_of_its_lead_time() -> None:
+    model = make(shaken=0.05)
+    frames = torch.rand(2, 3, 1, 32, 32)
+    with torch.no_grad():
+        model.calibration.copy_(torch.rand_like(model.calibration))
+        state = run(model, frames)[-1][1]
+        logits = model.lead_forecasts(frames, (1,))[1][:, 0]
+    made = calibrated(logits, model.calibration[:1].expand(2, -1, -1))
+    torch.testing.assert_close(state["chance"], made, rtol=0, atol=1e-5)
+
+
 def test_cutoffs_are_fitted_on_what_was_observed() -> None:
     model = make(shaken=0.05, levels=[0.5])
     sequences = np.random.default_rng(0).random((2, 6, 1, 32, 32)).astype(np.float32)
     observed = np.ones((2, 6, 32, 32), bool)
-    model.fit_cutoffs(sequences, observed, 3)
+    model.fit_events(sequences, observed, 3)
     all_seen = model.cutoffs.clone()
-    model.fit_cutoffs(sequences, None, 3)
+    model.fit_events(sequences, None, 3)
     torch.testing.assert_close(model.cutoffs, all_seen)
     observed[..., :16] = False
-    model.fit_cutoffs(sequences, observed, 3)
+    model.fit_events(sequences, observed, 3)
     half = model.cutoffs.clone()
     sequences[:, 3:, :, :, :16] = 1.0  # of what nobody saw, nothing counts
-    model.fit_cutoffs(sequences, observed, 3)
+    model.fit_events(sequences, observed, 3)
     torch.testing.assert_close(model.cutoffs, half)
     assert not torch.equal(half, all_seen)

@@ -33,7 +33,7 @@ from stpl_core.codec import Array
 from stpl_core.manifest import OutputSpec
 from stpl_core.reader import Mask
 from stpl_train.forecaster import FrameShape, State
-from stpl_train.models.events import START, EventCounts, moved_to_events, of_lead
+from stpl_train.models.events import START, EventCounts, calibrated, moved_to_events, of_lead
 from stpl_train.models.layers import ModelConfig, Patching, zeros_state
 from stpl_train.models.motion import LucasKanade, PixelGrid, resized, window_mean
 
@@ -128,6 +128,7 @@ class Advect(nn.Module):
     knows_its_guess = True
     levels: Tensor
     cutoffs: Tensor
+    calibration: Tensor
 
     def __init__(self, frame_shape: FrameShape, config: AdvectConfig) -> None:
         """Build the model for frames of `frame_shape` (C, H, W)."""
@@ -150,6 +151,8 @@ class Advect(nn.Module):
         self.register_buffer("levels", torch.tensor(config.levels), persistent=False)
         start = math.log(START / (1 - START))
         self.register_buffer("cutoffs", torch.full((config.horizon, count), start))
+        line = torch.tensor([1.0, 0.0]).repeat(config.horizon, count, 1)
+        self.register_buffer("calibration", line)  # (K, Q, 2)
         self.state_shapes: dict[str, tuple[int, ...]] = {
             **dict.fromkeys(("anchor", "last", "guess"), (channels, height, width)),
             **dict.fromkeys(("v", "u", "d"), (2, *size)),
@@ -179,7 +182,9 @@ class Advect(nn.Module):
         cutoffs = of_lead(self.cutoffs, lead)  # (B, Q)
         guess = moved_to_events(field, logits, self.levels, cutoffs)
         after = {"anchor": anchor, "last": frame, "guess": guess, "v": v, "u": u, "d": d, "h": h}
-        return guess, after | {"seen": seen + new, "lead": lead, CHANCE: torch.sigmoid(logits)}
+        line = of_lead(self.calibration.flatten(1), lead).unflatten(1, (-1, 2))  # (B, Q, 2)
+        chance = calibrated(logits, line)
+        return guess, after | {"seen": seen + new, "lead": lead, CHANCE: chance}
 
     def _differs(self, frame: Tensor, guess: Tensor) -> Tensor:
         """`(B, 1, 1, 1)`: 0 where `frame` is the guess but for rounding, else 1."""
@@ -263,10 +268,11 @@ class Advect(nn.Module):
         )
 
     @torch.no_grad()
-    def fit_cutoffs(self, sequences: Array, observed: Mask | None, context: int) -> None:
-        """See `stpl_train.forecaster.LeadForecaster`."""
+    def event_counts(
+        self, sequences: Array, observed: Mask | None, context: int, counts: EventCounts
+    ) -> None:
+        """Count how often each event of held-out sequences came with each logit."""
         horizon = min(self.horizon, sequences.shape[1] - context)
-        counts = EventCounts(self.horizon, len(self.levels))
         for n, sequence in enumerate(sequences):
             frames = torch.from_numpy(sequence[None]).to(self.cutoffs)
             every = tuple(range(1, horizon + 1))
@@ -277,4 +283,19 @@ class Advect(nn.Module):
                 for q, level in enumerate(self.levels.tolist()):
                     event = (truth >= level)[:, seen].ravel()
                     counts.add(k, q, logits[k, q][:, seen].ravel(), event)
+
+    def no_counts(self) -> EventCounts:
+        """None yet, for `event_counts`."""
+        return EventCounts(self.horizon, len(self.levels))
+
+    @torch.no_grad()
+    def take_counts(self, counts: EventCounts) -> None:
+        """Choose the cut-offs and calibrate the chances by what was counted."""
         self.cutoffs.copy_(torch.from_numpy(counts.best_cutoffs()))
+        self.calibration.copy_(torch.from_numpy(counts.calibration()))
+
+    def fit_events(self, sequences: Array, observed: Mask | None, context: int) -> None:
+        """See `stpl_train.forecaster.LeadForecaster`."""
+        counts = self.no_counts()
+        self.event_counts(sequences, observed, context, counts)
+        self.take_counts(counts)
