@@ -4,8 +4,8 @@
 
 Whole fields are what a nowcast is made of, and flow sees what comes in. The model sees them at
 once, as a bundle of `export --grid` does. Windows of its size, cut first, are how training
-validates. Of KNMI it is the part that training never read (the last of both folders), of MRMS an
-hour that had no part in anything. Nowcasts start every --stride frames.
+validates. It is the part of KNMI that training never read, the last of the folders. Events that
+were left out whole are in benchmarks/leave_one_out.py. Nowcasts start every --stride frames.
 """
 
 from __future__ import annotations
@@ -24,48 +24,71 @@ from stpl_core.machine import describe
 from stpl_deploy.cli.reports.output import document_text
 from stpl_deploy.judging import open_judged
 from stpl_export.regrid import regrid
+from stpl_runtime.chances import Chances
 from stpl_runtime.evaluation.archives import archive_material
 from stpl_runtime.evaluation.evaluate import Evaluation, evaluate
 from stpl_runtime.evaluation.subject import Backend, Judged
+from stpl_train.models.advect import Advect
+from stpl_train.models.events import calibrated, moved_to_events, of_lead
 from stpl_train.run import open_run
-from stpl_train.validation import forecasts
 
 RESULT = Path(__file__).parent / "results" / "whole-fields.json"
 MODEL = "pretrained:radar-nowcast"
 DATA = {
     "KNMI": "26 August 2010, 05:30 to 07:35, which training never read",
-    "MRMS": "10 June 2019, 00:00 to 01:10, 5.1 by 7.7 degrees of the United States, every second "
-    "of its frames: 4 minutes apart where training had 5. Another country, and nothing of it had a "
-    "part in training, thresholds or choices",
 }
-"""KNMI open data, CC BY 4.0; MRMS of NOAA, a work of the US Government."""
+"""KNMI open data, CC BY 4.0."""
+SIDES = (None, 256, 192, 128)
+"""Whole fields, and windows."""
 
 
-def at_once(judged: Judged) -> Judged:
+def at_once(judged: Judged, run: Path) -> Judged:
     """The same weights on a whole field, as a bundle of `export --grid` has them."""
 
     def covering(field: tuple[int, int]) -> Judged:
-        _, model = regrid(open_run(Path(MODEL)), field)
-        below, right = (
-            made - asked for made, asked in zip(model.frame_shape[1:], field, strict=True)
-        )
+        _, model = regrid(open_run(run), field)
+        assert isinstance(model, Advect)
+        levels = judged.codec.physical_from_model(model.levels.numpy())
+        thresholds = tuple(float(f"{level:.4g}") for level in levels)
 
-        def forecast(frames: Array) -> Array:
-            edges = ((0, 0), (0, judged.horizon), (0, 0), (0, below), (0, right))
-            inside = judged.codec.model_from_physical(frames)  # (N, T, C, H, W)
-            made = forecasts(model, np.pad(inside, edges, mode="edge"), judged.context, 1)
-            return judged.codec.physical_from_model(made[..., : field[0], : field[1]])
+        def likely(frames: Array) -> tuple[Array, Chances]:
+            made = [forecast_at_once(model, judged, one) for one in frames]
+            values, chances = (np.stack(part) for part in zip(*made, strict=True))
+            return values, Chances(thresholds, chances)
 
-        return replace(judged, frame=(judged.frame[0], *field), forecast=forecast, cover=None)
+        return replace(judged, frame=(judged.frame[0], *field), cover=None, likely=likely,
+                       forecast=lambda frames: likely(frames)[0])  # fmt: skip
 
     return replace(judged, cover=covering)
 
 
-def scored(judged: Judged, windows: bool, **where: Any) -> dict[str, Any]:
-    """The scores of one set under one protocol."""
-    material = archive_material(judged, windows=windows, any_grid=True, **where)
-    if material.field is not None:
-        judged = judged.covering(material.field)
+@torch.no_grad()
+def forecast_at_once(model: Advect, judged: Judged, frames: Array) -> tuple[Array, Array]:
+    """`(T, C, H, W)`, physical -> `(K, C, H, W)`, physical, and chances `(K, Q, C, H, W)`."""
+    size = frames.shape[-2:]
+    below, right = (made - had for made, had in zip(model.frame_shape[1:], size, strict=True))
+    inside = judged.codec.model_from_physical(frames)
+    padded = np.pad(inside, ((0, 0), (0, 0), (0, below), (0, right)), mode="edge")
+    every = tuple(range(1, judged.horizon + 1))
+    field, logits = (one[0] for one in model.lead_forecasts(torch.from_numpy(padded[None]), every))
+    lead = torch.tensor(every, dtype=field.dtype).view(-1, 1, 1, 1)
+    guess = moved_to_events(field, logits, model.levels, of_lead(model.cutoffs, lead))
+    line = of_lead(model.calibration.flatten(1), lead).unflatten(1, (-1, 2))
+    chance = calibrated(logits, line)  # (K, Q, C, H, W)
+    values = judged.codec.physical_from_model(guess.clamp(0, 1).numpy())
+    return values[..., : size[0], : size[1]], chance.numpy()[..., : size[0], : size[1]]
+
+
+def scored(judged: Judged, side: int | None, **where: Any) -> dict[str, Any]:
+    """The scores on whole fields, or on windows of a side that are cut first."""
+    if side is None:
+        material = archive_material(judged, **where)
+    else:
+        cut = replace(judged, frame=(1, side, side))
+        material = archive_material(cut, windows=True, **where)
+    assert judged.cover is not None
+    height, width = material.frames.shape[-2:]
+    judged = judged.cover((height, width))
     return document(evaluate(judged, material, baselines=["persistence", "flow"], scales=()))
 
 
@@ -85,23 +108,17 @@ def main() -> None:
     )
     parser.add_argument("--fmi", type=Path, required=True, help="folder of its files")
     parser.add_argument("--knmi", type=Path, required=True, help="folder of its files")
-    parser.add_argument("--mrms", type=Path, required=True, help="an archive, 2 minutes apart")
+    parser.add_argument("--mrms", type=Path, required=True, help="an archive, trained on too")
+    parser.add_argument("--run", type=Path, default=Path(MODEL), help="in its place")
     parser.add_argument("--stride", type=int, default=2, help="frames from nowcast to nowcast")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
-    judged = open_judged(Path(MODEL), backend=Backend(threads=given.threads), testing=True)
-    judged = replace(judged, data={**judged.data, "path": [given.fmi, given.knmi]})
-    faster = {**judged.data, "path": given.mrms, "every": 2, "cadence_s": 240.0}
-    mrms = replace(judged, data=faster, cadence_s=240.0)
+    judged = open_judged(given.run, backend=Backend(threads=given.threads), testing=True)
+    judged = replace(judged, data={**judged.data, "path": [given.mrms, given.fmi, given.knmi]})
     torch.set_num_threads(given.threads)
-    test = {"part": "test", "stride": given.stride}
-    sets = {
-        "KNMI": [
-            scored(at_once(judged), False, **test),
-            scored(judged, True, **test),
-        ],
-        "MRMS": [scored(at_once(mrms), False, path=given.mrms, stride=1)],
-    }
+    judged = at_once(judged, given.run)
+    protocols = [scored(judged, side, part="test", stride=given.stride) for side in SIDES]
+    sets = {"KNMI": protocols}
     found = {name: {"about": DATA[name], "protocols": sets[name]} for name in sets}
     result = {"model": MODEL, "stride": given.stride, "sets": found, "machine": describe()}
     with atomic_file(RESULT) as file:

@@ -30,10 +30,17 @@ def rain() -> np.ndarray:
     return np.where(values < 0.2, 0, values).astype(np.float32)
 
 
+def written(path: Path, frames: np.ndarray) -> Path:
+    time = np.datetime64("2024-05-01T00:00", "ns") + np.arange(len(frames)) * np.timedelta64(5, "m")
+    np.savez(path, frames=frames, time=time, units="mm h-1")
+    return path
+
+
 def opened(tmp_path: Path, frames: np.ndarray | None = None, **augment: Any) -> Augmented:
-    path = tmp_path / "rain.npz"
-    time = np.datetime64("2024-05-01T00:00", "ns") + np.arange(COUNT) * np.timedelta64(5, "m")
-    np.savez(path, frames=rain() if frames is None else frames, time=time, units="mm h-1")
+    return of(written(tmp_path / "rain.npz", rain() if frames is None else frames), **augment)
+
+
+def of(path: Path | tuple[Path, ...], **augment: Any) -> Augmented:
     section = ArchiveSection.model_validate(
         {
             "path": path, "frame": (1, SIDE, SIDE), "tiles": True, "context": 3, "horizon": 3,
@@ -177,6 +184,27 @@ def test_variants_are_spread_over_what_is_allowed(tmp_path: Path) -> None:
     assert np.mean([one.brighter == 0 for one in drawn]) == pytest.approx(0.5, abs=0.05)
     assert max(abs(one.brighter) for one in drawn) <= 0.1
     assert {one.brighter > 0 for one in drawn if one.brighter} == {True, False}
+
+
+def test_archives_are_drawn_by_their_weights(tmp_path: Path) -> None:
+    long, short = written(tmp_path / "a.npz", rain()), written(tmp_path / "b.npz", rain()[:30])
+    shares = []
+    for weights in (None, [1.0, 3.0]):
+        data = of((long, short), weights=weights)
+        places = [data.variant(n, 0).place for n in range(4000)]
+        numbers = data.windows.places[:, 0]
+        for archive in (0, 1):  # all of each, evenly
+            own = np.flatnonzero(numbers == archive)
+            drawn = [place for place in places if numbers[place] == archive]
+            assert np.mean(drawn) == pytest.approx(own.mean(), abs=0.05 * len(own))
+            assert own.min() <= min(drawn) < max(drawn) <= own.max()
+        shares.append((np.mean(numbers[places] == 1), np.mean(numbers == 1)))
+    (plain, windows), (weighted, _) = shares
+    assert plain == pytest.approx(windows, abs=0.03)
+    assert windows < 0.3
+    assert weighted == pytest.approx(0.75, abs=0.03)
+    with pytest.raises(ValueError, match=r"augment.weights has 1 for 2 archives"):
+        of((long, short), weights=[1.0])
 
 
 def test_settings_that_cannot_be_are_refused(tmp_path: Path) -> None:

@@ -128,6 +128,19 @@ def test_archives_in_several_units_become_one(tmp_path: Path) -> None:
         )
 
 
+def test_archives_of_any_cadence_where_that_is_asked_for(tmp_path: Path) -> None:
+    quick = written(tmp_path / "quick.npz", coded(40, 8, 8), step_m=2)
+    slow = written(tmp_path / "slow.npz", coded(40, 8, 8))
+    both = {"cadences": "any", "validation_fraction": 0.2, "test_fraction": 0.1}
+    archive = opened(section((quick, slow), cadence_s=300.0, **both))
+    assert archive.cadence_s == 300.0  # of the held-out windows, which are of the last
+    assert {name: set(part(archive, name).places[:, 0]) for name in archive.parts} == {
+        "training": {0, 1}, "validation": {1}, "test": {1},
+    }  # fmt: skip
+    with pytest.raises(RecipeError, match=r"cadence_s = 120, but .*every 300 s"):
+        opened(section((quick, slow), cadence_s=120.0, **both))
+
+
 def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     slow = written(tmp_path / "slow.npz", coded(40, 8, 8), step_m=10)
     quick = written(tmp_path / "quick.npz", coded(40, 8, 8))

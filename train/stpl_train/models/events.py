@@ -106,7 +106,7 @@ class EventCounts:
         Logistic regression over the bins but the two outermost, smoothed over lead times.
         """
         step = (_HIGH - _LOW) / _BINS
-        x = _LOW + step * (np.arange(_BINS) + 0.5)
+        x = np.asarray(_LOW + step * (np.arange(_BINS) + 0.5), np.float64)
         inner = np.einsum("kl,lqeb->kqeb", self._near, self.counts)[..., 1:-1]
         line = np.zeros((*inner.shape[:2], 2))
         for place in np.ndindex(line.shape[:2]):

@@ -1,0 +1,138 @@
+"""The radar model on events that it never saw, beside flow; writes benchmarks/results/.
+
+    python -m benchmarks.leave_one_out --runs RUNS --fmi FOLDER --knmi FOLDER --mrms FILE
+        [--keep RUN]
+
+RUNS is what benchmarks/train_radar.py made. Each event is forecast by the model that was trained
+without it. Cut-offs and calibration for it are of the two others, each forecast by the model that
+was trained without that one. --keep: those of all three, of `final`, which is then the run to ship.
+Of KNMI the last hours, which are the test of benchmarks/whole_fields.py, have no part here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from benchmarks.whole_fields import at_once, document
+from stpl_core.files import atomic_file
+from stpl_core.machine import describe
+from stpl_deploy.cli.reports.output import document_text
+from stpl_deploy.judging import open_judged
+from stpl_export.regrid import regrid
+from stpl_runtime.evaluation.archives import archive_material
+from stpl_runtime.evaluation.evaluate import evaluate
+from stpl_runtime.evaluation.subject import Backend, Judged, Material
+from stpl_train.models.advect import Advect
+from stpl_train.models.events import EventCounts
+from stpl_train.run import WEIGHTS, open_run
+
+RESULT = Path(__file__).parent / "results" / "leave-one-out.json"
+EVENTS = {
+    "FMI": "28 September 2016, 14:45 to 18:00, Finland, 5 minutes apart",
+    "KNMI": "26 August 2010, 00:00 to 05:30, the Netherlands, 5 minutes apart",
+    "MRMS": "10 June 2019, 00:00 to 01:10, 5.1 by 7.7 degrees of the United States, every second "
+    "of its frames: 4 minutes apart",
+}
+"""FMI and KNMI open data, CC BY 4.0; MRMS of NOAA, a work of the US Government."""
+_TEST = np.datetime64("2010-08-26T05:30")
+_STRIDE = {"FMI": 3, "KNMI": 4, "MRMS": 1}
+
+
+def material(judged: Judged, event: str, path: Path) -> tuple[Judged, Material]:
+    """The whole fields of an event."""
+    every, cadence_s = (2, 240.0) if event == "MRMS" else (1, 300.0)
+    data = {**judged.data, "every": every, "cadence_s": cadence_s, "augment": None}
+    judged = replace(judged, data=data, cadence_s=cadence_s)
+    found = archive_material(judged, path=path, stride=_STRIDE[event], any_grid=True)
+    if event == "KNMI" and found.times is not None:
+        early = found.times[:, -1] <= _TEST
+        valid = None if found.valid is None else found.valid[early]
+        found = replace(found, frames=found.frames[early], valid=valid, times=found.times[early],
+                        grids=tuple(np.asarray(found.grids, object)[early]))  # fmt: skip
+    return judged, found
+
+
+def counted(run: Path, judged: Judged, found: Material) -> EventCounts:
+    """How often events came with each logit, on the whole fields of an event."""
+    size = found.frames.shape[-2:]
+    _, model = regrid(open_run(run), (size[0], size[1]))
+    assert isinstance(model, Advect)
+    counts = model.no_counts()
+    below, right = (made - had for made, had in zip(model.frame_shape[1:], size, strict=True))
+    edges = ((0, 0), (0, below), (0, right))
+    for n, frames in enumerate(found.frames):
+        inside = judged.codec.model_from_physical(frames)  # (T + K, C, H, W)
+        seen = np.ones(size, bool) if found.valid is None else found.valid[n]
+        sequence = np.pad(inside, ((0, 0), *edges), mode="edge")[None]
+        observed = np.broadcast_to(np.pad(seen, edges[1:]), (1, len(frames), *sequence.shape[-2:]))
+        model.event_counts(sequence, observed, judged.context, counts)
+    return counts
+
+
+def together(parts: Iterable[EventCounts]) -> EventCounts:
+    """Each event weighs the same: counts are of shares of its pixels."""
+    several = list(parts)
+    made = EventCounts(*several[0].counts.shape[:2])
+    most = max(part.counts.sum() for part in several)
+    for part in several:
+        made.counts += part.counts * (most / part.counts.sum())
+    return made
+
+
+def with_counts(run: Path, counts: EventCounts, out: Path) -> Path:
+    """A copy of the run with cut-offs and calibration by them."""
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(run, out)
+    opened = open_run(out)
+    model = opened.model()
+    assert isinstance(model, Advect)
+    model.take_counts(counts)
+    with atomic_file(out / WEIGHTS) as file:
+        file.write(safetensors.torch.save(model.state_dict()))
+    return out
+
+
+def main() -> None:
+    """Count, choose, score and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--keep", type=Path)
+    for event in EVENTS:
+        parser.add_argument(f"--{event.lower()}", type=Path, required=True)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    counts: dict[str, EventCounts] = {}
+    for event in EVENTS:
+        run = given.runs / f"no-{event.lower()}"
+        judged = open_judged(run, backend=Backend(threads=1))
+        counts[event] = counted(run, *material(judged, event, getattr(given, event.lower())))
+    if given.keep is not None:
+        with_counts(given.runs / "final", together(counts.values()), given.keep)
+    made: dict[str, Any] = {}
+    for event, about in EVENTS.items():
+        run = given.runs / f"no-{event.lower()}"
+        others = together(one for name, one in counts.items() if name != event)
+        chosen = with_counts(run, others, given.runs / f"{run.name}-chosen")
+        judged = at_once(open_judged(chosen, backend=Backend(threads=1)), chosen)
+        judged, found = material(judged, event, getattr(given, event.lower()))
+        assert found.field is not None
+        judged = judged.covering(found.field)
+        scores = evaluate(judged, found, baselines=["persistence", "flow"], scales=())
+        made[event] = {"about": about, **document(scores)}
+    with atomic_file(RESULT) as file:
+        file.write(document_text({"events": made, "machine": describe()}).encode())
+
+
+if __name__ == "__main__":
+    main()
