@@ -53,6 +53,13 @@ def by_flow(frames: Array) -> Array:
     return flow(frames[None, :, None], HORIZON, "mm h-1")
 
 
+def by_bundle(path: Path, engine: str) -> Way:
+    """Ours, as pysteps calls it."""
+    method = nowcast_method(load(path, engine))
+    metadata = {"unit": "mm/h", "transform": None}
+    return lambda frames: method(frames, None, HORIZON, metadata=metadata)
+
+
 def by_pysteps(method: str, **keys: Any) -> Way:
     """Lucas-Kanade motion and a method of pysteps, in dB, as its examples have them."""
     from pysteps import motion, nowcasts
@@ -76,10 +83,7 @@ def ways(folder: Path) -> dict[str, Way]:
     bundle = export_run(Path(MODEL), folder / "rain", grid=(SIDE, SIDE))
     made: dict[str, Way] = {}
     for engine in ENGINES:
-        method = nowcast_method(load(bundle.path, engine))
-        made[f"radar-nowcast, {engine}"] = lambda frames, method=method: method(
-            frames, None, HORIZON, metadata={"unit": "mm/h", "transform": None}
-        )
+        made[f"radar-nowcast, {engine}"] = by_bundle(bundle.path, engine)
     made["flow"] = by_flow
     made["pysteps extrapolation"] = by_pysteps("extrapolation")
     made[f"pysteps steps, {MEMBERS} members"] = by_pysteps("steps", n_ens_members=MEMBERS, seed=1)

@@ -66,7 +66,8 @@ def main() -> None:
     context, truth = frames[:, : judged.context], frames[:, judged.context :]
     bundle = open_bundle(arguments.bundle)
     tile = (bundle.manifest.frame[1], bundle.manifest.frame[2])
-    overlap = default_overlap(tile) if arguments.overlap is None else arguments.overlap
+    usual = default_overlap(tile, bundle.manifest.horizon)
+    overlap = usual if arguments.overlap is None else arguments.overlap
     plain = Tiling(arguments.domain, tile, overlap)
     shifted = replace(plain, shift=((tile[0] - overlap) // 2, (tile[1] - overlap) // 2))
     guesses, seconds = {}, {}

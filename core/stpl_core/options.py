@@ -211,7 +211,10 @@ class DomainOptions:
         str | None, Option("HxW of larger frames: covered by tiles.", default="the model's")
     ] = None
     overlap: Annotated[
-        int | None, Option("Pixels that tiles share.", default="a quarter of the tile", least=0)
+        int | None,
+        Option(
+            "Pixels that tiles share.", default="4 a frame predicted, a quarter to half", least=0
+        ),
     ] = None
     any_grid: Annotated[
         bool,

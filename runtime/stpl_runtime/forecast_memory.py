@@ -52,10 +52,12 @@ class ForecastMemory:
     @property
     def tiles(self) -> int:
         """Of one sequence."""
-        _, height, width = self.bundle.manifest.frame
+        manifest = self.bundle.manifest
+        _, height, width = manifest.frame
         if self.domain == (height, width):
             return 1
-        overlap = default_overlap((height, width)) if self.overlap is None else self.overlap
+        usual = default_overlap((height, width), manifest.horizon)
+        overlap = usual if self.overlap is None else self.overlap
         return Tiling(self.domain, (height, width), overlap).count
 
     def bytes(self, horizon: int) -> float:

@@ -124,7 +124,7 @@ def in_tiles(
     from stpl_runtime.engines.tiled import Tiling, default_overlap
 
     tile = judged.frame[1:]
-    tiling = Tiling(field, tile, default_overlap(tile))
+    tiling = Tiling(field, tile, default_overlap(tile, judged.horizon))
     codec = judged.codec
 
     def clipped(tiles: Array) -> Array:
@@ -144,17 +144,17 @@ def in_tiles(
         frame=(judged.frame[0], *field),
         forecast=forecast,
         whole_domain=True,
-        tiling=tiling_text(field, tile),
+        tiling=tiling_text(field, tile, judged.horizon),
         cover=None,
         likely=None,
     )
 
 
-def tiling_text(field: tuple[int, int], tile: tuple[int, int]) -> str:
+def tiling_text(field: tuple[int, int], tile: tuple[int, int], horizon: int) -> str:
     """How a model covers a field, in words."""
     from stpl_runtime.engines.tiled import Tiling, default_overlap
 
-    overlap = default_overlap(tile)
+    overlap = default_overlap(tile, horizon)
     count = Tiling(field, tile, overlap).count
     return f"the model in {count} tiles of {tile[0]}x{tile[1]} that share {overlap} pixels"
 
@@ -197,7 +197,7 @@ def judged_bundle(
     from stpl_runtime.nowcasting.predict import graphs_needed
 
     manifest = bundle.manifest
-    data = manifest.recipe.get("data", {})
+    tile, data = manifest.frame[1:], manifest.recipe.get("data", {})
     asked = asked_horizon(horizon, testing, data, manifest.horizon)
     session = open_session(
         bundle,
@@ -226,7 +226,7 @@ def judged_bundle(
             data=data,
             grids=manifest.grids,
             whole_domain=covers,
-            tiling=tiling_text(size, manifest.frame[1:]) if size != manifest.frame[1:] else "",
+            tiling=tiling_text(size, tile, manifest.horizon) if size != tile else "",
             cover=lambda field: on(field, data, True),
         )
 

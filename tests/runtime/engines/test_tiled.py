@@ -156,7 +156,9 @@ def test_a_size_is_rows_by_columns(text: str) -> None:
 def test_an_overlap_of_more_than_half_a_tile_is_refused(bundle: Bundle, session: Session) -> None:
     with pytest.raises(UsageError, match="0 to 8"):
         on_domain(bundle, session, (64, 64), 9)
-    assert default_overlap((16, 32)) == 4
+    assert default_overlap((128, 192), 4) == 32  # a quarter
+    assert default_overlap((128, 192), 12) == 48  # as far as rain moves
+    assert default_overlap((64, 64), 20) == 32  # half
 
 
 def test_predict_and_stream_cover_a_larger_field(

@@ -59,7 +59,7 @@ def test_a_model_of_tiles_is_judged_on_whole_fields(tmp_path: Path) -> None:
     material = archive_material(judged, path=archive)
     assert material.field == (SIDE, SIDE)
     np.testing.assert_array_equal(material.frames[0], frames[:7])
-    assert "whole fields of 96x96: the model in 9 tiles of 40x40 that share 10" in material.protocol
+    assert "whole fields of 96x96: the model in 9 tiles of 40x40 that share 12" in material.protocol
     found = evaluate(judged.covering((SIDE, SIDE)), material)
     for name, way in (
         ("model", persistence(material.frames[:, :4], 3)),
@@ -119,7 +119,7 @@ def test_a_run_in_pytorch_is_covered_as_a_bundle_on_its_engine() -> None:
     from stpl_deploy.judging import open_judged
 
     bundle, run = (open_judged(path).covering((50, 40)) for path in (BUNDLE, RUN))
-    assert bundle.tiling == run.tiling == "the model in 4 tiles of 32x32 that share 8 pixels"
+    assert bundle.tiling == run.tiling == "the model in 6 tiles of 32x32 that share 16 pixels"
     frames = np.random.default_rng(0).random((1, bundle.context, 1, 50, 40), dtype=np.float32)
     np.testing.assert_allclose(bundle.forecast(frames), run.forecast(frames), atol=1e-4)
 
