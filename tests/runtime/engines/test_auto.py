@@ -63,14 +63,29 @@ def test_the_fastest_that_was_measured_is_taken_and_kept(
     assert len(opened) == 4  # two ways, two numbers of threads
     (file,) = own_cache.glob("*.json")
     rows = json.loads(file.read_text())["rows"]
-    fastest = min(rows, key=lambda row: row["ms"])
-    assert choice.candidate == Candidate(**fastest["candidate"])
+    (taken,) = (row for row in rows if Candidate(**row["candidate"]) == choice.candidate)
+    assert taken["ms"] <= 1.05 * min(row["ms"] for row in rows)
     assert lines == ["engine: timing 4 ways to run this bundle, once, for 60 s at most"]
-    assert choice.line.startswith(f"engine: {choice.candidate}: {fastest['ms']:.1f} ms a nowcast")
+    assert choice.line.startswith(f"engine: {choice.candidate}: {taken['ms']:.1f} ms a nowcast")
     opened.clear()
     assert measured(bundle) == (choice, [])
     assert choose.choose(bundle, ASKED) == choice  # as predict does
     assert opened == []
+
+
+def test_of_those_nearly_as_fast_the_one_that_opens_soonest() -> None:
+    def best(*rows: tuple[float | None, float]) -> int | None:
+        made = [
+            tables.Row(Candidate("onnx", "own", n, "fp32"), ms, opened_s)
+            for n, (ms, opened_s) in enumerate(rows)
+        ]
+        found = tables.Table(tuple(made), "", "quiet", (), {}, 20.0).best
+        return None if found is None else found.candidate.threads
+
+    assert best((100.0, 9.0), (104.9, 1.0), (105.1, 0.1), (None, 0.0)) == 1
+    assert best((100.0, 1.0), (101.0, 9.0)) == 0
+    assert best((None, 0.0)) is None
+    assert best() is None
 
 
 def test_nothing_is_timed_where_there_is_nothing_to_choose(

@@ -1,0 +1,108 @@
+"""What `--engine auto` chose, beside all that it could have; writes benchmarks/results/.
+
+    python -m benchmarks.auto_choice BUNDLE ... [--rounds 15] [--busy 2]
+
+For each bundle the table of `auto` is measured anew. Then every way in it takes turns in this
+process, in a new order every round: the choice over the fastest says what the choice costs. The
+choice runs beside --busy processes that compute all the time, too. Run it on a machine that does
+nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.spinning import busy
+from stpl_core.bundle import Bundle, open_bundle
+from stpl_core.files import atomic_file
+from stpl_core.machine import describe, usable_cpus
+from stpl_deploy.cli.reports.output import document_text, print_table, say
+from stpl_runtime.engine import Session
+from stpl_runtime.engines.auto.candidates import Asked, open_candidate
+from stpl_runtime.engines.auto.choose import measured_table, nowcast_ms
+from stpl_runtime.proof.reference import load_reference
+
+RESULT = Path(__file__).parent / "results" / "auto-choice.json"
+ASKED = Asked(("step", "forecast"))
+
+
+def times_in_turn(
+    bundle: Bundle, sessions: dict[str, Session], rounds: int
+) -> dict[str, list[float]]:
+    """Milliseconds from arrival to nowcast; of each round the median of a few."""
+    reference, shuffle = load_reference(bundle), random.Random(0)
+    times: dict[str, list[float]] = {name: [] for name in sessions}
+    order = list(sessions)
+    for _ in range(rounds):
+        shuffle.shuffle(order)
+        for name in order:
+            times[name].append(nowcast_ms(sessions[name], bundle, ASKED, reference))
+    return times
+
+
+def measure(bundle: Bundle, rounds: int, processes: int) -> dict[str, Any]:
+    """One bundle's row."""
+    table = measured_table(bundle, ASKED, say, most_s=60.0)
+    best = table.best
+    assert best is not None
+    ways = {str(row.candidate): row.candidate for row in table.rows if row.ms is not None}
+    sessions = {name: open_candidate(bundle, ASKED, way) for name, way in ways.items()}
+    taken = str(best.candidate)
+    try:
+        times = times_in_turn(bundle, sessions, rounds)
+        with busy(processes):
+            beside = times_in_turn(bundle, {taken: sessions[taken]}, rounds)[taken]
+    finally:
+        for session in sessions.values():
+            session.close()
+    medians = {name: float(np.median(found)) for name, found in times.items()}
+    fastest = min(medians, key=medians.__getitem__)
+    ratios = np.divide(times[taken], times[fastest])
+    return {
+        "bundle": bundle.path.name, "model": bundle.manifest.model.name, "chosen": taken,
+        "fastest": fastest, "ms": medians,
+        "chosen_over_fastest": [float(one) for one in np.percentile(ratios, (25, 50, 75))],
+        "busy_processes": processes, "beside_ms": float(np.median(beside)),
+        "beside_over_quiet": float(np.median(beside)) / medians[taken],
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("bundles", type=Path, nargs="+")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--busy", type=int, default=2)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder  # nothing was measured before
+        rows = [measure(open_bundle(path), given.rounds, given.busy) for path in given.bundles]
+    with atomic_file(RESULT) as file:
+        result = {"rows": rows, "cpus": usable_cpus(), "machine": describe()}
+        file.write(document_text(result).encode())
+    print_table(
+        "auto",
+        ["model", "chosen", "over the fastest", f"beside {given.busy} busy processes"],
+        [
+            [
+                row["model"],
+                row["chosen"],
+                f"{row['chosen_over_fastest'][1]:.3f}",
+                f"{row['beside_over_quiet']:.2f} times its quiet self",
+            ]
+            for row in rows
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
