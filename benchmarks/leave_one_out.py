@@ -3,9 +3,10 @@
     python -m benchmarks.leave_one_out --runs RUNS --fmi FOLDER --knmi FOLDER --mrms FILE
         [--keep RUN]
 
-RUNS is what benchmarks/train_radar.py made. Each event is forecast by the model that was trained
-without it. Cut-offs and calibration for it are of the two others, each forecast by the model that
-was trained without that one. --keep: those of all three, of `final`, which is then the run to ship.
+RUNS is what benchmarks/train_radar.py made; an event without a run is passed over. Each event is
+forecast by the model that was trained without it. Its chances are calibrated on that run's
+validation, and on the other events, each forecast by the model that was trained without that one.
+--keep: `final`, calibrated on its validation and on every event, which is the run to ship.
 Of KNMI the last hours, which are the test of benchmarks/whole_fields.py, have no part here.
 """
 
@@ -25,6 +26,7 @@ import torch
 from benchmarks.whole_fields import at_once, document
 from stpl_core.files import atomic_file
 from stpl_core.machine import describe
+from stpl_core.npz_extras import read_beside
 from stpl_deploy.cli.reports.output import document_text
 from stpl_deploy.judging import open_judged
 from stpl_export.regrid import regrid
@@ -33,7 +35,7 @@ from stpl_runtime.evaluation.evaluate import evaluate
 from stpl_runtime.evaluation.subject import Backend, Judged, Material
 from stpl_train.models.advect import Advect
 from stpl_train.models.events import EventCounts
-from stpl_train.run import WEIGHTS, open_run
+from stpl_train.run import VALIDATION, WEIGHTS, open_run
 
 RESULT = Path(__file__).parent / "results" / "leave-one-out.json"
 EVENTS = {
@@ -78,6 +80,17 @@ def counted(run: Path, judged: Judged, found: Material) -> EventCounts:
     return counts
 
 
+def validated(run: Path) -> EventCounts:
+    """The same on the sequences that the run kept out of its training."""
+    opened = open_run(run)
+    model, sequences = opened.model(), opened.validation()
+    assert isinstance(model, Advect)
+    observed, _ = read_beside(opened.file(VALIDATION), sequences)
+    counts = model.no_counts()
+    model.event_counts(sequences, observed, opened.recipe.data.context, counts)
+    return counts
+
+
 def together(parts: Iterable[EventCounts]) -> EventCounts:
     """Each event weighs the same: counts are of shares of its pixels."""
     several = list(parts)
@@ -89,7 +102,7 @@ def together(parts: Iterable[EventCounts]) -> EventCounts:
 
 
 def with_counts(run: Path, counts: EventCounts, out: Path) -> Path:
-    """A copy of the run with cut-offs and calibration by them."""
+    """A copy of the run, calibrated by them."""
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(run, out)
     opened = open_run(out)
@@ -112,24 +125,27 @@ def main() -> None:
         parser.add_argument(f"--{event.lower()}", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(1)
+    runs = {event: given.runs / f"no-{event.lower()}" for event in EVENTS}
+    runs = {event: run for event, run in runs.items() if (run / WEIGHTS).is_file()}
+    paths = {event: getattr(given, event.lower()) for event in runs}
     counts: dict[str, EventCounts] = {}
-    for event in EVENTS:
-        run = given.runs / f"no-{event.lower()}"
+    for event, run in runs.items():
         judged = open_judged(run, backend=Backend(threads=1))
-        counts[event] = counted(run, *material(judged, event, getattr(given, event.lower())))
+        counts[event] = counted(run, *material(judged, event, paths[event]))
     if given.keep is not None:
-        with_counts(given.runs / "final", together(counts.values()), given.keep)
+        final = given.runs / "final"
+        with_counts(final, together([*counts.values(), validated(final)]), given.keep)
     made: dict[str, Any] = {}
-    for event, about in EVENTS.items():
-        run = given.runs / f"no-{event.lower()}"
-        others = together(one for name, one in counts.items() if name != event)
-        chosen = with_counts(run, others, given.runs / f"{run.name}-chosen")
+    for event, run in runs.items():
+        others = [one for name, one in counts.items() if name != event]
+        fitted = together([*others, validated(run)])
+        chosen = with_counts(run, fitted, given.runs / f"{run.name}-chosen")
         judged = at_once(open_judged(chosen, backend=Backend(threads=1)), chosen)
-        judged, found = material(judged, event, getattr(given, event.lower()))
+        judged, found = material(judged, event, paths[event])
         assert found.field is not None
         judged = judged.covering(found.field)
         scores = evaluate(judged, found, baselines=["persistence", "flow"], scales=())
-        made[event] = {"about": about, **document(scores)}
+        made[event] = {"about": EVENTS[event], **document(scores)}
     with atomic_file(RESULT) as file:
         file.write(document_text({"events": made, "machine": describe()}).encode())
 

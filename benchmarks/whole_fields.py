@@ -29,7 +29,6 @@ from stpl_runtime.evaluation.archives import archive_material
 from stpl_runtime.evaluation.evaluate import Evaluation, evaluate
 from stpl_runtime.evaluation.subject import Backend, Judged
 from stpl_train.models.advect import Advect
-from stpl_train.models.events import calibrated, moved_to_events, of_lead
 from stpl_train.run import open_run
 
 RESULT = Path(__file__).parent / "results" / "whole-fields.json"
@@ -70,13 +69,9 @@ def forecast_at_once(model: Advect, judged: Judged, frames: Array) -> tuple[Arra
     inside = judged.codec.model_from_physical(frames)
     padded = np.pad(inside, ((0, 0), (0, 0), (0, below), (0, right)), mode="edge")
     every = tuple(range(1, judged.horizon + 1))
-    field, logits = (one[0] for one in model.lead_forecasts(torch.from_numpy(padded[None]), every))
-    lead = torch.tensor(every, dtype=field.dtype).view(-1, 1, 1, 1)
-    guess = moved_to_events(field, logits, model.levels, of_lead(model.cutoffs, lead))
-    line = of_lead(model.calibration.flatten(1), lead).unflatten(1, (-1, 2))
-    chance = calibrated(logits, line)  # (K, Q, C, H, W)
-    values = judged.codec.physical_from_model(guess.clamp(0, 1).numpy())
-    return values[..., : size[0], : size[1]], chance.numpy()[..., : size[0], : size[1]]
+    guess, _, chance = model.matched_forecasts(torch.from_numpy(padded[None]), every)
+    values = judged.codec.physical_from_model(guess[0].clamp(0, 1).numpy())
+    return values[..., : size[0], : size[1]], chance[0].numpy()[..., : size[0], : size[1]]
 
 
 def scored(judged: Judged, side: int | None, **where: Any) -> dict[str, Any]:

@@ -186,7 +186,7 @@ def test_interrupted_and_resumed_is_bit_identical(
 
 
 def test_random_windows_and_lead_times_are_resumed_too(tmp_path: Path) -> None:
-    """Augmented data, drawn lead times and fitted cut-offs, in the recipe's own sizes but small."""
+    """Augmented data, drawn lead times, calibrated chances; in the recipe's own sizes but small."""
     narrowed = narrow("radar-nowcast", 4, tmp_path, validate_every=2, checkpoint_every=1)
     data = narrowed.data.model_copy(update={"frame": (1, 32, 32), "validation_sequences": 1})
     recipe = narrowed.model_copy(update={"data": data})
@@ -196,7 +196,7 @@ def test_random_windows_and_lead_times_are_resumed_too(tmp_path: Path) -> None:
     assert resumed.finished
     assert bytes_of(tmp_path / "parts") == bytes_of(tmp_path / "whole")
     weights = load_training(tmp_path / "parts" / TRAINING).weights
-    assert weights["cutoffs"].unique().numel() > 1
+    assert weights["calibration"].unique().numel() > 2
 
 
 def test_a_loss_of_events_needs_a_model_that_forecasts_them(tmp_path: Path) -> None:

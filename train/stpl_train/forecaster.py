@@ -88,7 +88,7 @@ class LeadForecaster(Forecaster, Protocol):
         ...
 
     def fit_events(self, sequences: Array, observed: Mask | None, context: int) -> None:
-        """Calibrate the chances of events, and choose those from which on one is forecast.
+        """Calibrate the chances of events.
 
         Args:
             sequences: held out, `(N, T + K, C, H, W)`, in model units.

@@ -11,7 +11,8 @@ inside one step, and learns what that lacks. For a frame f at time t (`W(x, s)` 
     guess = sigmoid(a) x + r, moved to the events that are likely (`stpl_train.models.events`)
 
 a, r and the events' logits are decoded from x, W(h, d), u, the lead time and how far the way leads
-out of the frame. Beside the guess it gives the chance of each event in it.
+out of the frame. Events cover as much as they do in x. Beside the guess it gives the chance of each
+event in it.
 
 Observed or fed back? A frame that equals the state's `guess` in every pixel is this model's own
 emission, and only d and the lead time advance; any other frame is an observation, as is the first.
@@ -33,7 +34,15 @@ from stpl_core.codec import Array
 from stpl_core.manifest import OutputSpec
 from stpl_core.reader import Mask
 from stpl_train.forecaster import FrameShape, State
-from stpl_train.models.events import START, EventCounts, calibrated, moved_to_events, of_lead
+from stpl_train.models.events import (
+    EventCounts,
+    chances_of,
+    cutoffs_of_areas,
+    event_areas,
+    moved_to_events,
+    of_lead,
+    shift_of_chances,
+)
 from stpl_train.models.layers import ModelConfig, Patching, zeros_state
 from stpl_train.models.motion import LucasKanade, PixelGrid, resized, window_mean
 
@@ -51,6 +60,9 @@ _STEEP = 5.0
 """What turns a distance from a level, model units, into logits."""
 _ROUNDINGS = 8.0
 _SMOOTH = 5
+_SAMPLES, _FARTHEST = 20_000, 4
+"""Pixels of a frame by which areas of events are compared, at most, and how far they are apart, at
+most."""
 
 
 class AdvectConfig(ModelConfig):
@@ -65,7 +77,7 @@ class AdvectConfig(ModelConfig):
     levels: tuple[float, ...] = Field(default=(0.25, 0.5, 0.75), min_length=1)
     """Events: values at or above these, rising, in model units."""
     horizon: PositiveInt = 12
-    """Lead times with cut-offs of their own; later ones have the last one's."""
+    """Lead times with a calibration of their own; later ones have the last one's."""
 
     @model_validator(mode="after")
     def _rising(self) -> AdvectConfig:
@@ -127,7 +139,6 @@ class Advect(nn.Module):
     Config = AdvectConfig
     knows_its_guess = True
     levels: Tensor
-    cutoffs: Tensor
     calibration: Tensor
 
     def __init__(self, frame_shape: FrameShape, config: AdvectConfig) -> None:
@@ -138,6 +149,8 @@ class Advect(nn.Module):
         channels, height, width = frame_shape
         pixels, size = patching.map_channels, (patching.map_height, patching.map_width)
         hidden, count = config.hidden, len(config.levels)
+        apart = math.ceil(math.sqrt(height * width / _SAMPLES))
+        self.sample = (..., *(slice(None, None, min(apart, _FARTHEST)),) * 2)
         self.motion = LucasKanade(height, width, config.patch)
         self.frame_grid, self.map_grid = PixelGrid(height, width), PixelGrid(*size)
         self.encode = nn.Conv2d(2 * pixels, hidden, 3, padding=1)
@@ -149,10 +162,7 @@ class Advect(nn.Module):
         for part in self.turn.parameters():
             nn.init.zeros_(part)
         self.register_buffer("levels", torch.tensor(config.levels), persistent=False)
-        start = math.log(START / (1 - START))
-        self.register_buffer("cutoffs", torch.full((config.horizon, count), start))
-        line = torch.tensor([1.0, 0.0]).repeat(config.horizon, count, 1)
-        self.register_buffer("calibration", line)  # (K, Q, 2)
+        self.register_buffer("calibration", torch.ones(config.horizon, count))
         self.state_shapes: dict[str, tuple[int, ...]] = {
             **dict.fromkeys(("anchor", "last", "guess"), (channels, height, width)),
             **dict.fromkeys(("v", "u", "d"), (2, *size)),
@@ -178,13 +188,23 @@ class Advect(nn.Module):
         u = state["u"] + new * (self._turned(h, v) - state["u"])
         d = self._further(u, (1 - new) * state["d"])
         lead = (1 - new) * state["lead"] + 1
-        field, logits = self._decoded(anchor, h, u, d, lead)
-        cutoffs = of_lead(self.cutoffs, lead)  # (B, Q)
-        guess = moved_to_events(field, logits, self.levels, cutoffs)
+        field, logits, moved, inside = self._decoded(anchor, h, u, d, lead)
+        guess, logits = self._matched(field, logits, moved, inside, lead)
         after = {"anchor": anchor, "last": frame, "guess": guess, "v": v, "u": u, "d": d, "h": h}
-        line = of_lead(self.calibration.flatten(1), lead).unflatten(1, (-1, 2))  # (B, Q, 2)
-        chance = calibrated(logits, line)
-        return guess, after | {"seen": seen + new, "lead": lead, CHANCE: chance}
+        after |= {"seen": seen + new, "lead": lead, CHANCE: chances_of(logits)}
+        return guess, after
+
+    def _matched(
+        self, field: Tensor, logits: Tensor, moved: Tensor, inside: Tensor, lead: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The field with events, and logits of chances, that cover as much as the moved frame's."""
+        inside = inside[self.sample]
+        areas = event_areas(moved[self.sample], self.levels, inside)  # (B, Q)
+        cutoffs = cutoffs_of_areas(logits[self.sample], areas, inside)
+        guess = moved_to_events(field, logits, self.levels, cutoffs)
+        sure = of_lead(self.calibration, lead)[:, :, None, None, None] * logits  # (B, Q, C, H, W)
+        shift = shift_of_chances(sure[self.sample], areas, inside)  # (B, Q)
+        return guess, sure + shift[:, :, None, None, None]
 
     def _differs(self, frame: Tensor, guess: Tensor) -> Tensor:
         """`(B, 1, 1, 1)`: 0 where `frame` is the guess but for rounding, else 1."""
@@ -223,8 +243,13 @@ class Advect(nn.Module):
 
     def _decoded(
         self, anchor: Tensor, h: Tensor, u: Tensor, d: Tensor, lead: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Field `(B, C, H, W)` and logits `(B, Q, C, H, W)` at a lead time `(B, 1, 1, 1)`."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Field and logits at a lead time `(B, 1, 1, 1)`, and what they were decoded from.
+
+        Returns:
+            Field `(B, C, H, W)` and logits `(B, Q, C, H, W)`; the moved frame, as the field, and
+            where it comes from inside, `(B, 1, H, W)`.
+        """
         height, width = anchor.shape[2:]
         x = self.frame_grid.sample(anchor, resized(d, height, width), "zeros")
         shift = d / self.patch
@@ -235,10 +260,40 @@ class Advect(nn.Module):
         pixels = F.pixel_unshuffle(x, self.patch)  # (B, C*p*p, h, w)
         features = torch.cat([pixels, carried, inside, depth, u / _SPEED, time], dim=1)
         field, logits = self.decode(x, features, self.levels)
-        return field, logits
+        return field, logits, x, F.interpolate(inside, (height, width))
 
     def lead_forecasts(self, frames: Tensor, leads: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """See `stpl_train.forecaster.LeadForecaster`: the equations of `step`, at once."""
+        field, logits, *_ = self._decoded(*self._at_leads(frames, leads))
+        return self._by_lead(field, len(frames)), self._by_lead(logits, len(frames))
+
+    def matched_forecasts(
+        self, frames: Tensor, leads: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What `step` would come to, at some lead times at once.
+
+        Args:
+            frames: the context, `(B, T, C, H, W)`, in model units.
+            leads: n lead times, from 1.
+
+        Returns:
+            The guesses `(B, n, C, H, W)`; logits and chances, `(B, n, Q, C, H, W)`.
+        """
+        anchor, h, u, d, lead = self._at_leads(frames, leads)
+        guess, logits = self._matched(*self._decoded(anchor, h, u, d, lead), lead)
+        parted, batch = self._by_lead, len(frames)
+        return parted(guess, batch), parted(logits, batch), parted(chances_of(logits), batch)
+
+    @staticmethod
+    def _by_lead(x: Tensor, batch: int) -> Tensor:
+        """`(n B, ...)` -> `(B, n, ...)`."""
+        parted: Tensor = x.unflatten(0, (-1, batch))
+        return parted.transpose(0, 1)
+
+    def _at_leads(
+        self, frames: Tensor, leads: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """What `_decoded` is given at some lead times after the context, all in one batch."""
         batch, context = frames.shape[:2]
         state = self.initial_state(batch)
         v, h, last = state["v"], state["h"], frames[:, 0]
@@ -255,34 +310,34 @@ class Advect(nn.Module):
             d = self._further(u, d)
             ways.append(d)
         many = len(leads)
-        field, logits = self._decoded(
+        return (
             last.repeat(many, 1, 1, 1),
             h.repeat(many, 1, 1, 1),
             u.repeat(many, 1, 1, 1),
             torch.cat([ways[lead - 1] for lead in leads]),
             frames.new_tensor(leads).repeat_interleave(batch).view(-1, 1, 1, 1),
         )
-        return (
-            field.unflatten(0, (many, batch)).transpose(0, 1),  # (B, n, C, H, W)
-            logits.unflatten(0, (many, batch)).transpose(0, 1),  # (B, n, Q, C, H, W)
-        )
 
     @torch.no_grad()
     def event_counts(
         self, sequences: Array, observed: Mask | None, context: int, counts: EventCounts
     ) -> None:
-        """Count how often each event of held-out sequences came with each logit."""
+        """Count how often each event of held-out sequences came with each uncalibrated logit."""
+        factors = self.calibration.clone()
+        self.calibration.fill_(1.0)
         horizon = min(self.horizon, sequences.shape[1] - context)
         for n, sequence in enumerate(sequences):
-            frames = torch.from_numpy(sequence[None]).to(self.cutoffs)
+            frames = torch.from_numpy(sequence[None]).to(self.calibration)
             every = tuple(range(1, horizon + 1))
-            logits = self.lead_forecasts(frames[:, :context], every)[1][0].float().cpu().numpy()
+            found = self.matched_forecasts(frames[:, :context], every)[1]
+            logits = found[0].float().cpu().numpy()  # (K, Q, C, H, W)
             for k in range(horizon):
                 truth = sequence[context + k]  # (C, H, W)
                 seen = slice(None) if observed is None else observed[n, context + k]
                 for q, level in enumerate(self.levels.tolist()):
                     event = (truth >= level)[:, seen].ravel()
                     counts.add(k, q, logits[k, q][:, seen].ravel(), event)
+        self.calibration.copy_(factors)
 
     def no_counts(self) -> EventCounts:
         """None yet, for `event_counts`."""
@@ -290,8 +345,7 @@ class Advect(nn.Module):
 
     @torch.no_grad()
     def take_counts(self, counts: EventCounts) -> None:
-        """Choose the cut-offs and calibrate the chances by what was counted."""
-        self.cutoffs.copy_(torch.from_numpy(counts.best_cutoffs()))
+        """Calibrate the chances by what was counted."""
         self.calibration.copy_(torch.from_numpy(counts.calibration()))
 
     def fit_events(self, sequences: Array, observed: Mask | None, context: int) -> None:

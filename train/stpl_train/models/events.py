@@ -2,13 +2,21 @@
 
 A field of least squared error shows heavy rain nowhere once its place is uncertain. Here the chance
 of each event is forecast beside the field, and the field is moved up to the level where the chance
-is above a cut-off, and below it elsewhere. The cut-off of each level and lead time is the one with
-the greatest CSI over held-out sequences, of those that forecast at most twice the events there are.
-The chances themselves are calibrated on the same sequences, by Platt's (1999) straight line through
-their logits.
+is above a cut-off, and below it elsewhere.
+
+How much of the frame has an event is better known than where: it was seen in the newest frame, and
+changes slowly as that moves (Germann and Zawadzki 2002 call it Lagrangian persistence). So the
+cut-off is the one by which the event covers as much as it does in the moved frame; and the chances
+are shifted so that as much is expected. Weather of another kind than that of the training makes a
+model too sure or too timid, and this takes most of it away.
+
+How sure the chances are is calibrated on held-out sequences, by the factor of Platt's (1999) line
+through the logits.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,22 +27,77 @@ RAMP = 0.25
 """Logits over which a pixel goes from below a level to above it: with a step, a rounding would."""
 MARGIN = 1e-3
 """By how much the field is moved beyond a level, model units."""
-START = 0.4
-"""The cut-off before any was fitted, a chance."""
+_SLOPE = 0.05
+"""Model units over which a moved value goes from below a level to above it, for the same reason."""
+_FURTHEST = 3.0
+"""Logits by which chances are shifted at most: what is nowhere in the newest frame can begin."""
+_HIGHEST = 12.0
+"""Of cut-offs, logits."""
+_HALVINGS = 20
 _LOW, _HIGH, _BINS = -7.0, 5.0, 200
 _SPREAD = 1.5
-"""Lead times over which cut-offs are smoothed, a standard deviation."""
-_NEARLY = 0.99
-"""Cut-offs with at least this share of the greatest CSI are as good: their mean is taken."""
+"""Lead times over which the calibration is smoothed, a standard deviation."""
 _FEWEST = 50
-"""Pixels with the event below which its cut-off and its chances are not fitted."""
-_MOST_BIAS = 2.0
-"""Events forecast over events that were: where hardly anything can be foreseen, the greatest CSI
-would have heavy rain nearly everywhere."""
+"""Pixels with the event below which its chances are not calibrated."""
 _PRIOR = 200.0
 """Pixels that the calibration takes to be right as they are."""
 _STEEPEST = 4.0
 _ROUNDS = 30
+
+
+def event_areas(moved: Tensor, levels: Tensor, inside: Tensor) -> Tensor:
+    """Share of what lies inside on which a frame has each event, `(B, Q)`.
+
+    Args:
+        moved: the newest frame, moved, `(B, C, H, W)`.
+        levels: `(Q,)`, rising.
+        inside: `(B, 1, H, W)`, 1 where it comes from within the frame, else 0.
+    """
+    over = (moved[:, None] - levels.view(1, -1, 1, 1, 1)) / _SLOPE + 0.5
+    return _share(over.clamp(0.0, 1.0), inside)
+
+
+def shift_of_chances(logits: Tensor, areas: Tensor, inside: Tensor) -> Tensor:
+    """What to add to logits `(B, Q, C, H, W)` so that the chances amount to `areas` `(B, Q)`."""
+
+    def too_much(shift: Tensor) -> Tensor:
+        return _share(torch.sigmoid(logits + _of_each(shift)), inside) - areas
+
+    return _root(too_much, torch.zeros_like(areas), _FURTHEST)
+
+
+def cutoffs_of_areas(logits: Tensor, areas: Tensor, inside: Tensor) -> Tensor:
+    """The cut-offs `(B, Q)` above which `areas` lie, logits."""
+
+    def too_little(cutoff: Tensor) -> Tensor:
+        return areas - _share(_called(logits, cutoff), inside)
+
+    return _root(too_little, torch.zeros_like(areas), _HIGHEST)
+
+
+def _share(part: Tensor, inside: Tensor) -> Tensor:
+    """The mean of `(B, Q, C, H, W)` over what is inside, `(B, Q)`; 0 where nothing is."""
+    weight = inside[:, None]  # (B, 1, 1, H, W)
+    most = weight.sum((2, 3, 4)) * part.shape[2]
+    return (part * weight).sum((2, 3, 4)) / most.clamp(min=1.0)
+
+
+def _root(rising: Callable[[Tensor], Tensor], middle: Tensor, reach: float) -> Tensor:
+    """Where a rising function is 0, within `reach` of `middle`, by halving; the greatest such."""
+    for _ in range(_HALVINGS):
+        reach /= 2
+        middle = torch.where(rising(middle) > 0, middle - reach, middle + reach)
+    return middle
+
+
+def _of_each(values: Tensor) -> Tensor:
+    """`(B, Q)` for every pixel, `(B, Q, 1, 1, 1)`."""
+    return values[:, :, None, None, None]
+
+
+def _called(logits: Tensor, cutoffs: Tensor) -> Tensor:
+    """1 where an event is forecast, 0 where it is not, `(B, Q, C, H, W)`."""
+    return ((logits - _of_each(cutoffs)) / RAMP + 0.5).clamp(0.0, 1.0)
 
 
 def moved_to_events(field: Tensor, logits: Tensor, levels: Tensor, cutoffs: Tensor) -> Tensor:
@@ -49,8 +112,7 @@ def moved_to_events(field: Tensor, logits: Tensor, levels: Tensor, cutoffs: Tens
     Returns:
         As `field`.
     """
-    over = (logits - cutoffs[:, :, None, None, None]) / RAMP + 0.5
-    share = over.clamp(0.0, 1.0)  # (B, Q, C, H, W): 1 where the event is forecast
+    share = _called(logits, cutoffs)  # (B, Q, C, H, W)
     for level, event in zip(levels.unbind(), share.unbind(1), strict=True):
         above, below = level + MARGIN, level - MARGIN
         field = event * torch.maximum(field, above) + (1 - event) * torch.minimum(field, below)
@@ -58,13 +120,22 @@ def moved_to_events(field: Tensor, logits: Tensor, levels: Tensor, cutoffs: Tens
 
 
 def of_lead(table: Tensor, lead: Tensor) -> Tensor:
-    """Rows of a table `(K, Q)` by lead time `(B, 1, 1, 1)`, 1 to K; later ones have the last."""
+    """Rows of a table `(K, N)` by lead time `(B, 1, 1, 1)`, 1 to K; later ones have the last."""
     rows = torch.arange(1, len(table) + 1, dtype=table.dtype, device=table.device)
     # By weights of 0 and 1: an index would have to be made of a float on every engine.
     chosen = (1 - (lead.view(-1, 1).clamp(1.0, float(len(table))) - rows).abs()).clamp(
         min=0.0
     )  # (B, K)
-    return (chosen[:, :, None] * table).sum(1)  # (B, Q)
+    return (chosen[:, :, None] * table).sum(1)  # (B, N)
+
+
+def chances_of(logits: Tensor) -> Tensor:
+    """Chances of events `(B, Q, C, H, W)` whose levels rise: that of a higher one is no greater."""
+    found = torch.sigmoid(logits).unbind(1)
+    held = [found[0]]
+    for chance in found[1:]:
+        held.append(torch.minimum(chance, held[-1]))
+    return torch.stack(held, dim=1)
 
 
 class EventCounts:
@@ -84,42 +155,23 @@ class EventCounts:
             found = np.bincount(bins[event == happened], minlength=_BINS)
             self.counts[lead, level, int(happened)] += found
 
-    def best_cutoffs(self) -> NDArray[np.float32]:
-        """`(leads, levels)`, logits: those with the greatest CSI, smoothed over lead times."""
-        above = self.counts[..., ::-1].cumsum(-1)[..., ::-1]  # at or above the edge of each bin
-        hits, false_alarms = above[:, :, 1], above[:, :, 0]  # (leads, levels, bins)
-        events = hits[..., :1]
-        csi = hits / np.maximum(events + false_alarms, 1)
-        bias = (hits + false_alarms) / np.maximum(events, 1)
-        near = self._near
-        smooth = np.einsum("kl,lqb->kqb", near, csi)
-        smooth[np.einsum("kl,lqb->kqb", near, bias) > _MOST_BIAS] = 0
-        good = smooth >= _NEARLY * smooth.max(-1, keepdims=True)
-        edges = np.linspace(_LOW, _HIGH, _BINS + 1)[:-1]
-        best = np.einsum("kl,lq->kq", near, (good * edges).sum(-1) / good.sum(-1))
-        start = np.log(START / (1 - START))
-        return np.asarray(np.where(events[..., 0] < _FEWEST, start, best), np.float32)
-
     def calibration(self) -> NDArray[np.float32]:
-        """`(leads, levels, 2)`: factor and addend that make logits those of what happened.
+        """`(leads, levels)`: factors that make logits as sure as what happened lets them be.
 
-        Logistic regression over the bins but the two outermost, smoothed over lead times.
+        Logistic regression over the bins but the two outermost, smoothed over lead times. Its
+        addend is left out: how much there is follows from the newest frame.
         """
         step = (_HIGH - _LOW) / _BINS
         x = np.asarray(_LOW + step * (np.arange(_BINS) + 0.5), np.float64)
-        inner = np.einsum("kl,lqeb->kqeb", self._near, self.counts)[..., 1:-1]
-        line = np.zeros((*inner.shape[:2], 2))
-        for place in np.ndindex(line.shape[:2]):
-            missed, happened = inner[place]
-            line[place] = _platt(x[1:-1], missed, happened)
-        return np.asarray(line, np.float32)
-
-    @property
-    def _near(self) -> NDArray[np.float64]:
-        """`(leads, leads)`: weights of the lead times around each one, their sum is 1."""
         leads = np.arange(len(self.counts))
         near = np.exp(-0.5 * ((leads[:, None] - leads) / _SPREAD) ** 2)
-        return np.asarray(near / near.sum(1, keepdims=True))
+        near /= near.sum(1, keepdims=True)
+        inner = np.einsum("kl,lqeb->kqeb", near, self.counts)[..., 1:-1]
+        factors = np.ones(inner.shape[:2], np.float32)
+        for place in np.ndindex(factors.shape):
+            missed, happened = inner[place]
+            factors[place], _ = _platt(x[1:-1], missed, happened)
+        return factors
 
 
 def _platt(
@@ -139,21 +191,3 @@ def _platt(
         factor = float(np.clip(factor - step[0], 1 / _STEEPEST, _STEEPEST))
         addend = float(addend - step[1])
     return factor, addend
-
-
-def calibrated(logits: Tensor, line: Tensor) -> Tensor:
-    """Chances of events; that of a higher level is never greater.
-
-    Args:
-        logits: `(B, Q, C, H, W)`, of levels that rise.
-        line: `(B, Q, 2)`, factor and addend.
-
-    Returns:
-        As `logits`, 0 to 1.
-    """
-    factor, addend = line[:, :, None, None, None].unbind(-1)
-    found = torch.sigmoid(factor * logits + addend).unbind(1)
-    held = [found[0]]
-    for chance in found[1:]:
-        held.append(torch.minimum(chance, held[-1]))
-    return torch.stack(held, dim=1)
