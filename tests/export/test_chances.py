@@ -37,6 +37,7 @@ from stpl_train.data.stand_in import stand_in_sequences
 from stpl_train.forecaster import State
 from stpl_train.models import build_model
 from stpl_train.models.advect import Advect
+from stpl_train.models.events import HALVINGS
 from stpl_train.recipe import parse_recipe
 from stpl_train.run import WEIGHTS, save_recipe, save_validation
 
@@ -111,9 +112,9 @@ def test_no_graph_reads_them_and_only_those_that_give_them_compute_them(bundle: 
     def gates(name: str) -> int:
         return sum(node.op_type == "Sigmoid" for node in found[name].node)
 
-    once = gates("step")
-    assert gates("forecast") == HORIZON * (once - 1) + 1  # of the first frame alone
-    assert gates("rollout") == (CONTEXT + HORIZON - 1) * (once - 1)
+    once, of_chances = gates("step"), HALVINGS + 1  # found by halving, then given
+    assert gates("forecast") == HORIZON * (once - of_chances) + of_chances  # of the first frame
+    assert gates("rollout") == (CONTEXT + HORIZON - 1) * (once - of_chances)
 
 
 class Reads(Advect):

@@ -123,7 +123,8 @@ class Decoder(nn.Module):
             part.reshape(size)  # (B, Q, C, H, W)
             for part in F.pixel_shuffle(self.event(y), self.patch).chunk(2, dim=1)
         )
-        distance = x[:, None] - levels.view(1, -1, 1, 1, 1)
+        # No observation is further from a level: it lies between 0 and 1.
+        distance = (x[:, None] - levels.view(1, -1, 1, 1, 1)).clamp(-1.0, 1.0)
         return torch.sigmoid(keep) * x + add, F.softplus(steep) * distance * _STEEP + shift
 
 

@@ -33,7 +33,8 @@ _FURTHEST = 3.0
 """Logits by which chances are shifted at most: what is nowhere in the newest frame can begin."""
 _HIGHEST = 12.0
 """Of cut-offs, logits."""
-_HALVINGS = 20
+HALVINGS = 20
+"""Rounds in which a cut-off is found, to a hundred-thousandth of a logit."""
 _LOW, _HIGH, _BINS = -7.0, 5.0, 200
 _SPREAD = 1.5
 """Lead times over which the calibration is smoothed, a standard deviation."""
@@ -84,7 +85,7 @@ def _share(part: Tensor, inside: Tensor) -> Tensor:
 
 def _root(rising: Callable[[Tensor], Tensor], middle: Tensor, reach: float) -> Tensor:
     """Where a rising function is 0, within `reach` of `middle`, by halving; the greatest such."""
-    for _ in range(_HALVINGS):
+    for _ in range(HALVINGS):
         reach /= 2
         middle = torch.where(rising(middle) > 0, middle - reach, middle + reach)
     return middle
