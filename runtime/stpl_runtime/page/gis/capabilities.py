@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import urlencode
 
 from stpl_core import __version__
+from stpl_core.drawing.pictures import png_size
 from stpl_runtime.page.gis.drawing import MOST_PIXELS, legend_png
 from stpl_runtime.page.gis.layers import Layer
 from stpl_runtime.page.gis.xml import HEAD, Xml, element
@@ -14,8 +15,6 @@ from stpl_runtime.timing import utc_text
 VERSION = "1.3.0"
 PNG, PLAIN, JSON, XML = "image/png", "text/plain", "application/json", "text/xml"
 _SCHEMA = "http://www.opengis.net/wms http://schemas.opengis.net/wms/1.3.0/capabilities_1_3_0.xsd"
-_SIZE_AT = 16
-"""Where a PNG has its width and its height, four bytes each."""
 
 
 def capabilities(layers: Sequence[Layer], url: str, *, timed: bool = True) -> bytes:
@@ -139,7 +138,7 @@ def _attribution(notes: Mapping[str, str]) -> list[Xml]:
 
 def _style(layer: Layer, word: str, title: str, url: str) -> Xml:
     picture = legend_png(layer.colours(word), layer.units)
-    width, height = (int.from_bytes(picture[at : at + 4], "big") for at in (_SIZE_AT, _SIZE_AT + 4))
+    width, height = png_size(picture)
     asked = {
         "service": "WMS", "version": VERSION, "request": "GetLegendGraphic", "format": PNG,
         "layer": layer.name, "style": word,
