@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stpl_core.codec import Array
 from stpl_core.drawing.colours import STANDARD, ColourMap, chance_map, colour_map, palettes
@@ -17,7 +18,6 @@ from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.page.gis.ground import Ground, ground_of
 from stpl_runtime.page.gis.refusal import RefusedError, quoted
 from stpl_runtime.page.gis.times import places_in
-from stpl_runtime.page.points import values_at
 
 FORECAST, OBSERVED = "nowcast", "observed"
 _CODE = "InvalidDimensionValue"
@@ -85,8 +85,20 @@ class Layer:
 
     def value(self, step: int, x: int, y: int) -> float | None:
         """Of a pixel, its first channel; in the fewest digits that are its float32."""
-        values = values_at(self.frame(step), self.nowcast.observed_in(step), x, y)
-        return None if values is None else values[0]
+        width = self.frame(step).shape[-1]
+        return self.values(step, np.array([y * width + x]))[0]
+
+    def values(self, step: int, pixels: NDArray[np.int64]) -> list[float | None]:
+        """The same of several pixels, by their numbers along the rows."""
+        frame, observed = self.frame(step), self.nowcast.observed_in(step)
+        values = frame.reshape(len(frame), -1)[:, pixels].astype(np.float32)  # (C, N)
+        seen: Mask = np.asarray(np.isfinite(values).all(axis=0), np.bool_)
+        if observed is not None:
+            seen &= observed.ravel()[pixels]
+        return [
+            float(str(value)) if known else None
+            for value, known in zip(values[0], seen.tolist(), strict=True)
+        ]
 
     def seen(self, step: int) -> Mask:
         """`(H, W)`, False where a frame has no value."""

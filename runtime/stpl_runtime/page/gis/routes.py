@@ -19,7 +19,8 @@ from urllib.parse import urlencode
 
 from stpl_core.errors import MissingExtraError
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.page.gis.edr import Document, Edr
+from stpl_runtime.page.gis.coverage import Document
+from stpl_runtime.page.gis.edr import Edr
 from stpl_runtime.page.gis.openapi import COVERAGE, OPENAPI
 from stpl_runtime.page.gis.refusal import RefusedError
 from stpl_runtime.page.gis.tiles import tile
@@ -61,6 +62,13 @@ def routes(hub: Hub) -> list[BaseRoute]:
             "/edr/collections/{name}/position",
             edr(
                 lambda found, asked: found.position(asked.path_params["name"], asked.query_params),
+                COVERAGE,
+            ),
+        ),
+        Route(
+            "/edr/collections/{name}/area",
+            edr(
+                lambda found, asked: found.area(asked.path_params["name"], asked.query_params),
                 COVERAGE,
             ),
         ),
