@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -18,6 +18,7 @@ from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.page.gis.ground import Ground, ground_of
 from stpl_runtime.page.gis.refusal import RefusedError, quoted
 from stpl_runtime.page.gis.times import places_in
+from stpl_runtime.timing import utc_text
 
 FORECAST, OBSERVED = "nowcast", "observed"
 _CODE = "InvalidDimensionValue"
@@ -66,6 +67,14 @@ class Layer:
     def units(self) -> str:
         """Of its values, in CF notation."""
         return self.nowcast.units if self.threshold is None else "1"
+
+    @property
+    def about(self) -> str:
+        """A sentence for those who choose a layer."""
+        nowcast = self.nowcast
+        issued = "" if nowcast.issue_time is None else f", issued {utc_text(nowcast.issue_time)}"
+        ends = f"{nowcast.lead_text(self.steps[0])} to {nowcast.lead_text(self.steps[-1])}"
+        return f"{self.title}{issued}: {ends}, in {self.units}. LEAD=N is the Nth frame ahead."
 
     def time_of(self, step: int) -> datetime | None:
         """When a frame is valid; None where the frames carry no time."""
@@ -169,6 +178,12 @@ def layers_of(nowcasts: Mapping[str, Nowcast]) -> dict[str, Layer]:
     for layer in found:
         _ = layer.ground
     return {layer.name: layer for layer in found}
+
+
+def rights(layers: Sequence[Layer]) -> str:
+    """The licences of what they were made from; `none` where nothing is said."""
+    found = sorted({layer.nowcast.notes.get("licence", "") for layer in layers} - {""})
+    return "; ".join(found) or "none"
 
 
 def _is_placed(nowcast: Nowcast) -> bool:
