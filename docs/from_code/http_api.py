@@ -21,7 +21,8 @@ extra is missing, and 304 where the ETag is still that of the newest one.
 
 `/wms`, `/wmts`, `/tiles` and `/edr` take what their standards say: [see the nowcast in
 QGIS](../gis.md). A refusal of `/wms` is a `ServiceException` with status 200; of `/wmts` an
-`ExceptionReport`; of `/edr`, JSON with `code` and `description`. Each answers with an ETag that changes with the nowcast.
+`ExceptionReport`; of `/edr`, JSON with `code` and `description`.
+Each answers with an ETag that changes with the nowcast.
 
 `/nowcast/latest` takes `format=`, or chooses by the Accept header:
 

@@ -118,9 +118,7 @@ def _layer(layer: Layer, root: str, kept: Mapping[str, str]) -> Xml:
         element("Format", PNG),
         *([_times(layer)] if timed else []),
         element("TileMatrixSetLink", element("TileMatrixSet", _MATRICES)),
-        element(
-            "ResourceURL", format=PNG, resourceType="tile", template=f"{tiles}?{'&'.join(words)}"
-        ),
+        element("ResourceURL", format=PNG, resourceType="tile", template=template),
     )
 
 

@@ -254,7 +254,7 @@ def wmts_near(page: Served, x: float, y: float, cache: Path) -> tuple[Rgba, tupl
         cache: folder of GDAL, which keeps tiles.
     """
     rasterio = pytest.importorskip("rasterio")
-    asked = f"http://127.0.0.1:{page.port}/wmts?SERVICE=WMTS&REQUEST=GetCapabilities"
+    asked = f"http://127.0.0.1:{page.port}/wmts"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with (
