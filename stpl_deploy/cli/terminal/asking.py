@@ -16,12 +16,14 @@ _MOST = 1000
 def draws_sixels() -> bool:
     """Whether the terminal says so; False where it cannot be asked without harm."""
     try:
+        import termios
+
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
-    except OSError:
+    except (ImportError, OSError):
         return False
     try:
         return b"4" in _attributes(terminal)
-    except (ImportError, OSError):
+    except (OSError, termios.error):
         return False
     finally:
         os.close(terminal)

@@ -39,10 +39,12 @@ class Terminal:
         self.modes = [termios.tcgetattr(theirs)]
         os.write(ours, self._typed)
         around = {name: value for name, value in os.environ.items() if name not in NAMES}
+        # The first terminal that the leader of a session opens becomes its own.
+        opens = 'exec "$@" <"$0" >"$0"'
         process = subprocess.Popen(
-            [sys.executable, "-m", "stpl_deploy", *map(str, words)],
-            stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL, start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            ["sh", "-c", opens, os.ttyname(theirs), sys.executable, "-m", "stpl_deploy",
+             *map(str, words)],
+            stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
             env={**around, "TERM": "xterm-256color", **environment},
         )  # fmt: skip
         try:
