@@ -34,17 +34,17 @@ class PredictCommand:
         ),
     ]
     out: Annotated[Path, Option("File to write: .npz, .npy, .png, .gif, .mp4, .nc, .tif or .zarr.")]
+    preview: Annotated[
+        Preview,
+        Option(
+            "Show the nowcast in the terminal: auto (if that can), kitty, iterm, sixel or none.",
+            metavar="PROTOCOL",
+        ),
+    ] = "auto"
     predict: PredictOptions = field(default_factory=PredictOptions)
     backend: EngineOptions = field(default_factory=EngineOptions)
     overwrite: Annotated[bool, Option("Replace FILE.", flag="--overwrite")] = False
     trust: TrustOptions = field(default_factory=TrustOptions)
-    preview: Annotated[
-        Preview,
-        Option(
-            "Show it in the terminal, too: auto (where that can), kitty, iterm, sixel or none.",
-            metavar="PROTOCOL",
-        ),
-    ] = "auto"
     json: Json = False
 
 
