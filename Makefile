@@ -10,6 +10,7 @@ EDGE_VENV := .venv-edge
 AUDIT_VENV := .venv-audit
 RELEASE_VENV := .venv-release
 TRITON := .venv-triton
+OGC_SCHEMAS := .ogc-schemas
 BIN := $(VENV)/bin
 EDGE_BIN := $(EDGE_VENV)/bin
 AUDIT_BIN := $(AUDIT_VENV)/bin
@@ -36,7 +37,7 @@ PIP_FLAGS := --quiet --disable-pip-version-check
 # One process for each CPU (tests/conftest.py pins it there).
 PYTEST_FLAGS ?= -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: audit known-faults fuzz help venv venv-edge venv-compare venv-ray venv-triton demo test test-all test-edge soak matrix matrix-ends lint format bench recipes wheel release release-sbom install-table container-steps notebooks docs clean
+.PHONY: audit known-faults fuzz help venv venv-edge venv-compare venv-ray venv-triton ogc-schemas demo test test-all test-edge soak matrix matrix-ends lint format bench recipes wheel release release-sbom install-table container-steps notebooks docs clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -85,6 +86,17 @@ $(TRITON)/.stamp: | $(VENV)/.stamp
 	@touch $@
 
 venv-triton: $(TRITON)/.stamp ## add a Triton server, for the tests of served models: Linux, x86-64, 144 MB
+
+# MapProxy brings the schemas of the OGC with its tests; of its wheel, nothing else is kept.
+$(OGC_SCHEMAS)/.stamp: | $(VENV)/.stamp
+	rm -rf build/mapproxy $(OGC_SCHEMAS)
+	$(BIN)/python -m pip download $(PIP_FLAGS) --no-deps --only-binary :all: --dest build/mapproxy mapproxy==7.0.0
+	$(BIN)/python -m zipfile --extract build/mapproxy/*.whl build/mapproxy/unpacked
+	mv build/mapproxy/unpacked/mapproxy/test/schemas $(OGC_SCHEMAS)
+	rm -rf build/mapproxy
+	@touch $@
+
+ogc-schemas: $(OGC_SCHEMAS)/.stamp ## add the OGC's schemas, which the WMS and the WMTS are held against; 3 MB are fetched
 
 demo: venv ## train, export, verify and stream on this machine: the whole story
 	$(BIN)/stpl-deploy demo
@@ -182,4 +194,4 @@ container-steps: venv ## the steps of the Dockerfile without Docker, by an ordin
 	$(BIN)/python -m benchmarks.container_steps
 
 clean: ## remove what was built, and the virtual environments
-	rm -rf $(VENV) $(EDGE_VENV) $(AUDIT_VENV) $(RELEASE_VENV) $(TRITON) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(EDGE_VENV) $(AUDIT_VENV) $(RELEASE_VENV) $(TRITON) $(OGC_SCHEMAS) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

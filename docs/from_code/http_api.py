@@ -19,9 +19,10 @@ Every address answers 401 without the token that it asks for. `/nowcast/latest` 
 there is a nowcast, 400 to an unknown format, 406 where the Accept header leaves none, 501 where an
 extra is missing, and 304 where the ETag is still that of the newest one.
 
-`/wms`, `/tiles` and `/edr` take what their standards say: [see the nowcast in QGIS](../gis.md). A
-refusal of `/wms` is a `ServiceException` with status 200; of `/edr`, JSON with `code` and
-`description`. Each answers with an ETag that changes with the nowcast.
+`/wms`, `/wmts`, `/tiles` and `/edr` take what their standards say: [see the nowcast in
+QGIS](../gis.md). A refusal of `/wms` is a `ServiceException` with status 200; of `/wmts` an
+`ExceptionReport`; of `/edr`, JSON with `code` and `description`.
+Each answers with an ETag that changes with the nowcast.
 
 `/nowcast/latest` takes `format=`, or chooses by the Accept header:
 

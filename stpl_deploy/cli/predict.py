@@ -12,6 +12,7 @@ from stpl_core.options import BundlePath, EngineOptions, PredictOptions
 from stpl_deploy.cli.options.common import Json
 from stpl_deploy.cli.options.signature import verb
 from stpl_deploy.cli.options.trust import TrustOptions, open_trusted
+from stpl_deploy.cli.terminal.picture import Preview, show_nowcast
 
 if TYPE_CHECKING:
     from stpl_core.bundle import Bundle
@@ -33,6 +34,13 @@ class PredictCommand:
         ),
     ]
     out: Annotated[Path, Option("File to write: .npz, .npy, .png, .gif, .mp4, .nc, .tif or .zarr.")]
+    preview: Annotated[
+        Preview,
+        Option(
+            "Show the nowcast in the terminal: auto (if that can), kitty, iterm, sixel or none.",
+            metavar="PROTOCOL",
+        ),
+    ] = "auto"
     predict: PredictOptions = field(default_factory=PredictOptions)
     backend: EngineOptions = field(default_factory=EngineOptions)
     overwrite: Annotated[bool, Option("Replace FILE.", flag="--overwrite")] = False
@@ -76,6 +84,7 @@ def predict(options: PredictCommand) -> None:
         print_json(report)
     else:
         _print(options, nowcast, report)
+        show_nowcast(nowcast, options.preview)
 
 
 def _of_model(options: PredictCommand, bundle: Bundle, context: Context) -> tuple[Nowcast, float]:

@@ -56,6 +56,48 @@ def test_inspect_says_it_all(cli_here: Cli, with_gap: Path, tmp_path: Path) -> N
     assert classes | {NO_ECHO_COLOUR, NO_DATA_COLOUR} <= colours
 
 
+@pytest.mark.parametrize("placed", [True, False])
+def test_the_picture_has_a_map_where_the_frames_have_a_place(
+    cli_here: Cli, tmp_path: Path, placed: bool
+) -> None:
+    """South Foreland, by PROJ, is dark in both frames, and the sea off Texel is as it was."""
+    rasterio = pytest.importorskip("rasterio")
+    import pyproj
+
+    crs = pyproj.CRS("+proj=stere +lat_0=90 +lon_0=0 +lat_ts=60 +a=6378140 +b=6356750")
+    height, width, step, left, top = 383, 350, 2000.0, 0.0, -3649982.0
+    folder = tmp_path / "rain"
+    folder.mkdir()
+    rain = np.full((1, height, width), 3.0, np.float32)
+    for name in ("202602011200", "202602011205"):
+        np.save(folder / f"{name}.npy", rain)
+        if placed:
+            (folder / f"{name}.npy").unlink()
+            with rasterio.open(
+                folder / f"{name}.tif", "w", driver="GTiff", height=height, width=width, count=1,
+                dtype="float32", crs=crs.to_wkt(),
+                transform=rasterio.Affine(step, 0, left, 0, -step, top),
+            ) as file:  # fmt: skip
+                file.write(rain)
+    picture = tmp_path / "see.png"
+    done = cli_here("data", "inspect", folder, "--units", "mm/h", "--picture", picture)
+    assert (done.returncode, done.stderr) == (0, "")
+    pixels = np.asarray(Image.open(picture).convert("RGB")).astype(int)
+    onto = pyproj.Transformer.from_crs(crs.geodetic_crs, crs, always_xy=True)
+    scale = 480 / height
+    for panel in (12, 12 + round(width * scale) + 12):
+
+        def near(lon: float, lat: float, panel: int = panel) -> Any:
+            x, y = onto.transform(lon, lat)
+            column = panel + int((x - left) / step * scale)
+            row = 24 + int((top - y) / step * scale)
+            return pixels[row - 4 : row + 5, column - 4 : column + 5]
+
+        coast, sea = near(1.4436, 51.1513), near(3.13, 54.2)
+        assert bool(coast.max(axis=2).min() < 60) is placed
+        assert (sea == sea[0, 0]).all()
+
+
 @needs_files
 def test_inspect_as_json(cli_here: Cli, with_gap: Path) -> None:
     done = cli_here("data", "inspect", with_gap, "--json")

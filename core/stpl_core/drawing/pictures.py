@@ -154,6 +154,11 @@ def png_of(picture: Picture, compress_level: int = 4) -> bytes:
     return file.getvalue()
 
 
+def png_size(png: bytes) -> tuple[int, int]:
+    """Width and height of a PNG file, which has them at the same place always."""
+    return int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
+
+
 def font(size: float = _FONT) -> FreeTypeFont | ImageFont:
     """Pillow's own letters."""
     from PIL import ImageFont

@@ -14,6 +14,7 @@ from stpl_core.drawing.colours import (
     ColourMap,
     colour_map,
 )
+from stpl_core.drawing.maps import with_map
 from stpl_core.drawing.pictures import (
     canvas,
     frame_picture,
@@ -24,6 +25,7 @@ from stpl_core.drawing.pictures import (
 )
 from stpl_core.errors import UsageError
 from stpl_core.files import atomic_file
+from stpl_core.grid import Grid
 from stpl_core.readers.survey import Sight, Survey
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def save_sights(path: Path, survey: Survey, sights: list[Sight]) -> None:
     units = survey.quantity.units
     ends = (0.0, 1.0) if units == "1" else (survey.low or 0.0, survey.high or 1.0)
     colours = colour_map(units, *ends)
-    panels = [_panel(sight, colours) for sight in shown]
+    panels = [_panel(sight, colours, survey.grid) for sight in shown]
     width = sum(panel.width + _GAP for panel in panels) + _GAP + _LEGEND
     height = max(_TOP + panels[0].height + _GAP, _TOP + (len(colours.limits) + 4) * _BOX)
     image = canvas(width, height, PAPER)
@@ -68,12 +70,16 @@ def save_sights(path: Path, survey: Survey, sights: list[Sight]) -> None:
         image.save(file, format=form)
 
 
-def _panel(sight: Sight, colours: ColourMap) -> Image:
-    """A frame with square pixels, the longer side `_SIDE`; large ones lose rows, not colours."""
+def _panel(sight: Sight, colours: ColourMap, grid: Grid) -> Image:
+    """A frame with square pixels, the longer side `_SIDE`; large ones lose rows, not colours.
+
+    The map lies over it where the grid has a place on the Earth.
+    """
     frame, state = thinned(sight.frame, 2 * _SIDE), thinned(sight.state, 2 * _SIDE)
     rgb = frame_picture(frame, colours, state=state)
     scale = _SIDE / max(rgb.shape[:2])
-    return scaled(rgb, max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
+    size = (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
+    return with_map(scaled(rgb, *size), grid)
 
 
 def _legend(image: Image, left: int, survey: Survey, colours: ColourMap) -> None:

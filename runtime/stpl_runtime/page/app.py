@@ -7,8 +7,9 @@
 /map/GRID/DETAIL                       coasts, borders, cities and overlays in pixels of the frames
 /nowcast/latest?stream=&format=        the newest nowcast as a file, also by the Accept header
 /wms                                   the newest nowcast for GIS programs: WMS 1.3.0
+/wmts                                  the same as WMTS 1.0.0, whose tiles are those below
 /tiles/LAYER/Z/X/Y.png?lead=&style=    the same as XYZ tiles in EPSG:3857
-/edr                                   the same at a position: OGC API - EDR, CoverageJSON
+/edr                                   its values at a position or in an area: OGC API - EDR
 /healthz                               ok and degraded: 200; stale and down: 503
 /metrics                               for Prometheus
 """

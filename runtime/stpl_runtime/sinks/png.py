@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from stpl_core.drawing.colours import DARK, INK_ON_DARK, STANDARD
-from stpl_core.drawing.pictures import canvas, text_width, write_text
+from stpl_core.drawing.pictures import canvas, png_size, text_width, write_text
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SinkSpec
 from stpl_runtime.sinks.directory import DirectorySink
 from stpl_runtime.sinks.drawing.legend import legend
-from stpl_runtime.sinks.drawing.picture import MARGIN, TITLE, chosen_palette, tiles, title
+from stpl_runtime.sinks.drawing.picture import MARGIN, TITLE, Tile, chosen_palette, tiles, title
 from stpl_runtime.sinks.file_format import FileFormat
 
 if TYPE_CHECKING:
@@ -30,9 +30,28 @@ def png_bytes(nowcast: Nowcast, palette: str = STANDARD) -> bytes:
     One row, past | forecast, where it is narrow enough; else a sheet that is about square, whose
     past and forecast have rows of their own with a line between them.
     """
+    return _png(nowcast, tiles(nowcast, palette=palette), palette)
+
+
+def png_bytes_within(nowcast: Nowcast, width: int, palette: str = STANDARD) -> bytes:
+    """The same where it is no wider than `width` pixels.
+
+    Else as many frames in one row as fit, two at least: the newest one, and lead times up to the
+    last.
+    """
     every = tiles(nowcast, palette=palette)
-    past = [tile.image for tile in every if tile.steps <= 0]
-    future = [tile.image for tile in every if tile.steps > 0]
+    whole = _png(nowcast, every, palette)
+    if png_size(whole)[0] <= width:
+        return whole
+    room = (width - 3 * MARGIN) // (max(tile.image.width for tile in every) + MARGIN)
+    ahead = max(1, min(room - 1, len(nowcast.frames)))
+    steps = {0, *(round(len(nowcast.frames) * n / ahead) for n in range(1, ahead + 1))}
+    return _png(nowcast, [tile for tile in every if tile.steps in steps], palette)
+
+
+def _png(nowcast: Nowcast, shown: list[Tile], palette: str) -> bytes:
+    past = [tile.image for tile in shown if tile.steps <= 0]
+    future = [tile.image for tile in shown if tile.steps > 0]
     body = _row(past, future)
     if body.width > _WIDEST:
         body = _sheet(past, future)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from typing import TYPE_CHECKING
@@ -10,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-REQUIRED = os.environ.get("PAGE_TESTS") == "required" and not os.environ.get("STPL_TORCH_FREE")
-"""In CI a page that no browser looked at is a failure."""
+from tests.runtime.page.required import REQUIRED
+
 if not REQUIRED:
     pytest.importorskip("playwright.sync_api")
 
-from playwright import sync_api  # noqa: E402
+from playwright import sync_api
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page

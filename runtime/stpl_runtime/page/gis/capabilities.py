@@ -6,16 +6,15 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import urlencode
 
 from stpl_core import __version__
+from stpl_core.drawing.pictures import png_size
 from stpl_runtime.page.gis.drawing import MOST_PIXELS, legend_png
-from stpl_runtime.page.gis.layers import Layer
+from stpl_runtime.page.gis.layers import Layer, rights
 from stpl_runtime.page.gis.xml import HEAD, Xml, element
 from stpl_runtime.timing import utc_text
 
 VERSION = "1.3.0"
 PNG, PLAIN, JSON, XML = "image/png", "text/plain", "application/json", "text/xml"
 _SCHEMA = "http://www.opengis.net/wms http://schemas.opengis.net/wms/1.3.0/capabilities_1_3_0.xsd"
-_SIZE_AT = 16
-"""Where a PNG has its width and its height, four bytes each."""
 
 
 def capabilities(layers: Sequence[Layer], url: str, *, timed: bool = True) -> bytes:
@@ -50,7 +49,6 @@ def capabilities(layers: Sequence[Layer], url: str, *, timed: bool = True) -> by
 
 
 def _service(layers: Sequence[Layer], url: str) -> Xml:
-    rights = sorted({layer.nowcast.notes.get("licence", "") for layer in layers} - {""})
     return element(
         "Service",
         element("Name", "WMS"),
@@ -58,7 +56,7 @@ def _service(layers: Sequence[Layer], url: str) -> Xml:
         element("Abstract", f"The newest nowcast of stpl-deploy {__version__}."),
         _online(url),
         element("Fees", "none"),
-        element("AccessConstraints", "; ".join(rights) or "none"),
+        element("AccessConstraints", rights(layers)),
         element("LayerLimit", "1"),
         element("MaxWidth", str(MOST_PIXELS)),
         element("MaxHeight", str(MOST_PIXELS)),
@@ -83,7 +81,7 @@ def _parts(layers: Sequence[Layer], url: str, timed: bool) -> list[Xml]:
             "Layer",
             element("Name", layer.name),
             element("Title", layer.title),
-            element("Abstract", _about(layer)),
+            element("Abstract", layer.about),
             *(element("CRS", name) for name in layer.ground.systems),
             *_boxes(layer),
             *(_times(layer) if timed else ()),
@@ -93,13 +91,6 @@ def _parts(layers: Sequence[Layer], url: str, timed: bool) -> list[Xml]:
         )
         for layer in layers
     ]
-
-
-def _about(layer: Layer) -> str:
-    nowcast = layer.nowcast
-    issued = "" if nowcast.issue_time is None else f", issued {utc_text(nowcast.issue_time)}"
-    ends = f"{nowcast.lead_text(layer.steps[0])} to {nowcast.lead_text(layer.steps[-1])}"
-    return f"{layer.title}{issued}: {ends}, in {layer.units}. LEAD=N is the Nth frame ahead."
 
 
 def _boxes(layer: Layer) -> list[Xml]:
@@ -139,7 +130,7 @@ def _attribution(notes: Mapping[str, str]) -> list[Xml]:
 
 def _style(layer: Layer, word: str, title: str, url: str) -> Xml:
     picture = legend_png(layer.colours(word), layer.units)
-    width, height = (int.from_bytes(picture[at : at + 4], "big") for at in (_SIZE_AT, _SIZE_AT + 4))
+    width, height = png_size(picture)
     asked = {
         "service": "WMS", "version": VERSION, "request": "GetLegendGraphic", "format": PNG,
         "layer": layer.name, "style": word,

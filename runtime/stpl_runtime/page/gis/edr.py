@@ -1,13 +1,24 @@
-"""OGC API - EDR 1.1 of the newest nowcasts: the values at a position, as CoverageJSON."""
+"""OGC API - EDR 1.1 of the newest nowcasts: values at a position or in an area, CoverageJSON."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from datetime import datetime
+from typing import NamedTuple
+
+import numpy as np
 
 from stpl_core import __version__
 from stpl_runtime.nowcast import Nowcast
+from stpl_runtime.page.gis.areas import NUMBER, pixels_within, rings_of
+from stpl_runtime.page.gis.coverage import (
+    CRS84,
+    Document,
+    parameter,
+    series_at,
+    series_within,
+)
 from stpl_runtime.page.gis.ground import DEGREES
 from stpl_runtime.page.gis.layers import FORECAST, Layer, layers_of
 from stpl_runtime.page.gis.openapi import COVERAGE, OPENAPI, openapi
@@ -15,7 +26,6 @@ from stpl_runtime.page.gis.refusal import RefusedError, quoted
 from stpl_runtime.page.gis.times import places_in
 from stpl_runtime.timing import utc_text
 
-Document = dict[str, Any]
 JSON = "application/json"
 _CONFORMANCE = (
     "http://www.opengis.net/spec/ogcapi-common-1/1.0/conf/core",
@@ -23,11 +33,12 @@ _CONFORMANCE = (
     "http://www.opengis.net/spec/ogcapi-edr-1/1.1/conf/core",
     "http://www.opengis.net/spec/ogcapi-edr-1/1.1/conf/covjson",
 )
-_CRS84 = "http://www.opengis.net/def/crs/OGC/1.3/CRS84"
-_SYSTEMS = ("", "CRS84", "CRS:84", "OGC:CRS84", _CRS84)
+_SYSTEMS = ("", "CRS84", "CRS:84", "OGC:CRS84", CRS84)
 _FORMATS = ("", "CoverageJSON", "covjson", "json", COVERAGE)
-_NUMBER = r"([-+]?[0-9]{1,4}(?:\.[0-9]{0,20})?(?:[eE][-+]?[0-9]{1,2})?)"
-_POINT = re.compile(rf"\s*POINT\s*\(\s*{_NUMBER}\s+{_NUMBER}\s*\)\s*", re.IGNORECASE)
+_QUERIES = {"position": "the values at a position", "area": "the values in an area"}
+MOST_VALUES = 500_000
+"""Of one answer, all times and parameters together: some MB of JSON."""
+_POINT = re.compile(rf"\s*POINT\s*\(\s*{NUMBER}\s+{NUMBER}\s*\)\s*", re.IGNORECASE)
 
 
 class Edr:
@@ -56,7 +67,7 @@ class Edr:
         """What there is."""
         return {
             "title": "Live nowcasts",
-            "description": f"The newest nowcast of stpl-deploy {__version__}, at a position.",
+            "description": f"The newest nowcast of stpl-deploy {__version__}: values.",
             "links": [
                 self._link("", "self", "this document"),
                 self._link("/conformance", "conformance", "the conformance classes"),
@@ -96,32 +107,23 @@ class Edr:
             "description": f"issued {utc_text(main.nowcast.issue_time)}",
             "links": [
                 self._link(at, "self", "this document"),
-                self._link(f"{at}/position", "data", "the values at a position", COVERAGE),
+                *(
+                    self._link(f"{at}/{word}", "data", about, COVERAGE)
+                    for word, about in _QUERIES.items()
+                ),
             ],
             "extent": {
-                "spatial": {"bbox": [list(main.ground.degrees)], "crs": _CRS84},
+                "spatial": {"bbox": [list(main.ground.degrees)], "crs": CRS84},
                 "temporal": {
                     "interval": [[times[0], times[-1]]],
                     "values": times,
                     "trs": "Gregorian",
                 },
             },
-            "data_queries": {
-                "position": {
-                    "link": {
-                        **self._link(f"{at}/position", "data", "the values at a position"),
-                        "variables": {
-                            "query_type": "position",
-                            "output_formats": ["CoverageJSON"],
-                            "default_output_format": "CoverageJSON",
-                            "crs_details": [{"crs": "CRS84", "wkt": _CRS84}],
-                        },
-                    }
-                }
-            },
+            "data_queries": {word: self._query_of(at, word) for word in _QUERIES},
             "crs": ["CRS84"],
             "output_formats": ["CoverageJSON"],
-            "parameter_names": {word: _parameter(layer) for word, layer in layers.items()},
+            "parameter_names": {word: parameter(layer) for word, layer in layers.items()},
         }
 
     def position(self, name: str, given: Mapping[str, str]) -> Document:
@@ -134,30 +136,53 @@ class Edr:
         Raises:
             RefusedError: it cannot be answered.
         """
+        asked = self._asked(name, given)
+        lon, lat = _place(given.get("coords", ""))
+        pixel = asked.main.ground.pixel(DEGREES, lon, lat)
+        if pixel is None:
+            raise _beside(f"{lon:g} {lat:g}", asked.main)
+        centre = [round(degrees, 6) for degrees in asked.main.ground.centre(*pixel)]
+        number = pixel[1] * asked.main.ground.grid.width + pixel[0]
+        return series_at(asked.layers, asked.steps, asked.times, number, centre)
+
+    def area(self, name: str, given: Mapping[str, str]) -> Document:
+        """What was observed and what is forecast in the pixels whose middles lie in an area.
+
+        Args:
+            name: of the collection.
+            given: see `position`; `coords` is a POLYGON or a MULTIPOLYGON.
+
+        Raises:
+            RefusedError: it cannot be answered, or the answer is too large.
+        """
+        asked = self._asked(name, given)
+        rings, ground = rings_of(given.get("coords", "")), asked.main.ground
+        pixels = pixels_within(rings, ground)
+        if not len(pixels):
+            raise _beside("no pixel's middle is in the area, which is small or", asked.main)
+        count = len(pixels) * len(asked.steps) * len(asked.layers)
+        if count > MOST_VALUES:
+            raise RefusedError(
+                f"{count:,} values: expected at most {MOST_VALUES:,}; ask for a smaller area, for "
+                "fewer times (datetime=) or parameters (parameter-name=), or take "
+                "/nowcast/latest?format=nc",
+                status=413,
+            )
+        middles = ground.centres(pixels % ground.grid.width, pixels // ground.grid.width)
+        places: list[list[float]] = np.round(np.stack(middles, axis=1), 6).tolist()
+        return series_within(asked.layers, asked.steps, asked.times, pixels, places)
+
+    def _asked(self, name: str, given: Mapping[str, str]) -> _Asked:
         layers = self._of(name)
         _checked(given)
         names = given.get("parameter-name") or given.get("parameter_names", "")  # as OWSLib has it
-        main, asked = layers[FORECAST], _asked(layers, names)
-        lon, lat = _place(given.get("coords", ""))
-        pixel = main.ground.pixel(DEGREES, lon, lat)
-        if pixel is None:
-            west, south, east, north = (round(edge, 4) for edge in main.ground.degrees)
-            raise RefusedError(
-                f"{lon:g} {lat:g} lies beside the frames, which lie within {west:g} to {east:g} "
-                f"east and {south:g} to {north:g} north",
-                status=404,
-            )
-        times = _times(main.nowcast)
-        first, when = 1 - len(main.nowcast.context_times), given.get("datetime", "")
-        chosen = places_in(when, times, "datetime") if when else range(len(times))
-        steps = [first + n for n in chosen]
-        centre = [round(degrees, 6) for degrees in main.ground.centre(*pixel)]
-        return {
-            "type": "Coverage",
-            "domain": _domain(centre, [utc_text(times[n]) for n in chosen]),
-            "parameters": {word: _parameter(layer) for word, layer in asked.items()},
-            "ranges": {word: _range(layer, steps, pixel) for word, layer in asked.items()},
-        }
+        main, chosen = layers[FORECAST], _chosen(layers, names)
+        times, when = _times(main.nowcast), given.get("datetime", "")
+        places = places_in(when, times, "datetime") if when else range(len(times))
+        first = 1 - len(main.nowcast.context_times)
+        return _Asked(
+            main, chosen, [first + n for n in places], [utc_text(times[n]) for n in places]
+        )
 
     def _of(self, name: str) -> dict[str, Layer]:
         if name not in self._streams:
@@ -165,12 +190,34 @@ class Edr:
             raise RefusedError(f"no collection {quoted(name)}; there are {there}", status=404)
         return self._streams[name]
 
+    def _query_of(self, at: str, word: str) -> Document:
+        variables = {
+            "query_type": word,
+            "output_formats": ["CoverageJSON"],
+            "default_output_format": "CoverageJSON",
+            "crs_details": [{"crs": "CRS84", "wkt": CRS84}],
+        }
+        link = self._link(f"{at}/{word}", "data", _QUERIES[word])
+        return {"link": {**link, "variables": variables}}
+
     def _link(self, path: str, rel: str, title: str, media: str = JSON) -> Document:
         href = f"{self._url}{path}{self._query}"
         return {"href": href, "rel": rel, "type": media, "title": title}
 
 
-def _times(nowcast: Nowcast) -> tuple[Any, ...]:
+class _Asked(NamedTuple):
+    """What is asked for of a collection, whatever the place."""
+
+    main: Layer
+    layers: dict[str, Layer]
+    """Name of a parameter -> its layer."""
+    steps: list[int]
+    """Frames after the newest observed one."""
+    times: list[str]
+    """When each of them is valid."""
+
+
+def _times(nowcast: Nowcast) -> tuple[datetime, ...]:
     return (*nowcast.context_times, *nowcast.valid_times)
 
 
@@ -182,7 +229,7 @@ def _checked(given: Mapping[str, str]) -> None:
             raise RefusedError(f"{name}={quoted(asked)}: expected {there}")
 
 
-def _asked(layers: dict[str, Layer], names: str) -> dict[str, Layer]:
+def _chosen(layers: dict[str, Layer], names: str) -> dict[str, Layer]:
     if not names:
         return layers
     words = [name.strip() for name in names.split(",")]
@@ -204,39 +251,10 @@ def _place(coords: str) -> tuple[float, float]:
     return lon, lat
 
 
-def _parameter(layer: Layer) -> Document:
-    units = layer.units
-    return {
-        "type": "Parameter",
-        "description": {"en": layer.title},
-        "unit": {"label": {"en": units}, "symbol": units},
-        "observedProperty": {"label": {"en": layer.nowcast.standard_name or layer.title}},
-    }
-
-
-def _domain(centre: list[float], times: list[str]) -> Document:
-    return {
-        "type": "Domain",
-        "domainType": "PointSeries",
-        "axes": {
-            "x": {"values": centre[:1]},
-            "y": {"values": centre[1:]},
-            "t": {"values": times},
-        },
-        "referencing": [
-            {"coordinates": ["x", "y"], "system": {"type": "GeographicCRS", "id": _CRS84}},
-            {"coordinates": ["t"], "system": {"type": "TemporalRS", "calendar": "Gregorian"}},
-        ],
-    }
-
-
-def _range(layer: Layer, steps: list[int], pixel: tuple[int, int]) -> Document:
-    """Its values; None at the times of other layers, and where nothing was observed."""
-    values = [layer.value(step, *pixel) if step in layer.steps else None for step in steps]
-    return {
-        "type": "NdArray",
-        "dataType": "float",
-        "axisNames": ["t"],
-        "shape": [len(values)],
-        "values": values,
-    }
+def _beside(what: str, main: Layer) -> RefusedError:
+    west, south, east, north = (round(edge, 4) for edge in main.ground.degrees)
+    return RefusedError(
+        f"{what} lies beside the frames, which lie within {west:g} to {east:g} east and "
+        f"{south:g} to {north:g} north",
+        status=404,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -85,10 +86,7 @@ class Ground:
         """
         left, top, step_x, step_y = self.grid.affine
         with np.errstate(invalid="ignore", over="ignore"):
-            east, north = (np.asarray(v) for v in self._onto[system].transform(x, y))
-            if self.grid.geographic:  # the turn of the Earth that the frame is in
-                middle = left + self.grid.width * step_x / 2
-                east = middle + (east - middle + 180.0) % 360.0 - 180.0
+            east, north = self._in_frame(system, x, y)
             column, row = np.floor((east - left) / step_x), np.floor((north - top) / step_y)
             inside = (column >= 0) & (column < self.grid.width)
             inside &= (row >= 0) & (row < self.grid.height)
@@ -99,12 +97,37 @@ class Ground:
         number = int(self.pixels(system, np.array([x]), np.array([y]))[0])
         return None if number < 0 else (number % self.grid.width, number // self.grid.width)
 
+    def window(self, system: str, x: Floats, y: Floats) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of the pixels that hold all places; the last two beyond.
+
+        With a pixel around them, and no more than the frame; the frame, where one has no place.
+        """
+        left, top, step_x, step_y = self.grid.affine
+        height, width = self.grid.height, self.grid.width
+        east, north = self._in_frame(system, x, y)
+        columns, rows = (east - left) / step_x, (north - top) / step_y
+        if not (np.isfinite(columns).all() and np.isfinite(rows).all()):
+            return 0, 0, width, height
+        ends = [
+            int(np.clip(math.floor(end), -1, most + 1))
+            for end, most in (
+                (columns.min() - 1, width), (rows.min() - 1, height),
+                (columns.max() + 2, width), (rows.max() + 2, height),
+            )
+        ]  # fmt: skip
+        return max(0, ends[0]), max(0, ends[1]), min(width, ends[2]), min(height, ends[3])
+
     def centre(self, column: int, row: int) -> tuple[float, float]:
         """Longitude and latitude of the middle of a pixel."""
-        place = self._onto[DEGREES].transform(
-            self.grid.x[column], self.grid.y[row], direction="INVERSE"
+        lon, lat = self.centres(np.array([column]), np.array([row]))
+        return float(lon[0]), float(lat[0])
+
+    def centres(self, columns: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """Longitudes (-180 to 180) and latitudes of the middles of pixels, `(N,)` each."""
+        lon, lat = self._onto[DEGREES].transform(
+            np.asarray(self.grid.x)[columns], np.asarray(self.grid.y)[rows], direction="INVERSE"
         )
-        return (float(place[0]) + 180.0) % 360.0 - 180.0, float(place[1])
+        return (np.asarray(lon) + 180.0) % 360.0 - 180.0, np.asarray(lat)
 
     def box(self, system: str) -> Box:
         """The least box in a system that holds the frame."""
@@ -116,6 +139,16 @@ class Ground:
         latitudes = np.clip([south, north], -_MERCATOR_END, _MERCATOR_END)
         x, y = self._to_mercator.transform([west, east], latitudes)
         return Box(float(x[0]), float(y[0]), float(x[1]), float(y[1]))
+
+    def _in_frame(self, system: str, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        """Places in the system of the frame itself."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            east, north = (np.asarray(v) for v in self._onto[system].transform(x, y))
+            if self.grid.geographic:  # the turn of the Earth that the frame is in
+                left, _, step_x, _ = self.grid.affine
+                middle = left + self.grid.width * step_x / 2
+                east = middle + (east - middle + 180.0) % 360.0 - 180.0
+        return east, north
 
     def _span(self) -> Box:
         left, bottom, right, top = self.grid.corners

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stpl_core.codec import Array
 from stpl_core.drawing.colours import STANDARD, ColourMap, chance_map, colour_map, palettes
@@ -17,7 +18,7 @@ from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.page.gis.ground import Ground, ground_of
 from stpl_runtime.page.gis.refusal import RefusedError, quoted
 from stpl_runtime.page.gis.times import places_in
-from stpl_runtime.page.points import values_at
+from stpl_runtime.timing import utc_text
 
 FORECAST, OBSERVED = "nowcast", "observed"
 _CODE = "InvalidDimensionValue"
@@ -67,6 +68,14 @@ class Layer:
         """Of its values, in CF notation."""
         return self.nowcast.units if self.threshold is None else "1"
 
+    @property
+    def about(self) -> str:
+        """A sentence for those who choose a layer."""
+        nowcast = self.nowcast
+        issued = "" if nowcast.issue_time is None else f", issued {utc_text(nowcast.issue_time)}"
+        ends = f"{nowcast.lead_text(self.steps[0])} to {nowcast.lead_text(self.steps[-1])}"
+        return f"{self.title}{issued}: {ends}, in {self.units}. LEAD=N is the Nth frame ahead."
+
     def time_of(self, step: int) -> datetime | None:
         """When a frame is valid; None where the frames carry no time."""
         return self.times[self.steps.index(step)] if self.times else None
@@ -85,8 +94,20 @@ class Layer:
 
     def value(self, step: int, x: int, y: int) -> float | None:
         """Of a pixel, its first channel; in the fewest digits that are its float32."""
-        values = values_at(self.frame(step), self.nowcast.observed_in(step), x, y)
-        return None if values is None else values[0]
+        width = self.frame(step).shape[-1]
+        return self.values(step, np.array([y * width + x]))[0]
+
+    def values(self, step: int, pixels: NDArray[np.int64]) -> list[float | None]:
+        """The same of several pixels, by their numbers along the rows."""
+        frame, observed = self.frame(step), self.nowcast.observed_in(step)
+        values = frame.reshape(len(frame), -1)[:, pixels].astype(np.float32)  # (C, N)
+        seen: Mask = np.asarray(np.isfinite(values).all(axis=0), np.bool_)
+        if observed is not None:
+            seen &= observed.ravel()[pixels]
+        return [
+            float(str(value)) if known else None
+            for value, known in zip(values[0], seen.tolist(), strict=True)
+        ]
 
     def seen(self, step: int) -> Mask:
         """`(H, W)`, False where a frame has no value."""
@@ -157,6 +178,12 @@ def layers_of(nowcasts: Mapping[str, Nowcast]) -> dict[str, Layer]:
     for layer in found:
         _ = layer.ground
     return {layer.name: layer for layer in found}
+
+
+def rights(layers: Sequence[Layer]) -> str:
+    """The licences of what they were made from; `none` where nothing is said."""
+    found = sorted({layer.nowcast.notes.get("licence", "") for layer in layers} - {""})
+    return "; ".join(found) or "none"
 
 
 def _is_placed(nowcast: Nowcast) -> bool:

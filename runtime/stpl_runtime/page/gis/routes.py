@@ -1,6 +1,7 @@
 """The addresses of the newest nowcast for GIS programs.
 
 /wms        WMS 1.3.0
+/wmts       WMTS 1.0.0
 /tiles/...  XYZ tiles
 /edr/...    OGC API - EDR
 
@@ -19,11 +20,13 @@ from urllib.parse import urlencode
 
 from stpl_core.errors import MissingExtraError
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.page.gis.edr import Document, Edr
+from stpl_runtime.page.gis.coverage import Document
+from stpl_runtime.page.gis.edr import Edr
 from stpl_runtime.page.gis.openapi import COVERAGE, OPENAPI
 from stpl_runtime.page.gis.refusal import RefusedError
 from stpl_runtime.page.gis.tiles import tile
-from stpl_runtime.page.gis.wms import wms
+from stpl_runtime.page.gis.wms import Answer, lasting, wms
+from stpl_runtime.page.gis.wmts import DOCUMENT, wmts
 from stpl_runtime.page.hub import Hub
 
 if TYPE_CHECKING:
@@ -47,6 +50,8 @@ def routes(hub: Hub) -> list[BaseRoute]:
     edr = answers.edr
     return [
         Route("/wms", answers.wms),
+        Route("/wmts", answers.wmts),
+        Route(DOCUMENT, answers.wmts),
         Route("/tiles/{layer}/{z:int}/{x:int}/{y:int}.png", answers.tile),
         Route("/edr", edr(lambda found, _: found.landing())),
         Route("/edr/", edr(lambda found, _: found.landing())),
@@ -61,6 +66,13 @@ def routes(hub: Hub) -> list[BaseRoute]:
             "/edr/collections/{name}/position",
             edr(
                 lambda found, asked: found.position(asked.path_params["name"], asked.query_params),
+                COVERAGE,
+            ),
+        ),
+        Route(
+            "/edr/collections/{name}/area",
+            edr(
+                lambda found, asked: found.area(asked.path_params["name"], asked.query_params),
                 COVERAGE,
             ),
         ),
@@ -91,6 +103,23 @@ class _Answers:
 
     async def wms(self, request: Request) -> Response:
         """WMS 1.3.0."""
+
+        def answer(nowcasts: dict[str, Nowcast], given: dict[str, str]) -> Answer:
+            kept = lasting(given)
+            url = f"{_root(request)}/wms?{urlencode(kept)}{'&' if kept else ''}"
+            return wms(nowcasts, given, url)
+
+        return await self._by_parameters(request, answer)
+
+    async def wmts(self, request: Request) -> Response:
+        """What the WMTS says of itself."""
+        root = _root(request)
+        return await self._by_parameters(request, lambda found, given: wmts(found, given, root))
+
+    async def _by_parameters(
+        self, request: Request, answer: Callable[[dict[str, Nowcast], dict[str, str]], Answer]
+    ) -> Response:
+        """An answer to parameters whose names may be in small letters or large ones."""
         from starlette.responses import Response
 
         nowcasts = self._nowcasts()
@@ -98,9 +127,7 @@ class _Answers:
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)
         given = {name.lower(): value for name, value in request.query_params.multi_items()}
-        kept: dict[str, str] = {name: given[name] for name in ("token", "lead") if name in given}
-        url = f"{_root(request)}/wms?{urlencode(kept)}{'&' if kept else ''}"
-        made = await self._in_thread(lambda: wms(nowcasts, given, url))
+        made = await self._in_thread(lambda: answer(nowcasts, given))
         if made.is_refusal:
             headers = {"cache-control": "no-store"}
         return Response(made.content, made.status, headers, media_type=made.media)

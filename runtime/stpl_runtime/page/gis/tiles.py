@@ -11,9 +11,9 @@ from stpl_runtime.page.gis.layers import layers_of
 from stpl_runtime.page.gis.refusal import RefusedError, quoted
 from stpl_runtime.page.gis.wms import Nowcasts
 
-_HALF_M = math.pi * 6378137.0
+HALF_M = math.pi * 6378137.0
 """From the middle of the world to its edge."""
-_PIXELS = 256
+PIXELS = 256
 _DEEPEST = 24
 
 
@@ -40,13 +40,13 @@ def tile(
     if style not in layer.styles:
         raise RefusedError(f"style={quoted(style)}: expected one of {', '.join(layer.styles)}")
     step = layer.step_at(given.get("time", ""), given.get("lead", ""))
-    view = View(MERCATOR, _box(*place), _PIXELS, _PIXELS)
+    view = View(MERCATOR, _box(*place), PIXELS, PIXELS)
     return map_png(layer, step, style, view)
 
 
 def _box(zoom: int, x: int, y: int) -> Box:
     if not (0 <= zoom <= _DEEPEST and 0 <= x < 2**zoom and 0 <= y < 2**zoom):
         raise RefusedError(f"no tile {zoom}/{x}/{y}: zoom goes to {_DEEPEST}", status=404)
-    side = 2 * _HALF_M / 2**zoom
-    left, top = x * side - _HALF_M, _HALF_M - y * side
+    side = 2 * HALF_M / 2**zoom
+    left, top = x * side - HALF_M, HALF_M - y * side
     return Box(left, top - side, left + side, top)

@@ -69,6 +69,11 @@ def wms(nowcasts: Nowcasts, given: Given, url: str) -> Answer:
         return Answer(exception_report(str(error), ""), XML, is_refusal=True)
 
 
+def lasting(given: Given) -> dict[str, str]:
+    """The parameters that stay in the addresses which a list of layers gives."""
+    return {name: given[name] for name in ("token", "lead") if name in given}
+
+
 def _asked(given: Given) -> Callable[[dict[str, Layer], Given, str], Answer]:
     """What answers the operation that is asked for."""
     service = given.get("service", "WMS")

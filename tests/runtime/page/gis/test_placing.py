@@ -11,6 +11,7 @@ for library in ("fastapi", "uvicorn", "pyproj"):  # an edge device may have none
 
 import io
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -241,6 +242,65 @@ def test_tiles_lie_there_too(page: Served) -> None:
     x, y = bright(pixels)
     east, north = at(transform, x + window.col_off, y + window.row_off)
     assert off_by(grid, "EPSG:3857", east, north) < 0.5
+
+
+def wmts_near(page: Served, x: float, y: float, cache: Path) -> tuple[Rgba, tuple[float, float]]:
+    """Pixels of the WMTS around a place in EPSG:3857, by GDAL's driver, and their corner's place.
+
+    Args:
+        page: what it reads.
+        x: to the east.
+        y: to the north.
+        cache: folder of GDAL, which keeps tiles.
+    """
+    rasterio = pytest.importorskip("rasterio")
+    asked = f"http://127.0.0.1:{page.port}/wmts"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with (
+            rasterio.Env(GDAL_DEFAULT_WMS_CACHE_PATH=str(cache)),
+            rasterio.open(f"WMTS:{asked},layer=nowcast,zoom_level=9") as opened,
+        ):
+            assert opened.crs.to_epsg() == 3857
+            left, bottom, right, top = opened.bounds
+            assert left <= x <= right
+            assert bottom <= y <= top
+            near = (
+                max(left, x - 3e4),
+                max(bottom, y - 3e4),
+                min(right, x + 3e4),
+                min(top, y + 3e4),
+            )
+            window = opened.window(*near).round_offsets().round_lengths()
+            corner = at(opened.transform, window.col_off, window.row_off)
+            return np.moveaxis(opened.read(window=window), 0, -1), corner
+
+
+METRES = 2 * 20037508.342789244 / 256 / 2**9
+"""Side of a pixel at zoom 9."""
+
+
+@pytest.mark.parametrize("name", [one for one in PLACES if one != "about the pole"])
+def test_gdal_places_the_wmts(page: Served, name: str, tmp_path: Path) -> None:
+    """By what it says of itself, as GDAL's driver reads it."""
+    grid = show(page, name)
+    onto = pyproj.Transformer.from_crs(grid.crs_wkt, 3857, always_xy=True)
+    place = onto.transform(grid.x[COLUMN], grid.y[ROW])
+    pixels, (left, top) = wmts_near(page, *place, tmp_path)
+    x, y = bright(pixels)
+    assert off_by(grid, "EPSG:3857", left + x * METRES, top - y * METRES) < 0.5
+
+
+def test_gdal_keeps_no_tile_of_an_older_nowcast(page: Served, tmp_path: Path) -> None:
+    grid = show(page, "polar stereographic, as of KNMI")
+    onto = pyproj.Transformer.from_crs(grid.crs_wkt, 3857, always_xy=True)
+    place = onto.transform(grid.x[COLUMN], grid.y[ROW])
+    bright(wmts_near(page, *place, tmp_path)[0])
+    frames = np.full_like(nowcast_on(grid).frames, RAIN)
+    page.hub.views[""].nowcast(nowcast_on(grid, later=1, frames=frames))
+    now = wmts_near(page, *place, tmp_path)[0]
+    assert (now[..., :3] == colour_of(RAIN)).all(axis=-1).any()
+    assert not (now[..., :3] == colour_of(BRIGHT)).all(axis=-1).any()
 
 
 def test_a_bright_pixel_is_not_the_others() -> None:

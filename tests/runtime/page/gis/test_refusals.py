@@ -14,12 +14,14 @@ from typing import Any
 from urllib.parse import urlencode
 from xml.etree import ElementTree
 
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from stpl_core.bundle import Bundle
 from stpl_runtime.engine import Session
+from stpl_runtime.page.gis.edr import Edr
 from stpl_runtime.page.gis.ground import ground_of
+from stpl_runtime.page.gis.refusal import RefusedError
 from stpl_runtime.page.gis.wms import wms
 from tests.runtime.conftest import make_frame
 from tests.runtime.page.gis.asking import BOTTOM, GRID, LEFT, MAP, RIGHT, TOP, ask, refusal
@@ -102,6 +104,35 @@ def test_nothing_that_is_sent_is_a_bug(changes: dict[str, str]) -> None:
     made = wms({"": with_chances(nowcast_on(GRID))}, asked, "http://localhost/wms?")
     if made.media == "text/xml":
         ElementTree.fromstring(made.content)
+
+
+PLACE = st.tuples(*[st.one_of(st.floats(-400, 400), st.just(5.0), st.just(90.0))] * 2)
+RINGS = st.lists(st.lists(PLACE, max_size=6), max_size=3)
+SIGNS = st.text("()POLYGNMUTI, 0123456789.-e+", max_size=40)
+
+
+def as_polygon(rings: list[list[tuple[float, float]]], closes: bool) -> str:
+    texts = [
+        ",".join(f"{x:.4f} {y:.4f}" for x, y in [*ring, *(ring[:1] if closes else [])])
+        for ring in rings
+    ]
+    return f"POLYGON(({'),('.join(texts)}))"
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(SIGNS, st.builds(as_polygon, RINGS, st.booleans())))
+def test_no_area_that_is_sent_is_a_bug(coords: str) -> None:
+    edr = Edr({"": with_chances(nowcast_on(GRID))}, "http://localhost/edr")
+    try:
+        found = edr.area("nowcast", {"coords": coords})
+    except RefusedError as refused:
+        status = refused.status
+        event(f"refused with {status}")
+        if status in (400, 404):
+            return
+        raise
+    places = found["domain"]["axes"]["composite"]["values"]
+    assert 0 < len(places) <= GRID.width * GRID.height
 
 
 def test_frames_without_a_place(bundle: Bundle, session: Session) -> None:

@@ -12,8 +12,6 @@ for library in ("fastapi", "uvicorn", "pyproj"):  # an edge device may have none
 import base64
 import io
 import json
-import os
-from pathlib import Path
 from urllib.parse import quote, urlencode
 from xml.etree import ElementTree
 
@@ -25,6 +23,7 @@ from stpl_core.drawing.colours import chance_map, colour_map, palettes
 from stpl_runtime.engine import Session
 from tests.runtime.page.gis.asking import GRID, MAP, WMS, ask, capabilities, picture, refusal
 from tests.runtime.page.gis.grids import BRIGHT, COLUMN, HEIGHT, RAIN, ROW, WIDTH, nowcast_on
+from tests.runtime.page.gis.schemas import check
 from tests.runtime.page.serving import Served, serve
 
 
@@ -73,16 +72,10 @@ def test_the_parts_stand_in_the_order_of_the_standard(shown: Served) -> None:
         assert places == sorted(places)
 
 
-def test_the_schema_holds(shown: Served) -> None:
-    """With the standard's own schemas, where `WMS_SCHEMAS` names their folder."""
-    etree = pytest.importorskip("lxml.etree")
-    folder = Path(os.environ.get("WMS_SCHEMAS", "no"))
-    if not folder.is_dir():
-        pytest.skip("WMS_SCHEMAS names no folder with capabilities_1_3_0.xsd")
+def test_the_schemas_hold(shown: Served) -> None:
     for name, query in (("capabilities", "service=WMS&request=GetCapabilities"),
                         ("exceptions", "request=GetMap&version=1.3.0")):  # fmt: skip
-        schema = etree.XMLSchema(etree.parse(folder / f"{name}_1_3_0.xsd"))
-        schema.assertValid(etree.fromstring(shown.get(f"/wms?{query}")[2]))
+        check(shown.get(f"/wms?{query}")[2], f"wms/1.3.0/{name}_1_3_0.xsd")
 
 
 def test_each_pixel_has_the_colour_of_its_value(shown: Served) -> None:

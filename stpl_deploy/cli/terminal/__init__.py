@@ -1,0 +1,1 @@
+"""Pictures in the terminal: what it can show, and how each protocol writes them."""
