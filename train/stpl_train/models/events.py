@@ -27,8 +27,8 @@ RAMP = 0.25
 """Logits over which a pixel goes from below a level to above it: with a step, a rounding would."""
 MARGIN = 1e-3
 """By how much the field is moved beyond a level, model units."""
-_SLOPE = 0.05
-"""Model units over which a moved value goes from below a level to above it, for the same reason."""
+_SLOPE = 0.02
+"""Model units below a level over which a moved value comes to count, for the same reason."""
 _FURTHEST = 3.0
 """Logits by which chances are shifted at most: what is nowhere in the newest frame can begin."""
 _HIGHEST = 12.0
@@ -54,7 +54,7 @@ def event_areas(moved: Tensor, levels: Tensor, inside: Tensor) -> Tensor:
         levels: `(Q,)`, rising.
         inside: `(B, 1, H, W)`, 1 where it comes from within the frame, else 0.
     """
-    over = (moved[:, None] - levels.view(1, -1, 1, 1, 1)) / _SLOPE + 0.5
+    over = (moved[:, None] - levels.view(1, -1, 1, 1, 1)) / _SLOPE + 1.0
     return _share(over.clamp(0.0, 1.0), inside)
 
 
