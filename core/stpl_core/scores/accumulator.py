@@ -22,6 +22,9 @@ from stpl_core.scores.images import Doubles, Mask
 FRAMES = "frames"
 """Name of the number of frames that were scored."""
 
+CURVES = ("power_forecast", "power_truth")
+"""Sums of the spectrum, which no score needs."""
+
 _PER_FRAME = ("psnr", "psnr_uint8", "ssim", "ssim_uint8")
 
 
@@ -140,6 +143,10 @@ class Accumulator:
             ),
         )
 
+    def scores_of(self, sums: Mapping[str, Doubles]) -> dict[str, Doubles]:
+        """Work out the scores `(n,)` of sums `(n, ...)`; those in `CURVES` may be missing."""
+        return dict(self._scores(sums))
+
     def _kind(self) -> tuple[object, ...]:
         return self.horizon, self.codec, self.thresholds, self.scales
 
@@ -185,7 +192,7 @@ class Accumulator:
             sums[f"{name}_frames"] = np.asarray(float(finite.sum()))
         return {name: np.asarray(value, np.float64) for name, value in sums.items()}
 
-    def _scores(self, sums: dict[str, Doubles]) -> Iterator[tuple[str, Doubles]]:
+    def _scores(self, sums: Mapping[str, Doubles]) -> Iterator[tuple[str, Doubles]]:
         """Name and `(leads,)` values of every score."""
         frames = sums[FRAMES]
         yield FRAMES, frames

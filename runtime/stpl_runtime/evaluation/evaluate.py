@@ -18,9 +18,12 @@ from stpl_core.grid import Grid
 from stpl_core.scores.accumulator import Accumulator, Scores
 from stpl_core.scores.chances import ChanceAccumulator, ChanceScores
 from stpl_core.scores.images import Mask
+from stpl_runtime.evaluation.spread import Spread, SpreadSums, by_block
 from stpl_runtime.evaluation.subject import Judged, Material
 
 MODEL = "model"
+OTHER = "other"
+"""The model that `--compare` names."""
 BASELINES = ("persistence", "flow", "day", "week")
 """Words of `--baseline`; `day` and `week` are what was observed that long before."""
 
@@ -35,7 +38,7 @@ SCALES = (5, 15, 31)
 
 _SHOWN = 2
 """Sequences that the report shows as pictures."""
-_BLOCK_VALUES = 2**22
+_BATCH_VALUES = 2**22
 """Values of sequences that are scored at a time."""
 
 Forecaster = Callable[[slice], Array]
@@ -71,6 +74,10 @@ class Evaluation:
     scores: dict[str, Scores]
     """Of the model and of each baseline, by its name."""
     shown: tuple[Shown, ...]
+    spread: Spread
+    """How far the scores may be chance."""
+    other: Judged | None = None
+    """The model that this one is compared with; its scores are those of `OTHER`."""
     chances: ChanceScores | None = None
     """Of the chances of events; None where the model gives none."""
 
@@ -97,30 +104,46 @@ class Evaluation:
             "cadence_s": judged.cadence_s,
             "thresholds": list(self.thresholds),
             "scales_px": list(self.scales),
+            "blocks": self.spread.document(),
+            **({} if self.other is None else {"other": _other_document(self.other)}),
             "scores": {
                 name: {
                     **scores.document(),
+                    **self.spread.scores_document(name),
                     "spectrum": scores.spectra.forecast.tolist(),
                 }
                 for name, scores in self.scores.items()
             },
+            **self.spread.differences_document(self.scores, MODEL),
             "spectrum_of_truth": self.scores[MODEL].spectra.truth.tolist(),
             **({} if self.chances is None else {"chances": _chances_document(self.chances)}),
         }
 
     def table(self) -> str:
-        """The scores as CSV: a line for each forecaster and lead time, and one for the mean."""
+        """The scores as CSV: a line for each forecaster and lead time, and one for the mean.
+
+        The ends of the intervals follow all scores, as `mse_low` and `mse_high`.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["forecast", "lead", "lead_s", *self.names])
+        found = self.spread.of_scores.get(MODEL)
+        ends = [] if found is None else list(found.overall)
+        columns = [f"{score}_{end}" for score in ends for end in ("low", "high")]
+        writer.writerow(["forecast", "lead", "lead_s", *self.names, *columns])
         cadence = self.judged.cadence_s
         for name, scores in self.scores.items():
             for k in range(self.judged.horizon):
-                values = [repr(float(scores.per_lead[score][k])) for score in self.names]
+                values = [float(scores.per_lead[score][k]) for score in self.names]
+                for score in ends:
+                    one = self.spread.of_scores[name].per_lead[score]
+                    values += [float(one.low[k]), float(one.high[k])]
                 lead_s = "" if cadence is None else f"{cadence * (k + 1):g}"
-                writer.writerow([name, k + 1, lead_s, *values])
-            mean = [repr(scores.overall[score]) for score in self.names]
-            writer.writerow([name, "mean", "", *mean])
+                writer.writerow([name, k + 1, lead_s, *map(repr, values)])
+            values = [scores.overall[score] for score in self.names]
+            for score in ends:
+                one = self.spread.of_scores[name].overall[score]
+                values += [float(one.low), float(one.high)]
+            writer.writerow([name, "mean", "", *map(repr, values)])
         return text.getvalue()
 
 
@@ -131,6 +154,7 @@ def evaluate(
     thresholds: Sequence[float] | None = None,
     scales: Sequence[int] = SCALES,
     baselines: Sequence[str] | None = None,
+    other: Judged | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Evaluation:
     """Forecast every sequence and score it.
@@ -141,6 +165,7 @@ def evaluate(
         thresholds: physical units, for events; None takes those of the unit, if it has some.
         scales: sides of FSS's squares in pixels; those larger than the frame are left out.
         baselines: words of `BASELINES`; None takes all that the data and this machine allow.
+        other: a model to compare with, made to fit by `stpl_runtime.evaluation.pair`.
         progress: called with how many sequences are done, and of how many.
 
     Raises:
@@ -151,35 +176,68 @@ def evaluate(
                    else sorted(set(thresholds)))  # fmt: skip
     sides = tuple(side for side in sorted(set(scales)) if side <= min(judged.frame[1:]))
     model = _Model(judged, material)
-    ways: dict[str, Forecaster] = {MODEL: model, **_baselines(judged, material, baselines)}
-    sums = {name: Accumulator(judged.horizon, judged.codec, limits, sides) for name in ways}
-    shown: list[Shown] = []
-    count, per_block = len(material.frames), max(1, _BLOCK_VALUES // material.frames[0].size)
-    for start in range(0, count, per_block):
-        progress(start, count)
-        rows = slice(start, min(start + per_block, count))
-        truth = material.frames[rows, judged.context :]  # (n, K, C, H, W)
-        valid = None if material.valid is None else material.valid[rows]
-        made = {name: way(rows) for name, way in ways.items()}
-        for name, forecast in made.items():
-            sums[name].update(forecast, truth, valid)
-        shown += [
-            _shown(material, start + n, {name: forecast[n] for name, forecast in made.items()})
-            for n in range(min(_SHOWN - len(shown), len(truth)))
-        ]
-    progress(count, count)
+    ways: dict[str, Forecaster] = {MODEL: model}
+    if other is not None:
+        ways[OTHER] = _Model(other, material)
+    ways |= _baselines(judged, material, baselines)
+    scored = _score(ways, judged, material, (limits, sides), progress)
     return Evaluation(
         judged=judged,
         data=material.about,
         protocol=material.protocol,
-        sequences=count,
+        sequences=len(material.frames),
         period=_period(material),
         thresholds=limits,
         scales=sides,
-        scores={name: one.result() for name, one in sums.items()},
-        shown=tuple(shown),
+        scores={name: one.result() for name, one in scored.sums.items()},
+        shown=tuple(scored.shown),
+        spread=scored.spread.result(scored.sums),
+        other=other,
         chances=None if model.chances is None else model.chances.result(),
     )
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """The sums of each forecaster, over all sequences and by block."""
+
+    sums: dict[str, Accumulator]
+    spread: SpreadSums
+    shown: list[Shown]
+
+
+def _score(
+    ways: dict[str, Forecaster],
+    judged: Judged,
+    material: Material,
+    asked: tuple[Sequence[float], Sequence[int]],
+    progress: Callable[[int, int], None],
+) -> _Scored:
+    """Forecast every sequence and add its sums up; `asked` are thresholds and scales."""
+
+    def nothing() -> Accumulator:
+        return Accumulator(judged.horizon, judged.codec, *asked)
+
+    done = _Scored({name: nothing() for name in ways}, SpreadSums(material, list(ways)), [])
+    count, per_batch = len(material.frames), max(1, _BATCH_VALUES // material.frames[0].size)
+    for start in range(0, count, per_batch):
+        progress(start, count)
+        rows = slice(start, min(start + per_batch, count))
+        truth = material.frames[rows, judged.context :]  # (n, K, C, H, W)
+        valid = None if material.valid is None else material.valid[rows]
+        made = {name: way(rows) for name, way in ways.items()}
+        for block, those in by_block(rows, done.spread.labels):
+            for name, forecast in made.items():
+                part = nothing()
+                part.update(forecast[those], truth[those], None if valid is None else valid[those])
+                done.sums[name].merge(part)
+                done.spread.add(name, block, part.sums)
+        done.shown.extend(
+            _shown(material, start + n, {name: forecast[n] for name, forecast in made.items()})
+            for n in range(min(_SHOWN - len(done.shown), len(truth)))
+        )
+    progress(count, count)
+    return done
 
 
 def _shown(material: Material, number: int, forecasts: dict[str, Array]) -> Shown:
@@ -189,6 +247,10 @@ def _shown(material: Material, number: int, forecasts: dict[str, Array]) -> Show
         forecasts,
         material.grids[number] if material.grids else None,
     )
+
+
+def _other_document(other: Judged) -> dict[str, Any]:
+    return {"model": other.name, "engine": other.how}
 
 
 def _chances_document(scores: ChanceScores) -> dict[str, Any]:

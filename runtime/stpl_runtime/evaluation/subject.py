@@ -70,6 +70,8 @@ class Material:
     """What lies around the frames, for baselines; None: nothing that is known."""
     grids: tuple[Grid, ...] = ()
     """Of each sequence; empty where none is known."""
+    longer: NDArray[np.int64] | None = None
+    """`(N,)`, the number of the longer sequence that each was cut from; None: of its own."""
 
 
 @dataclass(frozen=True)
@@ -299,6 +301,7 @@ def read_material(path: Path, judged: Judged) -> Material:
         frames=np.asarray(cut(frames), np.float32),
         valid=None if seen is None else always_seen(cut(seen)),
         times=None if times is None else np.asarray(cut(times), "datetime64[ns]"),
+        longer=np.tile(np.arange(len(frames)), len(every)),
     )
 
 
