@@ -151,19 +151,30 @@ def _print_differences(evaluation: Evaluation) -> None:
 
 
 def _print_chances(evaluation: Evaluation) -> None:
-    """Brier skill for each lead time and threshold, where the model gives chances."""
+    """Brier skill and ROC area by lead time and threshold, where the model gives chances."""
     scores = evaluation.chances
     if scores is None:
         return
     from stpl_deploy.cli.reports.output import print_table
+    from stpl_runtime.evaluation.chances import skill_over_flow
     from stpl_runtime.evaluation.words import lead_text, number
 
     units = evaluation.judged.codec.units
-    print_table(
-        "Brier skill score of the chances, over climatology",
-        ["lead", *(f">= {threshold:g} {units}" for threshold in scores.thresholds)],
-        [
-            [lead_text(evaluation, k + 1), *(number(float(value)) for value in row)]
-            for k, row in enumerate(scores.skill)
-        ],
-    )
+    tables = [
+        ("Brier skill score of the chances, over climatology", scores.skill),
+        (
+            "Brier skill score of the chances, over flow's neighbourhoods",
+            skill_over_flow(evaluation),
+        ),
+        ("Area below the ROC curve of the chances", scores.roc_area),
+    ]
+    for title, found in tables:
+        if found is not None:
+            print_table(
+                title,
+                ["lead", *(f">= {threshold:g} {units}" for threshold in scores.thresholds)],
+                [
+                    [lead_text(evaluation, k + 1), *(number(float(value)) for value in row)]
+                    for k, row in enumerate(found)
+                ],
+            )

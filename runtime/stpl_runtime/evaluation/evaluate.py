@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,17 @@ from stpl_core.errors import UsageError
 from stpl_core.grid import Grid
 from stpl_core.scores.accumulator import Accumulator, Scores
 from stpl_core.scores.chances import ChanceAccumulator, ChanceScores
-from stpl_core.scores.images import Mask
+from stpl_core.scores.images import Doubles, Mask
+from stpl_core.scores.neighbourhood import NeighbourhoodBrier
+from stpl_runtime.evaluation.chances import chances_document
 from stpl_runtime.evaluation.spread import Spread, SpreadSums, by_block
 from stpl_runtime.evaluation.subject import Judged, Material
 
 MODEL = "model"
 OTHER = "other"
 """The model that `--compare` names."""
-BASELINES = ("persistence", "flow", "day", "week")
+FLOW = "flow"
+BASELINES = ("persistence", FLOW, "day", "week")
 """Words of `--baseline`; `day` and `week` are what was observed that long before."""
 
 _PERIODS = {"day": DAY, "week": WEEK}
@@ -80,6 +83,9 @@ class Evaluation:
     """The model that this one is compared with; its scores are those of `OTHER`."""
     chances: ChanceScores | None = None
     """Of the chances of events; None where the model gives none."""
+    flow_brier: Mapping[int, Doubles] = field(default_factory=dict)
+    """Brier scores `(K, Q)` of flow's shares of events in squares of so many pixels; empty without
+    flow or without chances."""
 
     @property
     def names(self) -> list[str]:
@@ -116,7 +122,7 @@ class Evaluation:
             },
             **self.spread.differences_document(self.scores, MODEL),
             "spectrum_of_truth": self.scores[MODEL].spectra.truth.tolist(),
-            **({} if self.chances is None else {"chances": _chances_document(self.chances)}),
+            **({} if self.chances is None else {"chances": chances_document(self)}),
         }
 
     def table(self) -> str:
@@ -194,16 +200,19 @@ def evaluate(
         spread=scored.spread.result(scored.sums),
         other=other,
         chances=None if model.chances is None else model.chances.result(),
+        flow_brier={} if scored.flow is None else scored.flow.result(),
     )
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Scored:
     """The sums of each forecaster, over all sequences and by block."""
 
     sums: dict[str, Accumulator]
     spread: SpreadSums
-    shown: list[Shown]
+    shown: list[Shown] = field(default_factory=list)
+    flow: NeighbourhoodBrier | None = None
+    """Of the chances that flow's neighbourhoods give, where the model gives some too."""
 
 
 def _score(
@@ -218,7 +227,7 @@ def _score(
     def nothing() -> Accumulator:
         return Accumulator(judged.horizon, judged.codec, *asked)
 
-    done = _Scored({name: nothing() for name in ways}, SpreadSums(material, list(ways)), [])
+    done = _Scored({name: nothing() for name in ways}, SpreadSums(material, list(ways)))
     count, per_batch = len(material.frames), max(1, _BATCH_VALUES // material.frames[0].size)
     for start in range(0, count, per_batch):
         progress(start, count)
@@ -232,6 +241,11 @@ def _score(
                 part.update(forecast[those], truth[those], None if valid is None else valid[those])
                 done.sums[name].merge(part)
                 done.spread.add(name, block, part.sums)
+        model = ways[MODEL]
+        if isinstance(model, _Model) and model.chances is not None and FLOW in made:
+            thresholds = model.chances.thresholds
+            done.flow = done.flow or NeighbourhoodBrier(judged.horizon, thresholds, asked[1])
+            done.flow.update(made[FLOW], truth, valid)
         done.shown.extend(
             _shown(material, start + n, {name: forecast[n] for name, forecast in made.items()})
             for n in range(min(_SHOWN - len(done.shown), len(truth)))
@@ -251,27 +265,6 @@ def _shown(material: Material, number: int, forecasts: dict[str, Array]) -> Show
 
 def _other_document(other: Judged) -> dict[str, Any]:
     return {"model": other.name, "engine": other.how}
-
-
-def _chances_document(scores: ChanceScores) -> dict[str, Any]:
-    """By threshold: Brier score and its skill per lead time, reliability over all of them."""
-    found = []
-    for q, threshold in enumerate(scores.thresholds):
-        count, forecast, observed = scores.reliability(q)
-        found.append(
-            {
-                "threshold": threshold,
-                "brier": scores.brier[:, q].tolist(),
-                "brier_of_climatology": scores.climatology[:, q].tolist(),
-                "skill": scores.skill[:, q].tolist(),
-                "reliability": {
-                    "pixels": count.tolist(),
-                    "mean_chance": forecast.tolist(),
-                    "observed_frequency": observed.tolist(),
-                },
-            }
-        )
-    return {"by_threshold": found}
 
 
 def _period(material: Material) -> tuple[str, str] | None:

@@ -6,6 +6,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from stpl_core.scores.chances import ChanceScores
+from stpl_core.scores.images import Doubles
+from stpl_runtime.evaluation.chances import skill_over_flow
 from stpl_runtime.evaluation.drawing import COLOURS, INK, folded, plain_row, svg, table
 from stpl_runtime.evaluation.evaluate import OTHER, Evaluation
 from stpl_runtime.evaluation.words import (
@@ -69,19 +71,20 @@ def fss_section(evaluation: Evaluation) -> list[str]:
 
 
 def chances_section(evaluation: Evaluation) -> list[str]:
-    """Brier skill and reliability, where the model gives chances."""
+    """Brier skill, reliability and ROC, where the model gives chances."""
     scores = evaluation.chances
     if scores is None:
         return []
     names = [f"≥ {threshold:g} {units_of(evaluation)}" for threshold in scores.thresholds]
-    rows = [
-        plain_row(lead_text(evaluation, k + 1), [number(float(value)) for value in values])
-        for k, values in enumerate(scores.skill)
-    ]
     drawn = [
-        svg(f"reliability {q}", f"Reliability of chances, {name}", _reliability(scores, q))
+        svg(f"{kind} {q}", f"{text}, {name}", draw(scores, q))
+        for kind, text, draw in (
+            ("reliability", "Reliability of chances", _reliability),
+            ("roc", "ROC of chances", _roc),
+        )
         for q, name in enumerate(names)
     ]
+    over_flow = skill_over_flow(evaluation)
     return [
         "<h2>Chances</h2>",
         (
@@ -89,9 +92,35 @@ def chances_section(evaluation: Evaluation) -> list[str]:
             "pixels with the event. Reliability: how often the event happened where its chance was "
             "so high, at all lead times; on the dotted line chances are right.</p>"
         ),
-        table(["lead", *names], rows),
+        _by_lead(evaluation, names, scores.skill),
+        *(
+            []
+            if over_flow is None
+            else [
+                (
+                    "<p>Brier skill score over flow: above 0 the chances are better than the share "
+                    "of pixels with the event around each pixel of flow's forecast, in squares of "
+                    f"{', '.join(map(str, evaluation.flow_brier))} pixels, whichever is best.</p>"
+                ),
+                _by_lead(evaluation, names, over_flow),
+            ]
+        ),
+        (
+            "<p>Area below the ROC curve: 1 tells pixels with the event from those without, 0.5 "
+            "(the dotted line) does not. It does not see whether chances are too high or low.</p>"
+        ),
+        _by_lead(evaluation, names, scores.roc_area),
         f'<div class="curves">{"".join(drawn)}</div>',
     ]
+
+
+def _by_lead(evaluation: Evaluation, names: list[str], found: Doubles) -> str:
+    """A table of `(K, Q)` numbers."""
+    rows = [
+        plain_row(lead_text(evaluation, k + 1), [number(float(value)) for value in values])
+        for k, values in enumerate(found)
+    ]
+    return table(["lead", *names], rows)
 
 
 def _reliability(scores: ChanceScores, q: int) -> Any:
@@ -103,5 +132,17 @@ def _reliability(scores: ChanceScores, q: int) -> Any:
         axes.plot(forecast[known], observed[known], color=COLOURS[0], linewidth=2.2, marker=".")
         axes.set_xlabel("mean chance")
         axes.set_ylabel("observed frequency")
+
+    return draw
+
+
+def _roc(scores: ChanceScores, q: int) -> Any:
+    _, false, true, area = scores.roc(q)
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=1.0, linestyle=":")
+        axes.plot(false, true, color=COLOURS[0], linewidth=2.2, marker=".")
+        axes.set_xlabel(f"false alarm rate (area {number(area)})")
+        axes.set_ylabel("hit rate")
 
     return draw

@@ -21,6 +21,7 @@ _MEANING = {
     "ssim": ("SSIM", 1),
     "ssim_uint8": ("SSIM on bytes as in the papers' code", 1),
     "cross_entropy": ("cross-entropy of a frame, nats", -1),
+    "rapsd": ("power of waves of {0} over the observed, 1 is right", 0),
     "observed": ("pixels observed at {0} {units} or more", 0),
     "csi": ("CSI at {0} {units}", 1),
     "pod": ("POD at {0} {units}", 1),
