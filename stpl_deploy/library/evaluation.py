@@ -51,7 +51,11 @@ class EvaluateOptions:
     ] = None
     scales: Annotated[str, Option("Sides of FSS's squares, in pixels.")] = "5,15,31"
     baseline: Annotated[
-        str | None, Option("Of persistence,flow,day,week; default: all that the data allow.")
+        str | None,
+        Option(
+            "Of persistence,flow,day,week (default: all that the data allow), and, with pysteps "
+            "installed, pysteps-extrapolation, -sprog, -anvil, -linda and -steps."
+        ),
     ] = None
     horizon: Annotated[
         int | None,

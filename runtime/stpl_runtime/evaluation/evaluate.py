@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from stpl_core.baselines import DAY, WEEK, flow, periodic, persistence
 from stpl_core.codec import Array
-from stpl_core.errors import UsageError
 from stpl_core.grid import Grid
 from stpl_core.scores.accumulator import Accumulator, Scores
 from stpl_core.scores.chances import ChanceAccumulator, ChanceScores
 from stpl_core.scores.images import Doubles, Mask
 from stpl_core.scores.neighbourhood import NeighbourhoodBrier
+from stpl_runtime.evaluation.baseline import FLOW, Forecaster, open_baselines
 from stpl_runtime.evaluation.chances import chances_document
 from stpl_runtime.evaluation.spread import Spread, SpreadSums, by_block
 from stpl_runtime.evaluation.subject import Judged, Material
@@ -26,11 +24,6 @@ from stpl_runtime.evaluation.subject import Judged, Material
 MODEL = "model"
 OTHER = "other"
 """The model that `--compare` names."""
-FLOW = "flow"
-BASELINES = ("persistence", FLOW, "day", "week")
-"""Words of `--baseline`; `day` and `week` are what was observed that long before."""
-
-_PERIODS = {"day": DAY, "week": WEEK}
 DEFAULT_THRESHOLDS = {
     "mm h-1": (0.1, 1.0, 5.0),
     "mm": (0.1, 1.0, 5.0),
@@ -43,9 +36,6 @@ _SHOWN = 2
 """Sequences that the report shows as pictures."""
 _BATCH_VALUES = 2**22
 """Values of sequences that are scored at a time."""
-
-Forecaster = Callable[[slice], Array]
-"""Which sequences -> `(n, K, C, H, W)`, physical units; NaN where there is no forecast."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +166,7 @@ def evaluate(
 
     Raises:
         UsageError: an unknown baseline, or one that these data cannot have.
-        MissingExtraError: the baseline `flow` without OpenCV.
+        EnvironmentFault: the library of a baseline is not installed, or it failed.
     """
     limits = tuple(DEFAULT_THRESHOLDS.get(judged.codec.units, ()) if thresholds is None
                    else sorted(set(thresholds)))  # fmt: skip
@@ -185,7 +175,7 @@ def evaluate(
     ways: dict[str, Forecaster] = {MODEL: model}
     if other is not None:
         ways[OTHER] = _Model(other, material)
-    ways |= _baselines(judged, material, baselines)
+    ways |= open_baselines(judged, material, baselines)
     scored = _score(ways, judged, material, (limits, sides), progress)
     return Evaluation(
         judged=judged,
@@ -295,51 +285,3 @@ class _Model:
         valid = None if material.valid is None else material.valid[rows]
         self.chances.update(chances.values, truth, valid)
         return forecast
-
-
-def _baselines(
-    judged: Judged, material: Material, wanted: Sequence[str] | None
-) -> dict[str, Forecaster]:
-    for word in wanted or ():
-        if word not in BASELINES:
-            raise UsageError(
-                f"unknown baseline {word}",
-                expected=f"one of {', '.join(BASELINES)}",
-                fix="--baseline persistence,flow",
-            )
-    past, horizon = judged.context, judged.horizon
-    ways: dict[str, Forecaster] = {}
-    if wanted is None or "persistence" in wanted:
-        ways["persistence"] = lambda rows: persistence(material.frames[rows, :past], horizon)
-    if "flow" in wanted if wanted is not None else importlib.util.find_spec("cv2") is not None:
-        ways["flow"] = _flow(judged, material)
-    for word, period in _PERIODS.items():
-        if wanted is not None and word not in wanted:
-            continue
-        found = (
-            None
-            if material.times is None
-            else periodic(material.frames, material.times, horizon, period)
-        )
-        if found is not None and np.isfinite(found).any():
-            ways[word] = _rows_of(found)
-        elif wanted is not None:
-            raise UsageError(
-                f"no frame of a {word} before in {material.about}",
-                expected=f"an .npz with `time`, and sequences that cover more than a {word}",
-                fix=f"leave {word} out of --baseline",
-            )
-    return ways
-
-
-def _flow(judged: Judged, material: Material) -> Forecaster:
-    """Along the motion of the whole field, where it is known; cropped to the model's pixels."""
-    past, horizon, units = judged.context, judged.horizon, judged.codec.units
-    around = material.surroundings
-    if around is None:
-        return lambda rows: flow(material.frames[rows, :past], horizon, units)
-    return lambda rows: around.forecast(rows, lambda fields: flow(fields, horizon, units))
-
-
-def _rows_of(forecasts: Array) -> Forecaster:
-    return lambda rows: forecasts[rows]

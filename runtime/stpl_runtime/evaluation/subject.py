@@ -74,6 +74,22 @@ class Material:
     """`(N,)`, the number of the longer sequence that each was cut from; None: of its own."""
 
 
+def on_whole_fields(
+    material: Material, context: int, way: Callable[[Array], Array]
+) -> Callable[[slice], Array]:
+    """A baseline that sees the whole fields where they are known, cropped to the model's pixels.
+
+    Args:
+        material: the sequences.
+        context: T.
+        way: `(n, T, C, H, W)` -> `(n, K, C, H, W)`.
+    """
+    around = material.surroundings
+    if around is None:
+        return lambda rows: way(material.frames[rows, :context])
+    return lambda rows: around.forecast(rows, way)
+
+
 @dataclass(frozen=True)
 class Judged:
     """A forecaster with what it reads and predicts."""
