@@ -1,7 +1,7 @@
-"""How far scores differ by chance: the bootstrap over blocks of windows.
+"""How far scores would differ on other storms: the bootstrap over blocks of windows.
 
-Windows of one storm resemble each other, so a score's chance is not that of its many windows but
-of its few storms. A block is what belongs together: an event of the archive, at most about a day.
+Windows of one storm resemble each other, so a score stands not on its many windows but on its few
+storms. A block is what belongs together in time: a storm, or a day of a long archive.
 Whole blocks are drawn again and again with replacement, the sums of those drawn are added up, and
 the scores worked out from them; the middle 95% of these scores are the interval. Forecasters that
 were scored on the same windows are drawn together, so that the interval of their difference leaves
@@ -31,10 +31,10 @@ _KNOWN = 0.95
 _SEED = 20
 
 _APART = np.timedelta64(6, "h")
-"""Windows further apart belong to two events."""
+"""Windows further apart belong to two stretches of time."""
 _DAY = np.timedelta64(1, "D")
 _SPANS = 4
-"""A long event is cut into blocks of so many windows at least."""
+"""A long stretch is cut into blocks of so many windows at least."""
 
 Labels = NDArray[np.int64]
 Sums = Mapping[str, Doubles]
@@ -45,8 +45,8 @@ ScoresOf = Callable[[dict[str, Doubles]], dict[str, Doubles]]
 def blocks_by_time(times: NDArray[np.datetime64]) -> Labels:
     """Number the blocks of windows by when they were observed.
 
-    Windows less than six hours apart are one event, wherever they lie. An event of more than a day
-    is cut at midnight (UTC), or every few days where a window is that long.
+    Windows less than six hours apart are one stretch of time, wherever they lie. One of more than a
+    day is cut at midnight (UTC), or every few days where a window is that long.
 
     Args:
         times: `(N, T + K)`.
@@ -58,14 +58,14 @@ def blocks_by_time(times: NDArray[np.datetime64]) -> Labels:
     order = np.argsort(begin, kind="stable")
     reached = np.maximum.accumulate(end[order])
     apart = np.append(True, begin[order][1:] - reached[:-1] > _APART)
-    event = np.cumsum(apart) - 1  # in the order of time
+    stretch = np.cumsum(apart) - 1  # in the order of time
     days = max(1, int(np.ceil(_SPANS * (end - begin).max() / _DAY)))
     part = begin[order].astype("datetime64[D]").astype(np.int64) // days
     firsts = np.flatnonzero(apart)
     lasts = np.append(firsts[1:], len(order)) - 1
-    long = (reached[lasts] - begin[order][firsts] > days * _DAY)[event]
+    long = (reached[lasts] - begin[order][firsts] > days * _DAY)[stretch]
     part = np.where(long, part, 0)
-    cut = np.append(True, (np.diff(event) != 0) | (np.diff(part) != 0))
+    cut = np.append(True, (np.diff(stretch) != 0) | (np.diff(part) != 0))
     labels = np.empty(len(order), np.int64)
     labels[order] = np.cumsum(cut) - 1
     return labels

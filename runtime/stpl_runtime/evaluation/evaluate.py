@@ -68,7 +68,7 @@ class Evaluation:
     """Of the model and of each baseline, by its name."""
     shown: tuple[Shown, ...]
     spread: Spread
-    """How far the scores may be chance."""
+    """How far the scores would differ on other storms."""
     other: Judged | None = None
     """The model that this one is compared with; its scores are those of `OTHER`."""
     chances: ChanceScores | None = None

@@ -1,4 +1,4 @@
-"""How far the scores of an evaluation, and their differences, may be chance."""
+"""How far the scores of an evaluation, and their differences, would differ on other storms."""
 
 from __future__ import annotations
 
@@ -159,7 +159,9 @@ def _labels(material: Material) -> tuple[Labels, str]:
     """Block of each sequence, and what a block is."""
     times = material.times
     if times is not None and not np.isnat(times).any():
-        return blocks_by_time(times), "events six hours apart, cut at midnight where they are long"
+        return blocks_by_time(
+            times
+        ), "stretches of time six hours apart, cut at midnight where they are long"
     if material.longer is not None:
         return material.longer, "whole sequences, which state no time"
     return np.arange(len(material.frames)), "sequences that state no time, taken as independent"

@@ -26,7 +26,7 @@ def windows(*starts: str, frames: int = 4, minutes: int = 5) -> np.ndarray:
     return begin[:, None] + np.arange(frames) * np.timedelta64(minutes, "m")
 
 
-def test_an_event_is_a_block_and_a_long_one_is_cut_at_midnight() -> None:
+def test_a_stretch_of_time_is_a_block_and_a_long_one_is_cut_at_midnight() -> None:
     times = windows(
         "2020-01-05T02:00",  # a day alone, given out of order
         "2020-01-01T22:00", "2020-01-02T01:30",  # one storm over midnight
@@ -34,7 +34,7 @@ def test_an_event_is_a_block_and_a_long_one_is_cut_at_midnight() -> None:
     )  # fmt: skip
     assert blocks_by_time(times).tolist() == [1, 0, 0, 0]
     apart = windows("2020-01-01T00:00", "2020-01-01T06:10", "2020-01-01T12:30")
-    # 5 h 55 min from the first one's last frame: one event; 6 h 5 min: two.
+    # 5 h 55 min from the first one's last frame: one stretch; 6 h 5 min: two.
     assert blocks_by_time(apart).tolist() == [0, 0, 1]
     hours = np.datetime64("2020-01-01T12:00", "ns") + np.arange(60) * np.timedelta64(1, "h")
     labels = blocks_by_time(hours[:, None] + np.arange(4) * np.timedelta64(15, "m"))
