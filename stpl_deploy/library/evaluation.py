@@ -136,7 +136,7 @@ def run_evaluation(
     if material.field is not None:
         judged = judged.covering(material.field)
     if other is not None:
-        other = _fitted(other, judged, material, options)
+        other = _fitted(other, judged, material, options, remark)
     for line in material.remarks:
         remark(line)
     return scored(
@@ -171,13 +171,23 @@ def _opened(options: EvaluateOptions) -> tuple[Judged, Judged | None]:
     return (first, None) if options.compare is None else paired(first, opened(options.compare))
 
 
-def _fitted(other: Judged, judged: Judged, material: Material, options: EvaluateOptions) -> Judged:
+def _fitted(
+    other: Judged,
+    judged: Judged,
+    material: Material,
+    options: EvaluateOptions,
+    remark: Callable[[str], None],
+) -> Judged:
     """The model that is compared, on the same frames; their grid has to be its own too."""
     from stpl_core.same_grid import check_same_grid
     from stpl_runtime.evaluation.pair import on_the_frames_of
 
     if material.grids:
-        check_same_grid(material.grids[0], other.grids, material.about, any_grid=options.any_grid)
+        line = check_same_grid(
+            material.grids[0], other.grids, material.about, any_grid=options.any_grid
+        )
+        if line:
+            remark(f"the other model: {line}")
     return on_the_frames_of(other, judged)
 
 

@@ -15,6 +15,7 @@ from stpl_core.baselines import persistence
 from stpl_core.codec import FrameCodec
 from stpl_core.errors import UsageError
 from stpl_runtime.chances import Chances
+from stpl_runtime.evaluation.archives import archive_material
 from stpl_runtime.evaluation.evaluate import MODEL, OTHER, evaluate
 from stpl_runtime.evaluation.pair import on_the_frames_of, paired
 from stpl_runtime.evaluation.report import html_report
@@ -67,6 +68,33 @@ def test_windows_of_one_storm_are_one_block() -> None:
     longer = np.repeat([0, 1, 2, 3], 2)
     found = evaluate(rain_judge(), Material("made", frames, longer=longer), baselines=MOVING)
     assert found.spread.blocks == 4
+
+
+def test_windows_of_an_archive_are_in_blocks_by_time_or_by_sequence(tmp_path: Path) -> None:
+    rain = moving_rain(6)
+    frames = np.concatenate([rain[n].repeat(2, axis=0) for n in range(6)])  # (84, 1, 40, 40)
+    clock = np.arange(14) * np.timedelta64(5, "m")
+    days = np.array(["2020-01-01T22:00", "2020-01-02T00:00", "2020-01-05", "2020-01-06",
+                     "2020-01-07T01:00", "2020-01-07T23:00"], "datetime64[s]")  # fmt: skip
+    times = (days[:, None] + clock).ravel()
+    (tmp_path / "rain").mkdir()
+    np.savez(tmp_path / "rain" / "a.npz", frames=frames, time=times, units=np.array("mm h-1"))
+    material = archive_material(rain_judge(), path=tmp_path / "rain")
+    assert len(material.frames) == 18  # three of each run
+    found = evaluate(rain_judge(), material, thresholds=[1.0], scales=[], baselines=MOVING)
+    # The first two are one night; the others are more than six hours from each other.
+    assert found.spread.blocks == 5
+    assert found.spread.known
+    (tmp_path / "untimed").mkdir()
+    sequences = frames.reshape(6, 14, 1, 40, 40)
+    np.savez(tmp_path / "untimed" / "a.npz", frames=sequences, units=np.array("mm h-1"))
+    untimed = archive_material(rain_judge(), path=tmp_path / "untimed")
+    assert untimed.times is None
+    assert untimed.longer is not None
+    assert np.bincount(untimed.longer).tolist() == [3] * 6
+    found = evaluate(rain_judge(), untimed, thresholds=[1.0], scales=[], baselines=MOVING)
+    assert found.spread.blocks == 6
+    assert "whole sequences" in found.spread.text
 
 
 def test_intervals_enclose_the_scores_in_json_and_csv() -> None:
