@@ -101,7 +101,7 @@ def _save(evaluation: Evaluation, out: Path) -> None:
 def _print(evaluation: Evaluation) -> None:
     """The mean of every score, then the first ones for each lead time."""
     from stpl_deploy.cli.reports.output import print_table
-    from stpl_runtime.evaluation.report import lead_text, number, title, verdict
+    from stpl_runtime.evaluation.words import beyond_chance, lead_text, number, title, verdict
 
     judged, ways = evaluation.judged, evaluation.scores
     print_table(
@@ -125,27 +125,56 @@ def _print(evaluation: Evaluation) -> None:
                 for k in range(judged.horizon)
             ],
         )
+    _print_differences(evaluation)
     _print_chances(evaluation)
     print(verdict(evaluation))
+    print("\n".join(beyond_chance(evaluation)))
     print(f"protocol: {evaluation.protocol}")
     period = "" if evaluation.period is None else f", {' to '.join(evaluation.period)}"
     print(f"{evaluation.sequences} sequences: {evaluation.data}{period}")
 
 
+def _print_differences(evaluation: Evaluation) -> None:
+    """The model less the one that it is compared with, for the scores that verdicts go by."""
+    if evaluation.other is None:
+        return
+    from stpl_deploy.cli.reports.output import print_table
+    from stpl_runtime.evaluation.words import difference_rows, headline_scores, title
+
+    print(f"other: {evaluation.other.name}, {evaluation.other.how}")
+    for name in headline_scores(evaluation):
+        print_table(
+            f"{title(evaluation, name)}: model less other",
+            ["lead", "model", "other", "difference", "low", "high", "the model is"],
+            difference_rows(evaluation, name),
+        )
+
+
 def _print_chances(evaluation: Evaluation) -> None:
-    """Brier skill for each lead time and threshold, where the model gives chances."""
+    """Brier skill and ROC area by lead time and threshold, where the model gives chances."""
     scores = evaluation.chances
     if scores is None:
         return
     from stpl_deploy.cli.reports.output import print_table
-    from stpl_runtime.evaluation.report import lead_text, number
+    from stpl_runtime.evaluation.chances import skill_over_flow
+    from stpl_runtime.evaluation.words import lead_text, number
 
     units = evaluation.judged.codec.units
-    print_table(
-        "Brier skill score of the chances, over climatology",
-        ["lead", *(f">= {threshold:g} {units}" for threshold in scores.thresholds)],
-        [
-            [lead_text(evaluation, k + 1), *(number(float(value)) for value in row)]
-            for k, row in enumerate(scores.skill)
-        ],
-    )
+    tables = [
+        ("Brier skill score of the chances, over climatology", scores.skill),
+        (
+            "Brier skill score of the chances, over flow's neighbourhoods",
+            skill_over_flow(evaluation),
+        ),
+        ("Area below the ROC curve of the chances", scores.roc_area),
+    ]
+    for title, found in tables:
+        if found is not None:
+            print_table(
+                title,
+                ["lead", *(f">= {threshold:g} {units}" for threshold in scores.thresholds)],
+                [
+                    [lead_text(evaluation, k + 1), *(number(float(value)) for value in row)]
+                    for k, row in enumerate(found)
+                ],
+            )

@@ -37,13 +37,25 @@ class EvaluateOptions:
         Literal["validation", "test"] | None,
         Option("This part of the archive it was trained on, in place of --data."),
     ] = None
+    compare: Annotated[
+        Path | None,
+        Option(
+            "Another run or bundle, scored on the same windows and pixels, with what differs by "
+            "more than chance. With --data or --part.",
+            metavar="RUN|BUNDLE",
+        ),
+    ] = None
     thresholds: Annotated[
         str | None,
         Option("Events are values at or above these, such as 0.1,1,5; physical units."),
     ] = None
     scales: Annotated[str, Option("Sides of FSS's squares, in pixels.")] = "5,15,31"
     baseline: Annotated[
-        str | None, Option("Of persistence,flow,day,week; default: all that the data allow.")
+        str | None,
+        Option(
+            "Of persistence,flow,day,week (default: all that the data allow), and, with pysteps "
+            "installed, pysteps-extrapolation, -sprog, -anvil, -linda and -steps."
+        ),
     ] = None
     horizon: Annotated[
         int | None,
@@ -115,24 +127,16 @@ def run_evaluation(
         limits = finite_numbers("--thresholds", options.thresholds, "1,5", blanks=True)
     sides = _sides(options.scales)
     words = None if options.baseline is None else options.baseline.split(",")
-    from stpl_deploy.judging import open_judged
-    from stpl_runtime.engines.tiled import domain_size
     from stpl_runtime.evaluation.evaluate import evaluate as scored
-    from stpl_runtime.evaluation.subject import Backend
 
-    judged = open_judged(
-        options.path,
-        backend=Backend(**vars(options.backend)),
-        horizon=options.horizon,
-        testing=options.given,
-        domain=None if options.grid is None else domain_size(options.grid),
-        signature=options.signature,
-    )
+    judged, other = _opened(options)
     if words is None:
         _remark_on_flow(remark)
     material = _material(judged, options, remark)
     if material.field is not None:
         judged = judged.covering(material.field)
+    if other is not None:
+        other = _fitted(other, judged, material, options, remark)
     for line in material.remarks:
         remark(line)
     return scored(
@@ -141,8 +145,50 @@ def run_evaluation(
         thresholds=limits,
         scales=sides,
         baselines=None if words is None else [word.strip() for word in words],
+        other=other,
         progress=progress,
     )
+
+
+def _opened(options: EvaluateOptions) -> tuple[Judged, Judged | None]:
+    """The model, and the one that it is compared with."""
+    from stpl_deploy.judging import open_judged
+    from stpl_runtime.engines.tiled import domain_size
+    from stpl_runtime.evaluation.pair import paired
+    from stpl_runtime.evaluation.subject import Backend
+
+    def opened(path: Path) -> Judged:
+        return open_judged(
+            path,
+            backend=Backend(**vars(options.backend)),
+            horizon=options.horizon,
+            testing=options.given,
+            domain=None if options.grid is None else domain_size(options.grid),
+            signature=options.signature,
+        )
+
+    first = opened(options.path)
+    return (first, None) if options.compare is None else paired(first, opened(options.compare))
+
+
+def _fitted(
+    other: Judged,
+    judged: Judged,
+    material: Material,
+    options: EvaluateOptions,
+    remark: Callable[[str], None],
+) -> Judged:
+    """The model that is compared, on the same frames; their grid has to be its own too."""
+    from stpl_core.same_grid import check_same_grid
+    from stpl_runtime.evaluation.pair import on_the_frames_of
+
+    if material.grids:
+        line = check_same_grid(
+            material.grids[0], other.grids, material.about, any_grid=options.any_grid
+        )
+        if line:
+            remark(f"the other model: {line}")
+    return on_the_frames_of(other, judged)
 
 
 def check(options: EvaluateOptions) -> None:
@@ -152,6 +198,12 @@ def check(options: EvaluateOptions) -> None:
             f"--horizon {options.horizon} for the sequences that it carries, which have their own",
             expected="--horizon with --data or --part",
             fix="--part test, or --data D",
+        )
+    if options.compare is not None and not options.given:
+        raise UsageError(
+            f"--compare {options.compare} on the sequences that {options.path} carries",
+            expected="--data or --part: sequences that neither was made with",
+            fix="--data D",
         )
     if options.grid is not None and options.windows:
         raise UsageError(

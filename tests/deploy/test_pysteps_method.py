@@ -17,6 +17,7 @@ import pysteps
 import stpl_deploy as stpl
 from stpl_core.errors import FrameError, UsageError
 from stpl_deploy.integrations.pysteps import nowcast_method, register
+from tests.rain_bundle import export_rain_bundle
 
 SIZE = (40, 56)
 
@@ -24,29 +25,8 @@ SIZE = (40, 56)
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, exported_once: None) -> Iterator[Any]:
     """A small model of rain."""
-    pytest.importorskip("torch")
-    import safetensors.torch
-    import torch
-
-    from stpl_export.export import export_run
-    from stpl_train.data.stand_in import stand_in_sequences
-    from stpl_train.models import build_model
-    from stpl_train.recipe import parse_recipe
-    from stpl_train.run import WEIGHTS, save_recipe, save_validation
-
-    codec = {"quantity": "rain rate", "units": "mm h-1", "high": 100.0, "kind": "db", "clip": True}
-    data = {"source": "synthetic", "frame": (1, 32, 32), "context": 3, "horizon": 4, "codec": codec}
-    keys = {"name": "advect", "hidden": 8, "width": 8, "levels": [0.3, 0.6], "horizon": 4}
-    recipe = parse_recipe({"model": keys, "data": data, "training": {"iterations": 1}})
-    path = tmp_path_factory.mktemp("pysteps") / "run"
-    path.mkdir()
-    save_recipe(path, recipe)
-    torch.manual_seed(0)
-    network = build_model("advect", (1, 32, 32), recipe.model.keys)
-    safetensors.torch.save_file(network.state_dict(), path / WEIGHTS)
-    save_validation(path, stand_in_sequences((1, 32, 32), 7, 2))
-    export_run(path, path.parent / "bundle")
-    with stpl.load(path.parent / "bundle", engine="onnx") as opened:
+    bundle = export_rain_bundle(tmp_path_factory.mktemp("pysteps"))
+    with stpl.load(bundle, engine="onnx") as opened:
         yield opened
 
 

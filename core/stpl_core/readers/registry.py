@@ -83,6 +83,10 @@ def load_reader(word: str) -> Reader:
     """
     if word in BUILT_IN:
         return cast(Reader, importlib.import_module(f"stpl_core.readers.{word}"))
+    if word.startswith("pysteps:"):
+        from stpl_core.readers.pysteps_importers import pysteps_reader
+
+        return cast(Reader, pysteps_reader(word))
     for point in (one for one in _installed() if one.name == word):
         try:
             reader = point.load()
@@ -96,7 +100,7 @@ def load_reader(word: str) -> Reader:
     near = difflib.get_close_matches(word, words(), n=1)
     raise UsageError(
         f"no reader {word}",
-        expected=f"one of {', '.join(words())}",
+        expected=f"one of {', '.join(words())}, or pysteps:NAME for an importer of pysteps",
         fix=f"--reader {near[0] if near else 'arrays'}",
     )
 

@@ -22,6 +22,9 @@ from stpl_core.scores.images import Doubles, Mask
 FRAMES = "frames"
 """Name of the number of frames that were scored."""
 
+CURVES = ("power_forecast", "power_truth")
+"""Sums of the spectrum, which no score needs."""
+
 _PER_FRAME = ("psnr", "psnr_uint8", "ssim", "ssim_uint8")
 
 
@@ -140,6 +143,10 @@ class Accumulator:
             ),
         )
 
+    def scores_of(self, sums: Mapping[str, Doubles]) -> dict[str, Doubles]:
+        """Work out the scores `(n,)` of sums `(n, ...)`; those in `CURVES` may be missing."""
+        return dict(self._scores(sums))
+
     def _kind(self) -> tuple[object, ...]:
         return self.horizon, self.codec, self.thresholds, self.scales
 
@@ -163,6 +170,8 @@ class Accumulator:
         physical = (forecast.astype(np.float64) - truth)[
             np.broadcast_to(known[:, None], truth.shape)
         ]
+        powers = [spectrum.radial_power(frames) for frames in (guess, seen)]
+        bands = [spectrum.band_power(power, max(truth.shape[-2:])) for power in powers]
         sums = {
             FRAMES: np.asarray(float(len(truth))),
             "pixels": np.asarray(float(known.sum() * truth.shape[1])),
@@ -170,8 +179,9 @@ class Accumulator:
             "absolute": np.abs(error).sum(),
             "squared_physical": np.square(physical).sum(),
             "error_physical": physical.sum(),
-            "power_forecast": spectrum.radial_power(guess),
-            "power_truth": spectrum.radial_power(seen),
+            "power_forecast": powers[0],
+            "power_truth": powers[1],
+            "bands": np.stack(bands, axis=-1),
             "counts": events.contingency(forecast, truth, self.thresholds, mask),
             "fractions": events.fraction_sums(forecast, truth, self.thresholds, self.scales, mask),
         }
@@ -185,7 +195,7 @@ class Accumulator:
             sums[f"{name}_frames"] = np.asarray(float(finite.sum()))
         return {name: np.asarray(value, np.float64) for name, value in sums.items()}
 
-    def _scores(self, sums: dict[str, Doubles]) -> Iterator[tuple[str, Doubles]]:
+    def _scores(self, sums: Mapping[str, Doubles]) -> Iterator[tuple[str, Doubles]]:
         """Name and `(leads,)` values of every score."""
         frames = sums[FRAMES]
         yield FRAMES, frames
@@ -197,6 +207,10 @@ class Accumulator:
         yield "mean_error", _mean(sums["error_physical"], sums["pixels"])
         for name in _PER_FRAME:
             yield name, _mean(sums[name], sums[f"{name}_frames"])
+        if "bands" in sums:  # sums that were saved before there were any lack them
+            for n, (low, high) in enumerate(spectrum.BANDS):
+                ratio = _mean(sums["bands"][:, n, 0], sums["bands"][:, n, 1])
+                yield f"rapsd_{low}-{high}px", ratio
         if "nats" in sums:
             yield "cross_entropy", _mean(sums["nats"], frames)
         for n, threshold in enumerate(self.thresholds):

@@ -69,6 +69,14 @@ def fraction_sums(
     return sums
 
 
+def event_shares(values: Array, threshold: float, scale: int) -> Doubles:
+    """Share of events in the square of `scale` pixels around each pixel, `(N, C, H, W)`.
+
+    Pixels outside the frame hold no event.
+    """
+    return _shares(_corner_sums(_events(values, threshold, None)), scale)
+
+
 def csi(counts: Doubles) -> Doubles:
     """Critical success index of `(..., 3)` counts: hits over all events predicted or observed."""
     return _ratio(counts[..., 0], counts.sum(axis=-1))

@@ -7,6 +7,9 @@ import numpy as np
 from stpl_core.codec import Array
 from stpl_core.scores.images import Doubles
 
+BANDS = ((2, 4), (4, 16), (16, 64))
+"""Wavelengths in pixels, the lower end included."""
+
 
 def wave_count(height: int, width: int) -> int:
     """Number of wavenumbers 0, 1, 2, ... (waves per frame) that the spectrum of a frame has."""
@@ -37,3 +40,18 @@ def radial_power(frames: Array) -> Doubles:
     kept = ring < waves
     total = np.bincount(ring[kept], weights=whole[kept], minlength=waves)
     return np.asarray(total / np.bincount(ring[kept], minlength=waves))
+
+
+def band_power(power: Doubles, longer_side: int) -> Doubles:
+    """The radially averaged power added up within each of `BANDS`, `(bands,)`.
+
+    Args:
+        power: of `radial_power`.
+        longer_side: of the frame in pixels; a wavelength is this over the wavenumber. Across the
+            shorter side waves of that number are shorter than that.
+    """
+    waves = np.arange(1, len(power))
+    lengths = longer_side / waves
+    return np.array(
+        [power[1:][(lengths >= low) & (lengths < high)].sum() for low, high in BANDS], np.float64
+    )

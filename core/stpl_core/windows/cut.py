@@ -54,6 +54,15 @@ class Windows:
             ]
         ).astype("datetime64[ns]")
 
+    def sequences(self, indices: Indices) -> NDArray[np.int64]:
+        """Number of the sequence that each window was cut from, over all archives, `(B,)`."""
+        found = [
+            (number, int(self.archives[number].dataset["sequence"].values[first]))
+            for number, first in self.places[indices, :2].tolist()
+        ]
+        numbers = {pair: n for n, pair in enumerate(sorted(set(found)))}
+        return np.array([numbers[pair] for pair in found], np.int64)
+
     def grid(self, index: int) -> Grid:
         """Where the pixels of one window lie."""
         number, _, top, left = (int(value) for value in self.places[index])

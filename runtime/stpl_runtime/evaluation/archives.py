@@ -93,6 +93,7 @@ def archive_material(
         frames=frames,
         valid=None if observed.all() else always_seen(observed),
         times=None if archive.cadence_s is None else found.times(chosen),
+        longer=found.sequences(chosen),
         remarks=tuple(remarks),
         protocol=_protocol(judged, found, whole=whole, windows=windows, around=around),
         field=found.size if whole else None,

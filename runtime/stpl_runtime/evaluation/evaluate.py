@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from stpl_core.baselines import DAY, WEEK, flow, periodic, persistence
 from stpl_core.codec import Array
-from stpl_core.errors import UsageError
 from stpl_core.grid import Grid
 from stpl_core.scores.accumulator import Accumulator, Scores
 from stpl_core.scores.chances import ChanceAccumulator, ChanceScores
-from stpl_core.scores.images import Mask
+from stpl_core.scores.images import Doubles, Mask
+from stpl_core.scores.neighbourhood import NeighbourhoodBrier
+from stpl_runtime.evaluation.baseline import FLOW, Forecaster, open_baselines
+from stpl_runtime.evaluation.chances import chances_document
+from stpl_runtime.evaluation.spread import Spread, SpreadSums, by_block
 from stpl_runtime.evaluation.subject import Judged, Material
 
 MODEL = "model"
-BASELINES = ("persistence", "flow", "day", "week")
-"""Words of `--baseline`; `day` and `week` are what was observed that long before."""
-
-_PERIODS = {"day": DAY, "week": WEEK}
+OTHER = "other"
+"""The model that `--compare` names."""
 DEFAULT_THRESHOLDS = {
     "mm h-1": (0.1, 1.0, 5.0),
     "mm": (0.1, 1.0, 5.0),
@@ -35,11 +34,8 @@ SCALES = (5, 15, 31)
 
 _SHOWN = 2
 """Sequences that the report shows as pictures."""
-_BLOCK_VALUES = 2**22
+_BATCH_VALUES = 2**22
 """Values of sequences that are scored at a time."""
-
-Forecaster = Callable[[slice], Array]
-"""Which sequences -> `(n, K, C, H, W)`, physical units; NaN where there is no forecast."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +67,15 @@ class Evaluation:
     scores: dict[str, Scores]
     """Of the model and of each baseline, by its name."""
     shown: tuple[Shown, ...]
+    spread: Spread
+    """How far the scores would differ on other storms."""
+    other: Judged | None = None
+    """The model that this one is compared with; its scores are those of `OTHER`."""
     chances: ChanceScores | None = None
     """Of the chances of events; None where the model gives none."""
+    flow_brier: Mapping[int, Doubles] = field(default_factory=dict)
+    """Brier scores `(K, Q)` of flow's shares of events in squares of so many pixels; empty without
+    flow or without chances."""
 
     @property
     def names(self) -> list[str]:
@@ -97,30 +100,46 @@ class Evaluation:
             "cadence_s": judged.cadence_s,
             "thresholds": list(self.thresholds),
             "scales_px": list(self.scales),
+            "blocks": self.spread.document(),
+            **({} if self.other is None else {"other": _other_document(self.other)}),
             "scores": {
                 name: {
                     **scores.document(),
+                    **self.spread.scores_document(name),
                     "spectrum": scores.spectra.forecast.tolist(),
                 }
                 for name, scores in self.scores.items()
             },
+            **self.spread.differences_document(self.scores, MODEL),
             "spectrum_of_truth": self.scores[MODEL].spectra.truth.tolist(),
-            **({} if self.chances is None else {"chances": _chances_document(self.chances)}),
+            **({} if self.chances is None else {"chances": chances_document(self)}),
         }
 
     def table(self) -> str:
-        """The scores as CSV: a line for each forecaster and lead time, and one for the mean."""
+        """The scores as CSV: a line for each forecaster and lead time, and one for the mean.
+
+        The ends of the intervals follow all scores, as `mse_low` and `mse_high`.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["forecast", "lead", "lead_s", *self.names])
+        found = self.spread.of_scores.get(MODEL)
+        ends = [] if found is None else list(found.overall)
+        columns = [f"{score}_{end}" for score in ends for end in ("low", "high")]
+        writer.writerow(["forecast", "lead", "lead_s", *self.names, *columns])
         cadence = self.judged.cadence_s
         for name, scores in self.scores.items():
             for k in range(self.judged.horizon):
-                values = [repr(float(scores.per_lead[score][k])) for score in self.names]
+                values = [float(scores.per_lead[score][k]) for score in self.names]
+                for score in ends:
+                    one = self.spread.of_scores[name].per_lead[score]
+                    values += [float(one.low[k]), float(one.high[k])]
                 lead_s = "" if cadence is None else f"{cadence * (k + 1):g}"
-                writer.writerow([name, k + 1, lead_s, *values])
-            mean = [repr(scores.overall[score]) for score in self.names]
-            writer.writerow([name, "mean", "", *mean])
+                writer.writerow([name, k + 1, lead_s, *map(repr, values)])
+            values = [scores.overall[score] for score in self.names]
+            for score in ends:
+                one = self.spread.of_scores[name].overall[score]
+                values += [float(one.low), float(one.high)]
+            writer.writerow([name, "mean", "", *map(repr, values)])
         return text.getvalue()
 
 
@@ -131,6 +150,7 @@ def evaluate(
     thresholds: Sequence[float] | None = None,
     scales: Sequence[int] = SCALES,
     baselines: Sequence[str] | None = None,
+    other: Judged | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Evaluation:
     """Forecast every sequence and score it.
@@ -141,45 +161,87 @@ def evaluate(
         thresholds: physical units, for events; None takes those of the unit, if it has some.
         scales: sides of FSS's squares in pixels; those larger than the frame are left out.
         baselines: words of `BASELINES`; None takes all that the data and this machine allow.
+        other: a model to compare with, made to fit by `stpl_runtime.evaluation.pair`.
         progress: called with how many sequences are done, and of how many.
 
     Raises:
         UsageError: an unknown baseline, or one that these data cannot have.
-        MissingExtraError: the baseline `flow` without OpenCV.
+        EnvironmentFault: the library of a baseline is not installed, or it failed.
     """
     limits = tuple(DEFAULT_THRESHOLDS.get(judged.codec.units, ()) if thresholds is None
                    else sorted(set(thresholds)))  # fmt: skip
     sides = tuple(side for side in sorted(set(scales)) if side <= min(judged.frame[1:]))
     model = _Model(judged, material)
-    ways: dict[str, Forecaster] = {MODEL: model, **_baselines(judged, material, baselines)}
-    sums = {name: Accumulator(judged.horizon, judged.codec, limits, sides) for name in ways}
-    shown: list[Shown] = []
-    count, per_block = len(material.frames), max(1, _BLOCK_VALUES // material.frames[0].size)
-    for start in range(0, count, per_block):
-        progress(start, count)
-        rows = slice(start, min(start + per_block, count))
-        truth = material.frames[rows, judged.context :]  # (n, K, C, H, W)
-        valid = None if material.valid is None else material.valid[rows]
-        made = {name: way(rows) for name, way in ways.items()}
-        for name, forecast in made.items():
-            sums[name].update(forecast, truth, valid)
-        shown += [
-            _shown(material, start + n, {name: forecast[n] for name, forecast in made.items()})
-            for n in range(min(_SHOWN - len(shown), len(truth)))
-        ]
-    progress(count, count)
+    ways: dict[str, Forecaster] = {MODEL: model}
+    if other is not None:
+        ways[OTHER] = _Model(other, material)
+    ways |= open_baselines(judged, material, baselines)
+    scored = _score(ways, judged, material, (limits, sides), progress)
     return Evaluation(
         judged=judged,
         data=material.about,
         protocol=material.protocol,
-        sequences=count,
+        sequences=len(material.frames),
         period=_period(material),
         thresholds=limits,
         scales=sides,
-        scores={name: one.result() for name, one in sums.items()},
-        shown=tuple(shown),
+        scores={name: one.result() for name, one in scored.sums.items()},
+        shown=tuple(scored.shown),
+        spread=scored.spread.result(scored.sums),
+        other=other,
         chances=None if model.chances is None else model.chances.result(),
+        flow_brier={} if scored.flow is None else scored.flow.result(),
     )
+
+
+@dataclass
+class _Scored:
+    """The sums of each forecaster, over all sequences and by block."""
+
+    sums: dict[str, Accumulator]
+    spread: SpreadSums
+    shown: list[Shown] = field(default_factory=list)
+    flow: NeighbourhoodBrier | None = None
+    """Of the chances that flow's neighbourhoods give, where the model gives some too."""
+
+
+def _score(
+    ways: dict[str, Forecaster],
+    judged: Judged,
+    material: Material,
+    asked: tuple[Sequence[float], Sequence[int]],
+    progress: Callable[[int, int], None],
+) -> _Scored:
+    """Forecast every sequence and add its sums up; `asked` are thresholds and scales."""
+
+    def nothing() -> Accumulator:
+        return Accumulator(judged.horizon, judged.codec, *asked)
+
+    done = _Scored({name: nothing() for name in ways}, SpreadSums(material, list(ways)))
+    count, per_batch = len(material.frames), max(1, _BATCH_VALUES // material.frames[0].size)
+    for start in range(0, count, per_batch):
+        progress(start, count)
+        rows = slice(start, min(start + per_batch, count))
+        truth = material.frames[rows, judged.context :]  # (n, K, C, H, W)
+        valid = None if material.valid is None else material.valid[rows]
+        made = {name: way(rows) for name, way in ways.items()}
+        for block, those in by_block(rows, done.spread.labels):
+            for name, forecast in made.items():
+                part = nothing()
+                part.update(forecast[those], truth[those], None if valid is None else valid[those])
+                done.sums[name].merge(part)
+                done.spread.add(name, block, part.sums)
+        model = ways[MODEL]
+        if isinstance(model, _Model) and model.chances is not None and FLOW in made:
+            thresholds = model.chances.thresholds
+            done.flow = done.flow or NeighbourhoodBrier(judged.horizon, thresholds, asked[1])
+            done.flow.update(made[FLOW], truth, valid)
+        done.shown.extend(
+            _shown(material, start + n, {name: forecast[n] for name, forecast in made.items()})
+            for n in range(min(_SHOWN - len(done.shown), len(truth)))
+        )
+    progress(count, count)
+    return done
 
 
 def _shown(material: Material, number: int, forecasts: dict[str, Array]) -> Shown:
@@ -191,25 +253,8 @@ def _shown(material: Material, number: int, forecasts: dict[str, Array]) -> Show
     )
 
 
-def _chances_document(scores: ChanceScores) -> dict[str, Any]:
-    """By threshold: Brier score and its skill per lead time, reliability over all of them."""
-    found = []
-    for q, threshold in enumerate(scores.thresholds):
-        count, forecast, observed = scores.reliability(q)
-        found.append(
-            {
-                "threshold": threshold,
-                "brier": scores.brier[:, q].tolist(),
-                "brier_of_climatology": scores.climatology[:, q].tolist(),
-                "skill": scores.skill[:, q].tolist(),
-                "reliability": {
-                    "pixels": count.tolist(),
-                    "mean_chance": forecast.tolist(),
-                    "observed_frequency": observed.tolist(),
-                },
-            }
-        )
-    return {"by_threshold": found}
+def _other_document(other: Judged) -> dict[str, Any]:
+    return {"model": other.name, "engine": other.how}
 
 
 def _period(material: Material) -> tuple[str, str] | None:
@@ -240,51 +285,3 @@ class _Model:
         valid = None if material.valid is None else material.valid[rows]
         self.chances.update(chances.values, truth, valid)
         return forecast
-
-
-def _baselines(
-    judged: Judged, material: Material, wanted: Sequence[str] | None
-) -> dict[str, Forecaster]:
-    for word in wanted or ():
-        if word not in BASELINES:
-            raise UsageError(
-                f"unknown baseline {word}",
-                expected=f"one of {', '.join(BASELINES)}",
-                fix="--baseline persistence,flow",
-            )
-    past, horizon = judged.context, judged.horizon
-    ways: dict[str, Forecaster] = {}
-    if wanted is None or "persistence" in wanted:
-        ways["persistence"] = lambda rows: persistence(material.frames[rows, :past], horizon)
-    if "flow" in wanted if wanted is not None else importlib.util.find_spec("cv2") is not None:
-        ways["flow"] = _flow(judged, material)
-    for word, period in _PERIODS.items():
-        if wanted is not None and word not in wanted:
-            continue
-        found = (
-            None
-            if material.times is None
-            else periodic(material.frames, material.times, horizon, period)
-        )
-        if found is not None and np.isfinite(found).any():
-            ways[word] = _rows_of(found)
-        elif wanted is not None:
-            raise UsageError(
-                f"no frame of a {word} before in {material.about}",
-                expected=f"an .npz with `time`, and sequences that cover more than a {word}",
-                fix=f"leave {word} out of --baseline",
-            )
-    return ways
-
-
-def _flow(judged: Judged, material: Material) -> Forecaster:
-    """Along the motion of the whole field, where it is known; cropped to the model's pixels."""
-    past, horizon, units = judged.context, judged.horizon, judged.codec.units
-    around = material.surroundings
-    if around is None:
-        return lambda rows: flow(material.frames[rows, :past], horizon, units)
-    return lambda rows: around.forecast(rows, lambda fields: flow(fields, horizon, units))
-
-
-def _rows_of(forecasts: Array) -> Forecaster:
-    return lambda rows: forecasts[rows]

@@ -70,6 +70,24 @@ class Material:
     """What lies around the frames, for baselines; None: nothing that is known."""
     grids: tuple[Grid, ...] = ()
     """Of each sequence; empty where none is known."""
+    longer: NDArray[np.int64] | None = None
+    """`(N,)`, the number of the longer sequence that each was cut from; None: of its own."""
+
+
+def on_whole_fields(
+    material: Material, context: int, way: Callable[[Array], Array]
+) -> Callable[[slice], Array]:
+    """A baseline that sees the whole fields where they are known, cropped to the model's pixels.
+
+    Args:
+        material: the sequences.
+        context: T.
+        way: `(n, T, C, H, W)` -> `(n, K, C, H, W)`.
+    """
+    around = material.surroundings
+    if around is None:
+        return lambda rows: way(material.frames[rows, :context])
+    return lambda rows: around.forecast(rows, way)
 
 
 @dataclass(frozen=True)
@@ -299,6 +317,7 @@ def read_material(path: Path, judged: Judged) -> Material:
         frames=np.asarray(cut(frames), np.float32),
         valid=None if seen is None else always_seen(cut(seen)),
         times=None if times is None else np.asarray(cut(times), "datetime64[ns]"),
+        longer=np.tile(np.arange(len(frames)), len(every)),
     )
 
 

@@ -20,6 +20,7 @@ EXAMPLES = {
     "evaluate": (
         "rain.bundle --data storms/ --out report",
         "run --part test --thresholds 0.5,5",
+        "rain.bundle --compare newer.bundle --data storms/",
     ),
     "bench": ("rain.bundle --rounds 50",),
     "predict": (

@@ -1,4 +1,4 @@
-"""Brier score and reliability, against scikit-learn's and their own definitions."""
+"""Brier score, reliability and ROC, against scikit-learn's and their own definitions."""
 
 from __future__ import annotations
 
@@ -55,6 +55,65 @@ def test_chances_that_are_right_lie_on_the_diagonal_and_others_do_not() -> None:
     sure.update(chance**3, event)
     _, forecast, observed = sure.result().reliability(0)
     assert (np.abs(observed - forecast) > 0.1).sum() >= 5
+
+
+def test_the_roc_area_is_that_of_scikit_learn() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    chances, truth, valid = made(3)
+    for few in (False, True):  # many values; or a few, with ties
+        given = np.round(chances * 4) / 4 if few else chances
+        sums = ChanceAccumulator(2, (1.0, 3.0))
+        sums.update(given[:2], truth[:2], valid[:2])
+        sums.update(given[2:], truth[2:], valid[2:])
+        found = sums.result()
+        for k, q in np.ndindex(2, 2):
+            event = (truth[:, k, 0] >= (1.0, 3.0)[q])[valid]
+            expected = metrics.roc_auc_score(event, given[:, k, q, 0][valid])
+            assert found.roc_area[k, q] == pytest.approx(expected, abs=1e-9 if few else 2e-3)
+    _, _, _, whole = found.roc(1)
+    event = (truth[:, :, 0] >= 3.0)[np.repeat(valid[:, None], 2, axis=1)]
+    likely = given[:, :, 1, 0][np.repeat(valid[:, None], 2, axis=1)]
+    assert whole == pytest.approx(metrics.roc_auc_score(event, likely), abs=1e-9)
+
+
+def test_the_roc_area_of_rare_events_and_low_chances_keeps_its_digits() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    random = np.random.default_rng(4)
+    chance = (random.random((1, 1, 1, 1, 200, 200)) ** 6 * 0.02).astype(np.float32)
+    event = (random.random((1, 1, 1, 200, 200)) < chance[:, :, 0]).astype(np.float32)
+    sums = ChanceAccumulator(1, (0.5,))
+    sums.update(chance, event)
+    expected = metrics.roc_auc_score(event.ravel() > 0, chance.ravel())
+    assert 0.8 < expected < 1
+    assert float(sums.result().roc_area[0, 0]) == pytest.approx(expected, abs=2e-3)
+
+
+def test_brier_and_the_roc_curve_are_those_of_scores() -> None:
+    probability = pytest.importorskip("scores.probability")
+    xr = pytest.importorskip("xarray")
+    chances, truth, _ = made(5)
+    sums = ChanceAccumulator(2, (1.0, 3.0))
+    sums.update(chances, truth)
+    found = sums.result()
+    event = xr.DataArray((truth[:, 0, 0] >= 1.0).astype(float), dims=("n", "y", "x"))
+    likely = xr.DataArray(chances[:, 0, 0, 0].astype(float), dims=("n", "y", "x"))
+    assert float(probability.brier_score(likely, event)) == pytest.approx(found.brier[0, 0])
+    one = ChanceAccumulator(1, (1.0,))
+    one.update(chances[:, :1, :1], truth[:, :1])
+    chance, false, true, area = one.result().roc(0)
+    curve = probability.roc_curve_data(likely, event, sorted(chance.tolist()))
+    # Theirs ends with a chance above 1 that nothing has.
+    np.testing.assert_allclose(true[::-1], curve["POD"][: len(true)], atol=1e-9)
+    np.testing.assert_allclose(false[::-1], curve["POFD"][: len(false)], atol=1e-9)
+    assert area == pytest.approx(float(curve["AUC"]), abs=0.02)  # theirs is of fewer points
+
+
+def test_without_both_kinds_there_is_no_roc_area() -> None:
+    sums = ChanceAccumulator(1, (1.0,))
+    zeros = np.zeros((1, 1, 1, 1, 4, 4), np.float32)
+    sums.update(zeros, zeros[:, :, 0])
+    assert np.isnan(sums.result().roc_area).all()
+    assert np.isnan(sums.result().roc(0)[3])
 
 
 def test_one_and_nothing() -> None:
