@@ -42,9 +42,9 @@ def results() -> dict[str, Any]:
     return {made["recipe"]: made for made in (json.loads(path.read_text()) for path in found)}
 
 
-def whole_fields() -> dict[str, Any] | None:
-    """What benchmarks/whole_fields.py measured."""
-    path = HERE / "results" / "whole-fields.json"
+def measured(name: str) -> dict[str, Any] | None:
+    """What a script wrote under this name in results/; None where it did not run."""
+    path = HERE / "results" / f"{name}.json"
     found: dict[str, Any] | None = json.loads(path.read_text()) if path.is_file() else None
     return found
 
@@ -61,8 +61,10 @@ def tables() -> str:
         if (words := _notes(fact))
     ]
     lines += [*notes, ""]
-    if (fields := whole_fields()) is not None:
+    if (fields := measured("whole-fields")) is not None:
         lines += _fields(fields)
+    if (events := measured("leave-one-out")) is not None:
+        lines += _left_out(events["events"])
     for name in sorted(made.keys() - facts.keys()):
         lines += _practical(name, made[name])
     return "\n".join(lines).rstrip() + "\n"
@@ -133,8 +135,39 @@ def _fields(fields: dict[str, Any]) -> Iterator[str]:
             yield ""
             yield from _chosen_leads(found)
             yield ""
-            yield _wins(found)
+            yield f"{_wins(found)} {_brier(found)}" if "chances" in found else _wins(found)
             yield ""
+
+
+def _left_out(events: dict[str, Any]) -> Iterator[str]:
+    """Each event by the model that never saw it."""
+    yield "### On events that training never saw"
+    yield ""
+    yield "    python -m benchmarks.train_radar --fmi FOLDER --knmi FOLDER --mrms FILE --work RUNS"
+    yield "    python -m benchmarks.leave_one_out --runs RUNS --fmi FOLDER --knmi FOLDER --mrms FILE"
+    yield ""
+    yield (
+        "The same model, trained without the event that judges it; nothing of that event had a "
+        "part in its weights or its calibration. Whole fields, as above."
+    )
+    yield ""
+    for name, found in events.items():
+        yield f"**{name}**, {found['about']}. {found['sequences']} {found['protocol']}."
+        yield ""
+        yield from _chosen_leads(found)
+        yield ""
+        yield f"{_wins(found)} {_brier(found)}"
+        yield ""
+
+
+def _brier(found: dict[str, Any]) -> str:
+    """How good the chances are, in words."""
+    parts = []
+    for one in found["chances"]["by_threshold"]:
+        first, *_, last = one["skill"]
+        parts.append(f"{first:.2f} to {last:.2f} at {one['threshold']:g}")
+    span = f"{_lead(1, found['cadence_s'])} to {_lead(found['horizon'], found['cadence_s'])}"
+    return f"Brier skill of its chances, {span}: {', '.join(parts)} {found['units']}."
 
 
 def _chosen_leads(found: dict[str, Any]) -> Iterator[str]:
