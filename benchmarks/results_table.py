@@ -143,8 +143,8 @@ def _left_out(events: dict[str, Any]) -> Iterator[str]:
     """Each event by the model that never saw it."""
     yield "### On events that training never saw"
     yield ""
-    yield "    python -m benchmarks.train_radar --fmi FOLDER --knmi FOLDER --mrms FILE --work RUNS"
-    yield "    python -m benchmarks.leave_one_out --runs RUNS --fmi FOLDER --knmi FOLDER --mrms FILE"
+    yield "    python -m benchmarks.train_radar --fmi DIR --knmi DIR --mrms FILE --work RUNS"
+    yield "    python -m benchmarks.leave_one_out --runs RUNS --fmi DIR --knmi DIR --mrms FILE"
     yield ""
     yield (
         "The same model, trained without the event that judges it; nothing of that event had a "

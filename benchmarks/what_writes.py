@@ -54,7 +54,7 @@ def works(room: Path) -> dict[str, Work]:
         "parts join": Work(["parts", "join", f"{room}/parts", "--out", f"{out}/j"], run_is_whole),
         "train": Work(
             ["train", str(room / "small.toml"), "--out", f"{out}/run"], trained_is_whole,
-            fresh=False, again=["train", "--resume", f"{out}/run"],
+            fresh=False, again=["train", "--resume", "--out", f"{out}/run"],
         ),
         "backfill": Work(
             ["backfill", str(TINY), source, "--out", f"{out}/back.zarr", "--engine", "onnx"],

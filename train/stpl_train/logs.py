@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -68,6 +69,14 @@ class _TensorBoard:
 
         # Curves of a killed run that lie beyond the resumed iteration are dropped by the reader.
         self._writer = SummaryWriter(str(directory), purge_step=iteration + 1)
+        self._hook = threading.excepthook
+        threading.excepthook = self._unless_told_again
+
+    def _unless_told_again(self, failed: threading.ExceptHookArgs) -> None:
+        """Leave out the traceback of TensorBoard's thread: the next call raises its error again."""
+        its_own = type(failed.thread).__module__.startswith("tensorboard")
+        if not (its_own and isinstance(failed.exc_value, OSError)):
+            self._hook(failed)
 
     def loss(self, iteration: int, value: float) -> None:
         self._writer.add_scalar("training/loss", value, iteration)
@@ -82,6 +91,7 @@ class _TensorBoard:
             self._writer.add_scalar(name, value, row.iteration)
 
     def close(self) -> None:
+        threading.excepthook = self._hook
         self._writer.close()
 
 
