@@ -23,7 +23,7 @@ def escaped(png: bytes, columns: int | None, width: int) -> str:
     """What is written to the terminal; see `PictureProtocol`."""
     from PIL import Image
 
-    image = Image.open(io.BytesIO(png)).convert("RGB")
+    image = Image.open(io.BytesIO(png), formats=["PNG"]).convert("RGB")
     if columns:
         size = (width, max(1, round(image.height * width / image.width)))
         image = image.resize(size, Image.Resampling.LANCZOS)
