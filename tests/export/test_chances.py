@@ -25,7 +25,7 @@ from stpl_export.export import export_run
 from stpl_export.graphs.onnx_step import step_onnx
 from stpl_runtime.chances import thresholds_of
 from stpl_runtime.engine import open_session
-from stpl_runtime.engines.tiled import TiledSession, Tiling
+from stpl_runtime.engines.tiled import TiledSession, Tiling, on_domain
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.nowcasting.nowcaster import Nowcaster
 from stpl_runtime.nowcasting.predict import finish, predict_sequences, predict_with_chances
@@ -233,6 +233,22 @@ def test_tiles_are_joined_as_the_frames_are(bundle: Bundle) -> None:
         chances.values[:, :1][corner][..., :8, :], own.values[corner][..., :8, :]
     )
     np.testing.assert_array_equal(made[:, :1][corner][..., :8, :], alone[corner][..., :8, :])
+    inner.close()
+
+
+@pytest.mark.parametrize("domain", [(40, 60), (30, 41)])  # in tiles; padded
+def test_on_a_domain_a_tile_rolls_out_by_itself_with_chances_too(
+    bundle: Bundle, domain: tuple[int, int]
+) -> None:
+    """The step graph, which gives chances, makes the frames of the forecast graph."""
+    inner = open_session(bundle, ("step", "forecast"))
+    wide, session = on_domain(bundle, inner, domain)
+    frames = np.tile(contexts(bundle), (1, 1, 1, 2, 2))[..., : domain[0], : domain[1]]
+    made, chances = predict_with_chances(wide, session, frames, HORIZON)
+    unrolled = predict_sequences(wide, session, frames, HORIZON)
+    np.testing.assert_allclose(made, unrolled, rtol=1e-4, atol=1e-4)
+    assert np.abs(np.diff(made, axis=1)).max() > 0.01
+    assert chances.values.shape == (2, HORIZON, 2, 1, *domain)
     inner.close()
 
 
