@@ -126,10 +126,25 @@ def _print(evaluation: Evaluation) -> None:
             ],
         )
     _print_chances(evaluation)
+    _print_ensemble(evaluation)
     print(verdict(evaluation))
     print(f"protocol: {evaluation.protocol}")
     period = "" if evaluation.period is None else f", {' to '.join(evaluation.period)}"
     print(f"{evaluation.sequences} sequences: {evaluation.data}{period}")
+
+
+def _print_ensemble(evaluation: Evaluation) -> None:
+    """CRPS, spread and ranks for each lead time, where an ensemble was asked for."""
+    scores = evaluation.ensemble
+    if scores is None:
+        return
+    from stpl_deploy.cli.reports.output import print_table
+    from stpl_runtime.evaluation.ensembles import ensemble_rows
+    from stpl_runtime.evaluation.report import lead_text, number
+
+    heads, rows = ensemble_rows(scores, lambda step: lead_text(evaluation, step), number)
+    units = evaluation.judged.codec.units
+    print_table(f"Ensemble of {scores.members} members, {units}", heads, rows)
 
 
 def _print_chances(evaluation: Evaluation) -> None:

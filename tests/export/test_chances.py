@@ -555,10 +555,12 @@ def test_evaluate_scores_them_beside_climatology(
     np.save(tmp_path / "truth.npy", physical)
     out = tmp_path / "report"
     words = ["evaluate", str(bundle.path), "--data", str(tmp_path / "truth.npy")]
-    assert run([*words, "--baseline", "persistence", "--out", str(out)]) == 0, (
-        capsys.readouterr().err
-    )
-    assert "Brier skill score" in capsys.readouterr().out
+    words += ["--baseline", "persistence", "--members", "3", "--out", str(out)]
+    assert run(words) == 0, capsys.readouterr().err
+    printed = capsys.readouterr().out
+    assert "Brier skill score" in printed
+    assert "Ensemble of 3 members, mm h-1" in printed
+    assert len(json.loads((out / "scores.json").read_text())["ensemble"]["crps"]) == HORIZON
     inside = bundle.manifest.codec.model_from_physical(physical[:, :CONTEXT])
     _, expected = by_torch(small(), inside, HORIZON)
     document = json.loads((out / "scores.json").read_text())["chances"]["by_threshold"]

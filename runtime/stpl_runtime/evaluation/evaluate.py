@@ -17,7 +17,9 @@ from stpl_core.errors import UsageError
 from stpl_core.grid import Grid
 from stpl_core.scores.accumulator import Accumulator, Scores
 from stpl_core.scores.chances import ChanceAccumulator, ChanceScores
+from stpl_core.scores.ensemble import EnsembleScores
 from stpl_core.scores.images import Mask
+from stpl_runtime.evaluation.ensembles import EnsembleJudge, ensemble_document
 from stpl_runtime.evaluation.subject import Judged, Material
 
 MODEL = "model"
@@ -73,6 +75,8 @@ class Evaluation:
     shown: tuple[Shown, ...]
     chances: ChanceScores | None = None
     """Of the chances of events; None where the model gives none."""
+    ensemble: EnsembleScores | None = None
+    """Of an ensemble; None where none was asked for."""
 
     @property
     def names(self) -> list[str]:
@@ -106,6 +110,7 @@ class Evaluation:
             },
             "spectrum_of_truth": self.scores[MODEL].spectra.truth.tolist(),
             **({} if self.chances is None else {"chances": _chances_document(self.chances)}),
+            **({} if self.ensemble is None else {"ensemble": ensemble_document(self.ensemble)}),
         }
 
     def table(self) -> str:
@@ -131,6 +136,7 @@ def evaluate(
     thresholds: Sequence[float] | None = None,
     scales: Sequence[int] = SCALES,
     baselines: Sequence[str] | None = None,
+    members: int | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Evaluation:
     """Forecast every sequence and score it.
@@ -141,16 +147,19 @@ def evaluate(
         thresholds: physical units, for events; None takes those of the unit, if it has some.
         scales: sides of FSS's squares in pixels; those larger than the frame are left out.
         baselines: words of `BASELINES`; None takes all that the data and this machine allow.
+        members: of an ensemble, to be scored too; None: none.
         progress: called with how many sequences are done, and of how many.
 
     Raises:
-        UsageError: an unknown baseline, or one that these data cannot have.
+        UsageError: an unknown baseline, one that these data cannot have, or an ensemble of a model
+            that gives no chances.
         MissingExtraError: the baseline `flow` without OpenCV.
     """
     limits = tuple(DEFAULT_THRESHOLDS.get(judged.codec.units, ()) if thresholds is None
                    else sorted(set(thresholds)))  # fmt: skip
     sides = tuple(side for side in sorted(set(scales)) if side <= min(judged.frame[1:]))
     model = _Model(judged, material)
+    model.ensemble = None if members is None else EnsembleJudge(judged, members)
     ways: dict[str, Forecaster] = {MODEL: model, **_baselines(judged, material, baselines)}
     sums = {name: Accumulator(judged.horizon, judged.codec, limits, sides) for name in ways}
     shown: list[Shown] = []
@@ -179,6 +188,7 @@ def evaluate(
         scores={name: one.result() for name, one in sums.items()},
         shown=tuple(shown),
         chances=None if model.chances is None else model.chances.result(),
+        ensemble=None if model.ensemble is None else model.ensemble.result(),
     )
 
 
@@ -227,6 +237,7 @@ class _Model:
     judged: Judged
     material: Material
     chances: ChanceAccumulator | None = None
+    ensemble: EnsembleJudge | None = None
 
     def __call__(self, rows: slice) -> Array:
         """See `Forecaster`."""
@@ -239,6 +250,8 @@ class _Model:
             self.chances = ChanceAccumulator(judged.horizon, chances.thresholds)
         valid = None if material.valid is None else material.valid[rows]
         self.chances.update(chances.values, truth, valid)
+        if self.ensemble is not None:
+            self.ensemble.update(rows.start, material.frames[rows], forecast, chances, valid)
         return forecast
 
 

@@ -19,6 +19,7 @@ from stpl_core.drawing.colours import NO_DATA_COLOUR, NO_ECHO_COLOUR, Colour, Co
 from stpl_core.drawing.maps import with_map
 from stpl_core.drawing.pictures import frame_picture, legend_entries, png_of, thinned
 from stpl_core.scores.chances import ChanceScores
+from stpl_runtime.evaluation.ensembles import ensemble_section
 from stpl_runtime.evaluation.evaluate import MODEL, Evaluation, Shown
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def html_report(evaluation: Evaluation) -> str:
         _ways(evaluation),
         f'<div class="curves">{"".join(_curves(evaluation))}</div>',
         *_chances(evaluation),
+        *_ensemble(evaluation),
         "<h2>Pictures</h2>",
         _legend(evaluation),
         *(_strip(evaluation, n, shown) for n, shown in enumerate(evaluation.shown)),
@@ -264,6 +266,16 @@ def _chances(evaluation: Evaluation) -> list[str]:
         _table(["lead", *names], rows),
         f'<div class="curves">{"".join(drawn)}</div>',
     ]
+
+
+def _ensemble(evaluation: Evaluation) -> list[str]:
+    """CRPS and ranks, where an ensemble was asked for."""
+    return ensemble_section(
+        evaluation.ensemble,
+        _units(evaluation),
+        lambda step: lead_text(evaluation, step),
+        number,
+    )
 
 
 def _reliability(scores: ChanceScores, q: int) -> Any:
