@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from html import escape
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from stpl_core.codec import Array, FrameCodec
 from stpl_core.errors import UsageError
+from stpl_core.host.memory import require_memory
 from stpl_core.scores.ensemble import EnsembleAccumulator, EnsembleScores
 from stpl_core.scores.images import Mask
 from stpl_runtime.chances import Chances
@@ -17,6 +19,8 @@ from stpl_runtime.ensembles.members import members_of
 from stpl_runtime.evaluation.subject import Judged
 
 _BAR, _HEIGHT = 14, 90
+_FLOAT, _COPIES = 4, 1.5
+"""Bytes of a value; members of one sequence, and one lead time of them in double precision."""
 
 
 class EnsembleJudge:
@@ -31,6 +35,7 @@ class EnsembleJudge:
 
         Raises:
             UsageError: it gives no chances.
+            EnvironmentFault: the members of one sequence do not fit into memory.
         """
         if judged.likely is None:
             raise UsageError(
@@ -38,6 +43,12 @@ class EnsembleJudge:
                 expected="a bundle of a model that does, such as advect",
                 fix="stpl-deploy export pretrained:radar-nowcast --out rain.bundle",
             )
+        values = members * judged.horizon * prod(judged.frame)
+        require_memory(
+            _COPIES * _FLOAT * values,
+            f"an ensemble of {members} members, {judged.horizon} frames each,",
+            "a smaller --members, or --horizon",
+        )
         self._codec: FrameCodec = judged.codec
         self._members = members
         self._scores = EnsembleAccumulator(judged.horizon, members)
