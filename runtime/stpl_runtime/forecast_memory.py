@@ -30,6 +30,8 @@ _CHANCES = 3.2
 """Copies of the chances: one by one, stacked, of all sequences, masked."""
 _MEMBERS = 3.2
 """Copies of an ensemble's members: as they are made, masked, as the bytes of a file."""
+_DRAWING = 40
+"""Frames' worth of numbers, in double precision, while one frame of one member is drawn."""
 _SURE = 1.15
 """A setting that is suggested must really fit: so much more than estimated."""
 
@@ -78,7 +80,9 @@ class ForecastMemory:
         joined = horizon * max(_FRAMES * whole, 2 * tiles * frame + whole)
         levels = len(exceedance_of(manifest).levels) if self.chances else 0
         own = _STATES * tiles * state + joined + _CHANCES * levels * horizon * whole
-        own += (_MEMBERS * horizon + 1) * self.members * whole  # and the waves of their noise
+        if self.members:
+            own += (_MEMBERS * horizon + 1) * self.members * whole  # and the waves of their noise
+            own += (horizon + 2 * levels + _DRAWING) * whole  # its paths, and what one frame takes
         return _LIBRARY + weights + running + self.streams * own
 
     def _weights(self) -> int:

@@ -7,6 +7,8 @@ numbers on every machine, whether OpenCV is installed there or not.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,25 +49,23 @@ def block_motion(frames: Array) -> Doubles:
     return np.stack([_spread(vectors[..., n], middles, (height, width)) for n in (0, 1)])
 
 
-def paths_back(motion: Doubles, steps: int) -> list[tuple[Indices, Indices]]:
+def paths_back(motion: Doubles, steps: int) -> Iterator[tuple[Indices, Indices]]:
     """Where each pixel comes from, 1 to `steps` frames before, along a motion that stays.
 
     Args:
         motion: `(2, H, W)`, pixels a step, down and right.
         steps: K.
 
-    Returns:
+    Yields:
         Of each step rows and columns, `(H, W)` each, whole pixels; they may lie outside.
     """
     height, width = motion.shape[1:]
     down, right = np.mgrid[:height, :width].astype(np.float64)  # (H, W) each
-    found = []
     for _ in range(steps):
         row = down.round().astype(np.int64).clip(0, height - 1)
         column = right.round().astype(np.int64).clip(0, width - 1)
         down, right = down - motion[0, row, column], right - motion[1, row, column]
-        found.append((down.round().astype(np.int64), right.round().astype(np.int64)))
-    return found
+        yield down.round().astype(np.int64), right.round().astype(np.int64)
 
 
 def deviations(frames: Array, window: Doubles) -> Doubles:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from stpl_core.codec import Array
 from stpl_core.scores.images import Doubles
-from stpl_runtime.ensembles.motion import Indices, block_motion, deviations, paths_back, window_of
+from stpl_runtime.ensembles.motion import block_motion, deviations, paths_back, window_of
 
 Spectrum = NDArray[np.complex64]
 
@@ -39,8 +39,8 @@ class Noise:
     """`(H, W)` over wavenumbers, as numpy's FFT orders them; its mean square is 1."""
     memory: Array
     """`(H, W)`: what one step leaves of each wave, 0 to 1."""
-    paths: list[tuple[Indices, Indices]]
-    """Of each lead time rows and columns that the pixels come from, `(H, W)` each, in the field."""
+    paths: list[NDArray[np.int32]]
+    """Of each lead time the pixel that each one comes from, `(H, W)`, counted along the rows."""
 
     def pairs(self, seed: tuple[int, ...]) -> Iterator[tuple[Array, Array]]:
         """Two members of independent noise at each lead time, `(H, W)` each, standard normal.
@@ -52,13 +52,13 @@ class Noise:
         fresh = np.sqrt(1 - np.square(self.memory))
         waves: Spectrum = np.zeros(self.amplitude.shape, np.complex64)
         power, kept = np.square(self.amplitude), np.ones_like(self.memory)
-        for rows, columns in self.paths:
+        for path in self.paths:
             waves = self.memory * waves + fresh * _white(draw, waves.shape)
             kept = kept * np.square(self.memory)
             size = np.sqrt((power * (1 - kept)).mean(dtype=np.float64))
             # Complex white noise holds two real fields: one transform makes both.
             field = np.fft.ifft2(waves * self.amplitude, norm="ortho") / size  # (H, W)
-            moved = field[rows, columns]
+            moved = field.ravel()[path]
             yield moved.real.astype(np.float32), moved.imag.astype(np.float32)
 
 
@@ -72,7 +72,10 @@ def noise_of(frames: Array, steps: int) -> Noise:
     """
     size = frames.shape[1:]
     motion = block_motion(frames)
-    paths = [(row % size[0], column % size[1]) for row, column in paths_back(motion, steps)]
+    paths = [
+        (row % size[0] * size[1] + column % size[1]).astype(np.int32)
+        for row, column in paths_back(motion, steps)
+    ]
     waves = np.hypot(np.fft.fftfreq(size[0])[:, None], np.fft.fftfreq(size[1])[None])  # (H, W)
     return Noise(
         _amplitude(frames[-1], waves).astype(np.float32),
@@ -116,7 +119,7 @@ def _memory(frames: Array, motion: Doubles, waves: Doubles) -> Doubles:
     lag = len(frames) - 1
     if not lag:
         return np.full(waves.shape, _LONGEST_MEMORY)
-    rows, columns = paths_back(motion, lag)[-1]
+    *_, (rows, columns) = paths_back(motion, lag)
     inside = rows.clip(0, waves.shape[0] - 1), columns.clip(0, waves.shape[1] - 1)
     pair = deviations(np.stack([frames[0][inside], frames[-1]]), window_of(waves.shape))
     before, after = np.fft.fft2(pair)

@@ -62,7 +62,7 @@ def test_the_edge_of_a_radar_does_not_hold_the_motion_back() -> None:
 
 def test_a_path_leads_back_along_the_motion() -> None:
     motion = np.stack([np.full((9, 9), 2.0), np.full((9, 9), -1.0)])
-    rows, columns = paths_back(motion, 3)[2]
+    *_, (rows, columns) = paths_back(motion, 3)
     assert (rows[8, 0], columns[8, 0]) == (2, 3)
 
 
