@@ -48,6 +48,27 @@ Probabilities = Annotated[
         flag="--probabilities",
     ),
 ]
+Members = Annotated[
+    int | None,
+    Option(
+        "Also an ensemble of so many members, whose spread is that of the model's chances: into "
+        "nc, zarr and npz.",
+        default="none",
+        least=2,
+        most=1000,
+        metavar="N",
+    ),
+]
+Seed = Annotated[
+    int | None,
+    Option(
+        "Of --members: the same number gives the same noise.",
+        default="0",
+        least=0,
+        most=2**32 - 1,
+        metavar="N",
+    ),
+]
 
 
 _ENGINES = (
@@ -236,6 +257,8 @@ class PredictOptions:
         ),
     ] = None
     probabilities: Probabilities = False
+    members: Members = None
+    seed: Seed = None
     baseline: Annotated[
         Baseline | None,
         Option(
@@ -246,6 +269,11 @@ class PredictOptions:
     ] = None
     reading: FrameOptions = FrameOptions()
     domain: DomainOptions = DomainOptions()
+
+    @property
+    def needs_chances(self) -> bool:
+        """Whether the chances of events must be made, to be given or to draw members from."""
+        return self.probabilities or self.members is not None
 
 
 @dataclass(frozen=True)

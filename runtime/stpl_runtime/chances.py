@@ -26,8 +26,12 @@ class Chances:
     """`(K, Q, C, H, W)` float32, 0 to 1; of N sequences an axis more in front."""
 
 
-def exceedance_of(manifest: Manifest) -> OutputSpec:
+def exceedance_of(manifest: Manifest, asked: str = "--probabilities") -> OutputSpec:
     """The output that holds the chances.
+
+    Args:
+        manifest: of a bundle.
+        asked: the option that needs them, for the message.
 
     Raises:
         UsageError: the model gives none.
@@ -36,7 +40,7 @@ def exceedance_of(manifest: Manifest) -> OutputSpec:
         if spec.kind == "exceedance":
             return spec
     raise UsageError(
-        f"--probabilities, and the model {manifest.model.name} of this bundle gives none",
+        f"{asked}, and the model {manifest.model.name} of this bundle gives no chances",
         expected="a bundle of a model that does, such as advect, exported by this version",
         fix="stpl-deploy export pretrained:radar-nowcast --out rain.bundle",
     )

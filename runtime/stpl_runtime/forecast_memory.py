@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from stpl_core.bundle import Bundle
@@ -28,6 +28,10 @@ _FRAMES = 5.2
 """Copies of the frames that come out: one by one, stacked, joined, in physical units, clipped."""
 _CHANCES = 3.2
 """Copies of the chances: one by one, stacked, of all sequences, masked."""
+_MEMBERS = 3.2
+"""Copies of an ensemble's members: as they are made, masked, as the bytes of a file."""
+_DRAWING = 40
+"""Frames' worth of numbers, in double precision, while one frame of one member is drawn."""
 _SURE = 1.15
 """A setting that is suggested must really fit: so much more than estimated."""
 
@@ -48,6 +52,8 @@ class ForecastMemory:
     """Of the streams, that run in one call."""
     chances: bool = False
     """Those of events are wanted too."""
+    members: int = 0
+    """Of an ensemble, which needs the chances."""
 
     @property
     def tiles(self) -> int:
@@ -76,6 +82,9 @@ class ForecastMemory:
         joined = horizon * max(_FRAMES * whole, 2 * tiles * frame + whole)
         levels = len(exceedance_of(manifest).levels) if self.chances else 0
         own = _STATES * tiles * state + joined + _CHANCES * levels * horizon * whole
+        if self.members:
+            own += (_MEMBERS * horizon + 1) * self.members * whole  # and the waves of their noise
+            own += (horizon + 2 * levels + _DRAWING) * whole  # its paths, and what one frame takes
         return _LIBRARY + weights + running + self.streams * own
 
     def _weights(self) -> int:
@@ -94,6 +103,7 @@ def plan_memory(
     *,
     batch: int = 1,
     chances: bool = False,
+    members: int = 0,
 ) -> str:
     """One line on the memory of nowcasts; refuses those that cannot fit.
 
@@ -107,6 +117,7 @@ def plan_memory(
         streams: that share the engine.
         batch: of them, that run in one call.
         chances: those of events are wanted too.
+        members: of an ensemble; 0: none.
 
     Returns:
         The line; empty where it is little, or not estimated: an engine with memory of its own.
@@ -122,15 +133,24 @@ def plan_memory(
         return ""
     at_once = max(1, min(sequences, BATCH))
     planned = ForecastMemory(
-        bundle, domain or manifest.domain, overlap, at_once, values, streams, batch, chances
+        bundle,
+        domain or manifest.domain,
+        overlap,
+        at_once,
+        values,
+        streams,
+        batch,
+        chances,
+        members,
     )
     steps = manifest.horizon if horizon is None else horizon
     needed = planned.bytes(steps)
     size = "x".join(map(str, planned.domain))
     tiles = f" in {planned.tiles} tiles" if planned.tiles > 1 else ""
+    ensemble = f" with {members} members" if members else ""
     line = require_memory(
         needed,
-        f"a nowcast of {steps} frames of {size}{tiles}",
+        f"a nowcast of {steps} frames of {size}{tiles}{ensemble}",
         lambda room: _smaller(planned, steps, room),
     )
     return line if needed >= WORTH_A_LINE else ""
@@ -153,11 +173,15 @@ def _values(bundle: Bundle) -> dict[str, int] | None:
 
 def _smaller(planned: ForecastMemory, steps: int, room: float) -> str:
     """The setting that fits into `room` bytes."""
+    fewer = range(planned.members - 1, 1, -1)
+    fits = (n for n in fewer if replace(planned, members=n).bytes(steps) * _SURE <= room)
+    if found := next(fits, 0):
+        return f"--members {found}"
     low, high = 0, steps  # the greatest number of frames that fits is in low..high - 1
     while high - low > 1:
         middle = (low + high) // 2
-        fits = planned.bytes(middle) * _SURE <= room
-        low, high = (middle, high) if fits else (low, middle)
+        is_enough = planned.bytes(middle) * _SURE <= room
+        low, high = (middle, high) if is_enough else (low, middle)
     if low:
         return f"--horizon {low}"
     return "a smaller --grid, a higher ulimit -v or memory limit, or stop other programs"

@@ -59,6 +59,8 @@ class Nowcast:
     """What goes along with the data: `institution`, `licence`, `attribution`."""
     chances: Chances | None = None
     """How likely events are, where that was asked for."""
+    members: Array | None = None
+    """`(M, K, C, H, W)` float32, physical units: an ensemble, where one was asked for."""
 
     def observed_in(self, steps: int) -> NDArray[np.bool_] | None:
         """`(H, W)` of one frame, False where it has no data; None where it has everywhere.
@@ -84,6 +86,13 @@ class Nowcast:
         if self.observed is None:
             return values
         return np.where(self.observed, values, np.float32(np.nan))
+
+    def masked_members(self) -> Array:
+        """The members `(M, K, C, H, W)`, NaN where the newest observed frame had no data."""
+        assert self.members is not None, "asked for"
+        if self.observed is None:
+            return self.members
+        return np.where(self.observed, self.members, np.float32(np.nan))
 
     @property
     def is_observed_everywhere(self) -> bool:

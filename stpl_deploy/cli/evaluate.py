@@ -127,6 +127,7 @@ def _print(evaluation: Evaluation) -> None:
         )
     _print_differences(evaluation)
     _print_chances(evaluation)
+    _print_ensemble(evaluation)
     print(verdict(evaluation))
     print("\n".join(beyond_chance(evaluation)))
     print(f"protocol: {evaluation.protocol}")
@@ -148,6 +149,20 @@ def _print_differences(evaluation: Evaluation) -> None:
             ["lead", "model", "other", "difference", "low", "high", "the model is"],
             difference_rows(evaluation, name),
         )
+
+
+def _print_ensemble(evaluation: Evaluation) -> None:
+    """CRPS, spread and ranks for each lead time, where an ensemble was asked for."""
+    scores = evaluation.ensemble
+    if scores is None:
+        return
+    from stpl_deploy.cli.reports.output import print_table
+    from stpl_runtime.evaluation.ensembles import ensemble_rows
+    from stpl_runtime.evaluation.words import lead_text, number
+
+    heads, rows = ensemble_rows(scores, lambda step: lead_text(evaluation, step), number)
+    units = evaluation.judged.codec.units
+    print_table(f"Ensemble of {scores.members} members, {units}", heads, rows)
 
 
 def _print_chances(evaluation: Evaluation) -> None:

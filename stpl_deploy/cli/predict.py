@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from stpl_core.bundle import Bundle
     from stpl_runtime.ingest.inputs import Context
     from stpl_runtime.nowcast import Nowcast
+    from stpl_runtime.sinks.file_format import FileFormat
 
 
 @dataclass(frozen=True)
@@ -57,16 +59,19 @@ def predict(options: PredictCommand) -> None:
     from stpl_core.readers.names import check_no_model
     from stpl_deploy.cli.reports.output import print_json, say
     from stpl_runtime.ingest.newest import read_newest
-    from stpl_runtime.nowcasting.make import make_baseline
+    from stpl_runtime.nowcasting.make import check_ensemble, make_baseline
     from stpl_runtime.sinks.file_format import format_of
 
     asked = options.predict
     written = format_of(options.out.suffix)
     written.check_installed()
     if asked.probabilities and not written.holds_chances:
-        _refuse_chances(options.out)
+        _refuse("--probabilities", options.out, lambda one: one.holds_chances)
+    if asked.members is not None and not written.holds_members:
+        _refuse(f"--members {asked.members}", options.out, lambda one: one.holds_members)
     check_no_model(options.frames)
     bundle = open_trusted(options.bundle, options.trust)
+    check_ensemble(bundle.manifest, asked)
     context, remark = read_newest(bundle, options.frames, asked.reading, asked.domain, asked.at)
     read = context.understood(bundle.manifest.codec)
     say(f"data {options.frames}: the newest: {read.line()}")
@@ -96,15 +101,32 @@ def _of_model(options: PredictCommand, bundle: Bundle, context: Context) -> tupl
     from stpl_runtime.nowcasting.make import make_nowcast, open_backend, plan_nowcast
 
     asked = options.predict
-    horizon, domain, likely = asked.horizon, asked.domain, asked.probabilities
+    horizon, domain, likely = asked.horizon, asked.domain, asked.needs_chances
     size = wanted_size(domain)
     if size is not None and (note := seams_note(bundle, size)):
         say(note)
-    if planned := plan_nowcast(bundle, options.backend, horizon, domain, context, chances=likely):
+    if planned := plan_nowcast(
+        bundle,
+        options.backend,
+        horizon,
+        domain,
+        context,
+        chances=likely,
+        members=asked.members,
+    ):
         say(planned)
     with open_backend(bundle, options.backend, horizon, chances=likely, say=say) as session:
         began = time.perf_counter()
-        nowcast = make_nowcast(bundle, session, context, horizon, domain, chances=likely)
+        nowcast = make_nowcast(
+            bundle,
+            session,
+            context,
+            horizon,
+            domain,
+            chances=asked.probabilities,
+            members=asked.members,
+            seed=asked.seed,
+        )
         return nowcast, 1e3 * (time.perf_counter() - began)
 
 
@@ -125,12 +147,13 @@ def _check_out(out: Path, overwrite: bool) -> None:
         )
 
 
-def _refuse_chances(out: Path) -> None:
+def _refuse(word: str, out: Path, holds: Callable[[FileFormat], bool]) -> None:
+    """A file that has no room for what was asked for."""
     from stpl_runtime.sinks.file_format import file_formats
 
-    able = [suffix for one in file_formats() if one.holds_chances for suffix in one.suffixes]
+    able = [suffix for one in file_formats() if holds(one) for suffix in one.suffixes]
     raise UsageError(
-        f"--probabilities with --out {out}, which has no room for them",
+        f"{word} with --out {out}, which has no room for them",
         expected=", ".join(able),
         fix=f"--out {out.with_suffix('.nc')}",
     )
@@ -149,6 +172,7 @@ def _document(out: Path, nowcast: Nowcast, ms: float) -> dict[str, Any]:
         "source": nowcast.source_id,
         "made_by": nowcast.made_by,
         "thresholds": None if nowcast.chances is None else list(nowcast.chances.thresholds),
+        "members": None if nowcast.members is None else nowcast.members.shape[-5],
         "ms": ms,
     }
 
@@ -166,6 +190,8 @@ def _print(options: PredictCommand, nowcast: Nowcast, report: dict[str, Any]) ->
     if nowcast.chances is not None:
         above = ", ".join(f"{threshold:g}" for threshold in nowcast.chances.thresholds)
         print(f"chances of {nowcast.quantity} at or above {above} {nowcast.units}")
+    if "ensemble" in nowcast.made_by:
+        print(f"ensemble: {nowcast.made_by['ensemble']}")
     if options.frames.is_dir() and nowcast.context_times and options.predict.baseline is None:
         grid = options.predict.domain.grid
         given = "" if grid is None else f" --grid {grid}"

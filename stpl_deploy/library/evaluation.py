@@ -81,6 +81,17 @@ class EvaluateOptions:
         str | None,
         Option("HxW of larger frames of --data or --part: a bundle covers in tiles."),
     ] = None
+    members: Annotated[
+        int | None,
+        Option(
+            "Draw an ensemble of so many members, as predict --members does, and score it: CRPS, "
+            "spread, ranks.",
+            default="none",
+            least=2,
+            most=1000,
+            metavar="N",
+        ),
+    ] = None
     any_grid: Annotated[
         bool, Option("Go on where pixels have another size than trained.", flag="--any-grid")
     ] = False
@@ -146,6 +157,7 @@ def run_evaluation(
         scales=sides,
         baselines=None if words is None else [word.strip() for word in words],
         other=other,
+        members=options.members,
         progress=progress,
     )
 

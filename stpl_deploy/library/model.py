@@ -28,7 +28,13 @@ from stpl_deploy.library.numbers import sized
 from stpl_runtime.engine import Session
 from stpl_runtime.ingest.inputs import Context
 from stpl_runtime.nowcast import Nowcast
-from stpl_runtime.nowcasting.make import make_baseline, make_nowcast, open_backend, plan_nowcast
+from stpl_runtime.nowcasting.make import (
+    check_ensemble,
+    make_baseline,
+    make_nowcast,
+    open_backend,
+    plan_nowcast,
+)
 from stpl_runtime.proof.verify import verify_bundle
 from stpl_runtime.sinks.cf import dataset_of
 
@@ -93,13 +99,13 @@ class Model:
                 `open_frames` gives it or of CF; or an array `(T, C, H, W)`, or `(T, H, W)` for one
                 channel. Physical units; at least T frames, of which the newest are taken.
             **options: of `stpl_core.options.PredictOptions`, by name: `horizon`, `grid`,
-                `probabilities` ...
+                `probabilities`, `members`, `seed` ...
 
         Returns:
             `nowcast` (time, [channel], y, x) in physical units, NaN where the newest frame had no
             data; with lead times, coordinates and grid mapping. Frames without times have the
             dimension `step`. With `probabilities`, `probability_of_exceedance` (threshold, time,
-            [channel], y, x) too.
+            [channel], y, x) too; with `members`, `members` (realization, time, [channel], y, x).
 
         Raises:
             FrameError: frames that do not fit.
@@ -124,15 +130,27 @@ class Model:
 
     def nowcast_of(self, context: Context, asked: PredictOptions) -> Nowcast:
         """Forecast frames that were read already."""
-        chances = asked.probabilities
+        check_ensemble(self.bundle.manifest, asked)
         if asked.baseline is not None:
             return make_baseline(self.bundle, context, asked)
         plan_nowcast(
-            self.bundle, self._backend, asked.horizon, asked.domain, context, chances=chances
+            self.bundle,
+            self._backend,
+            asked.horizon,
+            asked.domain,
+            context,
+            chances=asked.needs_chances,
+            members=asked.members,
         )
-        session = self._session(asked.horizon, chances=chances)
         return make_nowcast(
-            self.bundle, session, context, asked.horizon, asked.domain, chances=chances
+            self.bundle,
+            self._session(asked.horizon, chances=asked.needs_chances),
+            context,
+            asked.horizon,
+            asked.domain,
+            chances=asked.probabilities,
+            members=asked.members,
+            seed=asked.seed,
         )
 
     def verify(self) -> AccuracyReport:

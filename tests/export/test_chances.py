@@ -14,9 +14,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+import stpl_deploy
 from stpl_core.bundle import Bundle, Manifest, open_bundle
 from stpl_core.codec import Array
-from stpl_core.errors import RecipeError
+from stpl_core.errors import EnvironmentFault, RecipeError
 from stpl_core.frames import Frame
 from stpl_core.grid import Grid
 from stpl_core.safety.manifest_checks import problems
@@ -25,7 +26,8 @@ from stpl_export.export import export_run
 from stpl_export.graphs.onnx_step import step_onnx
 from stpl_runtime.chances import thresholds_of
 from stpl_runtime.engine import open_session
-from stpl_runtime.engines.tiled import TiledSession, Tiling
+from stpl_runtime.engines.tiled import TiledSession, Tiling, on_domain
+from stpl_runtime.forecast_memory import ForecastMemory, plan_memory
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.nowcasting.nowcaster import Nowcaster
 from stpl_runtime.nowcasting.predict import finish, predict_sequences, predict_with_chances
@@ -237,6 +239,22 @@ def test_tiles_are_joined_as_the_frames_are(bundle: Bundle) -> None:
     inner.close()
 
 
+@pytest.mark.parametrize("domain", [(40, 60), (30, 41)])  # in tiles; padded
+def test_on_a_domain_a_tile_rolls_out_by_itself_with_chances_too(
+    bundle: Bundle, domain: tuple[int, int]
+) -> None:
+    """The step graph, which gives chances, makes the frames of the forecast graph."""
+    inner = open_session(bundle, ("step", "forecast"))
+    wide, session = on_domain(bundle, inner, domain)
+    frames = np.tile(contexts(bundle), (1, 1, 1, 2, 2))[..., : domain[0], : domain[1]]
+    made, chances = predict_with_chances(wide, session, frames, HORIZON)
+    unrolled = predict_sequences(wide, session, frames, HORIZON)
+    np.testing.assert_allclose(made, unrolled, rtol=1e-4, atol=1e-4)
+    assert np.abs(np.diff(made, axis=1)).max() > 0.01
+    assert chances.values.shape == (2, HORIZON, 2, 1, *domain)
+    inner.close()
+
+
 # Files
 
 
@@ -293,7 +311,103 @@ def test_what_cannot_be_is_refused(
     np.save(still, np.zeros((8, *open_bundle(other).manifest.frame), np.float32))
     words[0] = str(still)
     assert run(["predict", str(other), *words, str(tmp_path / "a.nc")]) == 2
-    assert "the model convlstm of this bundle gives none" in capsys.readouterr().err
+    assert "the model convlstm of this bundle gives no chances" in capsys.readouterr().err
+
+
+# Ensembles
+
+
+def test_predict_writes_an_ensemble_as_cf_says(
+    bundle: Bundle, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    xr = pytest.importorskip("xarray")
+    out = tmp_path / "nowcast.nc"
+    words = ["predict", str(bundle.path), str(saved), "--members", "4", "--seed", "7"]
+    assert run([*words, "--out", str(out)]) == 0, capsys.readouterr().err
+    assert "ensemble: 4 members, seed 7" in capsys.readouterr().out
+    with xr.open_dataset(out) as found:
+        members = found["members"]
+        assert members.dims == ("realization", "step", "y", "x")
+        assert members.attrs["units"] == "mm h-1"
+        assert found["realization"].attrs["standard_name"] == "realization"
+        assert found["realization"].values.tolist() == [1, 2, 3, 4]
+        assert "probability_of_exceedance" not in found
+        assert "4 members, seed 7" in str(found.attrs)
+        drawn = members.values
+    assert len(np.unique(drawn.reshape(4, -1), axis=0)) == 4
+    made = stpl_deploy.load(bundle.path, engine="onnx", threads=1).nowcast(
+        contexts(bundle, 1)[0], members=6, seed=7, probabilities=True
+    )
+    assert made.members is not None
+    np.testing.assert_allclose(made.members[:4, :, 0], drawn, rtol=1e-3, atol=1e-3)
+    assert made.chances is not None
+    for q, threshold in enumerate(made.chances.thresholds):
+        never = made.chances.values[:, q] < 1e-6  # (K, C, H, W)
+        assert not (made.members >= threshold)[:, never].any()
+
+
+def test_many_sequences_have_an_ensemble_each(bundle: Bundle, tmp_path: Path) -> None:
+    source, out = tmp_path / "many.npy", tmp_path / "many.npz"
+    np.save(source, contexts(bundle, 2))
+    words = ["predict", str(bundle.path), str(source), "--out", str(out), "--members", "3"]
+    assert run(words) == 0
+    with np.load(out) as made:
+        assert made["members"].shape == (2, 3, HORIZON, *FRAME)
+        assert "3 members, seed 0" in str(made["made_by"])
+
+
+@pytest.mark.parametrize(
+    ("words", "out", "message"),
+    [
+        (["--members", "3"], "a.tif", "--members 3 with --out"),
+        (["--members", "3"], "a.png", ".nc, .zarr; try: --out"),
+        (["--seed", "3"], "a.nc", "--seed 3 without --members"),
+        (["--members", "1"], "a.nc", "--members"),
+        (["--members", "3", "--baseline", "persistence"], "a.nc", "--members 3 with --baseline"),
+    ],
+)
+def test_an_ensemble_that_cannot_be_is_refused(
+    words: list[str],
+    out: str,
+    message: str,
+    bundle: Bundle,
+    saved: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["predict", str(bundle.path), str(saved), *words, "--out", str(tmp_path / out)]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / out).exists()
+
+
+def test_a_model_without_chances_has_no_ensemble(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = root / "tests" / "data" / "convlstm-tiny.bundle"
+    still = tmp_path / "still.npy"
+    np.save(still, np.zeros((8, *open_bundle(other).manifest.frame), np.float32))
+    words = ["predict", str(other), str(still), "--members", "5", "--out", str(tmp_path / "a.nc")]
+    assert run(words) == 2
+    err = capsys.readouterr().err
+    assert "--members 5, and the model convlstm of this bundle gives no chances" in err
+    assert "stpl-deploy export pretrained:radar-nowcast" in err
+
+
+def test_the_plan_counts_members_and_says_how_many_fit(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {"step": 1}
+
+    def needed(members: int) -> float:
+        planned = ForecastMemory(bundle, (512, 512), None, 1, values, chances=True, members=members)
+        return planned.bytes(HORIZON)
+
+    assert needed(1000) - needed(0) > 1000 * HORIZON * 512 * 512 * 4
+    monkeypatch.setattr("stpl_core.host.memory.memory_room_bytes", lambda: int(needed(500)))
+    with pytest.raises(EnvironmentFault, match=r"512x512 .*with 1000 members") as refused:
+        plan_memory(bundle, "onnx", HORIZON, (512, 512), chances=True, members=1000)
+    found = int(str(refused.value.fix).split("--members ")[1].split()[0].rstrip(",;"))
+    assert 300 < found < 500
 
 
 def nowcast_with_chances(bundle: Bundle) -> Nowcast:
@@ -442,10 +556,12 @@ def test_evaluate_scores_them_beside_climatology(
     np.save(tmp_path / "truth.npy", physical)
     out = tmp_path / "report"
     words = ["evaluate", str(bundle.path), "--data", str(tmp_path / "truth.npy")]
-    assert run([*words, "--baseline", "persistence", "--out", str(out)]) == 0, (
-        capsys.readouterr().err
-    )
-    assert "Brier skill score" in capsys.readouterr().out
+    words += ["--baseline", "persistence", "--members", "3", "--out", str(out)]
+    assert run(words) == 0, capsys.readouterr().err
+    printed = capsys.readouterr().out
+    assert "Brier skill score" in printed
+    assert "Ensemble of 3 members, mm h-1" in printed
+    assert len(json.loads((out / "scores.json").read_text())["ensemble"]["crps"]) == HORIZON
     inside = bundle.manifest.codec.model_from_physical(physical[:, :CONTEXT])
     _, expected = by_torch(small(), inside, HORIZON)
     document = json.loads((out / "scores.json").read_text())["chances"]["by_threshold"]

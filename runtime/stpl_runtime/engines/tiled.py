@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -187,11 +187,23 @@ def seams_note(bundle: Bundle, domain: Size) -> str:
 
 
 @dataclass(frozen=True)
+class Emitted:
+    """What a step gave."""
+
+    frame: Array
+    """`(B, C, H, W)` of the domain: joined."""
+    tiles: tuple[Array, ...]
+    """`(n, C, h, w)` each, in the parts of the state: before they were joined."""
+
+
+@dataclass(frozen=True)
 class TiledState:
     """The states of all tiles of `batch` sequences."""
 
     batch: int
     parts: tuple[StateHandle, ...]
+    emitted: Emitted | None = field(default=None, compare=False, repr=False)
+    """Where a step made it."""
 
 
 class TiledSession:
@@ -215,12 +227,24 @@ class TiledSession:
         return TiledState(batch, tuple(self._session.zero_state(size) for size in sizes))
 
     def step(self, frame: Array, state: StateHandle) -> tuple[Array, StateHandle]:
-        """See `Session`; `(B, C, H, W)` of the domain."""
-        return self._run(self._session.step, frame, state)
+        """See `Session`; `(B, C, H, W)` of the domain.
+
+        The frame that the step before gave, as that very array, is fed back to each tile as the
+        tile's own: by itself it rolls out as it would in the forecast graph, and a model that knows
+        its guess again (`advect`) would take the joined one for an observation.
+        """
+        emitted = state.emitted if isinstance(state, TiledState) else None
+        fed_back = emitted is not None and emitted.frame is frame
+        tiles = emitted.tiles if emitted and fed_back else self._chunks(self.tiling.split(frame))
+        guesses, parts = self._run(self._session.step, tiles, state)
+        joined = self.tiling.join(np.concatenate(guesses))
+        return joined, TiledState(state.batch, parts, Emitted(joined, guesses))
 
     def forecast(self, frame: Array, state: StateHandle) -> tuple[Array, StateHandle]:
         """See `Session`; `(B, C, H, W)` of the domain -> `(B, K, C, H, W)`."""
-        return self._run(self._session.forecast, frame, state)
+        tiles = self._chunks(self.tiling.split(frame))
+        guesses, parts = self._run(self._session.forecast, tiles, state)
+        return self.tiling.join(np.concatenate(guesses)), TiledState(state.batch, parts)
 
     def rollout(self, frames: Array) -> Array:
         """See `Session`; `(B, T, C, H, W)` of the domain -> `(B, K, C, H, W)`."""
@@ -265,16 +289,12 @@ class TiledSession:
     def _run(
         self,
         call: Callable[[Array, StateHandle], tuple[Array, StateHandle]],
-        frame: Array,
+        tiles: Sequence[Array],
         state: StateHandle,
-    ) -> tuple[Array, TiledState]:
-        guesses, after = [], []
-        for chunk, part in zip(self._chunks(self.tiling.split(frame)), _parts(state), strict=True):
-            guess, new = call(chunk, part)
-            guesses.append(guess)
-            after.append(new)
-        joined = self.tiling.join(np.concatenate(guesses))
-        return joined, TiledState(state.batch, tuple(after))
+    ) -> tuple[tuple[Array, ...], tuple[StateHandle, ...]]:
+        """What a call gives of each chunk of tiles, and its state."""
+        made = [call(chunk, part) for chunk, part in zip(tiles, _parts(state), strict=True)]
+        return tuple(guess for guess, _ in made), tuple(after for _, after in made)
 
     def _chunks(self, tiles: NDArray[Any]) -> list[NDArray[Any]]:
         size = self._at_once

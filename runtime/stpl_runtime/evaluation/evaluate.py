@@ -14,10 +14,12 @@ from stpl_core.codec import Array
 from stpl_core.grid import Grid
 from stpl_core.scores.accumulator import Accumulator, Scores
 from stpl_core.scores.chances import ChanceAccumulator, ChanceScores
+from stpl_core.scores.ensemble import EnsembleScores
 from stpl_core.scores.images import Doubles, Mask
 from stpl_core.scores.neighbourhood import NeighbourhoodBrier
 from stpl_runtime.evaluation.baseline import FLOW, Forecaster, open_baselines
 from stpl_runtime.evaluation.chances import chances_document
+from stpl_runtime.evaluation.ensembles import EnsembleJudge, ensemble_document
 from stpl_runtime.evaluation.spread import Spread, SpreadSums, by_block
 from stpl_runtime.evaluation.subject import Judged, Material
 
@@ -76,6 +78,8 @@ class Evaluation:
     flow_brier: Mapping[int, Doubles] = field(default_factory=dict)
     """Brier scores `(K, Q)` of flow's shares of events in squares of so many pixels; empty without
     flow or without chances."""
+    ensemble: EnsembleScores | None = None
+    """Of an ensemble; None where none was asked for."""
 
     @property
     def names(self) -> list[str]:
@@ -113,6 +117,7 @@ class Evaluation:
             **self.spread.differences_document(self.scores, MODEL),
             "spectrum_of_truth": self.scores[MODEL].spectra.truth.tolist(),
             **({} if self.chances is None else {"chances": chances_document(self)}),
+            **({} if self.ensemble is None else {"ensemble": ensemble_document(self.ensemble)}),
         }
 
     def table(self) -> str:
@@ -151,6 +156,7 @@ def evaluate(
     scales: Sequence[int] = SCALES,
     baselines: Sequence[str] | None = None,
     other: Judged | None = None,
+    members: int | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Evaluation:
     """Forecast every sequence and score it.
@@ -162,16 +168,19 @@ def evaluate(
         scales: sides of FSS's squares in pixels; those larger than the frame are left out.
         baselines: words of `BASELINES`; None takes all that the data and this machine allow.
         other: a model to compare with, made to fit by `stpl_runtime.evaluation.pair`.
+        members: of an ensemble, to be scored too; None: none.
         progress: called with how many sequences are done, and of how many.
 
     Raises:
-        UsageError: an unknown baseline, or one that these data cannot have.
+        UsageError: an unknown baseline, one that these data cannot have, or an ensemble of a model
+            that gives no chances.
         EnvironmentFault: the library of a baseline is not installed, or it failed.
     """
     limits = tuple(DEFAULT_THRESHOLDS.get(judged.codec.units, ()) if thresholds is None
                    else sorted(set(thresholds)))  # fmt: skip
     sides = tuple(side for side in sorted(set(scales)) if side <= min(judged.frame[1:]))
     model = _Model(judged, material)
+    model.ensemble = None if members is None else EnsembleJudge(judged, members)
     ways: dict[str, Forecaster] = {MODEL: model}
     if other is not None:
         ways[OTHER] = _Model(other, material)
@@ -191,6 +200,7 @@ def evaluate(
         other=other,
         chances=None if model.chances is None else model.chances.result(),
         flow_brier={} if scored.flow is None else scored.flow.result(),
+        ensemble=None if model.ensemble is None else model.ensemble.result(),
     )
 
 
@@ -272,6 +282,7 @@ class _Model:
     judged: Judged
     material: Material
     chances: ChanceAccumulator | None = None
+    ensemble: EnsembleJudge | None = None
 
     def __call__(self, rows: slice) -> Array:
         """See `Forecaster`."""
@@ -284,4 +295,6 @@ class _Model:
             self.chances = ChanceAccumulator(judged.horizon, chances.thresholds)
         valid = None if material.valid is None else material.valid[rows]
         self.chances.update(chances.values, truth, valid)
+        if self.ensemble is not None:
+            self.ensemble.update(rows.start, material.frames[rows], forecast, chances, valid)
         return forecast

@@ -17,12 +17,14 @@ from stpl_core.drawing.colours import NO_DATA_COLOUR, NO_ECHO_COLOUR, Colour, Co
 from stpl_core.drawing.maps import with_map
 from stpl_core.drawing.pictures import frame_picture, legend_entries, png_of, thinned
 from stpl_runtime.evaluation.drawing import COLOURS, INK, folded, lead_axis, score_row, svg, table
+from stpl_runtime.evaluation.ensembles import ensemble_section
 from stpl_runtime.evaluation.evaluate import MODEL, Evaluation, Shown
 from stpl_runtime.evaluation.sections import chances_section, compared_section, fss_section
 from stpl_runtime.evaluation.words import (
     better,
     beyond_chance,
     lead_text,
+    number,
     title,
     units_of,
     verdict,
@@ -90,6 +92,7 @@ def html_report(evaluation: Evaluation) -> str:
         *compared_section(evaluation),
         *fss_section(evaluation),
         *chances_section(evaluation),
+        *_ensemble(evaluation),
         "<h2>Pictures</h2>",
         _legend(evaluation),
         *(_strip(evaluation, n, shown) for n, shown in enumerate(evaluation.shown)),
@@ -159,6 +162,16 @@ def _curves(evaluation: Evaluation) -> list[str]:
         figures.append(svg(name, title(evaluation, name), draw))
     figures.append(svg("spectrum", "Power spectrum at the last lead time", _spectrum(evaluation)))
     return figures
+
+
+def _ensemble(evaluation: Evaluation) -> list[str]:
+    """CRPS and ranks, where an ensemble was asked for."""
+    return ensemble_section(
+        evaluation.ensemble,
+        units_of(evaluation),
+        lambda step: lead_text(evaluation, step),
+        number,
+    )
 
 
 def _spectrum(evaluation: Evaluation) -> Any:

@@ -13,11 +13,12 @@ from stpl_core.bundle import Bundle, Manifest
 from stpl_core.codec import Array
 from stpl_core.errors import UsageError
 from stpl_core.options import DomainOptions, EngineOptions, PredictOptions
-from stpl_runtime.chances import Chances
+from stpl_runtime.chances import Chances, exceedance_of
 from stpl_runtime.engine import Session, open_session
 from stpl_runtime.engines.auto.candidates import Asked
 from stpl_runtime.engines.auto.choose import open_best
 from stpl_runtime.engines.tiled import on_domain, wanted_size
+from stpl_runtime.ensembles.members import ensembles
 from stpl_runtime.forecast_memory import plan_memory
 from stpl_runtime.ingest.inputs import Context
 from stpl_runtime.nowcast import Nowcast
@@ -78,6 +79,7 @@ def plan_nowcast(
     *,
     batch: int = 1,
     chances: bool = False,
+    members: int | None = None,
 ) -> str:
     """One line on the memory of nowcasts, before the engine is opened; empty where it is little.
 
@@ -90,6 +92,7 @@ def plan_nowcast(
         streams: that share the engine.
         batch: of them, that run in one call.
         chances: those of events are wanted too.
+        members: of an ensemble; None: none is wanted.
 
     Raises:
         EnvironmentFault: more is needed than there is; names the setting that fits.
@@ -104,6 +107,7 @@ def plan_nowcast(
         streams=streams,
         batch=batch,
         chances=chances,
+        members=members or 0,
     )
 
 
@@ -115,6 +119,8 @@ def make_nowcast(
     domain: DomainOptions | None = None,
     *,
     chances: bool = False,
+    members: int | None = None,
+    seed: int | None = None,
 ) -> Nowcast:
     """A nowcast of what was read; of several sequences one with an axis more in front.
 
@@ -125,6 +131,8 @@ def make_nowcast(
         horizon: frames to predict; None takes the bundle's.
         domain: where frames are larger than the model's.
         chances: those of events are wanted too.
+        members: of an ensemble; None: none is wanted.
+        seed: of its noise; None: 0.
 
     Raises:
         AccuracyError: the engine gave NaN or infinity.
@@ -135,13 +143,37 @@ def make_nowcast(
     bundle, session = on_domain(bundle, session, size, domain.overlap)
     manifest, one = bundle.manifest, len(context.frames) == 1
     steps = manifest.horizon if horizon is None else horizon
-    likely: Chances | None = None
-    if chances:
-        frames, likely = predict_with_chances(bundle, session, context.frames, steps)
-        likely = replace(likely, values=likely.values[0]) if one else likely
-    else:
+    made = made_by(bundle, session, "window")
+    if not chances and members is None:
         frames = predict_sequences(bundle, session, context.frames, steps)  # (N, K, C, H, W)
-    return _nowcast(manifest, context, frames, made_by(bundle, session, "window"), likely)
+        return _nowcast(manifest, context, frames, made)
+    frames, likely = predict_with_chances(bundle, session, context.frames, steps)
+    drawn: Array | None = None
+    if members is not None:
+        seed = seed or 0
+        drawn = ensembles(manifest, context, frames, likely, members, seed)  # (N, M, K, ...)
+        made |= {"ensemble": f"{members} members, seed {seed}"}
+        drawn = drawn[0] if one else drawn
+    given = replace(likely, values=likely.values[0]) if one else likely
+    return replace(
+        _nowcast(manifest, context, frames, made, given if chances else None), members=drawn
+    )
+
+
+def check_ensemble(manifest: Manifest, asked: PredictOptions) -> None:
+    """Refuse an ensemble that cannot be drawn.
+
+    Raises:
+        UsageError: a model that gives no chances, or a seed of nothing.
+    """
+    if asked.members is not None and asked.baseline is None:
+        exceedance_of(manifest, f"--members {asked.members}")
+    if asked.members is None and asked.seed is not None:
+        raise UsageError(
+            f"--seed {asked.seed} without --members",
+            expected="both, or neither: nothing else is drawn at random",
+            fix=f"--members 20 --seed {asked.seed}",
+        )
 
 
 def make_baseline(bundle: Bundle, context: Context, asked: PredictOptions) -> Nowcast:
@@ -160,9 +192,10 @@ def make_baseline(bundle: Bundle, context: Context, asked: PredictOptions) -> No
         MissingExtraError: `flow` without OpenCV.
         UsageError: chances, which only a model gives.
     """
-    if asked.probabilities:
+    if asked.needs_chances:
+        word = "--probabilities" if asked.probabilities else f"--members {asked.members}"
         raise UsageError(
-            f"--probabilities with --baseline {asked.baseline}",
+            f"{word} with --baseline {asked.baseline}",
             expected="the model, which alone gives chances",
             fix="leave one out",
         )

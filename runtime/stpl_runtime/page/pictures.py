@@ -13,6 +13,7 @@ from stpl_core.drawing.colours import (
     STANDARD,
     Colour,
     ColourMap,
+    chance_map,
     colour_map,
     difference_map,
     palettes,
@@ -45,6 +46,11 @@ def frame_png(
     return png_of(frame_picture(frame, colours, observed=observed, marks_no_echo=True))
 
 
+def chance_png(chance: Array, observed: Mask | None) -> bytes:
+    """Chances `(C, H, W)`, 0 to 1, as a PNG of their own size; see `frame_png`."""
+    return png_of(frame_picture(chance, chance_map(), observed=observed))
+
+
 def difference_png(
     forecast: Array, truth: Array, valid: Mask | None, units: str, low: float, high: float
 ) -> bytes:
@@ -69,6 +75,12 @@ def _legend(colours: ColourMap) -> dict[str, Any]:
         bar["colours"] = bar["colours"][1:]
         bar["no_echo"] = _hex(NO_ECHO_COLOUR)
     return {**bar, "no_data": _hex(NO_DATA_COLOUR)}
+
+
+def chance_legend() -> dict[str, Any]:
+    """The colours of chances, for a legend bar in percent."""
+    found = _legend(chance_map())
+    return {**found, "ticks": [f"{100 * limit:.0f}" for limit in chance_map().limits]}
 
 
 def difference_legend(units: str, low: float, high: float) -> dict[str, Any]:

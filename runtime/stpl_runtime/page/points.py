@@ -17,7 +17,11 @@ from stpl_runtime.timing import utc_text
 
 
 def point_of_nowcast(nowcast: Nowcast, x: int, y: int) -> dict[str, Any] | None:
-    """A pixel of the past and of the forecast; None outside of the frames."""
+    """A pixel of the past and of the forecast; None outside of the frames.
+
+    Where chances of events were asked for, each frame ahead has `chances`, one for each threshold,
+    of the first channel; null without data.
+    """
     first, times = 1 - len(nowcast.context), (*nowcast.context_times, *nowcast.valid_times)
     frames = (*nowcast.context, *nowcast.frames)
     if not _is_inside(frames[0], x, y):
@@ -29,6 +33,7 @@ def point_of_nowcast(nowcast: Nowcast, x: int, y: int) -> dict[str, Any] | None:
                 "step": first + n,
                 "time": utc_text(time),
                 "values": values_at(frame, nowcast.observed_in(first + n), x, y),
+                **_chances(nowcast, first + n, x, y),
             }
             for n, (frame, time) in enumerate(zip(frames, times, strict=True))
         ],
@@ -50,6 +55,13 @@ def point_of_frames(frames: list[Frame], x: int, y: int) -> dict[str, Any] | Non
             for n, frame in enumerate(frames)
         ],
     }
+
+
+def _chances(nowcast: Nowcast, step: int, x: int, y: int) -> dict[str, Any]:
+    if nowcast.chances is None or step < 1:
+        return {}
+    found = nowcast.chances.values[step - 1, :, 0]  # (Q, H, W)
+    return {"chances": values_at(found, nowcast.observed_in(step), x, y)}
 
 
 def _is_inside(frame: Array, x: int, y: int) -> bool:

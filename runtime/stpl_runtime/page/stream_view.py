@@ -22,7 +22,14 @@ from stpl_core.frames import Frame, FrameShape
 from stpl_core.grid import Grid
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.nowcasting.window import Verdict
-from stpl_runtime.page.pictures import difference_legend, difference_png, frame_png, legends
+from stpl_runtime.page.pictures import (
+    chance_legend,
+    chance_png,
+    difference_legend,
+    difference_png,
+    frame_png,
+    legends,
+)
 from stpl_runtime.page.points import point_of_frames, point_of_nowcast
 from stpl_runtime.timing import time_text, utc_now, utc_text
 from stpl_runtime.watching.skill import Verified
@@ -66,6 +73,7 @@ class Look:
             "width": self.shape[2],
             "height": self.shape[1],
             "legends": legends(*look),
+            "chances": chance_legend(),
             "difference": difference_legend(*look),
         }
 
@@ -281,6 +289,7 @@ class StreamView:
             key, nowcast = self._latest
             self._kept[key] = nowcast
             size = nowcast.frames.nbytes + nowcast.context.nbytes
+            size += 0 if nowcast.chances is None else nowcast.chances.values.nbytes
             most = max(1, min(_KEPT, _KEPT_BYTES // size))
             while len(self._kept) > most:
                 self._kept.popitem(last=False)
@@ -299,11 +308,13 @@ class StreamView:
             steps = n + 1 - len(nowcast.context)
             text = "now" if steps == 0 else nowcast.lead_text(steps)
             past.append({"time": utc_text(time), "text": text, "url": root + url, "stand_in": how})
+        thresholds = () if nowcast.chances is None else nowcast.chances.thresholds
         ahead = [
             {
                 "time": utc_text(time),
                 "text": nowcast.lead_text(k + 1),
                 "url": f"{root}forecast/{key}/{k + 1}.png",
+                "chances": [f"{root}chance/{key}/{k + 1}/{q}.png" for q in range(len(thresholds))],
             }
             for k, time in enumerate(nowcast.valid_times)
         ]
@@ -317,6 +328,7 @@ class StreamView:
             "made_by": nowcast.made_by,
             "notes": dict(nowcast.notes),
             "is_restored": self.is_restored,
+            "thresholds": list(thresholds),
             "past": past,
             "ahead": ahead,
         }
@@ -380,6 +392,8 @@ class StreamView:
                 steps = at + 1 if kind == "forecast" else at + 1 - len(frames)
                 observed = nowcast.observed_in(steps)
                 return lambda: frame_png(frames[at], observed, *colours)
+        if kind == "chance" and len(parts) == 3 and parts[0] in self._kept:
+            return _chance_drawing(self._kept[parts[0]], _number(parts[1]), _number(parts[2]))
         if kind == "check" and len(parts) == 3 and parts[0] in self._checks:
             lead = _number(parts[1])
             return self._check_drawing(self._checks[parts[0]], lead, parts[2], palette)
@@ -401,6 +415,16 @@ class StreamView:
         masks = [mask for mask in (seen, truth.mask) if mask is not None]
         valid = np.logical_and.reduce(masks) if masks else None
         return lambda: difference_png(forecast, truth.data, valid, *colours)
+
+
+def _chance_drawing(nowcast: Nowcast, lead: int, threshold: int) -> Callable[[], bytes] | None:
+    """Of one threshold at a lead time; None where there is none."""
+    chances = nowcast.chances
+    if chances is None or not 1 <= lead <= len(nowcast.frames):
+        return None
+    if not 0 <= threshold < len(chances.thresholds):
+        return None
+    return lambda: chance_png(chances.values[lead - 1, threshold], nowcast.observed)
 
 
 def _number(text: str) -> int:

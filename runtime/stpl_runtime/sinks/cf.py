@@ -11,6 +11,9 @@
                              (threshold, time, [channel], y, x) float32, 0 to 1: how likely a pixel
                              is to be at or above a threshold; only where it was asked for
     threshold                (threshold) in the unit of `nowcast`
+    members                  (realization, time, [channel], y, x) float32: an ensemble, where it was
+                             asked for; NaN as in `nowcast`
+    realization              (realization) number of the member, 1 to M
 
 Frames without times have the dimension `step`, 1 to K, instead of time.
 """
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
 NAME = "nowcast"
 """Of the variable."""
+MEMBERS = "members"
+"""Of that of an ensemble."""
 _SECONDS = "seconds since 1970-01-01T00:00:00"
 
 
@@ -62,8 +67,14 @@ def dataset_of(nowcast: Nowcast, extra: str) -> xr.Dataset:
         attributes["ancillary_variables"] = "observed"
     variables: dict[str, Any] = {NAME: (dims, frames, attributes)}
     variables |= _chances(nowcast, dims, attributes) | _observed(nowcast)
+    variables |= _members(nowcast, dims, attributes)
     axis = _times(nowcast) if timed else _steps(nowcast)
-    coordinates = {**grid_coordinates(grid), **axis, **_thresholds(nowcast)}
+    coordinates = {
+        **grid_coordinates(grid),
+        **axis,
+        **_thresholds(nowcast),
+        **_realizations(nowcast),
+    }
     return xr.Dataset(variables, coords=coordinates, attrs=_facts(nowcast))
 
 
@@ -87,6 +98,25 @@ def _thresholds(nowcast: Nowcast) -> dict[str, Any]:
     if nowcast.standard_name:
         attributes["standard_name"] = nowcast.standard_name
     return {"threshold": ("threshold", np.asarray(nowcast.chances.thresholds), attributes)}
+
+
+def _members(nowcast: Nowcast, dims: list[str], of: dict[str, str]) -> dict[str, Any]:
+    """An ensemble, where there is one."""
+    if nowcast.members is None:
+        return {}
+    values = nowcast.masked_members()  # (M, K, C, H, W)
+    if "channel" not in dims:
+        values = values[:, :, 0]  # (M, K, H, W)
+    about = f"predicted {nowcast.quantity}, members of an ensemble"
+    return {MEMBERS: (["realization", *dims], values, of | {"long_name": about})}
+
+
+def _realizations(nowcast: Nowcast) -> dict[str, Any]:
+    if nowcast.members is None:
+        return {}
+    numbers = np.arange(1, len(nowcast.members) + 1, dtype=np.int32)
+    attributes = {"standard_name": "realization", "long_name": "member", "axis": "E"}
+    return {"realization": ("realization", numbers, attributes)}
 
 
 def _times(nowcast: Nowcast) -> dict[str, Any]:
@@ -138,14 +168,14 @@ def _observed(nowcast: Nowcast) -> dict[str, Any]:
 
 
 def encoding_of(dataset: xr.Dataset, chunks: str) -> dict[str, Any]:
-    """How xarray writes `dataset_of`: one chunk a frame, and one for each of its thresholds.
+    """How xarray writes `dataset_of`: one chunk a frame, also of each threshold and member.
 
     Args:
         dataset: from `dataset_of`.
         chunks: what the format calls its chunks.
     """
     encoding: dict[str, Any] = {}
-    for variable_name, single in ((NAME, 1), (CHANCE, 2)):
+    for variable_name, single in ((NAME, 1), (CHANCE, 2), (MEMBERS, 2)):
         if variable_name in dataset:
             size = (1,) * single + dataset[variable_name].shape[single:]
             encoding[variable_name] = {

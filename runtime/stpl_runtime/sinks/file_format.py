@@ -39,6 +39,8 @@ class FileFormat:
     """Whether it holds several sequences, with one axis more."""
     holds_chances: bool = False
     """Whether it holds the chances of events beside the frames."""
+    holds_members: bool = False
+    """Whether it holds the members of an ensemble beside the frames."""
 
     @property
     def word(self) -> str:

@@ -6,7 +6,7 @@ from stpl_core.readers.libraries import NETCDF_LOCK, reads_with
 from stpl_runtime.chances import CHANCE
 from stpl_runtime.nowcast import Nowcast
 from stpl_runtime.sink import SinkSpec, temporary_file
-from stpl_runtime.sinks.cf import NAME, dataset_of, encoding_of
+from stpl_runtime.sinks.cf import MEMBERS, NAME, dataset_of, encoding_of
 from stpl_runtime.sinks.directory import DirectorySink
 from stpl_runtime.sinks.file_format import FileFormat
 
@@ -21,7 +21,7 @@ def netcdf_bytes(nowcast: Nowcast) -> bytes:
         import netCDF4  # noqa: F401  # xarray imports it, and would not name the extra
     dataset = dataset_of(nowcast, "netcdf")
     encoding = encoding_of(dataset, "chunksizes")
-    for name in encoding.keys() & {NAME, CHANCE}:
+    for name in encoding.keys() & {NAME, CHANCE, MEMBERS}:
         encoding[name].update(zlib=True, complevel=4, shuffle=True)
     with temporary_file("nowcast.nc") as path:
         with NETCDF_LOCK:
@@ -36,6 +36,7 @@ NETCDF = FileFormat(
     libraries=("pyproj", "xarray", "netCDF4"),
     media_type="application/netcdf",
     holds_chances=True,
+    holds_members=True,
 )
 FORMATS = (NETCDF,)
 

@@ -27,7 +27,7 @@ def npz_bytes(nowcast: Nowcast) -> bytes:
     `context_times` (datetime64, UTC); where they carry a grid, `affine` (left, top, pixel width,
     pixel height) and `crs_wkt`; where a part was not observed, `observed` (H, W) of the newest
     frame and `context_observed` (T, H, W). Where chances were asked for, `thresholds` (Q,) and
-    `probability_of_exceedance` ([N,] K, Q, C, H, W).
+    `probability_of_exceedance` ([N,] K, Q, C, H, W); an ensemble, `members` ([N,] M, K, C, H, W).
     """
     arrays: dict[str, Any] = {
         "frames": nowcast.frames,
@@ -54,6 +54,8 @@ def npz_bytes(nowcast: Nowcast) -> bytes:
     if nowcast.chances is not None:
         arrays["thresholds"] = np.asarray(nowcast.chances.thresholds)
         arrays[CHANCE] = nowcast.chances.values
+    if nowcast.members is not None:
+        arrays["members"] = nowcast.members
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()
@@ -67,7 +69,12 @@ def npy_bytes(nowcast: Nowcast) -> bytes:
 
 
 NPZ = FileFormat(
-    (".npz",), npz_bytes, media_type="application/x-npz", takes_batch=True, holds_chances=True
+    (".npz",),
+    npz_bytes,
+    media_type="application/x-npz",
+    takes_batch=True,
+    holds_chances=True,
+    holds_members=True,
 )
 NPY = FileFormat((".npy",), npy_bytes, takes_batch=True)
 FORMATS = (NPZ, NPY)

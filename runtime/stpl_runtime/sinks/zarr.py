@@ -37,6 +37,7 @@ ZARR = FileFormat(
     extra="zarr",
     libraries=("pyproj", "xarray", "zarr"),
     holds_chances=True,
+    holds_members=True,
 )
 FORMATS = (ZARR,)
 

@@ -26,6 +26,7 @@ EXAMPLES = {
     "predict": (
         "rain.bundle radar/ --out nowcast.nc",
         "rain.bundle radar/ --grid 765x700 --at 2026-05-01T12:00 --out nowcast.gif",
+        "rain.bundle radar/ --members 20 --out ensemble.nc",
     ),
     "backfill": (
         "rain.bundle archive.zarr --out nowcasts.zarr --workers 2",

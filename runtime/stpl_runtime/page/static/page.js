@@ -24,6 +24,7 @@ const state = {
   source: null, // EventSource
   local: false, // times as on this machine, not UTC
   colours: null, // word of a palette; null: the server's own
+  chance: null, // threshold whose chances are shown; null: the forecast itself
 };
 
 // ---- small helpers
@@ -31,6 +32,11 @@ const state = {
 function unit() {
   const word = state.hello?.look.units ?? "";
   return UNITS[word] ?? word;
+}
+
+// What a chance is of, in words.
+function chanceText(threshold) {
+  return `chance of ${number(threshold, 4)} ${unit()} or more`;
 }
 
 function percent(part) {
@@ -127,7 +133,7 @@ async function show(facts) {
 
 async function prepare(facts) {
   const frames = timeline(facts);
-  const urls = frames.map((frame) => coloured(frame.url));
+  const urls = frames.map(({ url, threshold }) => (threshold === undefined ? coloured(url) : url));
   if (facts.check) {
     urls.push(coloured(facts.check.truth));
     for (const lead of Object.values(facts.check.leads)) urls.push(coloured(lead.forecast), lead.difference);
@@ -138,6 +144,7 @@ async function prepare(facts) {
   const before = state.frames;
   state.facts = facts;
   state.frames = frames.filter((frame) => frame.image);
+  drawShown();
   if (facts.nowcast && !before.some((frame) => frame.kind === "ahead") && state.at === 0) state.at = null;
   drawStrip();
   draw(true);
@@ -155,7 +162,9 @@ function timeline(facts) {
     return observed.map((frame, n) => ({ ...frame, kind: "past", step: n + 1 - observed.length, text: n + 1 === observed.length ? "now" : "" }));
   }
   const past = nowcast.past.map((frame, n) => ({ ...frame, kind: "past", step: n + 1 - nowcast.past.length }));
-  const ahead = nowcast.ahead.map((frame, n) => ({ ...frame, kind: "ahead", step: n + 1 }));
+  const place = nowcast.thresholds.indexOf(state.chance);
+  const chance = place < 0 ? {} : { threshold: state.chance, place };
+  const ahead = nowcast.ahead.map((frame, n) => ({ ...frame, ...chance, url: frame.chances[place] ?? frame.url, kind: "ahead", step: n + 1 }));
   return [...past, ...ahead];
 }
 
@@ -204,6 +213,7 @@ function fillStrip(row, frames) {
 
 function label(frame) {
   const stand = { held: ", held in place of a missing frame", bridged: ", the model's own forecast for a missing frame" };
+  if (frame.threshold !== undefined) return `${chanceText(frame.threshold)}, ${frame.text}`;
   if (frame.kind === "ahead") return `forecast ${frame.text}`;
   if (frame.stand_in) return `${frame.text}${stand[frame.stand_in] ?? ""}`;
   return frame.step === 0 ? "observed now" : `observed ${frame.text}`.trim();
@@ -223,6 +233,7 @@ function draw(isNew = false) {
   range.setAttribute("aria-valuetext", `${label(frame)}, ${clock(frame.time)}`);
   for (const item of $("strip").querySelectorAll("li")) item.setAttribute("aria-current", String(Number(item.dataset.step) === state.at));
   if (frame.kind === "ahead") state.lead = frame.step;
+  drawLook(frame);
   drawCheck();
   moveMark();
   point.refresh(isNew);
@@ -533,7 +544,26 @@ function drawMade() {
   $("made").textContent = [...notes, facts.join(", ")].filter(Boolean).join(" · ");
 }
 
-// The legend, and the palettes that there are.
+// The forecast, or one of the chances that came with it.
+function drawShown() {
+  const thresholds = state.facts.nowcast?.thresholds ?? [];
+  $("shown-row").hidden = !thresholds.length;
+  const select = $("shown");
+  const choices = [["", state.hello.look.quantity], ...thresholds.map((one) => [String(one), chanceText(one)])];
+  if (choices.map(([, text]) => text).join() !== [...select.options].map((one) => one.text).join()) {
+    select.replaceChildren(...choices.map(([value, text]) => make("option", { value }, text)));
+  }
+  select.value = thresholds.includes(state.chance) ? String(state.chance) : "";
+}
+
+// The legend of what is shown: observed frames have no chances.
+function drawLook(frame) {
+  const { legends, chances } = state.hello.look;
+  if (frame?.threshold !== undefined) drawLegend($("legend"), chances, `${chanceText(frame.threshold)}, %`);
+  else drawLegend($("legend"), legends[$("colours").value], unit());
+}
+
+// The palettes that there are.
 function drawColours() {
   const { legends } = state.hello.look;
   const words = Object.keys(legends);
@@ -542,7 +572,7 @@ function drawColours() {
   $("colours").replaceChildren(...words.map((word) => make("option", { value: word }, legends[word].title)));
   $("colours").value = chosen;
   $("colours").disabled = words.length < 2;
-  drawLegend($("legend"), legends[chosen], unit());
+  drawLook(state.frames.find((one) => one.step === state.at));
 }
 
 function drawHello() {
@@ -574,7 +604,9 @@ const map = new FrameMap({
 const point = new Point({
   root: () => (state.facts?.points ? `${state.facts.points}${state.facts.nowcast?.key ?? "observed"}/` : null),
   frame: () => state.frames.find((one) => one.step === state.at),
+  shown: () => state.frames.find((one) => one.threshold !== undefined),
   unit,
+  chanceText,
   clock,
   hours,
   lead: (step) => state.frames.find((one) => one.step === step)?.text ?? String(step),
@@ -592,6 +624,7 @@ function keepAddress() {
     view: map.isWhole ? null : map.view,
     point: point.at,
     colours: state.colours,
+    chance: state.chance,
     opacity: Number($("opacity").value),
     local: state.local,
     hidden: hiddenLayers(),
@@ -603,6 +636,7 @@ function takeAddress() {
   const asked = readAddress();
   state.local = asked.local;
   state.colours = asked.colours;
+  state.chance = asked.chance;
   if (asked.at !== null) state.at = asked.at;
   $("zone").value = asked.local ? "local" : "utc";
   $("opacity").value = asked.opacity;
@@ -628,6 +662,11 @@ addEventListener("hashchange", () => {
 });
 $("colours").addEventListener("change", (event) => {
   state.colours = event.target.value;
+  redraw();
+});
+$("shown").addEventListener("change", (event) => {
+  state.chance = event.target.value ? Number(event.target.value) : null;
+  if (state.chance !== null && state.at < 1) state.at = 1; // only a forecast has chances
   redraw();
 });
 $("zone").addEventListener("change", (event) => {

@@ -31,7 +31,7 @@ class Asker {
 }
 
 export class Point {
-  // page: {root(): start of the addresses or null, frame(): what is shown, unit(): text,
+  // page: {root(): start of the addresses or null, frame(): what is shown, shown(): {threshold, place} of the chances that are shown or undefined, unit(): text, chanceText(threshold): text,
   //        clock(time): text with the day, hours(time): without it, least(): value from where it rains or null, moved(): it was (un)pinned}
   constructor(page, map) {
     this.page = page;
@@ -47,6 +47,19 @@ export class Point {
   value(values) {
     if (!values) return "no data";
     return `${values.map(String).join(", ")} ${this.page.unit()}`.trim();
+  }
+
+  // The chance of what is shown, or null where a frame has none.
+  chance({ chances }, { threshold, place } = {}) {
+    if (threshold === undefined || chances === undefined) return null;
+    return chances === null ? "no data" : `${number(100 * chances[place])}%`;
+  }
+
+  // What a frame of the answer has there.
+  words(one) {
+    const frame = this.page.frame();
+    const chance = this.chance(one, frame);
+    return chance === null ? this.value(one.values) : `${chance} ${this.page.chanceText(frame.threshold)}`;
   }
 
   where({ x, y, lat, lon }) {
@@ -73,7 +86,7 @@ export class Point {
   tell() {
     const { found } = this.read;
     const one = this.under && found?.frames.find(({ step }) => step === this.page.frame()?.step);
-    $("readout").textContent = one ? `${this.value(one.values)} · ${this.where(found)}` : "";
+    $("readout").textContent = one ? `${this.words(one)} · ${this.where(found)}` : "";
   }
 
   // Another frame, or another nowcast, under a pointer that rests; and at the pinned pixel.
@@ -110,8 +123,10 @@ export class Point {
     if ($("point-says").textContent !== says) $("point-says").textContent = says; // it is read out
     const start = Date.parse(found.frames.find(({ step }) => step === 0)?.time ?? 0);
     const hour = ahead.filter(({ time }, n) => Date.parse(time) - start <= HOUR || n === 0);
-    const row = ({ time, values, step }) => make("tr", { "data-step": step }, make("th", { scope: "row" }, this.page.hours(time)), make("td", {}, this.page.lead(step)), make("td", {}, this.value(values)));
-    const head = ["time", "lead", "value"].map((text) => make("th", { scope: "col" }, text));
+    const shown = this.page.shown();
+    const extra = (one) => (shown ? [make("td", {}, this.chance(one, shown) ?? "–")] : []);
+    const row = (one) => make("tr", { "data-step": one.step }, make("th", { scope: "row" }, this.page.hours(one.time)), make("td", {}, this.page.lead(one.step)), make("td", {}, this.value(one.values)), ...extra(one));
+    const head = ["time", "lead", "value", ...(shown ? [this.page.chanceText(shown.threshold)] : [])].map((text) => make("th", { scope: "col" }, text));
     $("point-table").replaceChildren(make("table", {}, make("caption", { class: "hidden" }, "The next hour here"), make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...hour.map(row))));
     $("point-table").hidden = !hour.length;
     this.bars(found.frames);

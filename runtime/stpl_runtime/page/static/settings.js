@@ -1,5 +1,5 @@
 // What a reader chose about the view, and the address that holds it (after the #, which no server
-// sees): #at=3&view=2.5,312.0,405.5&point=312,405&colours=cividis&opacity=70&time=local&hide=lines
+// sees): #at=3&view=2.5,312.0,405.5&point=312,405&colours=cividis&chance=1&opacity=70&time=local&hide=lines
 
 import { $ } from "./tools.js";
 
@@ -19,6 +19,7 @@ export function readAddress() {
     view: numbers("view", 3),
     point: numbers("point", 2)?.map(Math.trunc) ?? null,
     colours: given.get("colours"),
+    chance: numbers("chance", 1)?.[0] ?? null,
     opacity: Math.max(10, Math.min(100, opacity)),
     local: given.get("time") === "local",
     hidden: (given.get("hide") ?? "").split(",").filter((name) => LAYERS.includes(name)),
@@ -31,12 +32,13 @@ let waiting = null;
 export function writeAddress(describe) {
   clearTimeout(waiting);
   waiting = setTimeout(() => {
-    const { at, view, point, colours, opacity, local, hidden } = describe();
+    const { at, view, point, colours, chance, opacity, local, hidden } = describe();
     const parts = [];
     if (at) parts.push(`at=${at}`);
     if (view) parts.push(`view=${view.join(",")}`);
     if (point) parts.push(`point=${point.join(",")}`);
     if (colours) parts.push(`colours=${encodeURIComponent(colours)}`);
+    if (chance !== null) parts.push(`chance=${chance}`);
     if (opacity < 100) parts.push(`opacity=${opacity}`);
     if (local) parts.push("time=local");
     if (hidden.length) parts.push(`hide=${hidden.join(",")}`);
