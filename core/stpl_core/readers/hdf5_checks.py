@@ -14,6 +14,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from stpl_core.errors import FrameError
+from stpl_core.readers.hdf5_attributes import Heaps, check_attributes
 from stpl_core.readers.libraries import reads_with
 from stpl_core.safety.budget import check_bytes, check_pixels
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import h5py
 
 MOST_OBJECTS = 20_000
+_USUAL_SIZES = (8, 8)
+"""Bytes of an address and of a length; nobody writes others."""
 _HEAP = b"GCOL\x01\0\0\0"
 _OBJECT = Struct("<HHIQ")
 """Of a heap's objects: index (0: what is free), references, nothing, size in bytes."""
@@ -55,27 +58,34 @@ def open_hdf5(path: Path) -> h5py.File:
     """
     with reads_with("hdf5"):
         import h5py
-    _check_heaps(path)
+    heaps = _checked_heaps(path)
     file = h5py.File(path.absolute(), "r")
     try:
         _refuse_elsewhere(file, path)
+        if heaps is not None and file.id.get_create_plist().get_sizes() == _USUAL_SIZES:
+            _check_attributes(file, path, heaps)
     except BaseException:
         file.close()
         raise
     return file
 
 
-def _check_heaps(path: Path) -> None:
+def _checked_heaps(path: Path) -> Heaps | None:
     """Refuse a heap with an object of no size: HDF5 looks at it without end.
 
     HDF5 file format specification 3.0, III.E, "Disk Format: Level 1E - Global Heap".
+
+    Returns:
+        All that are in the file; None where it is too large to be looked through.
     """
     if not 0 < path.stat().st_size <= _MOST_SCANNED:
-        return
+        return None
+    heaps: dict[int, dict[int, int]] = {}
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
         seen = 0
         for place in _places(content, _HEAP):
             size = int.from_bytes(content[place + 8 : place + 16], "little")
+            objects: dict[int, int] = {}
             at, end = place + 16, min(place + size, len(content)) - _OBJECT.size
             while at <= end:
                 index, _, _, length = _OBJECT.unpack_from(content, at)
@@ -87,7 +97,19 @@ def _check_heaps(path: Path) -> None:
                         expected="heaps as HDF5 writes them",
                         fix="get the file again: it is damaged",
                     )
+                if index:
+                    objects[index] = length
                 at += step
+            if place + size <= len(content):  # else the library would ask for all of it
+                heaps[place] = objects
+    return heaps
+
+
+def _check_attributes(file: h5py.File, path: Path, heaps: Heaps) -> None:
+    with path.open("rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as content:
+        base = int(file.userblock_size)
+        check_attributes(file, content, heaps, base, path)
+        file.visititems(lambda _, found: check_attributes(found, content, heaps, base, path))
 
 
 def _places(content: mmap, found: bytes) -> Iterator[int]:
