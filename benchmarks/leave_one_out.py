@@ -1,13 +1,13 @@
 """The radar model on events that it never saw, beside flow; writes benchmarks/results/.
 
-    python -m benchmarks.leave_one_out --runs RUNS --fmi FOLDER --knmi FOLDER --mrms FILE
-        [--keep RUN]
+    python -m benchmarks.leave_one_out --runs RUNS [--keep RUN] --fmi FOLDER --knmi FOLDER
+        --mrms FILE --opera FOLDER
 
-RUNS is what benchmarks/train_radar.py made; an event without a run is passed over. Each event is
-forecast by the model that was trained without it. Its chances are calibrated on that run's
-validation, and on the other events, each forecast by the model that was trained without that one.
---keep: `final`, calibrated on its validation and on every event, which is the run to ship.
-Of KNMI the last hours, which are the test of benchmarks/whole_fields.py, have no part here.
+RUNS/no-EVENT is a run that was trained without that event, one run for several events perhaps; an
+event without a run is passed over. Its chances are calibrated on that run's validation, and on the
+other events, each forecast by the run that was trained without it. --keep: RUNS/final, calibrated
+on its validation and on every event, which is the run to ship. Of KNMI the last hours, which are
+the test of benchmarks/whole_fields.py, have no part here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,29 +38,58 @@ from stpl_train.models.events import EventCounts
 from stpl_train.run import VALIDATION, WEIGHTS, open_run
 
 RESULT = Path(__file__).parent / "results" / "leave-one-out.json"
-EVENTS = {
-    "FMI": "28 September 2016, 14:45 to 18:00, Finland, 5 minutes apart",
-    "KNMI": "26 August 2010, 00:00 to 05:30, the Netherlands, 5 minutes apart",
-    "MRMS": "10 June 2019, 00:00 to 01:10, 5.1 by 7.7 degrees of the United States, every second "
-    "of its frames: 4 minutes apart",
-}
-"""FMI and KNMI open data, CC BY 4.0; MRMS of NOAA, a work of the US Government."""
 _TEST = np.datetime64("2010-08-26T05:30")
-_STRIDE = {"FMI": 3, "KNMI": 4, "MRMS": 1}
 
 
-def material(judged: Judged, event: str, path: Path) -> tuple[Judged, Material]:
+@dataclass(frozen=True)
+class Event:
+    """What it is, and how nowcasts are taken from it."""
+
+    about: str
+    stride: int = 1
+    """Frames from nowcast to nowcast."""
+    every: int = 1
+    cadence_s: float = 300.0
+    lengths: tuple[int, int] | None = None
+    """Frames in and out, where there are too few for the model's."""
+
+
+EVENTS = {
+    "FMI": Event("28 September 2016, 14:45 to 18:00, Finland", stride=3),
+    "KNMI": Event("26 August 2010, 00:00 to 05:30, the Netherlands", stride=4),
+    "MRMS": Event(
+        "10 June 2019, 00:00 to 01:10, 5.1 by 7.7 degrees of the United States, every second of "
+        "its frames: 4 minutes apart where training had 5",
+        every=2,
+        cadence_s=240.0,
+    ),
+    "OPERA": Event(
+        "24 August 2018, 18:00 to 18:45, Europe, 2 km and 15 minutes where training had 1 km and "
+        "5 minutes: two frames in, two out",
+        cadence_s=900.0,
+        lengths=(2, 2),
+    ),
+}
+"""FMI, KNMI and OPERA open data, CC BY 4.0; MRMS of NOAA, a work of the US Government."""
+
+
+def fitted_to(judged: Judged, name: str) -> Judged:
+    """The model as it reads an event."""
+    event = EVENTS[name]
+    data = {**judged.data, "every": event.every, "cadence_s": event.cadence_s, "augment": None}
+    context, horizon = event.lengths or (judged.context, judged.horizon)
+    return replace(judged, data=data, cadence_s=event.cadence_s, context=context, horizon=horizon)
+
+
+def material(judged: Judged, name: str, path: Path) -> Material:
     """The whole fields of an event."""
-    every, cadence_s = (2, 240.0) if event == "MRMS" else (1, 300.0)
-    data = {**judged.data, "every": every, "cadence_s": cadence_s, "augment": None}
-    judged = replace(judged, data=data, cadence_s=cadence_s)
-    found = archive_material(judged, path=path, stride=_STRIDE[event], any_grid=True)
-    if event == "KNMI" and found.times is not None:
+    found = archive_material(judged, path=path, stride=EVENTS[name].stride, any_grid=True)
+    if name == "KNMI" and found.times is not None:
         early = found.times[:, -1] <= _TEST
         valid = None if found.valid is None else found.valid[early]
         found = replace(found, frames=found.frames[early], valid=valid, times=found.times[early],
                         grids=tuple(np.asarray(found.grids, object)[early]))  # fmt: skip
-    return judged, found
+    return found
 
 
 def counted(run: Path, judged: Judged, found: Material) -> EventCounts:
@@ -130,8 +159,11 @@ def main() -> None:
     paths = {event: getattr(given, event.lower()) for event in runs}
     counts: dict[str, EventCounts] = {}
     for event, run in runs.items():
+        if EVENTS[event].lengths is not None:
+            continue  # its lead times are not the model's
         judged = open_judged(run, backend=Backend(threads=1))
-        counts[event] = counted(run, *material(judged, event, paths[event]))
+        judged = fitted_to(judged, event)
+        counts[event] = counted(run, judged, material(judged, event, paths[event]))
     if given.keep is not None:
         final = given.runs / "final"
         with_counts(final, together([*counts.values(), validated(final)]), given.keep)
@@ -140,12 +172,13 @@ def main() -> None:
         others = [one for name, one in counts.items() if name != event]
         fitted = together([*others, validated(run)])
         chosen = with_counts(run, fitted, given.runs / f"{run.name}-chosen")
-        judged = at_once(open_judged(chosen, backend=Backend(threads=1)), chosen)
-        judged, found = material(judged, event, paths[event])
+        judged = fitted_to(open_judged(chosen, backend=Backend(threads=1)), event)
+        judged = at_once(judged, chosen)
+        found = material(judged, event, paths[event])
         assert found.field is not None
         judged = judged.covering(found.field)
         scores = evaluate(judged, found, baselines=["persistence", "flow"], scales=())
-        made[event] = {"about": EVENTS[event], **document(scores)}
+        made[event] = {"about": EVENTS[event].about, **document(scores)}
     with atomic_file(RESULT) as file:
         file.write(document_text({"events": made, "machine": describe()}).encode())
 

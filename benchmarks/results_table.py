@@ -27,7 +27,7 @@ BEGIN, END = "<!-- tables: benchmarks/results_table.py --write -->", "<!-- end o
 _SCORES = {"mse": "MSE", "mae": "MAE", "ssim": "SSIM", "psnr": "PSNR", "cross_entropy": "CE"}
 _WAYS = ("model", "persistence", "flow", "day", "week")
 _MINUTE_S, _HOUR_S = 60, 3600
-_CHOSEN_LEADS = (1, 3, 6, 12)
+_CHOSEN_LEADS, _FEW = (1, 3, 6, 12), 4
 _FIELD_SCORES = ("mse", "csi_0.1", "csi_1", "csi_5", "rmse", "bias_1", "bias_5")
 
 
@@ -119,7 +119,7 @@ def _fields(fields: dict[str, Any]) -> Iterator[str]:
     """Whole fields, and beside them the windows of before."""
     yield f"### `{fields['model']}` on whole fields"
     yield ""
-    yield "    python benchmarks/whole_fields.py --fmi FOLDER --knmi FOLDER --mrms FILE"
+    yield "    python -m benchmarks.whole_fields --fmi FOLDER --knmi FOLDER"
     yield ""
     yield (
         "*Whole fields* are what a nowcast is made of; the model sees them at once, as a bundle of "
@@ -143,12 +143,11 @@ def _left_out(events: dict[str, Any]) -> Iterator[str]:
     """Each event by the model that never saw it."""
     yield "### On events that training never saw"
     yield ""
-    yield "    python -m benchmarks.train_radar --fmi DIR --knmi DIR --mrms FILE --work RUNS"
-    yield "    python -m benchmarks.leave_one_out --runs RUNS --fmi DIR --knmi DIR --mrms FILE"
+    yield "    python -m benchmarks.leave_one_out --runs RUNS --fmi DIR ... --opera DIR"
     yield ""
     yield (
-        "The same model, trained without the event that judges it; nothing of that event had a "
-        "part in its weights or its calibration. Whole fields, as above."
+        "The same weights, which never saw these events; nothing of an event had a part in the "
+        "calibration that it is judged by. Whole fields, as above."
     )
     yield ""
     for name, found in events.items():
@@ -180,7 +179,7 @@ def _chosen_leads(found: dict[str, Any]) -> Iterator[str]:
                 for score in _FIELD_SCORES
             ),
         ]
-        for lead in _CHOSEN_LEADS
+        for lead in (_CHOSEN_LEADS if found["horizon"] > _FEW else range(1, found["horizon"] + 1))
     ]
     yield from table(["lead", *(_title(score, found["units"]) for score in _FIELD_SCORES)], rows)
 

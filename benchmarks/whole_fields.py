@@ -1,11 +1,11 @@
 """The shipped model beside flow on whole radar fields, and on windows; writes benchmarks/results/.
 
-    python benchmarks/whole_fields.py --fmi FOLDER --knmi FOLDER --mrms FILE
+    python -m benchmarks.whole_fields --fmi FOLDER --knmi FOLDER
 
 Whole fields are what a nowcast is made of, and flow sees what comes in. The model sees them at
 once, as a bundle of `export --grid` does. Windows of its size, cut first, are how training
 validates. It is the part of KNMI that training never read, the last of the folders. Events that
-were left out whole are in benchmarks/leave_one_out.py. Nowcasts start every --stride frames.
+training never saw are in benchmarks/leave_one_out.py. Nowcasts start every --stride frames.
 """
 
 from __future__ import annotations
@@ -88,12 +88,22 @@ def scored(judged: Judged, side: int | None, **where: Any) -> dict[str, Any]:
 
 
 def document(evaluation: Evaluation) -> dict[str, Any]:
-    """Its scores per lead time, without the spectra and without where the data lies."""
+    """What the tables and their readers need of it."""
     made = evaluation.document()
-    for key in ("spectrum_of_truth", "data", "model", "engine"):
+    for key in ("spectrum_of_truth", "data", "model", "engine", "blocks"):
         made.pop(key)
-    made["scores"] = {name: one["per_lead"] for name, one in made["scores"].items()}
-    return made
+    made["scores"] = {
+        name: {
+            score: values
+            for score, values in one["per_lead"].items()
+            if score.startswith(("mse", "rmse", "csi", "bias"))
+        }
+        for name, one in made["scores"].items()
+    }
+    chances = made["chances"]["by_threshold"]
+    kept = ("threshold", "skill", "reliability", "roc_area")
+    made["chances"] = {"by_threshold": [{key: one[key] for key in kept} for one in chances]}
+    return {key: value for key, value in made.items() if not key.startswith("difference")}
 
 
 def main() -> None:
@@ -103,13 +113,12 @@ def main() -> None:
     )
     parser.add_argument("--fmi", type=Path, required=True, help="folder of its files")
     parser.add_argument("--knmi", type=Path, required=True, help="folder of its files")
-    parser.add_argument("--mrms", type=Path, required=True, help="an archive, trained on too")
     parser.add_argument("--run", type=Path, default=Path(MODEL), help="in its place")
     parser.add_argument("--stride", type=int, default=2, help="frames from nowcast to nowcast")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     judged = open_judged(given.run, backend=Backend(threads=given.threads), testing=True)
-    judged = replace(judged, data={**judged.data, "path": [given.mrms, given.fmi, given.knmi]})
+    judged = replace(judged, data={**judged.data, "path": [given.fmi, given.knmi]})
     torch.set_num_threads(given.threads)
     judged = at_once(judged, given.run)
     protocols = [scored(judged, side, part="test", stride=given.stride) for side in SIDES]

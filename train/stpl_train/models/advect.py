@@ -227,7 +227,7 @@ class Advect(nn.Module):
         moved = self.frame_grid.sample(last, resized(v, height, width), "zeros")
         both = torch.cat([frame, (frame - moved) * pair], dim=1)
         x = F.relu(self.encode(F.pixel_unshuffle(both, self.patch)))
-        h = self.map_grid.sample(h, v / self.patch, "zeros") * pair
+        h = self.map_grid.sample(h, v / self.patch, "border") * pair
         update, reset = torch.sigmoid(self.gates(torch.cat([x, h], dim=1))).chunk(2, dim=1)
         candidate = torch.tanh(self.candidate(torch.cat([x, reset * h], dim=1)))
         new: Tensor = h + update * (candidate - h)
@@ -255,7 +255,7 @@ class Advect(nn.Module):
         x = self.frame_grid.sample(anchor, resized(d, height, width), "zeros")
         shift = d / self.patch
         out = self.map_grid.outside(shift)  # (B, 1, h, w), patches
-        carried = self.map_grid.sample(h, shift, "zeros")
+        carried = self.map_grid.sample(h, shift, "border")
         time = (lead.clamp(max=float(self.horizon)) / self.horizon).expand(-1, 1, *h.shape[2:])
         inside, depth = (1 - out).clamp(min=0.0), out.clamp(max=_DEEP) / _DEEP
         pixels = F.pixel_unshuffle(x, self.patch)  # (B, C*p*p, h, w)
