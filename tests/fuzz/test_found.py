@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 from datetime import datetime, timezone
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +29,18 @@ from stpl_core.errors import (  # noqa: E402
     UsageError,
 )
 from stpl_core.parts import INDEX, join, split  # noqa: E402
+from stpl_core.readers.hdf5_attributes import check_attributes  # noqa: E402
+from stpl_core.readers.hdf5_checks import open_hdf5  # noqa: E402
 from stpl_core.readers.licences import spdx_of  # noqa: E402
 from stpl_core.readers.opening import open_frames  # noqa: E402
 from stpl_core.readers.units import understood  # noqa: E402
+from stpl_core.readers.zarr_checks import check_zarr  # noqa: E402
 from stpl_deploy.cli import run  # noqa: E402
 from stpl_runtime.engine import open_session  # noqa: E402
 from stpl_runtime.forecast_memory import plan_memory  # noqa: E402
 from stpl_runtime.ingest.playlist import read_playlist  # noqa: E402
 from stpl_runtime.links.reconnect import reason_of  # noqa: E402
+from stpl_train.models import build_model  # noqa: E402
 from stpl_train.recipe import load_recipe  # noqa: E402
 from stpl_train.run import open_run  # noqa: E402
 from tests.fuzz.mutate import manifest_bytes, places  # noqa: E402
@@ -90,6 +95,98 @@ def test_a_heap_of_hdf5_that_has_no_end(tmp_path: Path, how: str) -> None:
     path.write_bytes(content)
     with pytest.raises(FrameError, match="has no end"):
         open_frames(path)
+
+
+def text_at(content: bytes, heap: int, number: int) -> int:
+    """Where an attribute says that its text lies in a heap: length, address, number."""
+    return content.index(heap.to_bytes(8, "little") + number.to_bytes(4, "little")) - 4
+
+
+def with_text(path: Path, version: str) -> Path:
+    with h5py.File(path, "w", libver=version) as file:
+        for n in range(6):  # so many that one header holds them in several blocks
+            file.require_group("what").attrs[f"text {n}"] = "COMP" * (n + 1)
+    return path
+
+
+@pytest.mark.parametrize("part", ["length", "address", "number"])
+def test_a_text_of_hdf5_beside_its_heap(tmp_path: Path, part: str) -> None:
+    """The library made room for what was said: up to 4 GB; of another number it took nothing."""
+    path = with_text(tmp_path / "a.h5", "earliest")
+    with open_hdf5(path) as file:
+        assert file["what"].attrs["text 0"] == "COMP"
+    content = bytearray(path.read_bytes())
+    place = text_at(content, content.index(b"GCOL"), 1)
+    at, value = {"length": (3, 0x67), "address": (7, 0xFF), "number": (12, 0x1F)}[part]
+    content[place + at] = value
+    path.write_bytes(content)
+    with pytest.raises(FrameError, match="an attribute of /what points beside the heaps"):
+        open_hdf5(path)
+
+
+@pytest.mark.parametrize("version", ["earliest", "v110"])
+def test_texts_are_found_in_headers_of_each_version(tmp_path: Path, version: str) -> None:
+    """Those of the second have a checksum, which a test cannot leave right."""
+    path = with_text(tmp_path / "a.h5", version)
+    with h5py.File(path) as file, path.open("rb") as opened:
+        content = mmap(opened.fileno(), 0, access=ACCESS_READ)
+        with pytest.raises(FrameError, match="points beside the heaps"):
+            check_attributes(file["what"], content, {}, 0, path)
+        content.close()
+    open_hdf5(path).close()
+
+
+def test_an_attribute_of_many_numbers_of_any_length(tmp_path: Path) -> None:
+    """h5py read beyond its room: SIGSEGV."""
+    path = tmp_path / "a.h5"
+    value = np.empty(1, object)
+    value[0] = np.array([1], np.uint8)
+    with h5py.File(path, "w") as file:
+        file.create_group("what").attrs.create("date", value, (1,), h5py.vlen_dtype(np.uint8))
+    with pytest.raises(FrameError, match="the attribute date of /what is of an odd type"):
+        open_hdf5(path)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_chunk_that_says_that_it_is_longer(tmp_path: Path, zarr_format: int) -> None:
+    """Blosc's library read beyond it: SIGSEGV."""
+    zarr = pytest.importorskip("zarr")
+    pytest.importorskip("numcodecs")
+    store = tmp_path / "a.zarr"
+    values = np.arange(4096.0)
+    if zarr_format == 2:
+        from numcodecs import Blosc
+
+        array = zarr.create_array(store, data=values, zarr_format=2, compressors=Blosc())
+    else:
+        array = zarr.create_array(store, data=values, compressors=zarr.codecs.BloscCodec())
+    check_zarr(store)
+    assert (zarr.open_array(store)[:] == values).all()
+    (chunk,) = (path for path in store.rglob("*") if path.is_file() and path.stem in ("0", "c"))
+    content = bytearray(chunk.read_bytes())
+    content[12:16] = (2**30).to_bytes(4, "little")
+    chunk.write_bytes(content)
+    with pytest.raises(ValueError, match=r"bytes says that it has 1073741824"):
+        zarr.open_array(store)[:]
+    assert array.shape == (4096,)
+
+
+def test_a_picture_of_thousands_of_bands(tmp_path: Path) -> None:
+    """Each is asked for by itself: minutes for a kilobyte."""
+    rasterio = pytest.importorskip("rasterio")
+    path = tmp_path / "a.tif"
+    size = {"height": 1, "width": 1, "count": 5000, "dtype": "uint8"}
+    place = rasterio.Affine(1000, 0, 0, 0, -1000, 0)
+    with rasterio.open(path, "w", driver="GTiff", transform=place, **size):
+        pass
+    with pytest.raises(FrameError, match="has 5000 bands"):
+        open_frames(path)
+
+
+def test_a_model_of_thousands_of_layers() -> None:
+    """It was being built for minutes."""
+    with pytest.raises(RecipeError, match=r"model.layers = 25000; expected at most 256"):
+        build_model("modernn", (1, 16, 16), {"layers": 25000})
 
 
 def test_an_unlimited_dimension_may_be_longer_than_a_variable(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ from stpl_core.safety.budget import check_pixels
 
 SUFFIXES = (".tif", ".tiff")
 ABOUT = "GeoTIFF and COG, bands as channels"
+_MOST_BANDS = 4096
+"""More take minutes: each is asked for by itself."""
 _ISO = re.compile(
     r"\s*(\d{4})[-:](\d\d)[-:](\d\d)[T ](\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?)"
     r"(?:Z| ?UTC|\+00:?00)?\s*"
@@ -61,6 +63,12 @@ def read(path: Path, options: ReadOptions) -> Iterator[Piece]:
             rasterio.open(path.absolute(), driver="GTiff") as file,
         ):
             check_pixels(path, file.count, file.height, file.width)
+            if file.count > _MOST_BANDS:
+                raise FrameError(
+                    f"{path} has {file.count} bands",
+                    expected=f"at most {_MOST_BANDS}, each a time or a channel",
+                    fix=f"gdal_translate -b 1 {path.name} OUT.tif takes the first one",
+                )
             piece, flips = _piece(file, path, options)
     yield turned(piece, flips)
 

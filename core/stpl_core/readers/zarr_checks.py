@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from stpl_core.errors import FrameError
+from stpl_core.safety.blosc_chunks import check_chunks
 from stpl_core.safety.budget import check_bytes, check_pixels
 
 CODECS = frozenset(
@@ -63,6 +64,7 @@ def check_zarr(store: Path) -> None:
         FrameError: it has another codec, objects, a link, names outside itself, or too much.
         ValueError: its metadata are damaged.
     """
+    check_chunks()
     for name, document in _documents(store):
         for key, array in _arrays(name, document):
             _check_array(store, key, array)

@@ -156,9 +156,10 @@ def _check_sizes(value: object, where: str) -> None:
     Raises:
         RecipeError: there is one.
     """
-    if isinstance(value, int) and abs(value) > _MOST_SIZE:
+    most, usual = (_MOST_LAYERS, 4) if where.endswith(".layers") else (_MOST_SIZE, 64)
+    if isinstance(value, int) and abs(value) > most:
         raise RecipeError(
-            f"{where} = {value}", expected=f"at most {_MOST_SIZE:,}", fix=f"--set {where}=64"
+            f"{where} = {value}", expected=f"at most {most:,}", fix=f"--set {where}={usual}"
         )
     if isinstance(value, Mapping):
         for key, part in value.items():
