@@ -132,16 +132,9 @@ def plan_memory(
     if values is None:
         return ""
     at_once = max(1, min(sequences, BATCH))
+    covered = domain or manifest.domain
     planned = ForecastMemory(
-        bundle,
-        domain or manifest.domain,
-        overlap,
-        at_once,
-        values,
-        streams,
-        batch,
-        chances,
-        members,
+        bundle, covered, overlap, at_once, values, streams, batch, chances, members
     )
     steps = manifest.horizon if horizon is None else horizon
     needed = planned.bytes(steps)

@@ -179,7 +179,7 @@ def _print_chances(evaluation: Evaluation) -> None:
         ("Brier skill score of the chances, over climatology", scores.skill),
         (
             "Brier skill score of the chances, over flow's neighbourhoods",
-            skill_over_flow(evaluation),
+            skill_over_flow(evaluation.chances, evaluation.flow_brier),
         ),
         ("Area below the ROC curve of the chances", scores.roc_area),
     ]

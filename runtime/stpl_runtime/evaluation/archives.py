@@ -75,30 +75,35 @@ def archive_material(
         )
     settings = _settings(judged, own, path, stride)
     archive = open_archive(settings, keep="physical")
-    remarks = [] if path is None else _remarks(archive, judged, own, path, any_grid)
+    remarks = () if path is None else tuple(_remarks(archive, judged, own, path, any_grid))
     whole, chosen_part = settings.tiles and not windows, part if path is None else "test"
     found = archive.whole(chosen_part) if whole else archive.parts[chosen_part]
     if found.count == 0:
-        raise FrameError(
-            f"{settings.where} has no {judged.context + judged.horizon} frames in a row",
-            expected="at least one such run of frames" + ("" if path else f" in its {part} part"),
-            fix="more frames, or another --data",
-        )
+        raise _no_window(settings, judged, "" if path else f" in its {part} part")
     chosen = _spread(found.count, judged, found.size)
     frames, observed = found.read(chosen, "physical")  # (N, T + K, C, H, W), (N, T + K, H, W)
     thinned = f" ({found.count} evenly thinned)" if len(chosen) < found.count else ""
+    about = settings.where + (f", {part} part" if path is None else "") + thinned
     around = None if windows else _surroundings(settings, found, chosen, judged.context)
     return Material(
-        about=settings.where + (f", {part} part" if path is None else "") + thinned,
+        about=about,
         frames=frames,
         valid=None if observed.all() else always_seen(observed),
         times=None if archive.cadence_s is None else found.times(chosen),
         longer=found.sequences(chosen),
-        remarks=tuple(remarks),
+        remarks=remarks,
         protocol=_protocol(judged, found, whole=whole, windows=windows, around=around),
         field=found.size if whole else None,
         surroundings=around,
         grids=tuple(found.grid(n) for n in chosen.tolist()),
+    )
+
+
+def _no_window(settings: ArchiveSettings, judged: Judged, where: str) -> FrameError:
+    return FrameError(
+        f"{settings.where} has no {judged.context + judged.horizon} frames in a row",
+        expected=f"at least one such run of frames{where}",
+        fix="more frames, or another --data",
     )
 
 

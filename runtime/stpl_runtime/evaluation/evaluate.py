@@ -116,9 +116,14 @@ class Evaluation:
             },
             **self.spread.differences_document(self.scores, MODEL),
             "spectrum_of_truth": self.scores[MODEL].spectra.truth.tolist(),
-            **({} if self.chances is None else {"chances": chances_document(self)}),
+            **self._chances_document(),
             **({} if self.ensemble is None else {"ensemble": ensemble_document(self.ensemble)}),
         }
+
+    def _chances_document(self) -> dict[str, Any]:
+        if self.chances is None:
+            return {}
+        return {"chances": chances_document(self.chances, self.flow_brier)}
 
     def table(self) -> str:
         """The scores as CSV: a line for each forecaster and lead time, and one for the mean.

@@ -84,7 +84,7 @@ def chances_section(evaluation: Evaluation) -> list[str]:
         )
         for q, name in enumerate(names)
     ]
-    over_flow = skill_over_flow(evaluation)
+    over_flow = skill_over_flow(evaluation.chances, evaluation.flow_brier)
     return [
         "<h2>Chances</h2>",
         (
