@@ -19,9 +19,9 @@ from stpl_runtime.evaluation.baseline import BASELINES, open_baselines
 from stpl_runtime.evaluation.evaluate import evaluate
 from stpl_runtime.evaluation.subject import Material, Surroundings
 
-from tests.runtime.evaluation.test_evaluate import rain_judge  # isort: skip
-
 pytest.importorskip("cv2", reason="OpenCV is in the extra evaluate")
+
+from tests.runtime.evaluation.test_evaluate import rain_judge  # noqa: E402
 
 SIDE = 64
 WORDS = [word for word in BASELINES if word.startswith("pysteps-")]
