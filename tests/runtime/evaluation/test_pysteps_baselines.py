@@ -21,7 +21,7 @@ from stpl_runtime.evaluation.subject import Material, Surroundings
 
 pytest.importorskip("cv2", reason="OpenCV is in the extra evaluate")
 
-from tests.runtime.evaluation.test_evaluate import rain_judge  # noqa: E402
+from tests.runtime.evaluation.test_evaluate import rain_judge
 
 SIDE = 64
 WORDS = [word for word in BASELINES if word.startswith("pysteps-")]
