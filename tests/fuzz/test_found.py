@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import shutil
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
@@ -293,6 +293,17 @@ def test_texts_that_patterns_took_for_ever_to_read() -> None:
     content = b"#EXTM3U\n#EXT-X-STREAM-INF:" + b"A" * 2**20 + b",RESOLUTION=32x24\na.m3u8\n"
     (variant,) = read_playlist(content, "http://a/b.m3u8", datetime.now(timezone.utc)).variants
     assert (variant.width, variant.height) == (32, 24)
+
+
+@pytest.mark.parametrize("year", ["0001", "1899", "9999"])
+def test_a_film_at_the_end_of_all_dates(year: str) -> None:
+    """What follows it was counted on beyond what a date can be: a traceback."""
+    now = datetime.now(timezone.utc)
+    date = f"#EXT-X-PROGRAM-DATE-TIME:{year}-12-31T23:59:59.500Z\n"
+    content = f"#EXTM3U\n{date}#EXTINF:9999999999,\na.ts\n#EXTINF:10,\nb.ts\n".encode()
+    playlist = read_playlist(content, "http://a/b.m3u8", now)
+    assert not playlist.dated
+    assert [one.start for one in playlist.segments][1] == now - timedelta(seconds=10)
 
 
 def test_a_clock_with_a_megabyte_of_blanks(tmp_path: Path) -> None:

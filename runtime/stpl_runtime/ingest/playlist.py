@@ -14,6 +14,10 @@ from stpl_runtime.timing import time_from_text
 MOST_BYTES = 4 * 2**20
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 _ATTRIBUTE = re.compile(r'(?<![A-Z0-9-])([A-Z0-9-]+)=("[^"]*"|[^,]*)')
+_LONGEST_S = 3600.0
+"""Of a segment at most; the usual ones have 2 to 10 s."""
+_YEARS = range(1900, 3000)
+"""Of a stated time: no list of segments counts on from it beyond what a date can be."""
 _USUAL_S = 10.0
 
 
@@ -161,7 +165,7 @@ def _variants(lines: list[str], url: str) -> Iterator[Variant]:
 
 def _seconds(text: str) -> float:
     found = _NUMBER.match(text.strip())
-    return min(float(found.group()), 86400.0) if found else 0.0
+    return min(float(found.group()), _LONGEST_S) if found else 0.0
 
 
 def _count(text: str) -> int:
@@ -170,6 +174,7 @@ def _count(text: str) -> int:
 
 def _time(text: str) -> datetime | None:
     try:
-        return time_from_text(text)
+        found = time_from_text(text)
     except ValueError:
         return None
+    return found if found.year in _YEARS else None
