@@ -289,8 +289,9 @@ def test_areas_are_those_of_the_events_inside() -> None:
     _, moved, inside, areas = matched()
     seen = moved[:, 0, :, 20:]
     for q, level in enumerate((0.3, 0.6, 0.9)):
-        there = (seen >= level).float().mean((1, 2))
-        torch.testing.assert_close(areas[:, q], there, rtol=0, atol=0.01)
+        # A value at its level counts whole, one that is 0.02 below it not at all.
+        there = (seen >= level - 0.01).float().mean((1, 2))
+        torch.testing.assert_close(areas[:, q], there, rtol=0, atol=0.005)
     assert not event_areas(moved, torch.tensor([0.3]), torch.zeros_like(inside)).any()
 
 

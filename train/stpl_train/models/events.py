@@ -114,6 +114,8 @@ def moved_to_events(field: Tensor, logits: Tensor, levels: Tensor, cutoffs: Tens
         As `field`.
     """
     share = _called(logits, cutoffs)  # (B, Q, C, H, W)
+    # Nothing is beyond a codec's range; there, the smallest change of a share would be a large one.
+    field = field.clamp(max=1.0)
     for level, event in zip(levels.unbind(), share.unbind(1), strict=True):
         above, below = level + MARGIN, level - MARGIN
         field = event * torch.maximum(field, above) + (1 - event) * torch.minimum(field, below)
