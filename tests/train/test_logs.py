@@ -14,14 +14,20 @@ pytest.importorskip("tensorboard")
 from stpl_train.logs import open_scalars
 
 
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What threads fail with."""
+    found: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", found.append)
+    return found
+
+
 def test_a_disk_that_turns_read_only_is_told_once_and_without_a_traceback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: list[Any]
 ) -> None:
     """The thread that writes printed one of its own, beside the line of the program."""
     from tensorboard.summary.writer import record_writer
 
-    told: list[Any] = []
-    monkeypatch.setattr(threading, "excepthook", told.append)
     scalars = open_scalars(tmp_path / "curves", 0)
     scalars.loss(1, 0.5)
 
@@ -35,11 +41,7 @@ def test_a_disk_that_turns_read_only_is_told_once_and_without_a_traceback(
     assert told == []
 
 
-def test_the_errors_of_other_threads_are_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[Any] = []
-    monkeypatch.setattr(threading, "excepthook", told.append)
+def test_the_errors_of_other_threads_are_told(tmp_path: Path, told: list[Any]) -> None:
     scalars = open_scalars(tmp_path / "curves", 0)
 
     def fail() -> None:
