@@ -4,17 +4,17 @@
         --mrms FILE --opera FOLDER
 
 RUNS/no-EVENT is a run that was trained without that event, one run for several events perhaps; an
-event without a run is passed over. Its chances are calibrated on that run's validation, and on the
-other events, each forecast by the run that was trained without it. --keep: RUNS/final, calibrated
-on its validation and on every event, which is the run to ship. Of KNMI the last hours, which are
-the test of benchmarks/whole_fields.py, have no part here.
+event without a run is passed over. Its chances are calibrated on that run's validation, and on MRMS
+where that is another event: no run was trained on it. Where an event has another cadence, MRMS is
+thinned to that. --keep: RUNS/final, calibrated on its validation and on MRMS, which is the run to
+ship. Of KNMI the last hours, which are the test of benchmarks/whole_fields.py, have no part here.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from stpl_train.run import VALIDATION, WEIGHTS, open_run
 
 RESULT = Path(__file__).parent / "results" / "leave-one-out.json"
 _TEST = np.datetime64("2010-08-26T05:30")
+_UNTRAINED = "MRMS"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,12 @@ class Event:
     cadence_s: float = 300.0
     lengths: tuple[int, int] | None = None
     """Frames in and out, where there are too few for the model's."""
+
+    def thinned_to(self, cadence_s: float) -> Event:
+        """Frames about as far apart as that."""
+        own = self.cadence_s / self.every
+        every = round(cadence_s / own)
+        return replace(self, every=every, cadence_s=every * own)
 
 
 EVENTS = {
@@ -73,9 +80,8 @@ EVENTS = {
 """FMI, KNMI and OPERA open data, CC BY 4.0; MRMS of NOAA, a work of the US Government."""
 
 
-def fitted_to(judged: Judged, name: str) -> Judged:
+def fitted_to(judged: Judged, event: Event) -> Judged:
     """The model as it reads an event."""
-    event = EVENTS[name]
     data = {**judged.data, "every": event.every, "cadence_s": event.cadence_s, "augment": None}
     context, horizon = event.lengths or (judged.context, judged.horizon)
     return replace(judged, data=data, cadence_s=event.cadence_s, context=context, horizon=horizon)
@@ -120,6 +126,20 @@ def validated(run: Path) -> EventCounts:
     return counts
 
 
+def seen_by(run: Path, event: str, mrms: Path) -> Iterator[EventCounts]:
+    """What a run that is judged on an event is calibrated by."""
+    judged = open_judged(run, backend=Backend(threads=1))
+    own = EVENTS.get(event)
+    if own is None or own.lengths is None:
+        yield validated(run)
+    if event != _UNTRAINED:
+        other = EVENTS[_UNTRAINED]
+        if own is not None and own.lengths is not None:
+            other = replace(other.thinned_to(own.cadence_s), lengths=own.lengths)
+        judged = fitted_to(judged, other)
+        yield counted(run, judged, material(judged, _UNTRAINED, mrms))
+
+
 def together(parts: Iterable[EventCounts]) -> EventCounts:
     """Each event weighs the same: counts are of shares of its pixels."""
     several = list(parts)
@@ -157,22 +177,14 @@ def main() -> None:
     runs = {event: given.runs / f"no-{event.lower()}" for event in EVENTS}
     runs = {event: run for event, run in runs.items() if (run / WEIGHTS).is_file()}
     paths = {event: getattr(given, event.lower()) for event in runs}
-    counts: dict[str, EventCounts] = {}
-    for event, run in runs.items():
-        if EVENTS[event].lengths is not None:
-            continue  # its lead times are not the model's
-        judged = open_judged(run, backend=Backend(threads=1))
-        judged = fitted_to(judged, event)
-        counts[event] = counted(run, judged, material(judged, event, paths[event]))
     if given.keep is not None:
         final = given.runs / "final"
-        with_counts(final, together([*counts.values(), validated(final)]), given.keep)
+        with_counts(final, together(seen_by(final, "", given.mrms)), given.keep)
     made: dict[str, Any] = {}
     for event, run in runs.items():
-        others = [one for name, one in counts.items() if name != event]
-        fitted = together([*others, validated(run)])
+        fitted = together(seen_by(run, event, given.mrms))
         chosen = with_counts(run, fitted, given.runs / f"{run.name}-chosen")
-        judged = fitted_to(open_judged(chosen, backend=Backend(threads=1)), event)
+        judged = fitted_to(open_judged(chosen, backend=Backend(threads=1)), EVENTS[event])
         judged = at_once(judged, chosen)
         found = material(judged, event, paths[event])
         assert found.field is not None

@@ -13,6 +13,8 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +98,8 @@ def measure(frames: Array, named: dict[str, Way], rounds: int) -> list[dict[str,
     for turn in range(rounds + 1):
         for name, way in named.items():
             began = time.perf_counter()
-            way(frames)
+            with redirect_stdout(StringIO()):  # pysteps tells all it does
+                way(frames)
             if turn:  # the first one warms up
                 taken[name].append(1e3 * (time.perf_counter() - began))
     rows = []

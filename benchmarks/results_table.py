@@ -17,6 +17,7 @@ from typing import Any
 
 import tomllib
 
+from benchmarks import same_minutes_table
 from stpl_core.files import atomic_file
 from stpl_train.recipe import load_recipe
 
@@ -65,6 +66,8 @@ def tables() -> str:
         lines += _fields(fields)
     if (events := measured("leave-one-out")) is not None:
         lines += _left_out(events["events"])
+    if (models := measured("same-minutes")) is not None:
+        lines += same_minutes_table.section(models, table)
     for name in sorted(made.keys() - facts.keys()):
         lines += _practical(name, made[name])
     return "\n".join(lines).rstrip() + "\n"

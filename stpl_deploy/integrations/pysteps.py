@@ -195,4 +195,5 @@ def _as_given(rates: NDArray[np.float64], metadata: Mapping[str, Any] | None) ->
     made, now = to[metadata["unit"]](np.where(dry, plain["threshold"], rates), plain)
     if metadata["transform"] == "dB" and now["transform"] != "dB":
         made = transformation.dB_transform(made, now)[0]
-    return np.where(dry, metadata["zerovalue"], made)
+    no_rain = 0.0 if metadata["transform"] is None and metadata["unit"] != "dBZ" else made.min()
+    return np.where(dry, metadata.get("zerovalue", no_rain), made)

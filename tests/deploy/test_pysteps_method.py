@@ -102,6 +102,13 @@ def test_units_and_transforms_of_pysteps_come_back(
     np.testing.assert_allclose(made[expected < 0.1 * (1 - 1e-4)], stated["zerovalue"])
 
 
+def test_metadata_needs_no_value_for_no_rain(model: Any, rain: Any) -> None:
+    stated = metadata()
+    made = nowcast_method(model)(rain, None, 2, metadata=stated)
+    del stated["zerovalue"]
+    np.testing.assert_array_equal(nowcast_method(model)(rain, None, 2, metadata=stated), made)
+
+
 def test_what_it_cannot_convert_is_refused(model: Any, rain: Any) -> None:
     forecast = nowcast_method(model)
     with pytest.raises(UsageError, match="transform BoxCox"):

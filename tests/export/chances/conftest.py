@@ -1,0 +1,23 @@
+"""A bundle that gives chances, and frames for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stpl_core.bundle import Bundle
+from tests.export.chances.small_advect import contexts, exported
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return exported(tmp_path_factory.mktemp("chances"))
+
+
+@pytest.fixture
+def saved(bundle: Bundle, tmp_path: Path) -> Path:
+    path = tmp_path / "rain.npy"
+    np.save(path, contexts(bundle, 1)[0])
+    return path
