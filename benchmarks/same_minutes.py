@@ -37,7 +37,7 @@ from stpl_train.training import train
 
 RESULT = Path(__file__).parent / "results" / "same-minutes.json"
 _TRIED = 12
-"""Iterations by which the time of one is found, the first two apart."""
+"""Iterations by which the time of one is found, beside the first two."""
 _AUGMENT = (
     "data.augment.candidates=4", "data.augment.heavy=0.55", "data.augment.zoomed=0.0",
     "data.augment.every=[1]", "data.augment.turns=true", "data.augment.brighter=0.05",
@@ -73,10 +73,10 @@ def train_for(one: Trained, seconds: float, settings: list[str], out: Path) -> f
         last = (f"training.iterations={iterations}", "training.threads=1")
         return load_recipe(one.recipe, [*settings, *one.settings, *last], one.model)
 
-    with_two = _timed(asked(2), out.with_name(f"{out.name}-2"))
-    with_more = _timed(asked(2 + _TRIED), out.with_name(f"{out.name}-more"))
-    each = (with_more - with_two) / _TRIED
-    # Half of them over: SIGINT, by the timer of CPU, ends it in time all the same.
+    # The first of all reads the archives.
+    _, few, more = [_timed(asked(n), out.with_name(f"{out.name}-{n}")) for n in (1, 2, 2 + _TRIED)]
+    each = (more - few) / _TRIED
+    # Should it take longer: SIGINT, by a timer of CPU time, ends it.
     return _timed(asked(round(seconds / each)), out, seconds * 1.1, keep=True)
 
 

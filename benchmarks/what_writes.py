@@ -67,7 +67,8 @@ def works(room: Path) -> dict[str, Work]:
     }  # fmt: skip
     for word in _SINKS:
         place = f"{out}/n.jsonl" if word == "jsonl" else f"{out}/{word}"
-        found[f"stream to {word}"] = Work([*stream, "--sink", f"{word}:{place}"], results_are_whole)
+        words = [*stream, "--sink", f"{word}:{place}"]
+        found[f"stream to {word}"] = Work(words, results_are_whole, fresh=False)
     for end in ("nc", "npz", "zarr"):
         words = ["data", "convert", source, "--out", f"{out}/c.{end}"]
         found[f"data convert to {end}"] = Work(words, results_are_whole)

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from stpl_core.errors import SinkError
 from stpl_core.safety.half_written import remove_left
 
+_log = logging.getLogger(__name__)
 _STALE_S = 3600.0
 """Another process may be writing beside us: what is younger is left alone, but for what is half
 written: that is held by a process that lives."""
@@ -23,7 +25,7 @@ _HALF_WRITTEN = re.compile(r".*\.[0-9a-f]{8}\.(tmp|partial)")
 
 
 def sweep(folder: Path, names: str) -> None:
-    """Bring back directories that had stepped aside, and remove what is hidden and stale.
+    """Bring back directories that had stepped aside, remove what is hidden and stale, and say so.
 
     Args:
         folder: where the files are; may be missing, or not ours to read.
@@ -41,10 +43,15 @@ def sweep(folder: Path, names: str) -> None:
         try:
             if path.name == f".{match[1]}.older" and not (folder / match[1]).exists():
                 path.rename(folder / match[1])
+                _log.warning("brought back %s, which a killed process had set aside",
+                             folder / match[1])  # fmt: skip
             elif _HALF_WRITTEN.fullmatch(path.name):
-                remove_left(path)
+                if remove_left(path):
+                    _log.warning("removed %s, which a process that was killed left half-written",
+                                 path)  # fmt: skip
             elif time.time() - path.stat().st_mtime > _STALE_S:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+                _log.warning("removed %s, which a killed process left", path)
         except OSError:
             continue  # in use or not ours to remove; it hinders nobody
 

@@ -168,7 +168,9 @@ def test_room_is_made_where_there_is_none(tmp_path: Path, monkeypatch: pytest.Mo
         open_sink(f"npz:{tmp_path}", SinkSpec(keep=10)).write(small(6))
 
 
-def test_what_a_kill_left_is_mended(tmp_path: Path) -> None:
+def test_what_a_kill_left_is_mended_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """What no process is writing goes; a store that had stepped aside comes back."""
     name = f"{small(0).name}.zarr"
     (tmp_path / f".{name}.older").mkdir()
@@ -186,6 +188,10 @@ def test_what_a_kill_left_is_mended(tmp_path: Path) -> None:
     open_sink(f"zarr:{tmp_path}")
     os.close(handle)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, fresh, other])
+    for left in stale:
+        assert f"removed {tmp_path / left}, which a" in caplog.text
+    assert f"brought back {tmp_path / name}, which" in caplog.text
+    assert fresh not in caplog.text
 
 
 KILLED = """

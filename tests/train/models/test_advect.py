@@ -289,16 +289,16 @@ def test_areas_are_those_of_the_events_inside() -> None:
     _, moved, inside, areas = matched()
     seen = moved[:, 0, :, 20:]
     for q, level in enumerate((0.3, 0.6, 0.9)):
-        # A value at its level counts whole, one that is 0.02 below it not at all.
-        there = (seen >= level - 0.01).float().mean((1, 2))
+        # A value 0.003 above its level counts whole, one that is 0.017 below it not at all.
+        there = (seen >= level - 0.007).float().mean((1, 2))
         torch.testing.assert_close(areas[:, q], there, rtol=0, atol=0.005)
     assert not event_areas(moved, torch.tensor([0.3]), torch.zeros_like(inside)).any()
 
 
 def test_as_much_is_forecast_and_expected_as_was_seen() -> None:
     logits, _, inside, areas = matched()
-    cutoffs = cutoffs_of_areas(logits, areas, inside)
-    called = (logits[..., 20:] > cutoffs[:, :, None, None, None]).float().mean((2, 3, 4))
+    cutoffs = cutoffs_of_areas(logits, areas)
+    called = (logits > cutoffs[:, :, None, None, None]).float().mean((2, 3, 4))
     torch.testing.assert_close(called, areas, rtol=0, atol=0.01)
     shift = shift_of_chances(logits, areas, inside)
     assert float(shift.abs().max()) < 3.0
@@ -309,7 +309,7 @@ def test_as_much_is_forecast_and_expected_as_was_seen() -> None:
 def test_what_is_nowhere_is_not_forecast_and_may_yet_begin() -> None:
     logits, _, inside, areas = matched()
     none = torch.zeros_like(areas)
-    assert (cutoffs_of_areas(logits, none, inside) > logits.amax((2, 3, 4))).all()
+    assert (cutoffs_of_areas(logits, none) > logits.amax((2, 3, 4))).all()
     shift = shift_of_chances(logits, none, inside)
     torch.testing.assert_close(shift, torch.full_like(shift, -3.0), rtol=0, atol=1e-4)
 

@@ -201,7 +201,7 @@ class Advect(nn.Module):
         """The field with events, and logits of chances, that cover as much as the moved frame's."""
         inside = inside[self.sample]
         areas = event_areas(moved[self.sample], self.levels, inside)  # (B, Q)
-        cutoffs = cutoffs_of_areas(logits[self.sample], areas, inside)
+        cutoffs = cutoffs_of_areas(logits[self.sample], areas)
         guess = moved_to_events(field, logits, self.levels, cutoffs)
         sure = of_lead(self.calibration, lead)[:, :, None, None, None] * logits  # (B, Q, C, H, W)
         shift = shift_of_chances(sure[self.sample], areas, inside)  # (B, Q)
