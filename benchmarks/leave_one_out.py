@@ -5,7 +5,7 @@
 
 RUNS/no-EVENT is a run that was trained without that event, one run for several events perhaps; an
 event without a run is passed over. Its chances are calibrated on that run's validation, and on MRMS
-where that is another event: no run was trained on it. Where an event has another cadence, MRMS is
+where that is another event and no part of its training. Where an event has another cadence, MRMS is
 thinned to that. --keep: RUNS/final, calibrated on its validation and on MRMS, which is the run to
 ship. Of KNMI the last hours, which are the test of benchmarks/whole_fields.py, have no part here.
 """
@@ -39,7 +39,7 @@ from stpl_train.run import VALIDATION, WEIGHTS, open_run
 
 RESULT = Path(__file__).parent / "results" / "leave-one-out.json"
 _TEST = np.datetime64("2010-08-26T05:30")
-_UNTRAINED = "MRMS"
+_OTHER = "MRMS"
 
 
 @dataclass(frozen=True)
@@ -132,12 +132,18 @@ def seen_by(run: Path, event: str, mrms: Path) -> Iterator[EventCounts]:
     own = EVENTS.get(event)
     if own is None or own.lengths is None:
         yield validated(run)
-    if event != _UNTRAINED:
-        other = EVENTS[_UNTRAINED]
+    if event != _OTHER and not _trained_on(judged, mrms):
+        other = EVENTS[_OTHER]
         if own is not None and own.lengths is not None:
             other = replace(other.thinned_to(own.cadence_s), lengths=own.lengths)
         judged = fitted_to(judged, other)
-        yield counted(run, judged, material(judged, _UNTRAINED, mrms))
+        yield counted(run, judged, material(judged, _OTHER, mrms))
+
+
+def _trained_on(judged: Judged, archive: Path) -> bool:
+    found = judged.data["path"]
+    paths = [found] if isinstance(found, str) else found
+    return archive.name in {Path(path).name for path in paths}
 
 
 def together(parts: Iterable[EventCounts]) -> EventCounts:

@@ -1,4 +1,4 @@
-"""The table of docs/engines.md of every model on a CPU, from benchmarks/results/peers.json.
+"""The tables of docs/engines.md of every model on a CPU and what `auto` takes, from results/.
 
 python benchmarks/peers_table.py            print it
 python benchmarks/peers_table.py --write    put it into docs/engines.md
@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks import results_table
 
 RESULT = Path(__file__).parent / "results" / "peers.json"
+CHOICE = RESULT.with_name("auto-choice.json")
 PAGE = Path(__file__).parents[1] / "docs" / "engines.md"
 BEGIN = "<!-- table: benchmarks/peers_table.py --write -->"
 _COLUMNS = {
@@ -48,6 +49,8 @@ def tables() -> str:
             "",
             *_left_out(found["models"]),
             "",
+            *_choices(json.loads(CHOICE.read_text())),
+            "",
         ]
     )
 
@@ -76,6 +79,28 @@ def _left_out(models: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         yield "Not timed, since they broke the bundle's promise: " + ", ".join(out) + "."
         yield "What rounding costs depends on the weights. These are untrained, all but those of"
         yield f"{trained or 'none'}; `verify BUNDLE --engine openvino --allow bf16` judges yours."
+
+
+def _choices(found: Mapping[str, Any]) -> Iterator[str]:
+    """What `auto` took of its candidates."""
+    rows = [
+        [
+            f"`{row['model']}`",
+            row["chosen"],
+            f"{row['ms'][row['chosen']]:.0f}",
+            "{:.2f} ({:.2f} to {:.2f})".format(
+                row["chosen_over_fastest"][1], *row["chosen_over_fastest"][::2]
+            ),
+            f"{row['beside_over_quiet']:.1f}",
+        ]
+        for row in found["rows"]
+    ]
+    busy = found["rows"][0]["busy_processes"]
+    columns = ["model", "`auto` took", "ms", "over the fastest of all candidates (quartiles)"]
+    yield f"What `auto` takes in fp32, and how much longer it takes beside {busy} processes that"
+    yield f"compute all the time on the {found['cpus']} CPUs (`benchmarks/auto_choice.py`):"
+    yield ""
+    yield from results_table.table([*columns, f"beside {busy} busy processes, times"], rows)
 
 
 def page() -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 import tomllib
 
-from benchmarks import same_minutes_table
+from benchmarks import radar_tables
 from stpl_core.files import atomic_file
 from stpl_train.recipe import load_recipe
 
@@ -67,7 +67,9 @@ def tables() -> str:
     if (events := measured("leave-one-out")) is not None:
         lines += _left_out(events["events"])
     if (models := measured("same-minutes")) is not None:
-        lines += same_minutes_table.section(models, table)
+        lines += radar_tables.same_minutes(models, table)
+    if (times := measured("nowcast-times")) is not None:
+        lines += radar_tables.nowcast_times(times, table)
     for name in sorted(made.keys() - facts.keys()):
         lines += _practical(name, made[name])
     return "\n".join(lines).rstrip() + "\n"

@@ -16,6 +16,7 @@ pytest.importorskip("pyproj")
 from PIL import Image
 
 from stpl_core.drawing.colours import NO_DATA_COLOUR, NO_ECHO_COLOUR, colour_map
+from stpl_deploy.cli import run
 
 FMI = Path(__file__).parents[2].parent / "shared" / "data" / "radar" / "fmi_pgm" / "20160928"
 
@@ -125,6 +126,31 @@ def test_convert_and_inspect_agree(
     again = cli_here("data", "convert", with_gap, "--out", out)
     assert again.returncode == 2
     assert "already exists" in again.stderr
+
+
+@pytest.mark.parametrize("kind", ["zarr", "nc", "npz"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip({"zarr": "zarr", "nc": "netCDF4", "npz": "numpy"}[kind])
+    resource = pytest.importorskip("resource")
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).random((40, 32, 32)).astype(np.float32))
+    out = tmp_path / "out"
+    out.mkdir()
+    words = ["data", "convert", str(tmp_path / "a.npy"), "--out", str(out / f"cache.{kind}")]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, before[1]))
+    try:
+        code = run(words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    said = capsys.readouterr().err.strip()
+    assert code == 4
+    assert "\n" not in said
+    assert "File too large" in said
+    assert "ulimit -f" in said
+    assert not list(out.iterdir())
+    assert run(words) == 0
 
 
 def test_mistakes_end_in_one_line(cli_here: Cli, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ that a window costs the reading of its own frames. Whole or not there at all, li
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 2**26
 """Frames gathered before they are appended to a store."""
 _COLUMN_CHUNK = 4096
+_TRIED_BYTES = 2**20
 
 OnProgress = Callable[[int], None]
 """Called with how many frames were written so far."""
@@ -162,15 +164,27 @@ def _netcdf(
     out.parent.mkdir(parents=True, exist_ok=True)
     with held_directory(out) as folder:
         temporary = folder / "partial.nc"
-        with NETCDF_LOCK:
-            joined.to_netcdf(
-                temporary, engine="netcdf4", encoding=encoding, unlimited_dims=["time"]
-            )
+        try:
+            with NETCDF_LOCK:
+                joined.to_netcdf(
+                    temporary, engine="netcdf4", encoding=encoding, unlimited_dims=["time"]
+                )
+        except RuntimeError as error:  # the library's, which does not say what the disk lacks
+            raise _disk_error(folder, out, error) from error
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(out)
     on_progress(survey.frames)
     return survey
+
+
+def _disk_error(folder: Path, out: Path, error: RuntimeError) -> OSError:
+    """Why nothing can be written into a folder, as the system says it where it does."""
+    try:
+        (folder / "tried").write_bytes(bytes(_TRIED_BYTES))
+    except OSError as found:
+        return OSError(found.errno, found.strerror, str(out))
+    return OSError(errno.EIO, str(error), str(out))
 
 
 def _npz(

@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _log = logging.getLogger(__name__)
+_LATE_S = 2.0
 _STALE_S = 3600.0
 """Where files cannot be locked, what is younger may be of a process that lives."""
 _BESIDE = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(?:tmp|partial)")
@@ -92,9 +93,16 @@ def _held(name: Callable[[], Path], mode: int) -> Iterator[Path]:
     try:
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        _remove_wholly(path)
         if handle is not None:
             os.close(handle)
+
+
+def _remove_wholly(path: Path) -> None:
+    """Remove a directory into which a library's threads may still write for a moment."""
+    until = time.monotonic() + _LATE_S
+    while path.exists() and time.monotonic() < until:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def sweep_beside(path: Path) -> None:
