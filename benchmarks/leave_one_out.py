@@ -4,17 +4,19 @@
         --mrms FILE --opera FOLDER
 
 RUNS/no-EVENT is a run that was trained without that event, one run for several events perhaps; an
-event without a run is passed over. Its chances are calibrated on that run's validation, and on MRMS
-where that is another event and no part of its training. Where an event has another cadence, MRMS is
-thinned to that. --keep: RUNS/final, calibrated on its validation and on MRMS, which is the run to
-ship. Of KNMI the last hours, which are the test of benchmarks/whole_fields.py, have no part here.
+event without a run is passed over. Its chances are calibrated on that run's validation, and on each
+other event, as it is forecast by a run that saw neither: what a model has never seen it takes to be
+surer than it is. Where an event has another cadence, the others are thinned to that.
+
+--keep: RUNS/final, calibrated so for every event, which is the run to ship. Of KNMI the last hours,
+which are the test of benchmarks/whole_fields.py, have no part here.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,11 +37,13 @@ from stpl_runtime.evaluation.evaluate import evaluate
 from stpl_runtime.evaluation.subject import Backend, Judged, Material
 from stpl_train.models.advect import Advect
 from stpl_train.models.events import EventCounts
+from stpl_train.recipe import ArchiveSection
 from stpl_train.run import VALIDATION, WEIGHTS, open_run
 
 RESULT = Path(__file__).parent / "results" / "leave-one-out.json"
+Paths = dict[str, Path]
+"""Event -> its archive."""
 _TEST = np.datetime64("2010-08-26T05:30")
-_OTHER = "MRMS"
 
 
 @dataclass(frozen=True)
@@ -126,24 +130,29 @@ def validated(run: Path) -> EventCounts:
     return counts
 
 
-def seen_by(run: Path, event: str, mrms: Path) -> Iterator[EventCounts]:
-    """What a run that is judged on an event is calibrated by."""
-    judged = open_judged(run, backend=Backend(threads=1))
+def fitted_on(run: Path, event: str, runs: dict[str, Path], paths: Paths) -> EventCounts:
+    """What a run that is judged on an event, or on none yet, is calibrated by."""
     own = EVENTS.get(event)
-    if own is None or own.lengths is None:
-        yield validated(run)
-    if event != _OTHER and not _trained_on(judged, mrms):
-        other = EVENTS[_OTHER]
-        if own is not None and own.lengths is not None:
+    special = own is not None and own.lengths is not None
+    parts = [] if special else [validated(run)]
+    for name in paths:
+        unseen = [one for one in (run, *runs.values())
+                  if not _trained_on(one, paths[name], paths.get(event))]  # fmt: skip
+        if name in (event, "OPERA") or not unseen:
+            continue
+        other = EVENTS[name]
+        if own is not None and special:
             other = replace(other.thinned_to(own.cadence_s), lengths=own.lengths)
-        judged = fitted_to(judged, other)
-        yield counted(run, judged, material(judged, _OTHER, mrms))
+        judged = fitted_to(open_judged(unseen[0], backend=Backend(threads=1)), other)
+        parts.append(counted(unseen[0], judged, material(judged, name, paths[name])))
+    return together(parts)
 
 
-def _trained_on(judged: Judged, archive: Path) -> bool:
-    found = judged.data["path"]
-    paths = [found] if isinstance(found, str) else found
-    return archive.name in {Path(path).name for path in paths}
+def _trained_on(run: Path, *archives: Path | None) -> bool:
+    data = open_run(run).recipe.data
+    assert isinstance(data, ArchiveSection)
+    names = {path.name for path in data.paths}
+    return any(path is not None and path.name in names for path in archives)
 
 
 def together(parts: Iterable[EventCounts]) -> EventCounts:
@@ -185,10 +194,10 @@ def main() -> None:
     paths = {event: getattr(given, event.lower()) for event in runs}
     if given.keep is not None:
         final = given.runs / "final"
-        with_counts(final, together(seen_by(final, "", given.mrms)), given.keep)
+        with_counts(final, fitted_on(final, "", runs, paths), given.keep)
     made: dict[str, Any] = {}
     for event, run in runs.items():
-        fitted = together(seen_by(run, event, given.mrms))
+        fitted = fitted_on(run, event, runs, paths)
         chosen = with_counts(run, fitted, given.runs / f"{run.name}-chosen")
         judged = fitted_to(open_judged(chosen, backend=Backend(threads=1)), EVENTS[event])
         judged = at_once(judged, chosen)
