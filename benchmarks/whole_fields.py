@@ -100,9 +100,10 @@ def document(evaluation: Evaluation) -> dict[str, Any]:
         }
         for name, one in made["scores"].items()
     }
-    chances = made["chances"]["by_threshold"]
-    kept = ("threshold", "skill", "reliability", "roc_area")
-    made["chances"] = {"by_threshold": [{key: one[key] for key in kept} for one in chances]}
+    if made.get("chances") is not None:
+        chances = made["chances"]["by_threshold"]
+        kept = ("threshold", "skill", "reliability", "roc_area")
+        made["chances"] = {"by_threshold": [{key: one[key] for key in kept} for one in chances]}
     return {key: value for key, value in made.items() if not key.startswith("difference")}
 
 

@@ -3,7 +3,8 @@
 Training, predict and stream use this one object, so a model never sees other units than it was
 trained on. From physical to model, in this order; from model to physical, the way back:
 
-    no data         a pixel that is NaN takes the value `no_data`
+    no data         a pixel that is NaN takes the value `no_data`, or with `marks_no_data`, past all
+                    that follows, NO_DATA
     clip            to [low, high]
     conversion      dBZ to rain rate or the other way round, by Z = a R^b
     kind            linear: as it is; db: 10 log10 above `threshold`, else `zero_value`;
@@ -23,6 +24,9 @@ from stpl_core.errors import FrameError
 from stpl_core.rain import MARSHALL_PALMER, Floats, dbz_from_rate, rate_from_dbz
 
 Array = NDArray[np.float32]
+
+NO_DATA = -1.0
+"""What the model is given, with `marks_no_data`, where a pixel was not observed."""
 
 _ROUNDING = 1e-4
 """What float32 in [0, 1] may lose, times ten or more: a value at the threshold stays rain."""
@@ -63,11 +67,16 @@ class FrameCodec(BaseModel):
     """Physical value of nothing there, which the model's 0 maps back to exactly; None: `low`."""
     no_data: float | None = None
     """Physical value that the model is given where a pixel was not observed; None: `no_rain`."""
+    marks_no_data: bool = False
+    """Give the model NO_DATA there, in place of a value: for models that know the difference, as
+    `advect` does."""
 
     @model_validator(mode="after")
     def _holds(self) -> FrameCodec:
         if not self.low < self.high:
             raise ValueError(f"low must be below high, found {self.low} and {self.high}")
+        if self.marks_no_data and self.no_data is not None:
+            raise ValueError(f"no_data {self.no_data} is not used with marks_no_data")
         if self.no_rain is not None and self.no_rain > self.low:
             raise ValueError(f"no_rain {self.no_rain} must not be above low {self.low}")
         expected = {"dbz-to-rate": "dBZ", "rate-to-dbz": "mm h-1"}.get(self.conversion, self.units)
@@ -106,10 +115,14 @@ class FrameCodec(BaseModel):
         return f"[{self.low:g}, {self.high:g}]{unit}"
 
     def model_from_physical(self, physical: Array) -> Array:
-        """Map physical values of any shape to model units, float32; NaN as `no_data_value`."""
+        """Map physical values of any shape to model units, float32; NaN as the codec says."""
         missing = np.isnan(physical)
-        if missing.any():
-            physical = np.where(missing, np.float32(self.no_data_value), physical)
+        if not missing.any():
+            return self._scaled(physical)
+        scaled = self._scaled(np.where(missing, np.float32(self.no_data_value), physical))
+        return np.where(missing, np.float32(NO_DATA), scaled) if self.marks_no_data else scaled
+
+    def _scaled(self, physical: Array) -> Array:
         if self._plain:
             if self.clip or self.no_rain is not None:
                 physical = np.clip(physical, np.float32(self.low), np.float32(self.high))

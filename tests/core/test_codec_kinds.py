@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stpl_core.codec import FrameCodec
+from stpl_core.codec import NO_DATA, FrameCodec
 from stpl_core.errors import FrameError
 from stpl_core.rain import dbz_from_rate, rate_from_dbz
 
@@ -107,6 +107,18 @@ def test_reflectivity_and_rain_rate() -> None:
     for zr in ((200.0, 1.6), (223.0, 1.53), (316.0, 1.5), (58.53, 1.56)):
         np.testing.assert_allclose(rate_from_dbz(dbz_from_rate(rates, zr), zr), rates, rtol=1e-12)
     assert dbz_from_rate(np.zeros(1))[0] == -np.inf
+
+
+@pytest.mark.parametrize("how", [{}, DBZ, {"kind": "db", "high": 100.0, "clip": True}])
+def test_no_data_is_marked_beyond_all_values(how: dict[str, Any]) -> None:
+    plain, codec = FrameCodec(**how), FrameCodec(**how, marks_no_data=True)
+    values = np.array([[np.nan, codec.low, codec.high, np.nan]], np.float32)
+    made = codec.model_from_physical(values)
+    np.testing.assert_array_equal(made[0, [0, 3]], NO_DATA)
+    np.testing.assert_array_equal(made[0, 1:3], plain.model_from_physical(values)[0, 1:3])
+    assert codec.physical_from_model(made)[0, 0] == codec.no_rain_value
+    with pytest.raises(ValueError, match="is not used with marks_no_data"):
+        FrameCodec(marks_no_data=True, no_data=0.5)
 
 
 def test_no_data_takes_its_value() -> None:

@@ -34,7 +34,7 @@ from stpl_core.files import atomic_file
 from stpl_core.grid import Grid
 from stpl_core.readers.npz import open_npz
 from stpl_train.forecaster import FrameShape
-from stpl_train.models import ForecasterModule, build_model
+from stpl_train.models import ForecasterModule, build_model, check_codec
 from stpl_train.pretrained import run_path
 from stpl_train.recipe import Recipe, parse_recipe
 from stpl_train.recipe_text import text_of
@@ -97,6 +97,7 @@ class Run:
             ) from error
         with _corrected_in(self.path / RECIPE):
             model = build_model(self.recipe.model.name, self.frame_shape, self.recipe.model.keys)
+            check_codec(model, self.recipe.model.name, self.recipe.data.codec)
         load_weights(model, tensors, str(path))
         return model.eval()
 

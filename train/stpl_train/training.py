@@ -34,7 +34,7 @@ from stpl_train.continuing.starting_weights import StartingWeights
 from stpl_train.data import DataSplit, open_data
 from stpl_train.data.understood import data_line
 from stpl_train.interrupt import StopRequest
-from stpl_train.models import ForecasterModule, build_model
+from stpl_train.models import ForecasterModule, build_model, check_codec
 from stpl_train.models.layers import PatchError
 from stpl_train.planning.training_memory import plan_memory
 from stpl_train.progress import Quiet, Reporter
@@ -294,7 +294,9 @@ def initial_model(recipe: Recipe, data: DataSplit) -> ForecasterModule:
     """The untrained model: a function of the recipe and its seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed(recipe.training.seed, Stream.WEIGHTS, 0))
-        return build_model(recipe.model.name, data.frame, recipe.model.keys)
+        model = build_model(recipe.model.name, data.frame, recipe.model.keys)
+    check_codec(model, recipe.model.name, recipe.data.codec)
+    return model
 
 
 def _check_processes(recipe: Recipe, device: str, devices: int) -> None:

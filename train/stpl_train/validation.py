@@ -41,7 +41,7 @@ def forecast_mse(forecast: Array, sequences: Array, observed: Mask | None = None
 
 def persistence_mse(sequences: Array, context: int, observed: Mask | None = None) -> PerLead:
     """The same of repeating the last context frame, `(K,)`."""
-    still = persistence(sequences[:, :context], sequences.shape[1] - context)
+    still = persistence(sequences[:, :context].clip(min=0.0), sequences.shape[1] - context)
     return forecast_mse(still, sequences, observed)
 
 

@@ -55,6 +55,13 @@ class Context:
     notes: Mapping[str, str] = field(default_factory=dict)
     """`institution`, `licence`, `attribution`, where the frames have it."""
 
+    def as_seen(self) -> Array:
+        """The frames, NaN where nothing was observed: what a codec turns into model units."""
+        seen = self.context_observed
+        if seen is None:
+            return self.frames
+        return np.where(seen[:, None], self.frames, np.float32(np.nan))  # (N, T, C, H, W)
+
     def understood(self, codec: FrameCodec) -> Understood:
         """What was read, as the model sees it; of the newest frames alone."""
         frames = self.frames

@@ -145,9 +145,9 @@ def make_nowcast(
     steps = manifest.horizon if horizon is None else horizon
     made = made_by(bundle, session, "window")
     if not chances and members is None:
-        frames = predict_sequences(bundle, session, context.frames, steps)  # (N, K, C, H, W)
+        frames = predict_sequences(bundle, session, context.as_seen(), steps)  # (N, K, C, H, W)
         return _nowcast(manifest, context, frames, made)
-    frames, likely = predict_with_chances(bundle, session, context.frames, steps)
+    frames, likely = predict_with_chances(bundle, session, context.as_seen(), steps)
     drawn: Array | None = None
     if members is not None:
         seed = seed or 0

@@ -45,7 +45,7 @@ class Entry:
         if not self._converted:
             data, mask = self.frame.data, self.frame.mask
             if mask is not None:
-                data = np.where(mask, data, np.float32(codec.no_data_value))
+                data = np.where(mask, data, np.float32(np.nan))
             self._converted.append(np.ascontiguousarray(codec.model_from_physical(data)[None]))
         return self._converted[0]
 

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from stpl_core.bundle import Bundle
-from stpl_core.codec import Array
+from stpl_core.codec import NO_DATA, Array
 from stpl_export.export import export_run
 from stpl_train.data.stand_in import stand_in_sequences
 from stpl_train.models import build_model
@@ -34,15 +34,22 @@ def small(frame: tuple[int, int, int] = FRAME) -> Advect:
     return model.eval()
 
 
-def exported(folder: Path) -> Bundle:
+def exported(folder: Path, *, marks_no_data: bool = False) -> Bundle:
+    """With `marks_no_data`, a third of its reference was not observed."""
+    codec = {**RATE, "marks_no_data": marks_no_data}
     recipe = parse_recipe(
-        {"model": KEYS, "data": {**DATA, "codec": RATE}, "training": {"iterations": 1}}
+        {"model": KEYS, "data": {**DATA, "codec": codec}, "training": {"iterations": 1}}
     )
     path = folder / "run"
     path.mkdir()
     save_recipe(path, recipe)
     safetensors.torch.save_file(small().state_dict(), path / WEIGHTS)
-    save_validation(path, stand_in_sequences(FRAME, CONTEXT + HORIZON, 2))
+    frames, observed = stand_in_sequences(FRAME, CONTEXT + HORIZON, 2), None
+    if marks_no_data:
+        observed = np.ones((*frames.shape[:2], *FRAME[1:]), bool)
+        observed[..., : FRAME[2] // 3] = False
+        frames = np.where(observed[:, :, None], frames, np.float32(NO_DATA))
+    save_validation(path, frames, observed)
     return export_run(path, folder / "bundle")
 
 

@@ -11,9 +11,10 @@ from scipy.ndimage import center_of_mass, gaussian_filter, map_coordinates
 from scipy.optimize import minimize
 from torch import Tensor
 
+from stpl_core.codec import NO_DATA, FrameCodec
 from stpl_core.errors import RecipeError
 from stpl_train.forecaster import LeadForecaster, State, emissions, rollout
-from stpl_train.models import build_model
+from stpl_train.models import build_model, check_codec
 from stpl_train.models.advect import Advect
 from stpl_train.models.events import (
     MARGIN,
@@ -210,6 +211,37 @@ def test_an_observation_after_emissions_starts_a_forecast_anew(plain: Advect) ->
     assert float((guess - frames[:, 6])[inner].abs().mean()) < 0.02
 
 
+def test_what_comes_from_where_nothing_was_observed_comes_from_outside(plain: Advect) -> None:
+    frames = drifting(3.0, 0.0)[:, :CONTEXT]
+    half = frames.shape[-1] // 2
+    hidden = frames.clone()
+    hidden[..., :half] = NO_DATA
+    guess, state = run(plain, hidden)[-1]
+    with torch.no_grad():
+        for _ in range(3):
+            guess, state = plain.step(guess, state)
+        decoded = [state[name] for name in ("anchor", "h", "u", "d", "lead")]
+        inside = plain._decoded(*decoded)[3][0, 0]
+    assert state["seen"].item() == CONTEXT
+    assert float(state["guess"].min()) > -0.1
+    # In four steps of 3 pixels, what was hidden came 12 pixels further; a patch is 4.
+    rows = slice(16, -16)
+    assert float(inside[rows, 4 : half + 4].max()) < 0.01
+    assert float(inside[rows, half + 16 : -4].min()) > 0.99
+    other = torch.where(hidden == NO_DATA, -0.7, hidden)
+    torch.testing.assert_close(run(plain, other)[-1][0], run(plain, hidden)[-1][0])
+
+
+def test_only_a_model_that_knows_no_data_is_given_its_mark() -> None:
+    codec = FrameCodec(marks_no_data=True)
+    check_codec(make(), "advect", codec)
+    other = build_model("convlstm", (1, 32, 32), {"hidden": [4]})
+    with pytest.raises(
+        RecipeError, match=r"convlstm, which takes every pixel.*marks_no_data=false"
+    ):
+        check_codec(other, "convlstm", codec)
+
+
 def test_it_takes_no_residual_around_it() -> None:
     with pytest.raises(RecipeError, match=r"output = 'residual' with advect.*output=frame"):
         build_model("advect", (1, 32, 32), {"output": "residual"})
@@ -297,7 +329,7 @@ def test_areas_are_those_of_the_events_inside() -> None:
 
 def test_as_much_is_forecast_and_expected_as_was_seen() -> None:
     logits, _, inside, areas = matched()
-    cutoffs = cutoffs_of_areas(logits, areas)
+    cutoffs = cutoffs_of_areas(logits, areas, torch.ones_like(inside))
     called = (logits > cutoffs[:, :, None, None, None]).float().mean((2, 3, 4))
     torch.testing.assert_close(called, areas, rtol=0, atol=0.01)
     shift = shift_of_chances(logits, areas, inside)
@@ -309,7 +341,7 @@ def test_as_much_is_forecast_and_expected_as_was_seen() -> None:
 def test_what_is_nowhere_is_not_forecast_and_may_yet_begin() -> None:
     logits, _, inside, areas = matched()
     none = torch.zeros_like(areas)
-    assert (cutoffs_of_areas(logits, none) > logits.amax((2, 3, 4))).all()
+    assert (cutoffs_of_areas(logits, none, inside) > logits.amax((2, 3, 4))).all()
     shift = shift_of_chances(logits, none, inside)
     torch.testing.assert_close(shift, torch.full_like(shift, -3.0), rtol=0, atol=1e-4)
 

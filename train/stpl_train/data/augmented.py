@@ -151,7 +151,8 @@ class Augmented:
     def _brightened(self, frames: Array, by: float) -> Array:
         """Add to what is there; what falls below the least that a codec can have is nothing."""
         made = np.where(frames > 0, frames + np.float32(by), np.float32(0)).clip(0, 1)
-        return np.where(made < self._faintest, np.float32(0), made)
+        made = np.where(made < self._faintest, np.float32(0), made)
+        return np.where(frames < 0, frames, made)  # no data, marked
 
     @cached_property
     def _faintest(self) -> np.float32:
@@ -188,7 +189,7 @@ def _zoomed(
     """Bring `(n, C, h, w)` and `(n, h, w)` to `size`: means where that is smaller."""
     if frames.shape[2:] == size:
         return frames, observed
-    both = np.concatenate([frames, observed[:, None]], axis=1, dtype=np.float32)
+    both = np.concatenate([frames.clip(min=0), observed[:, None]], axis=1, dtype=np.float32)
     made = F.interpolate(torch.from_numpy(both), size, mode="bilinear", antialias=True).numpy()
     seen = made[:, -1] > _SEEN
     return np.where(seen[:, None], made[:, :-1], np.float32(unseen)), seen

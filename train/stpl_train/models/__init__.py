@@ -11,6 +11,7 @@ from typing import Any, cast
 import pydantic
 from torch import nn
 
+from stpl_core.codec import FrameCodec
 from stpl_core.errors import RecipeError, first_problem
 from stpl_core.safety.trust import is_trusted
 from stpl_train.forecaster import Forecaster, FrameShape, PenalisedForecaster
@@ -148,6 +149,20 @@ def build_model(name: str, frame_shape: FrameShape, keys: Mapping[str, Any]) -> 
         )
     wrapped = PenalisedResidual if isinstance(model, PenalisedForecaster) else Residual
     return cast("ForecasterModule", wrapped(model))
+
+
+def check_codec(model: ForecasterModule, name: str, codec: FrameCodec) -> None:
+    """Refuse frames that the model would misread.
+
+    Raises:
+        RecipeError: the codec marks what was not observed, and the model takes it for a value.
+    """
+    if codec.marks_no_data and not getattr(model, "knows_no_data", False):
+        raise RecipeError(
+            f"data.codec.marks_no_data with {name}, which takes every pixel for a value",
+            expected="a model that tells no data from none of it, such as advect",
+            fix="--set data.codec.marks_no_data=false",
+        )
 
 
 def _check_sizes(value: object, where: str) -> None:

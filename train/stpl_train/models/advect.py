@@ -14,6 +14,9 @@ a, r and the events' logits are decoded from x, W(h, d), u, the lead time and ho
 out of the frame. Events cover as much as they do in x. Beside the guess it gives the chance of each
 event in it.
 
+A pixel below 0 was not observed (`FrameCodec.marks_no_data`): what comes from there comes from
+outside, and counts nowhere as no rain.
+
 Observed or fed back? A frame that equals the state's `guess` in every pixel is this model's own
 emission, and only d and the lead time advance; any other frame is an observation, as is the first.
 The comparison allows for the last digits (8 units of rounding), so that an engine may compute its
@@ -30,7 +33,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from stpl_core.codec import Array
+from stpl_core.codec import NO_DATA, Array
 from stpl_core.manifest import OutputSpec
 from stpl_core.reader import Mask
 from stpl_train.forecaster import FrameShape, State
@@ -60,6 +63,8 @@ _STEEP = 5.0
 """What turns a distance from a level, model units, into logits."""
 _ROUNDINGS = 8.0
 _SMOOTH = 5
+_UNSEEN = NO_DATA / 2
+"""What is below it was not observed; a guess may lie a little below 0."""
 _SAMPLES, _FARTHEST = 20_000, 4
 """Pixels of a frame by which areas of events are compared, at most, and how far they are apart, at
 most."""
@@ -128,6 +133,11 @@ class Decoder(nn.Module):
         return torch.sigmoid(keep) * x + add, F.softplus(steep) * distance * _STEEP + shift
 
 
+def _known(frame: Tensor) -> Tensor:
+    """`(B, 1, H, W)`: 1 where every channel of a frame was observed, else 0."""
+    return (frame > _UNSEEN).to(frame.dtype).amin(1, keepdim=True)
+
+
 class Advect(nn.Module):
     """Lucas-Kanade motion, a recurrent map that moves with it, one interpolation, a decoder.
 
@@ -139,6 +149,7 @@ class Advect(nn.Module):
 
     Config = AdvectConfig
     knows_its_guess = True
+    knows_no_data = True
     levels: Tensor
     calibration: Tensor
 
@@ -183,25 +194,32 @@ class Advect(nn.Module):
         begun = seen.clamp(0.0, 1.0)  # (B, 1, 1, 1)
         new = torch.maximum(self._differs(frame, state["guess"]), 1 - begun)  # 1: observed
         pair = new * begun  # 1 where there is an earlier frame to compare with
-        v = self._moved(frame, last, state["v"], seen, pair)
-        h = state["h"] + new * (self._encoded(frame, last, state["h"], v, pair) - state["h"])
+        shown = frame.clamp(min=0.0)
+        v = self._moved(shown, last, state["v"], seen, pair)
+        h = state["h"] + new * (self._encoded(shown, last, state["h"], v, pair) - state["h"])
         anchor = state["anchor"] + new * (frame - state["anchor"])
         u = state["u"] + new * (self._turned(h, v) - state["u"])
         d = self._further(u, (1 - new) * state["d"])
         lead = (1 - new) * state["lead"] + 1
         field, logits, moved, inside = self._decoded(anchor, h, u, d, lead)
-        guess, logits = self._matched(field, logits, moved, inside, lead)
-        after = {"anchor": anchor, "last": frame, "guess": guess, "v": v, "u": u, "d": d, "h": h}
+        guess, logits = self._matched(field, logits, moved, inside, _known(anchor), lead)
+        after = {"anchor": anchor, "last": shown, "guess": guess, "v": v, "u": u, "d": d, "h": h}
         after |= {"seen": seen + new, "lead": lead, CHANCE: chances_of(logits)}
         return guess, after
 
     def _matched(
-        self, field: Tensor, logits: Tensor, moved: Tensor, inside: Tensor, lead: Tensor
+        self,
+        field: Tensor,
+        logits: Tensor,
+        moved: Tensor,
+        inside: Tensor,
+        known: Tensor,
+        lead: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The field with events, and logits of chances, that cover as much as the moved frame's."""
         inside = inside[self.sample]
         areas = event_areas(moved[self.sample], self.levels, inside)  # (B, Q)
-        cutoffs = cutoffs_of_areas(logits[self.sample], areas)
+        cutoffs = cutoffs_of_areas(logits[self.sample], areas, known[self.sample])
         guess = moved_to_events(field, logits, self.levels, cutoffs)
         sure = of_lead(self.calibration, lead)[:, :, None, None, None] * logits  # (B, Q, C, H, W)
         shift = shift_of_chances(sure[self.sample], areas, inside)  # (B, Q)
@@ -252,9 +270,11 @@ class Advect(nn.Module):
             where it comes from inside, `(B, 1, H, W)`.
         """
         height, width = anchor.shape[2:]
-        x = self.frame_grid.sample(anchor, resized(d, height, width), "zeros")
+        x = self.frame_grid.sample(anchor.clamp(min=0.0), resized(d, height, width), "zeros")
         shift = d / self.patch
-        out = self.map_grid.outside(shift)  # (B, 1, h, w), patches
+        known = F.avg_pool2d(_known(anchor), self.patch)  # (B, 1, h, w)
+        unknown = 1 - self.map_grid.sample(known, shift, "border")
+        out = torch.maximum(self.map_grid.outside(shift), unknown)  # (B, 1, h, w), patches
         carried = self.map_grid.sample(h, shift, "border")
         time = (lead.clamp(max=float(self.horizon)) / self.horizon).expand(-1, 1, *h.shape[2:])
         inside, depth = (1 - out).clamp(min=0.0), out.clamp(max=_DEEP) / _DEEP
@@ -281,7 +301,8 @@ class Advect(nn.Module):
             The guesses `(B, n, C, H, W)`; logits and chances, `(B, n, Q, C, H, W)`.
         """
         anchor, h, u, d, lead = self._at_leads(frames, leads)
-        guess, logits = self._matched(*self._decoded(anchor, h, u, d, lead), lead)
+        decoded = self._decoded(anchor, h, u, d, lead)
+        guess, logits = self._matched(*decoded, _known(anchor), lead)
         parted, batch = self._by_lead, len(frames)
         return parted(guess, batch), parted(logits, batch), parted(chances_of(logits), batch)
 
@@ -297,14 +318,15 @@ class Advect(nn.Module):
         """What `_decoded` is given at some lead times after the context, all in one batch."""
         batch, context = frames.shape[:2]
         state = self.initial_state(batch)
-        v, h, last = state["v"], state["h"], frames[:, 0]
+        shown = frames.clamp(min=0.0)
+        v, h, last = state["v"], state["h"], shown[:, 0]
         for t in range(context):
             seen = frames.new_full((batch, 1, 1, 1), float(t))
             pair = seen.clamp(0.0, 1.0)
             if t:
-                v = self._moved(frames[:, t], last, v, seen, pair)
-            h = self._encoded(frames[:, t], last, h, v, pair)
-            last = frames[:, t]
+                v = self._moved(shown[:, t], last, v, seen, pair)
+            h = self._encoded(shown[:, t], last, h, v, pair)
+            last = shown[:, t]
         u = self._turned(h, v)
         ways, d = [], state["d"]
         for _ in range(max(leads)):
@@ -312,7 +334,7 @@ class Advect(nn.Module):
             ways.append(d)
         many = len(leads)
         return (
-            last.repeat(many, 1, 1, 1),
+            frames[:, -1].repeat(many, 1, 1, 1),
             h.repeat(many, 1, 1, 1),
             u.repeat(many, 1, 1, 1),
             torch.cat([ways[lead - 1] for lead in leads]),

@@ -7,8 +7,9 @@ is above a cut-off, and below it elsewhere.
 How much of the frame has an event is better known than where: it was seen in the newest frame, and
 changes slowly as that moves (Germann and Zawadzki 2002 call it Lagrangian persistence). So the
 cut-off is the one by which the event covers as large a share as it does in the moved frame, also
-where nothing was seen move in; and the chances are shifted so that as much is expected. Weather of another kind than that of the training makes a
-model too sure or too timid, and this takes most of it away.
+where nothing was seen move in; and the chances are shifted so that as much is expected. Weather of
+another kind than that of the training makes a model too sure or too timid, and this takes most of
+it away.
 
 How sure the chances are is calibrated on held-out sequences, by the factor of Platt's (1999) line
 through the logits.
@@ -69,11 +70,17 @@ def shift_of_chances(logits: Tensor, areas: Tensor, inside: Tensor) -> Tensor:
     return _root(too_much, torch.zeros_like(areas), _FURTHEST)
 
 
-def cutoffs_of_areas(logits: Tensor, areas: Tensor) -> Tensor:
-    """The cut-offs `(B, Q)` above which `areas` `(B, Q)` of the whole frame lie, logits."""
+def cutoffs_of_areas(logits: Tensor, areas: Tensor, known: Tensor) -> Tensor:
+    """The cut-offs `(B, Q)` above which `areas` of what can be observed lie, logits.
+
+    Args:
+        logits: `(B, Q, C, H, W)`.
+        areas: `(B, Q)`.
+        known: `(B, 1, H, W)`, 1 where the newest frame was observed, else 0.
+    """
 
     def too_little(cutoff: Tensor) -> Tensor:
-        return areas - _called(logits, cutoff).mean((2, 3, 4))
+        return areas - _share(_called(logits, cutoff), known)
 
     return _root(too_little, torch.zeros_like(areas), _HIGHEST)
 
