@@ -232,6 +232,16 @@ def test_what_comes_from_where_nothing_was_observed_comes_from_outside(plain: Ad
     torch.testing.assert_close(run(plain, other)[-1][0], run(plain, hidden)[-1][0])
 
 
+def test_nothing_is_concluded_from_a_frame_that_shows_nothing() -> None:
+    model = make(shaken=0.05)
+    hidden = torch.full((1, 3, 1, 32, 32), NO_DATA)
+    guess, state = run(model, hidden)[-1]
+    logits = model.lead_forecasts(hidden, (1,))[1][0, 0]  # (Q, C, H, W)
+    torch.testing.assert_close(state["chance"][0], chances_of(logits[None])[0])
+    assert (logits < 0).all()
+    assert float(guess.max()) < float(model.levels[0])
+
+
 def test_only_a_model_that_knows_no_data_is_given_its_mark() -> None:
     codec = FrameCodec(marks_no_data=True)
     check_codec(make(), "advect", codec)

@@ -65,6 +65,9 @@ _ROUNDINGS = 8.0
 _SMOOTH = 5
 _UNSEEN = NO_DATA / 2
 """What is below it was not observed; a guess may lie a little below 0."""
+_ENOUGH = 64.0
+"""Pixels that come from within the frame below which less and less is concluded from their events:
+of a tile that shows next to nothing, chances are as they are, and an event is one of 50%."""
 _SAMPLES, _FARTHEST = 20_000, 4
 """Pixels of a frame by which areas of events are compared, at most, and how far they are apart, at
 most."""
@@ -219,10 +222,11 @@ class Advect(nn.Module):
         """The field with events, and logits of chances, that cover as much as the moved frame's."""
         inside = inside[self.sample]
         areas = event_areas(moved[self.sample], self.levels, inside)  # (B, Q)
-        cutoffs = cutoffs_of_areas(logits[self.sample], areas, known[self.sample])
+        enough = (inside.sum((1, 2, 3)) / _ENOUGH).clamp(max=1.0)[:, None]  # (B, 1)
+        cutoffs = enough * cutoffs_of_areas(logits[self.sample], areas, known[self.sample])
         guess = moved_to_events(field, logits, self.levels, cutoffs)
         sure = of_lead(self.calibration, lead)[:, :, None, None, None] * logits  # (B, Q, C, H, W)
-        shift = shift_of_chances(sure[self.sample], areas, inside)  # (B, Q)
+        shift = enough * shift_of_chances(sure[self.sample], areas, inside)  # (B, Q)
         return guess, sure + shift[:, :, None, None, None]
 
     def _differs(self, frame: Tensor, guess: Tensor) -> Tensor:
