@@ -38,6 +38,7 @@ from stpl_core.manifest import OutputSpec
 from stpl_core.reader import Mask
 from stpl_train.forecaster import FrameShape, State
 from stpl_train.models.events import (
+    RAMP,
     EventCounts,
     chances_of,
     cutoffs_of_areas,
@@ -65,6 +66,9 @@ _ROUNDINGS = 8.0
 _SMOOTH = 5
 _UNSEEN = NO_DATA / 2
 """What is below it was not observed; a guess may lie a little below 0."""
+_VAGUE = 6.0
+"""How much wider an event's ramp is where nothing was seen move in, in its own width, less one:
+pixels there hardly differ, and the digits of bf16 would move them from event to none."""
 _ENOUGH = 64.0
 """Pixels that come from within the frame below which less and less is concluded from their events:
 of a tile that shows next to nothing, chances are as they are, and an event is one of 50%."""
@@ -220,11 +224,14 @@ class Advect(nn.Module):
         lead: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The field with events, and logits of chances, that cover as much as the moved frame's."""
+        ramp = RAMP * (1 + _VAGUE * (1 - inside))  # (B, 1, H, W)
         inside = inside[self.sample]
         areas = event_areas(moved[self.sample], self.levels, inside)  # (B, Q)
         enough = (inside.sum((1, 2, 3)) / _ENOUGH).clamp(max=1.0)[:, None]  # (B, 1)
-        cutoffs = enough * cutoffs_of_areas(logits[self.sample], areas, known[self.sample])
-        guess = moved_to_events(field, logits, self.levels, cutoffs)
+        cutoffs = enough * cutoffs_of_areas(
+            logits[self.sample], areas, known[self.sample], ramp[self.sample]
+        )
+        guess = moved_to_events(field, logits, self.levels, cutoffs, ramp)
         sure = of_lead(self.calibration, lead)[:, :, None, None, None] * logits  # (B, Q, C, H, W)
         shift = enough * shift_of_chances(sure[self.sample], areas, inside)  # (B, Q)
         return guess, sure + shift[:, :, None, None, None]

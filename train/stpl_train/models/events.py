@@ -70,17 +70,20 @@ def shift_of_chances(logits: Tensor, areas: Tensor, inside: Tensor) -> Tensor:
     return _root(too_much, torch.zeros_like(areas), _FURTHEST)
 
 
-def cutoffs_of_areas(logits: Tensor, areas: Tensor, known: Tensor) -> Tensor:
+def cutoffs_of_areas(
+    logits: Tensor, areas: Tensor, known: Tensor, ramp: Tensor | float = RAMP
+) -> Tensor:
     """The cut-offs `(B, Q)` above which `areas` of what can be observed lie, logits.
 
     Args:
         logits: `(B, Q, C, H, W)`.
         areas: `(B, Q)`.
         known: `(B, 1, H, W)`, 1 where the newest frame was observed, else 0.
+        ramp: logits over which a pixel comes to have an event; a number or `(B, 1, H, W)`.
     """
 
     def too_little(cutoff: Tensor) -> Tensor:
-        return areas - _share(_called(logits, cutoff), known)
+        return areas - _share(_called(logits, cutoff, ramp), known)
 
     return _root(too_little, torch.zeros_like(areas), _HIGHEST)
 
@@ -105,12 +108,15 @@ def _of_each(values: Tensor) -> Tensor:
     return values[:, :, None, None, None]
 
 
-def _called(logits: Tensor, cutoffs: Tensor) -> Tensor:
+def _called(logits: Tensor, cutoffs: Tensor, ramp: Tensor | float) -> Tensor:
     """1 where an event is forecast, 0 where it is not, `(B, Q, C, H, W)`."""
-    return ((logits - _of_each(cutoffs)) / RAMP + 0.5).clamp(0.0, 1.0)
+    wide = ramp[:, None] if isinstance(ramp, Tensor) else ramp  # (B, 1, 1, H, W)
+    return ((logits - _of_each(cutoffs)) / wide + 0.5).clamp(0.0, 1.0)
 
 
-def moved_to_events(field: Tensor, logits: Tensor, levels: Tensor, cutoffs: Tensor) -> Tensor:
+def moved_to_events(
+    field: Tensor, logits: Tensor, levels: Tensor, cutoffs: Tensor, ramp: Tensor | float = RAMP
+) -> Tensor:
     """Move a field just so far that its events are those with a chance above the cut-off.
 
     Args:
@@ -118,11 +124,12 @@ def moved_to_events(field: Tensor, logits: Tensor, levels: Tensor, cutoffs: Tens
         logits: `(B, Q, C, H, W)`, of the chance to be at or above each level.
         levels: `(Q,)`, rising.
         cutoffs: `(B, Q)`, logits.
+        ramp: as for `cutoffs_of_areas`.
 
     Returns:
         As `field`.
     """
-    share = _called(logits, cutoffs)  # (B, Q, C, H, W)
+    share = _called(logits, cutoffs, ramp)  # (B, Q, C, H, W)
     # Nothing is beyond a codec's range; there, the smallest change of a share would be a large one.
     field = field.clamp(max=1.0)
     for level, event in zip(levels.unbind(), share.unbind(1), strict=True):
