@@ -281,10 +281,12 @@ class Advect(nn.Module):
             where it comes from inside, `(B, 1, H, W)`.
         """
         height, width = anchor.shape[2:]
-        x = self.frame_grid.sample(anchor.clamp(min=0.0), resized(d, height, width), "zeros")
+        known = _known(anchor)
+        parts = torch.cat([anchor.clamp(min=0.0), known, torch.ones_like(known)], dim=1)
+        there = self.frame_grid.sample(parts, resized(d, height, width), "zeros")
+        x, known, within = there.split([anchor.shape[1], 1, 1], dim=1)
+        unknown = F.avg_pool2d(within - known, self.patch)  # (B, 1, h, w), inside the frame
         shift = d / self.patch
-        known = F.avg_pool2d(_known(anchor), self.patch)  # (B, 1, h, w)
-        unknown = 1 - self.map_grid.sample(known, shift, "border")
         out = torch.maximum(self.map_grid.outside(shift), unknown)  # (B, 1, h, w), patches
         carried = self.map_grid.sample(h, shift, "border")
         time = (lead.clamp(max=float(self.horizon)) / self.horizon).expand(-1, 1, *h.shape[2:])
