@@ -66,6 +66,8 @@ _ROUNDINGS = 8.0
 _SMOOTH = 5
 _UNSEEN = NO_DATA / 2
 """What is below it was not observed; a guess may lie a little below 0."""
+_SLIVER = 0.05
+"""Share of a patch that comes from within the frame below which the rest decides."""
 _VAGUE = 6.0
 """How much wider an event's ramp is where nothing was seen move in, in its own width, less one:
 pixels there hardly differ, and the digits of bf16 would move them from event to none."""
@@ -285,7 +287,8 @@ class Advect(nn.Module):
         parts = torch.cat([anchor.clamp(min=0.0), known, torch.ones_like(known)], dim=1)
         there = self.frame_grid.sample(parts, resized(d, height, width), "zeros")
         x, known, within = there.split([anchor.shape[1], 1, 1], dim=1)
-        unknown = F.avg_pool2d(within - known, self.patch)  # (B, 1, h, w), inside the frame
+        within, known = F.avg_pool2d(within, self.patch), F.avg_pool2d(known, self.patch)
+        unknown = (within - known) / within.clamp(min=_SLIVER)  # (B, 1, h, w), of what is within
         shift = d / self.patch
         out = torch.maximum(self.map_grid.outside(shift), unknown)  # (B, 1, h, w), patches
         carried = self.map_grid.sample(h, shift, "border")
