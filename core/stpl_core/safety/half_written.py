@@ -111,11 +111,7 @@ def sweep_beside(path: Path) -> None:
         found = _BESIDE.fullmatch(name)
         if found is not None and found[1] == path.name:
             _looked[path.parent].remove(name)
-            if remove_left(path.parent / name):
-                _log.warning(
-                    "removed %s, which a process that was killed left half-written",
-                    path.parent / name,
-                )
+            remove_and_tell(path.parent / name)
 
 
 def _left_in(folder: Path, pattern: re.Pattern[str]) -> list[str]:
@@ -125,6 +121,12 @@ def _left_in(folder: Path, pattern: re.Pattern[str]) -> list[str]:
         except OSError:
             _looked[folder] = []
     return list(_looked[folder])
+
+
+def remove_and_tell(path: Path) -> None:
+    """As `remove_left`, with a line in the log of what was removed."""
+    if remove_left(path):
+        _log.warning("removed %s, which a process that was killed left half-written", path)
 
 
 def remove_left(path: Path) -> bool:

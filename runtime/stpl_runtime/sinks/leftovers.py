@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from stpl_core.errors import SinkError
-from stpl_core.safety.half_written import remove_left
+from stpl_core.safety.half_written import remove_and_tell
 
 _log = logging.getLogger(__name__)
 _STALE_S = 3600.0
@@ -46,9 +46,7 @@ def sweep(folder: Path, names: str) -> None:
                 _log.warning("brought back %s, which a killed process had set aside",
                              folder / match[1])  # fmt: skip
             elif _HALF_WRITTEN.fullmatch(path.name):
-                if remove_left(path):
-                    _log.warning("removed %s, which a process that was killed left half-written",
-                                 path)  # fmt: skip
+                remove_and_tell(path)
             elif time.time() - path.stat().st_mtime > _STALE_S:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
                 _log.warning("removed %s, which a killed process left", path)

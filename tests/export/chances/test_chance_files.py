@@ -27,15 +27,6 @@ from tests.export.chances.small_advect import (
     small,
 )
 
-# Files
-
-
-@pytest.fixture
-def saved(bundle: Bundle, tmp_path: Path) -> Path:
-    path = tmp_path / "rain.npy"
-    np.save(path, contexts(bundle, 1)[0])
-    return path
-
 
 def test_predict_writes_them_as_cf_says(
     bundle: Bundle, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
