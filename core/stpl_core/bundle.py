@@ -82,6 +82,7 @@ _log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 _LARGEST_MANIFEST = 16 * 2**20
 WEIGHTS = "weights.safetensors"
+_LENGTH_BYTES = 8
 LOW_WEIGHTS = "weights-{precision}.safetensors"
 REFERENCE = "reference.npz"
 
@@ -218,7 +219,24 @@ def open_bundle(
             raise ChecksumError(
                 f"{file} has SHA-256 {found[:12]}…", expected=f"{spec.sha256[:12]}…", fix=_AGAIN
             )
+        if name.endswith(".safetensors"):
+            _check_header(file, spec.bytes)
     return Bundle(path, manifest, version)
+
+
+def _check_header(weights: Path, size: int) -> None:
+    """The header of safetensors, whose length comes first, lies in the file.
+
+    Engines pass over it by the offsets of their graphs; what reads tensors by name does not.
+    """
+    with weights.open("rb") as file:
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+    if size < _LENGTH_BYTES or length > size - _LENGTH_BYTES:
+        raise BundleError(
+            f"{weights} states a header of {length:,} bytes",
+            expected=f"one that its {size:,} bytes hold",
+            fix="do not use it: no export wrote this",
+        )
 
 
 def _has_link(path: Path, name: str) -> bool:

@@ -50,7 +50,7 @@ def small(tmp_path: Path) -> Path:
     out = tmp_path / "small.bundle"
     with writing_bundle(out) as partial:
         (partial / "step.onnx").write_bytes(b"a graph")
-        (partial / "weights.safetensors").write_bytes(bytes(range(40)))
+        (partial / "weights.safetensors").write_bytes((32).to_bytes(8, "little") + bytes(range(32)))
         (partial / "reference.npz").write_bytes(b"\0" * 20)
         seal(partial, manifest())
     return out

@@ -162,6 +162,22 @@ def test_bytes_that_are_no_graph(tiny: Path) -> None:
             open_session(open_bundle(tiny), ["step"])
 
 
+@pytest.mark.parametrize("start", [(2**62).to_bytes(8, "little"), b"\xff" * 8])
+def test_weights_whose_header_ends_outside_are_refused(tiny: Path, start: bytes) -> None:
+    weights = tiny / "weights.safetensors"
+    weights.write_bytes(start + weights.read_bytes()[8:])
+    reseal(tiny)
+    with pytest.raises(BundleError, match=r"weights\.safetensors states a header of .* bytes"):
+        open_bundle(tiny)
+
+
+def test_weights_too_short_for_a_header_are_refused(tiny: Path) -> None:
+    (tiny / "weights.safetensors").write_bytes(b"1234")
+    reseal(tiny)
+    with pytest.raises(BundleError, match="states a header"):
+        open_bundle(tiny)
+
+
 def test_a_link_is_refused(tiny: Path) -> None:
     (tiny / "weights.safetensors").rename(tiny.parent / "elsewhere")
     (tiny / "weights.safetensors").symlink_to(tiny.parent / "elsewhere")
