@@ -47,14 +47,15 @@ class LiveNowcasts(Iterator[Nowcast]):
             StplError: what cannot be opened.
         """
         self._work = _Work()
-        self._thread = threading.Thread(
+        self.thread = threading.Thread(
             target=self._work.run, args=(bundle, options, limits), name="stream", daemon=True
         )
+        """It ends a little after the last reference to this has gone."""
         self._let_go = weakref.finalize(self, self._work.stop)
-        self._thread.start()
+        self.thread.start()
         self._work.opened.wait()
         if self._work.error is not None and self._work.found is None:
-            self._thread.join()
+            self.thread.join()
             raise self._work.error
 
     def __next__(self) -> Nowcast:
@@ -66,7 +67,7 @@ class LiveNowcasts(Iterator[Nowcast]):
         found = self._work.waiting.take()
         if found is not None:
             return found
-        self._thread.join()
+        self.thread.join()
         if self._work.error is not None:
             error, self._work.error = self._work.error, None
             raise error
@@ -75,7 +76,7 @@ class LiveNowcasts(Iterator[Nowcast]):
     def stop(self) -> None:
         """End the stream: the source, the sinks and the engine are closed when this returns."""
         self._work.stop()
-        self._thread.join()
+        self.thread.join()
 
     @property
     def report(self) -> StreamsReport:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 import weakref
 from collections.abc import Iterable
@@ -90,6 +91,7 @@ class Model:
         self._stack = ExitStack()
         self._sessions: dict[bool, Session] = {}
         self._streams: weakref.WeakSet[LiveNowcasts] = weakref.WeakSet()
+        self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
     def predict(self, frames: Frames, **options: Any) -> xr.Dataset:
         """Forecast what follows the newest frames.
@@ -201,12 +203,15 @@ class Model:
         )
         live = LiveNowcasts(self.bundle, asked, fill(RunLimits, limits, "stream"))
         self._streams.add(live)
+        self._threads.add(live.thread)
         return live
 
     def close(self) -> None:
         """Free what the engine holds, and end the streams that still run."""
         for live in list(self._streams):
             live.stop()
+        for thread in list(self._threads):  # of a stream that nobody holds any more, still closing
+            thread.join()
         self._sessions.clear()
         self._stack.close()
 

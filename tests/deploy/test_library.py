@@ -177,6 +177,10 @@ def test_a_stream_ends_by_stop_by_its_block_and_when_it_is_dropped(folder: Path)
         kept = model.stream(folder)
     assert threads() == []  # the model's block ends what still runs
     assert list(kept) == []
+    with stpl.load(BUNDLE) as model:
+        for _ in range(5):
+            model.stream(folder)  # dropped at once: its thread is still closing
+    assert threads() == []
 
 
 def test_what_ends_a_stream_reaches_whoever_iterates() -> None:
