@@ -24,6 +24,7 @@ _COLUMNS = {
     "compiled": ["pytorch-compiled"],
     "ONNX Runtime": ["onnx-prewarmed"],
     "OpenVINO": ["openvino-prewarmed"],
+    "OpenVINO, Winograd": ["openvino:winograd-prewarmed"],
     "OpenVINO, bf16": ["openvino-bf16-prewarmed"],
     "int8": ["onnx-int8-prewarmed", "openvino-int8-prewarmed"],
 }

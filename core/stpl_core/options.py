@@ -72,8 +72,8 @@ Seed = Annotated[
 
 
 _ENGINES = (
-    "onnx (CPU), openvino (CPU; openvino:GPU, openvino:NPU), onnx-cuda, onnx-cuda-graph, onnx-trt, "
-    "onnx-trt-rtx, trt, trt-rtx; or a served model, triton:grpc://HOST:8001/NAME."
+    "onnx (CPU), openvino (CPU; openvino:winograd, openvino:GPU, openvino:NPU), onnx-cuda, "
+    "onnx-cuda-graph, onnx-trt, onnx-trt-rtx, trt, trt-rtx; or a served model, triton:grpc://HOST:8001/NAME."
 )
 
 

@@ -37,7 +37,11 @@ from stpl_core.safety.trust import is_trusted
 from stpl_runtime.engine import ReportsFacts, Session, closed_loop, open_session, precision_of
 from stpl_runtime.engines.auto.candidates import Asked, installed_engines
 from stpl_runtime.engines.auto.choose import LONGEST_S, measured_choice
-from stpl_runtime.engines.ov import computes_bf16
+from stpl_runtime.engines.ov.session import (
+    OpenVinoWinogradSession,
+    computes_bf16,
+    gains_by_fewer_products,
+)
 from stpl_runtime.nowcasting.predict import graphs_needed
 from stpl_runtime.proof.reference import load_reference
 
@@ -315,7 +319,12 @@ def peers_of(bundle: Bundle, taken: str) -> tuple[Peer, ...]:
     """The other engines for the CPU that are installed, and bf16 where this CPU has it."""
     precision = bundle.manifest.precision
     engines = installed_engines(precision)
-    found = [Peer(engine, bundle, engine) for engine in engines if engine != taken]
+    found = [
+        Peer(engine, bundle, engine)
+        for engine in engines
+        if engine != taken
+        and (engine != OpenVinoWinogradSession.engine or gains_by_fewer_products(bundle))
+    ]
     if "openvino" in engines and precision == "fp32" and computes_bf16():
         found.append(Peer("openvino-bf16", bundle, "openvino", "bf16"))
     return tuple(found)

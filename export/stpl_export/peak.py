@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from stpl_runtime.engines.openvino_core import openvino_core
+from stpl_runtime.engines.ov.core import openvino_core
 
 _SIDE = 1024
 _LEAST_ROUNDS, _LEAST_S = 7, 0.4

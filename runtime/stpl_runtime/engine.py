@@ -26,9 +26,10 @@ ENGINES: dict[str, str] = {
     "onnx-trt-rtx": "stpl_runtime.engines.ort_gpu:OrtRtxSession",
     "trt": "stpl_runtime.engines.trt:TrtSession",
     "trt-rtx": "stpl_runtime.engines.trt:RtxSession",
-    "openvino": "stpl_runtime.engines.ov:open_where_it_fits",
-    "openvino:GPU": "stpl_runtime.engines.ov:OpenVinoGpuSession",
-    "openvino:NPU": "stpl_runtime.engines.ov:OpenVinoNpuSession",
+    "openvino": "stpl_runtime.engines.ov.session:open_where_it_fits",
+    "openvino:winograd": "stpl_runtime.engines.ov.session:open_winograd_where_it_fits",
+    "openvino:GPU": "stpl_runtime.engines.ov.session:OpenVinoGpuSession",
+    "openvino:NPU": "stpl_runtime.engines.ov.session:OpenVinoNpuSession",
 }
 """One word -> where the session class lives. The class is made with (bundle, graphs, threads)."""
 TRITON = "triton:"
@@ -38,6 +39,7 @@ _AUTO = "stpl_runtime.engines.auto.choose:open_auto"
 _OTHER_NAMES = {"tensorrt": "trt", "engine": "trt", "rtx": "trt-rtx", "cpu": "onnx", "ort": "onnx"}
 _OTHER_NAMES |= {"gpu": "onnx-cuda", "cuda": "onnx-cuda", "onnx-tensorrt": "onnx-trt"}
 _OTHER_NAMES |= {"ov": "openvino", "npu": "openvino:NPU", "onnx-openvino": "openvino"}
+_OTHER_NAMES |= {"winograd": "openvino:winograd"}
 """What people call some of them elsewhere."""
 
 ForecastWay = Literal["auto", "replays", "unrolled"]

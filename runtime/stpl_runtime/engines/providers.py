@@ -15,7 +15,7 @@ import numpy as np
 
 from stpl_core.errors import EnvironmentFault
 from stpl_core.safety.protobuf import number, part
-from stpl_runtime.engines.openvino_core import openvino_core
+from stpl_runtime.engines.ov.core import openvino_core
 from stpl_runtime.engines.placement import (
     CPU,
     CUDA,

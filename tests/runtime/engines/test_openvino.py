@@ -15,7 +15,7 @@ from stpl_core.bundle import WEIGHTS, Bundle, open_bundle, seal
 from stpl_core.codec import Array
 from stpl_core.errors import BundleError, EnvironmentFault, MissingExtraError, UsageError
 from stpl_runtime.engine import GraphName, ReportsFacts, Session, closed_loop, open_session
-from stpl_runtime.engines import ov
+from stpl_runtime.engines.ov import session as ov
 from stpl_runtime.engines.providers import try_openvino
 from stpl_runtime.proof.reference import load_reference
 from stpl_runtime.proof.verify import first_breach, verify_bundle

@@ -12,7 +12,7 @@ from stpl_core.bundle import Bundle, GraphName
 from stpl_core.errors import EnvironmentFault, install_command
 from stpl_core.machine import usable_cpus
 from stpl_runtime.engine import Session, open_session
-from stpl_runtime.engines.ov import computes_bf16
+from stpl_runtime.engines.ov.session import computes_bf16
 from stpl_runtime.engines.replays import ReplayingSession
 
 VARIABLE = "STPL_ENGINE"
@@ -84,13 +84,13 @@ def candidates(bundle: Bundle, asked: Asked) -> tuple[Candidate, ...]:
 
 
 def installed_engines(precision: str) -> tuple[str, ...]:
-    """Engines for the CPU whose library is here; ONNX Runtime has no bf16."""
-    words = {"onnx": "onnxruntime", "openvino": "openvino"}
+    """Engines for the CPU whose library is here, and that compute in this precision."""
+    words = {"onnx": "onnxruntime", "openvino": "openvino", "openvino:winograd": "openvino"}
+    cannot = {"onnx": ("bf16",), "openvino:winograd": ("bf16", "fp16", "int8")}
     return tuple(
         word
         for word, library in words.items()
-        if importlib.util.find_spec(library) is not None
-        and not (word == "onnx" and precision == "bf16")
+        if importlib.util.find_spec(library) is not None and precision not in cannot.get(word, ())
     )
 
 

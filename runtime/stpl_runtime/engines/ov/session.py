@@ -25,16 +25,15 @@ from stpl_core.machine import usable_cpus
 from stpl_runtime.engine import Session
 from stpl_runtime.engines.checked_graphs import CheckedGraphs, not_open
 from stpl_runtime.engines.compiled_cache import CompiledCache, graph_key
-from stpl_runtime.engines.openvino_core import openvino_core
 from stpl_runtime.engines.ort import check_shape
+from stpl_runtime.engines.ov.core import openvino_core
+from stpl_runtime.engines.ov.winograd import fewer_products, gains
 from stpl_runtime.engines.replays import ReplayingSession
 
 if TYPE_CHECKING:
     import openvino
 
 OLDEST = (2026, 0)
-_ROOM_FACTOR = 8
-"""Compiling an unrolled graph takes about so many times the bytes of its weights."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,8 @@ class OpenVinoSession:
 
     engine = "openvino"
     device: ClassVar[str] = "CPU"
+    room_factor: ClassVar[int] = 8
+    """Compiling an unrolled graph takes about so many times the bytes of its weights."""
 
     def __init__(
         self,
@@ -138,7 +139,10 @@ class OpenVinoSession:
             read = self._core.read_model(self._checked.whole(model, described))
             if batch == 1:
                 read.reshape({one: [1, *one.partial_shape[1:]] for one in read.inputs})
+            self._change(read)
             compiled = self._core.compile_model(read, self.device, self._config())
+        except EnvironmentFault:
+            raise
         except Exception as error:  # OpenVINO's own errors are RuntimeError and others
             raise EnvironmentFault(
                 f"OpenVINO {version} cannot compile {self.manifest.graphs[graph].file}: "
@@ -149,6 +153,9 @@ class OpenVinoSession:
         self._note(graph, began, "compiled")
         self._keep(key, compiled)
         return compiled
+
+    def _change(self, model: openvino.Model) -> None:
+        """Leave a graph as it was exported."""
 
     def _keep(self, key: str, compiled: openvino.CompiledModel) -> None:
         if "EXPORT_IMPORT" not in self._core.get_property(self.device, "OPTIMIZATION_CAPABILITIES"):
@@ -228,6 +235,36 @@ class OpenVinoSession:
         self._checked.close()
 
 
+class OpenVinoWinogradSession(OpenVinoSession):
+    """With fewer products in wide convolutions, float32 (`stpl_runtime.engines.ov.winograd`)."""
+
+    engine = "openvino:winograd"
+    room_factor = 20
+
+    def _precision(self, allow: str | None) -> tuple[str, str]:
+        kept = self.manifest.precision
+        if kept != "fp32" or allow is not None:
+            raise EnvironmentFault(
+                f"{self.engine} computes in fp32, not in {allow or kept}",
+                expected="a bundle in fp32, and no --allow",
+                fix="--engine openvino",
+            )
+        return kept, "f32"
+
+    def _change(self, model: openvino.Model) -> None:
+        """Replace what gains by it.
+
+        Raises:
+            EnvironmentFault: nothing does.
+        """
+        if not fewer_products(model):
+            raise EnvironmentFault(
+                "no convolution of this bundle gains by fewer products",
+                expected="3x3 or 5x5, from 64 or more channels to 192 or more",
+                fix="--engine openvino, which gives the same",
+            )
+
+
 class OpenVinoGpuSession(OpenVinoSession):
     """An Intel GPU. Not run by us."""
 
@@ -246,15 +283,41 @@ def open_where_it_fits(
     bundle: Bundle, graphs: tuple[GraphName, ...], threads: int | None, allow: str | None = None
 ) -> Session:
     """A session on the CPU; where the unrolled graphs would not fit, `step` alone is compiled."""
+    return _where_it_fits(OpenVinoSession, bundle, graphs, threads, allow)
+
+
+def open_winograd_where_it_fits(
+    bundle: Bundle, graphs: tuple[GraphName, ...], threads: int | None, allow: str | None = None
+) -> Session:
+    """The same, with fewer products."""
+    return _where_it_fits(OpenVinoWinogradSession, bundle, graphs, threads, allow)
+
+
+def _where_it_fits(
+    cls: type[OpenVinoSession],
+    bundle: Bundle,
+    graphs: tuple[GraphName, ...],
+    threads: int | None,
+    allow: str | None,
+) -> Session:
     room = memory_room_bytes()
     files = bundle.manifest.files.items()
     weights = sum(spec.bytes for name, spec in files if name.endswith(".safetensors"))
-    needed = _ROOM_FACTOR * weights * len(graphs)
+    needed = cls.room_factor * weights * len(graphs)
     if room is None or room >= needed or "step" not in graphs or len(graphs) == 1:
-        return cast("Session", OpenVinoSession(bundle, graphs, threads, allow))
+        return cast("Session", cls(bundle, graphs, threads, allow))
     why = f"{amount(room)} of memory left, {amount(needed)} wanted for the unrolled graphs"
-    alone = cast("Session", OpenVinoSession(bundle, ("step",), threads, allow))
+    alone = cast("Session", cls(bundle, ("step",), threads, allow))
     return ReplayingSession(alone, bundle.manifest, why)
+
+
+def gains_by_fewer_products(bundle: Bundle) -> bool:
+    """Whether `openvino:winograd` does anything for a bundle; reads its step graph."""
+    checked = CheckedGraphs(bundle)
+    try:
+        return gains(openvino_core().read_model(checked.whole(*checked.graph("step"))))
+    finally:
+        checked.close()
 
 
 def computes_bf16(device: str = "CPU") -> bool:

@@ -1,0 +1,1 @@
+"""OpenVINO, on the CPU and on what else it runs on."""

@@ -1,0 +1,155 @@
+"""Convolutions with fewer products, beside their definition in float64."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stpl_core.bundle import GraphName, open_bundle
+from stpl_core.errors import EnvironmentFault
+from stpl_runtime.engine import open_session
+from stpl_runtime.engines.auto import candidates as ways
+from stpl_runtime.engines.ov import session as ov
+from stpl_runtime.engines.ov import winograd
+from stpl_runtime.engines.ov.core import openvino_core
+from stpl_runtime.engines.ov.session import OpenVinoSession, OpenVinoWinogradSession
+from stpl_runtime.engines.ov.winograd import fewer_products, matrices
+from stpl_runtime.engines.replays import ReplayingSession
+from tests.runtime.conftest import open_named
+
+pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
+
+GRAPHS: tuple[GraphName, ...] = ("step", "forecast", "rollout")
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if few channels were enough, so that small models take this way."""
+    monkeypatch.setattr(winograd, "_LEAST_CHANNELS", 1)
+    monkeypatch.setattr(winograd, "_LEAST_WEIGHTS", 1)
+
+
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STPL_CACHE_MB", "0")
+
+
+def convolution(shape: tuple[int, ...], weights: np.ndarray[Any, Any], **changed: list[int]) -> Any:
+    """A model of one convolution that keeps the size, but for what is changed."""
+    import openvino
+    import openvino.opset13 as ops
+
+    edge = [weights.shape[2] // 2] * 2
+    how = {"strides": [1, 1], "pads_begin": edge, "pads_end": edge, "dilations": [1, 1]} | changed
+    x = ops.parameter(list(shape), np.float32)
+    return openvino.Model([ops.result(ops.convolution(x, ops.constant(weights), **how))], [x])
+
+
+def run(model: Any, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    hint = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    made: np.ndarray[Any, Any] = openvino_core().compile_model(model, "CPU", hint)(x)[0]
+    return made
+
+
+def summed(x: np.ndarray[Any, Any], weights: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The convolution of `(1, C, H, W)` by its definition, in float64."""
+    side = weights.shape[2]
+    around = np.pad(x[0].astype(np.float64), ((0, 0), *[(side // 2, side // 2)] * 2))
+    windows = np.lib.stride_tricks.sliding_window_view(around, (side, side), (1, 2))
+    return np.einsum("cyxkl,ockl->oyx", windows, weights.astype(np.float64))[None]
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_the_matrices_are_those_of_cook_and_toom(kernel: int) -> None:
+    a, g, b = matrices(kernel)
+    rng = np.random.default_rng(kernel)
+    for _ in range(20):
+        d, w = rng.standard_normal(4 + kernel - 1), rng.standard_normal(kernel)
+        found = a.astype(np.float64).T @ ((g @ w) * (b.T @ d))
+        np.testing.assert_allclose(found, np.correlate(d, w, "valid"), rtol=0, atol=1e-13)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    kernel=st.sampled_from([3, 5]),
+    height=st.integers(1, 21),
+    width=st.integers(1, 21),
+    wide=st.sampled_from([(64, 192), (130, 97), (200, 64)]),
+    seed=st.integers(0, 9),
+)
+def test_a_wide_convolution_gives_what_its_definition_says(
+    kernel: int, height: int, width: int, wide: tuple[int, int], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((1, wide[0], height, width)).astype(np.float32)
+    weights = rng.standard_normal((wide[1], wide[0], kernel, kernel)).astype(np.float32)
+    model = convolution(x.shape, weights)
+    assert fewer_products(model) == 1
+    assert "Convolution" not in {node.get_type_name() for node in model.get_ops()}
+    true = summed(x, weights)
+    np.testing.assert_allclose(run(model, x), true, rtol=0, atol=3e-5 * np.abs(true).max())
+
+
+@pytest.mark.parametrize(
+    ("shape", "made", "side", "changed"),
+    [
+        ((1, 64, 8, 8), 128, 5, {}),  # too few weights
+        ((1, 16, 8, 8), 900, 5, {}),  # too few channels
+        ((1, 64, 8, 8), 192, 7, {}),
+        ((1, 64, 8, 8), 192, 1, {}),
+        ((1, 64, 8, 8), 192, 5, {"strides": [2, 2]}),
+        ((1, 64, 8, 8), 192, 5, {"dilations": [2, 2]}),
+        ((1, 64, 8, 8), 192, 5, {"pads_begin": [0, 0], "pads_end": [0, 0]}),
+        ((1, 64, -1, 8), 192, 5, {}),
+        ((2, 64, 8, 8), 192, 5, {}),
+    ],
+)
+def test_others_are_left_as_they_are(
+    shape: tuple[int, ...], made: int, side: int, changed: dict[str, list[int]]
+) -> None:
+    weights = np.ones((made, shape[1], side, side), np.float32)
+    assert fewer_products(convolution(shape, weights, **changed)) == 0
+
+
+def test_it_computes_otherwise_than_the_convolution(narrow: None) -> None:
+    bundle = open_named("convlstm-tiny")
+    frame = np.random.default_rng(0).random((1, *bundle.manifest.frame), np.float32)
+    made = []
+    for engine in ("openvino", "openvino:winograd"):
+        session = open_session(bundle, ("step",), engine=engine, threads=1)
+        made.append(session.step(frame, session.zero_state(1))[0])
+        session.close()
+    np.testing.assert_allclose(*made, rtol=0, atol=1e-5)
+    assert (made[0] != made[1]).any()
+
+
+def test_where_nothing_gains_it_says_what_does() -> None:
+    with pytest.raises(EnvironmentFault, match="no convolution of this bundle gains") as refused:
+        open_session(open_named("convlstm-tiny"), ("step",), engine="openvino:winograd")
+    assert "--engine openvino" in refused.value.fix
+
+
+def test_it_is_float32_alone() -> None:
+    with pytest.raises(EnvironmentFault, match="computes in fp32, not in bf16"):
+        open_session(
+            open_named("convlstm-tiny"), ("step",), engine="openvino:winograd", allow="bf16"
+        )
+    assert "openvino:winograd" in ways.installed_engines("fp32")
+    for lower in ("int8", "fp16", "bf16"):
+        assert "openvino:winograd" not in ways.installed_engines(lower)
+
+
+def test_where_memory_is_short_the_step_alone_is_compiled(
+    narrow: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle: Path = open_named("convlstm-tiny").path
+    monkeypatch.setattr(ov, "memory_room_bytes", lambda: 1000)
+    session = open_session(open_bundle(bundle), GRAPHS, engine="openvino:winograd", threads=1)
+    assert isinstance(session, ReplayingSession)
+    session.close()
+    assert OpenVinoWinogradSession.room_factor > OpenVinoSession.room_factor
