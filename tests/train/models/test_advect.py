@@ -103,6 +103,34 @@ def test_a_shower_is_an_hour_later_where_it_goes(plain: Advect) -> None:
     assert np.abs(where - truth).max() < 1.5
 
 
+@pytest.mark.parametrize("speed", [4.0, 12.0])
+def test_what_is_learned_does_not_depend_on_the_speed(speed: float) -> None:
+    """A model with any weights forecasts of a drifting field what it does of the same at rest."""
+    model = make(SIDE, shaken=0.05)
+    still, fast = drifting(0.0, 0.0)[:, :CONTEXT], drifting(speed, 0.0)[:, :CONTEXT]
+    with torch.no_grad():
+        at_rest, drifted = rollout(model, still, 1), rollout(model, fast, 1)
+    gone = round(speed) * CONTEXT  # columns, a multiple of the patches
+    inner = slice(8, -8), slice(gone + 16, -16)
+    seen = drifted[0, 0, 0][inner]
+    same = at_rest[0, 0, 0].roll(gone, dims=-1)[inner]
+    # The field itself is another one where it has drifted to; what was learned changed it by more.
+    changed = (at_rest - still[:, -1:])[0, 0, 0].roll(gone, dims=-1)[inner].abs().mean()
+    assert changed > 0.01
+    assert (seen - same).abs().mean() < 0.2 * changed
+
+
+def test_the_fine_motion_fades() -> None:
+    model = make()
+    guess, state = run(model, torch.rand(2, 3, 1, 32, 32))[-1]
+    fine = state["u"] - state["v"]
+    assert float(fine.abs().max()) > 0.01
+    for lead in (1, 2):
+        with torch.no_grad():
+            guess, state = model.step(guess, state)
+        torch.testing.assert_close(state["u"] - state["v"], 0.7**lead * fine, rtol=0, atol=1e-5)
+
+
 def test_a_first_frame_has_no_motion() -> None:
     model = make(shaken=0.02)
     frames = torch.rand(2, 3, 1, 32, 32)
@@ -220,7 +248,7 @@ def test_what_comes_from_where_nothing_was_observed_comes_from_outside(plain: Ad
     with torch.no_grad():
         for _ in range(3):
             guess, state = plain.step(guess, state)
-        decoded = [state[name] for name in ("anchor", "h", "u", "d", "lead")]
+        decoded = [state[name] for name in ("anchor", "h", "d", "lead")]
         inside = plain._decoded(*decoded)[3][0, 0]
     assert state["seen"].item() == CONTEXT
     assert float(state["guess"].min()) > -0.1

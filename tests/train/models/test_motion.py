@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates, uniform_filter
 
-from stpl_train.models.motion import LucasKanade, PixelGrid, window_mean
+from stpl_train.models.motion import LucasKanade, PixelGrid, finer, window_mean
 
 SIDE = 128
 Floats = NDArray[np.float32]
@@ -71,6 +71,27 @@ def test_a_turning_field_has_a_motion_of_its_own_at_every_place() -> None:
     inner = (slice(None), slice(6, -6), slice(6, -6))
     assert np.ptp(true[inner]) > 3
     assert np.abs(v - true)[inner].mean() < 0.08
+
+
+def test_the_last_round_sees_what_is_too_small_for_the_smooth_motion() -> None:
+    """A drift with waves of 24 pixels in it; the texture is read along them by scipy's splines."""
+    wave = 2 * np.pi / 24
+
+    def true(rows: Places, columns: Places) -> Places:
+        waves = 0.6 * np.sin(wave * rows), 0.6 * np.cos(wave * columns)
+        return np.stack([-2.0 + waves[0], 1.0 + waves[1]])  # to the right and down
+
+    rows, columns = np.mgrid[:SIDE, :SIDE].astype(np.float64)
+    right, down = true(rows, columns)
+    texture = field(blur=2.0)
+    old = seen(texture, rows + 130, columns + 130)
+    new = seen(texture, rows + down + 130, columns + right + 130)
+    smooth = estimate(new, old)
+    fine = finer(PixelGrid(SIDE, SIDE), 4, new, old, smooth)
+    rows, columns = 4 * np.mgrid[:32, :32] + 1.5
+    inner = (slice(None), slice(6, -6), slice(6, -6))
+    wrong = [np.abs(v[0].numpy() - true(rows, columns))[inner].mean() for v in (smooth, fine)]
+    assert wrong[1] < 0.8 * wrong[0]
 
 
 @pytest.mark.parametrize(

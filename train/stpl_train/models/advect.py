@@ -4,21 +4,22 @@ A nowcaster of fields that drift: rain on radar. It has the parts of Lagrangian 
 inside one step, and learns what that lacks. For a frame f at time t (`W(x, s)` reads x at x + s):
 
     v   motion from frame to frame, by Lucas and Kanade (`stpl_train.models.motion`), averaged
-    h   <- ConvGRU(conv[f, f - W(last, v)], W(h, v))      features that move with the field
-    u   = v + 3 tanh(smooth(conv[h, v]))                  how it will go on
+    u   the same with what is finer; u <- v + 0.7 (u - v) from lead time to lead time
+    h   <- ConvGRU(conv[f, f - W(last, u)], W(h, u))      features that move with the field
     d   <- d + W(u, d)                                    the whole way back to the last observation
     x   = W(anchor, d)                                    one interpolation at any lead time
     guess = sigmoid(a) x + r, moved to the events that are likely (`stpl_train.models.events`)
 
-a, r and the events' logits are decoded from x, W(h, d), u, the lead time and how far the way leads
-out of the frame. Events cover as much as they do in x. Beside the guess it gives the chance of each
+a, r and the events' logits are decoded from x, W(h, d), the lead time and how far the way leads out
+of the frame. Events cover as much as they do in x. Beside the guess it gives the chance of each
 event in it.
 
 A pixel below 0 was not observed (`FrameCodec.marks_no_data`): what comes from there comes from
 outside, and counts nowhere as no rain.
 
 Observed or fed back? A frame that equals the state's `guess` in every pixel is this model's own
-emission, and only d and the lead time advance; any other frame is an observation, as is the first.
+emission, and only u, d and the lead time advance; any other frame is an observation, as is the
+first.
 The comparison allows for the last digits (8 units of rounding), so that an engine may compute its
 output and its state apart. An observation that equals the guess everywhere is taken for it, and
 loses nothing: what is read is what was expected.
@@ -48,14 +49,12 @@ from stpl_train.models.events import (
     shift_of_chances,
 )
 from stpl_train.models.layers import ModelConfig, Patching, zeros_state
-from stpl_train.models.motion import LucasKanade, PixelGrid, resized, window_mean
+from stpl_train.models.motion import LucasKanade, PixelGrid, finer, resized
 
 CHANCE = "chance"
 """What is given beside the guess."""
-_SPEED = 8.0
-"""Pixels a step: what motion is divided by where a convolution reads it."""
-_TURN = 3.0
-"""Pixels a step by which the motion can be corrected at most."""
+_KEEPS = 0.7
+"""Share of the fine motion that lasts from one step to the next."""
 _REMEMBER = 2.0
 """Motions whose mean is taken: the newest one weighs 1 over this at least."""
 _DEEP = 8.0
@@ -63,7 +62,6 @@ _DEEP = 8.0
 _STEEP = 5.0
 """What turns a distance from a level, model units, into logits."""
 _ROUNDINGS = 8.0
-_SMOOTH = 5
 _UNSEEN = NO_DATA / 2
 """What is below it was not observed; a guess may lie a little below 0."""
 _SLIVER = 0.05
@@ -177,11 +175,7 @@ class Advect(nn.Module):
         self.encode = nn.Conv2d(2 * pixels, hidden, 3, padding=1)
         self.gates = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1)
         self.candidate = nn.Conv2d(2 * hidden, hidden, 3, padding=1)
-        self.turn_first = nn.Conv2d(hidden + 2, hidden, 3, padding=2, dilation=2)
-        self.turn = nn.Conv2d(hidden, 2, 3, padding=2, dilation=2)
-        self.decode = Decoder(pixels + hidden + 5, channels, count, config)
-        for part in self.turn.parameters():
-            nn.init.zeros_(part)
+        self.decode = Decoder(pixels + hidden + 3, channels, count, config)
         self.register_buffer("levels", torch.tensor(config.levels), persistent=False)
         self.register_buffer("calibration", torch.ones(config.horizon, count))
         self.state_shapes: dict[str, tuple[int, ...]] = {
@@ -204,13 +198,13 @@ class Advect(nn.Module):
         new = torch.maximum(self._differs(frame, state["guess"]), 1 - begun)  # 1: observed
         pair = new * begun  # 1 where there is an earlier frame to compare with
         shown = frame.clamp(min=0.0)
-        v = self._moved(shown, last, state["v"], seen, pair)
-        h = state["h"] + new * (self._encoded(shown, last, state["h"], v, pair) - state["h"])
+        v, u = self._moved(shown, last, state["v"], state["u"], seen, pair)
+        h = state["h"] + new * (self._encoded(shown, last, state["h"], u, pair) - state["h"])
         anchor = state["anchor"] + new * (frame - state["anchor"])
-        u = state["u"] + new * (self._turned(h, v) - state["u"])
+        u = v + (_KEEPS + new * (1 - _KEEPS)) * (u - v)
         d = self._further(u, (1 - new) * state["d"])
         lead = (1 - new) * state["lead"] + 1
-        field, logits, moved, inside = self._decoded(anchor, h, u, d, lead)
+        field, logits, moved, inside = self._decoded(anchor, h, d, lead)
         guess, logits = self._matched(field, logits, moved, inside, _known(anchor), lead)
         after = {"anchor": anchor, "last": shown, "guess": guess, "v": v, "u": u, "d": d, "h": h}
         after |= {"seen": seen + new, "lead": lead, CHANCE: chances_of(logits)}
@@ -245,36 +239,32 @@ class Advect(nn.Module):
         return other.to(frame.dtype).amax((1, 2, 3), keepdim=True)
 
     def _moved(
-        self, frame: Tensor, last: Tensor, before: Tensor, seen: Tensor, pair: Tensor
-    ) -> Tensor:
-        """The mean of the motions so far, as `before`."""
+        self, frame: Tensor, last: Tensor, v: Tensor, u: Tensor, seen: Tensor, pair: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The means of the motions so far, smooth and fine, as `v` and `u`."""
         weight = pair / (1 + (seen - 1).clamp(0.0, _REMEMBER - 1.0))
-        found: Tensor = self.motion(frame, last, before)
-        return before + weight * (found - before)
+        smooth: Tensor = self.motion(frame, last, v)
+        fine = finer(self.frame_grid, self.patch, frame, last, smooth)
+        return v + weight * (smooth - v), u + weight * (fine - u)
 
-    def _encoded(self, frame: Tensor, last: Tensor, h: Tensor, v: Tensor, pair: Tensor) -> Tensor:
+    def _encoded(self, frame: Tensor, last: Tensor, h: Tensor, u: Tensor, pair: Tensor) -> Tensor:
         """The features after a frame, `(B, hidden, h, w)`."""
         height, width = frame.shape[2:]
-        moved = self.frame_grid.sample(last, resized(v, height, width), "zeros")
+        moved = self.frame_grid.sample(last, resized(u, height, width), "zeros")
         both = torch.cat([frame, (frame - moved) * pair], dim=1)
         x = F.relu(self.encode(F.pixel_unshuffle(both, self.patch)))
-        h = self.map_grid.sample(h, v / self.patch, "border") * pair
+        h = self.map_grid.sample(h, u / self.patch, "border") * pair
         update, reset = torch.sigmoid(self.gates(torch.cat([x, h], dim=1))).chunk(2, dim=1)
         candidate = torch.tanh(self.candidate(torch.cat([x, reset * h], dim=1)))
         new: Tensor = h + update * (candidate - h)
         return new
-
-    def _turned(self, h: Tensor, v: Tensor) -> Tensor:
-        """The motion with which the field will go on, as `v`."""
-        y = F.relu(self.turn_first(torch.cat([h, v / _SPEED], dim=1)))
-        return v + _TURN * torch.tanh(window_mean(self.turn(y), _SMOOTH))
 
     def _further(self, u: Tensor, d: Tensor) -> Tensor:
         """The way back to the last observation from one step later, as `d`."""
         return d + self.map_grid.sample(u, d / self.patch, "border")
 
     def _decoded(
-        self, anchor: Tensor, h: Tensor, u: Tensor, d: Tensor, lead: Tensor
+        self, anchor: Tensor, h: Tensor, d: Tensor, lead: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Field and logits at a lead time `(B, 1, 1, 1)`, and what they were decoded from.
 
@@ -295,7 +285,7 @@ class Advect(nn.Module):
         time = (lead.clamp(max=float(self.horizon)) / self.horizon).expand(-1, 1, *h.shape[2:])
         inside, depth = (1 - out).clamp(min=0.0), out.clamp(max=_DEEP) / _DEEP
         pixels = F.pixel_unshuffle(x, self.patch)  # (B, C*p*p, h, w)
-        features = torch.cat([pixels, carried, inside, depth, u / _SPEED, time], dim=1)
+        features = torch.cat([pixels, carried, inside, depth, time], dim=1)
         field, logits = self.decode(x, features, self.levels)
         return field, logits, x, F.interpolate(inside, (height, width))
 
@@ -316,8 +306,8 @@ class Advect(nn.Module):
         Returns:
             The guesses `(B, n, C, H, W)`; logits and chances, `(B, n, Q, C, H, W)`.
         """
-        anchor, h, u, d, lead = self._at_leads(frames, leads)
-        decoded = self._decoded(anchor, h, u, d, lead)
+        anchor, h, d, lead = self._at_leads(frames, leads)
+        decoded = self._decoded(anchor, h, d, lead)
         guess, logits = self._matched(*decoded, _known(anchor), lead)
         parted, batch = self._by_lead, len(frames)
         return parted(guess, batch), parted(logits, batch), parted(chances_of(logits), batch)
@@ -330,29 +320,28 @@ class Advect(nn.Module):
 
     def _at_leads(
         self, frames: Tensor, leads: tuple[int, ...]
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What `_decoded` is given at some lead times after the context, all in one batch."""
         batch, context = frames.shape[:2]
         state = self.initial_state(batch)
         shown = frames.clamp(min=0.0)
-        v, h, last = state["v"], state["h"], shown[:, 0]
+        v, u, h, last = state["v"], state["u"], state["h"], shown[:, 0]
         for t in range(context):
             seen = frames.new_full((batch, 1, 1, 1), float(t))
             pair = seen.clamp(0.0, 1.0)
             if t:
-                v = self._moved(shown[:, t], last, v, seen, pair)
-            h = self._encoded(shown[:, t], last, h, v, pair)
+                v, u = self._moved(shown[:, t], last, v, u, seen, pair)
+            h = self._encoded(shown[:, t], last, h, u, pair)
             last = shown[:, t]
-        u = self._turned(h, v)
         ways, d = [], state["d"]
         for _ in range(max(leads)):
             d = self._further(u, d)
             ways.append(d)
+            u = v + _KEEPS * (u - v)
         many = len(leads)
         return (
             frames[:, -1].repeat(many, 1, 1, 1),
             h.repeat(many, 1, 1, 1),
-            u.repeat(many, 1, 1, 1),
             torch.cat([ways[lead - 1] for lead in leads]),
             frames.new_tensor(leads).repeat_interleave(batch).view(-1, 1, 1, 1),
         )

@@ -6,7 +6,8 @@ motion so far points to, a the new one, g the mean of their gradients and <> a w
     v += (<g g'> + lambda I)^-1 <g (a - b)>
 
 Increments are at most one pixel of the scale. Then v is averaged around, weighted by how much
-structure there is, so that it spreads from where it is known to where nothing is.
+structure there is, so that it spreads from where it is known to where nothing is. `finer` adds what
+single pixels say, which holds for the next frame more than for later ones.
 
 Windows are two passes of a box, by AveragePool: where half precision or int8 compute convolutions
 in fewer bits (`stpl_export.precision`), the sums of squares stay in fp32. There are no weights.
@@ -15,6 +16,7 @@ in fewer bits (`stpl_export.precision`), the sums of squares stay in fp32. There
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -33,6 +35,11 @@ _RIDGE = 1e-4
 _ROUNDS = 2
 _FASTEST = 16.0
 """Pixels of the frame in a step, along each axis."""
+_BESIDE = 3
+"""Side of the box of patches over which the last round takes its sums."""
+
+Box = Callable[[Tensor], Tensor]
+"""A mean around each place."""
 
 
 class PixelGrid(nn.Module):
@@ -76,10 +83,13 @@ class PixelGrid(nn.Module):
 
 def window_mean(x: Tensor, side: int) -> Tensor:
     """Two box means of `side` over a map `(B, C, H, W)`; nothing lies outside."""
-    for _ in range(2):
-        x = F.avg_pool2d(x, (1, side), 1, (0, side // 2))
-        x = F.avg_pool2d(x, (side, 1), 1, (side // 2, 0))
-    return x
+    return _box(_box(x, side), side)
+
+
+def _box(x: Tensor, side: int) -> Tensor:
+    """The mean over a box of `side` around."""
+    x = F.avg_pool2d(x, (1, side), 1, (0, side // 2))
+    return F.avg_pool2d(x, (side, 1), 1, (side // 2, 0))
 
 
 def resized(motion: Tensor, height: int, width: int) -> Tensor:
@@ -155,6 +165,47 @@ class LucasKanade(nn.Module):
             frame, scale = F.avg_pool2d(frame, 2), 2 * scale
 
 
+def _slopes_beside(both: Tensor) -> tuple[Tensor, Tensor]:
+    """A new and an old frame `(B, 2 C, h, w)` with their gradients.
+
+    Returns:
+        New `(B, 3 C, h, w)`; old with ones after them, `(B, 3 C + 1, h, w)`, which fall to 0 over
+        the pixel outside: what lies there has no part.
+    """
+    channels = both.shape[1] // 2
+    slopes = _gradients(both)  # (B, 4 C, h, w)
+    new, old = both.split(channels, dim=1)
+    new_x, old_x, new_y, old_y = slopes.split(channels, dim=1)
+    ones = torch.ones_like(both[:, :1])
+    return torch.cat([new, new_x, new_y], dim=1), torch.cat([old, old_x, old_y, ones], dim=1)
+
+
+def _products(grid: PixelGrid, new: Tensor, old: Tensor, v: Tensor) -> Tensor:
+    """Of gradients and change along the motion `v` `(B, 2, h, w)`: `(B, 5, h, w)`."""
+    channels = new.shape[1] // 3
+    *there, inside = grid.sample(old, v, "zeros").split([channels] * 3 + [1], dim=1)
+    value, slope_x, slope_y = (new * inside).split(channels, dim=1)
+    gx, gy, change = 0.5 * (there[1] + slope_x), 0.5 * (there[2] + slope_y), value - there[0]
+    products = torch.stack([gx * gx, gx * gy, gy * gy, gx * change, gy * change], dim=1)
+    return products.sum(2) if channels > 1 else products.flatten(1, 2)
+
+
+def _solved(sums: Tensor) -> tuple[Tensor, Tensor]:
+    """The step `(B, 2, h, w)` that sums of products ask for, and how much structure they show."""
+    xx, xy, yy, xt, yt = sums.split(1, dim=1)  # (B, 1, h, w) each
+    structure = xx + yy
+    xx, yy = xx + _RIDGE, yy + _RIDGE
+    step = torch.cat([yy * xt - xy * yt, xx * yt - xy * xt], dim=1) / (xx * yy - xy * xy)
+    return step.clamp(-1.0, 1.0), structure
+
+
+def _spread(v: Tensor, structure: Tensor, damping: float, box: Box) -> Tensor:
+    """The mean around of a motion, by how much structure there is."""
+    weight = structure / (structure + damping) + 1e-3
+    around = box(torch.cat([v * weight, weight], dim=1))  # (B, 3, h, w)
+    return around[:, :2] / around[:, 2:]
+
+
 def _refined(grid: PixelGrid, scale: int, both: Tensor, v: Tensor) -> Tensor:
     """Improve the motion `v` `(B, 2, h, w)`, in pixels of its scale.
 
@@ -164,26 +215,36 @@ def _refined(grid: PixelGrid, scale: int, both: Tensor, v: Tensor) -> Tensor:
         both: the new and the old frame, `(B, 2 C, h, w)`.
         v: the motion so far.
     """
-    side, channels = _WINDOW[scale], both.shape[1] // 2
-    slopes = _gradients(both)  # (B, 4 C, h, w)
-    new, old = both.split(channels, dim=1)
-    new_x, old_x, new_y, old_y = slopes.split(channels, dim=1)
-    new, old = (torch.cat(part, dim=1) for part in ((new, new_x, new_y), (old, old_x, old_y)))
-    old = torch.cat([old, torch.ones_like(v[:, :1])], dim=1)  # (B, 3 C + 1, h, w)
+    new, old = _slopes_beside(both)
     structure = v[:, :1]
+
+    def box(x: Tensor) -> Tensor:
+        return window_mean(x, _WINDOW[scale])
+
     for _ in range(_ROUNDS):
-        # The ones fall to 0 over the pixel outside: what lies there has no part.
-        *there, inside = grid.sample(old, v, "zeros").split([channels] * 3 + [1], dim=1)
-        value, slope_x, slope_y = (new * inside).split(channels, dim=1)
-        gx, gy, change = 0.5 * (there[1] + slope_x), 0.5 * (there[2] + slope_y), value - there[0]
-        products = torch.stack([gx * gx, gx * gy, gy * gy, gx * change, gy * change], dim=1)
-        sums = products.sum(2) if channels > 1 else products.flatten(1, 2)  # (B, 5, h, w)
-        xx, xy, yy, xt, yt = window_mean(sums, side).split(1, dim=1)  # (B, 1, h, w) each
-        structure = xx + yy
-        xx, yy = xx + _RIDGE, yy + _RIDGE
-        step = torch.cat([yy * xt - xy * yt, xx * yt - xy * xt], dim=1) / (xx * yy - xy * xy)
-        v = v + step.clamp(-1.0, 1.0)
+        step, structure = _solved(box(_products(grid, new, old, v)))
+        v = v + step
     v = v.clamp(-_FASTEST / scale, _FASTEST / scale)
-    weight = structure / (structure + _DAMPING[scale]) + 1e-3
-    around = window_mean(torch.cat([v * weight, weight], dim=1), side)  # (B, 3, h, w)
-    return around[:, :2] / around[:, 2:]
+    return _spread(v, structure, _DAMPING[scale], box)
+
+
+def finer(grid: PixelGrid, patch: int, new: Tensor, old: Tensor, v: Tensor) -> Tensor:
+    """What the pixels say beyond a smooth motion, without a gradient: one more round at full size.
+
+    Its sums are taken over patches and those beside them.
+
+    Args:
+        grid: of the frame.
+        patch: side of the patches.
+        new: `(B, C, H, W)`.
+        old: as `new`, one step earlier.
+        v: the motion so far, `(B, 2, H / patch, W / patch)`, pixels of the frame.
+
+    Returns:
+        As `v`.
+    """
+    frames = _slopes_beside(torch.cat([new, old], dim=1).detach())
+    v = v.detach()
+    products = _products(grid, *frames, resized(v, *new.shape[2:]))  # (B, 5, H, W)
+    step, structure = _solved(_box(F.avg_pool2d(products, patch), _BESIDE))
+    return v + _spread(step, structure, _DAMPING[1], lambda x: _box(x, _BESIDE))
