@@ -153,10 +153,10 @@ def _left_out(events: dict[str, Any]) -> Iterator[str]:
     yield (
         "MRMS and OPERA: the same weights, which never saw them. FMI: a run of the recipe "
         "`radar-nowcast` on KNMI alone; KNMI: one on FMI and 40 minutes of MRMS; 1,180 iterations "
-        "each. Nothing of an event had a part in the calibration that it is judged by. At the first "
-        "lead time flow is better at 1 mm h-1 on KNMI and MRMS: from slow rain and from frames "
-        "further apart a model learns to expect more change than five minutes bring. Whole "
-        "fields, as above."
+        "each. Nothing of an event had a part in the calibration that it is judged by. At the "
+        "first lead time flow is better at 1 mm h-1 on KNMI and MRMS: from slow rain and from "
+        "frames further apart a model learns to expect more change than five minutes bring. "
+        "Whole fields, as above."
     )
     yield ""
     for name, found in events.items():
