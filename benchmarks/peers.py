@@ -32,6 +32,7 @@ from stpl_deploy.cli.reports.output import document_text, print_table, say
 from stpl_export.bench import Peer, bench_bundle, peers_of
 from stpl_export.export import export_run
 from stpl_runtime.engine import open_session, precision_of
+from stpl_runtime.engines.auto.candidates import installed_engines
 from stpl_runtime.proof.reference import load_reference
 from stpl_runtime.proof.verify import breach_of, check_session
 from stpl_train import run as runs
@@ -101,7 +102,8 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> dict[str, A
     bundle = exported(run, folder / "fp32", "fp32")
     peers = [Peer("onnx", bundle, "onnx"), *peers_of(bundle, "onnx")]
     if options.int8:
-        peers += int8_peers(run, folder, {peer.engine for peer in peers})
+        able = {peer.engine for peer in peers}.intersection(installed_engines("int8"))
+        peers += int8_peers(run, folder, able)
     if not options.rounds:
         return {}
     wrong = {}
