@@ -72,7 +72,9 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
     parser.add_argument("--attribution", required=True)
-    parser.add_argument("--sequences", type=int, default=8)
+    parser.add_argument(
+        "--sequences", type=int, default=4, help="what demo --radar joins is 4 of 12"
+    )
     arguments = parser.parse_args()
     run, folder = open_run(arguments.run), HOME / arguments.name
     keep(run, folder, arguments.sequences, arguments.attribution)

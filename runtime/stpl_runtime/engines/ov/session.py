@@ -27,7 +27,7 @@ from stpl_runtime.engines.checked_graphs import CheckedGraphs, not_open
 from stpl_runtime.engines.compiled_cache import CompiledCache, graph_key
 from stpl_runtime.engines.ort import check_shape
 from stpl_runtime.engines.ov.core import openvino_core
-from stpl_runtime.engines.ov.winograd import fewer_products, gains
+from stpl_runtime.engines.ov.winograd import WIDE, fewer_products, gains
 from stpl_runtime.engines.replays import ReplayingSession
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ class OpenVinoWinogradSession(OpenVinoSession):
         if not fewer_products(model):
             raise EnvironmentFault(
                 "no convolution of this bundle gains by fewer products",
-                expected="3x3 or 5x5, from 64 or more channels to 192 or more",
+                expected=WIDE,
                 fix="--engine openvino, which gives the same",
             )
 

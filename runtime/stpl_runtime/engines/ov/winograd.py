@@ -16,6 +16,7 @@ one product of matrices per point, a product with A, depth to space.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
@@ -36,7 +37,12 @@ _POINTS = tuple(Fraction(n, 2) for n in (0, 2, -2, 1, -1, 4, -4))
 """Where polynomials are compared, and at infinity: few and simple ones lose few digits."""
 _LEAST_CHANNELS = 64
 _LEAST_WEIGHTS = 64 * 192
-"""Products of channels below which moving there and back takes what was won."""
+"""Channels in times channels out, below which moving there and back takes what was won."""
+WIDE = (
+    f"a convolution of {' or '.join(f'{side}x{side}' for side in _KERNELS)} from and to "
+    f"{_LEAST_CHANNELS} channels or more, whose product is {_LEAST_WEIGHTS:,} or more"
+)
+"""What gains, for people."""
 
 
 def fewer_products(model: openvino.Model) -> int:
@@ -106,19 +112,19 @@ def _replace(node: Any, shape: _Shape, made: dict[str, Any]) -> None:
     points = len(a) ** 2  # n^2
     down, right = -(-shape.height // _TILE), -(-shape.width // _TILE)  # squares
 
-    def kept(name: str, value: NDArray[Any]) -> Any:
+    def kept(name: str, value: Callable[[], NDArray[Any]]) -> Any:
         if name not in made:
-            made[name] = ops.constant(np.ascontiguousarray(value))
+            made[name] = ops.constant(np.ascontiguousarray(value()))
         return made[name]
 
     def sizes(*values: int) -> Any:
-        return kept(f"sizes {values}", np.asarray(values, np.int64))
+        return kept(f"sizes {values}", lambda: np.asarray(values, np.int64))
 
     def as_(x: Any, *size: int) -> Any:
         return ops.reshape(x, sizes(*size), special_zero=False)
 
     def to_points(size: int) -> Any:
-        return kept(f"to points {shape.kernel} {size}", _to_points(shape.kernel, size))
+        return kept(f"to points {shape.kernel} {size}", lambda: _to_points(shape.kernel, size))
 
     n, c = len(a), shape.channels
     weights = node.input_value(1).get_node()
@@ -127,11 +133,12 @@ def _replace(node: Any, shape: _Shape, made: dict[str, Any]) -> None:
     x = as_(ops.matmul(to_points(shape.height), x, False, False), n * down, shape.width, c)
     x = ops.matmul(to_points(shape.width), x, False, False)  # (n down, n right, C)
     x = ops.transpose(as_(x, n, down, n, right, c), sizes(0, 2, 1, 3, 4))
-    name = f"weights {weights.get_friendly_name()}"
-    if name not in made:
-        kept(name, _weights_at_points(weights.data, shape.kernel))  # (n n, C, O)
-    x = ops.matmul(as_(x, points, down * right, c), made[name], False, False)
-    back = kept(f"back {shape.kernel}", np.einsum("ia,jb->abij", a, a).reshape(-1, points))
+    there = kept(
+        f"weights {weights.get_friendly_name()}",
+        lambda: _weights_at_points(weights.data, shape.kernel),
+    )  # (n n, C, O)
+    x = ops.matmul(as_(x, points, down * right, c), there, False, False)
+    back = kept(f"back {shape.kernel}", lambda: np.einsum("ia,jb->abij", a, a).reshape(-1, points))
     x = ops.matmul(back, as_(x, points, down * right * shape.made), False, False)
     x = as_(x, _TILE**2, down * right, shape.made)
     x = as_(ops.transpose(x, sizes(2, 0, 1)), 1, shape.made * _TILE**2, down, right)
@@ -188,7 +195,7 @@ def matrices(kernel: int) -> tuple[NDArray[np.float32], Doubles, Doubles]:
     return _floats(powers(_TILE)).astype(np.float32), _floats(g), _floats(b).T
 
 
-def _product(points: Any) -> list[Fraction]:
+def _product(points: Iterable[Fraction]) -> list[Fraction]:
     """Coefficients, from the constant on, of the polynomial with these zeros."""
     made = [Fraction(1)]
     for point in points:
