@@ -4,11 +4,13 @@
         --mrms FILE --opera FOLDER
 
 RUNS/no-EVENT is a run that was trained without that event, one run for several events perhaps; an
-event without a run is passed over. Its chances are calibrated on that run's validation, and on each
-other event, as it is forecast by a run that saw neither: what a model has never seen it takes to be
-surer than it is. Where an event has another cadence, the others are thinned to that.
+event without a run is passed over. How far the run is trusted is fitted on its validation, and on
+each other event, as it is forecast by a run that saw neither: what a model has never seen it takes
+to be surer than it is. Where an event has another cadence, the others are thinned to that.
+RUNS/no-EVENT-OTHER, if there is one, was trained without OTHER too and validated on it: what comes
+of that counts as one more event.
 
---keep: RUNS/final, calibrated so for every event, which is the run to ship. Of KNMI the last hours,
+--keep: RUNS/final, trusted by every event so, which is the run to ship. Of KNMI the last hours,
 which are the test of benchmarks/whole_fields.py, have no part here.
 """
 
@@ -16,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,14 @@ from stpl_runtime.evaluation.archives import archive_material
 from stpl_runtime.evaluation.evaluate import evaluate
 from stpl_runtime.evaluation.subject import Backend, Judged, Material
 from stpl_train.models.advect import Advect
-from stpl_train.models.events import EventCounts
+from stpl_train.models.trust import HeldOut, together
 from stpl_train.recipe import ArchiveSection
 from stpl_train.run import VALIDATION, WEIGHTS, open_run
 
 RESULT = Path(__file__).parent / "results" / "leave-one-out.json"
 Paths = dict[str, Path]
 """Event -> its archive."""
+CHOSEN = "-chosen"
 _TEST = np.datetime64("2010-08-26T05:30")
 
 
@@ -102,39 +104,41 @@ def material(judged: Judged, name: str, path: Path) -> Material:
     return found
 
 
-def counted(run: Path, judged: Judged, found: Material) -> EventCounts:
-    """How often events came with each logit, on the whole fields of an event."""
+def tried(run: Path, judged: Judged, found: Material) -> HeldOut:
+    """What comes of a run's forecasts, on the whole fields of an event."""
     size = found.frames.shape[-2:]
     _, model = regrid(open_run(run), (size[0], size[1]))
     assert isinstance(model, Advect)
-    counts = model.no_counts()
-    below, right = (made - had for made, had in zip(model.frame_shape[1:], size, strict=True))
+    made = model.nothing_yet()
+    below, right = (now - had for now, had in zip(model.frame_shape[1:], size, strict=True))
     edges = ((0, 0), (0, below), (0, right))
     for n, frames in enumerate(found.frames):
         inside = judged.codec.model_from_physical(frames)  # (T + K, C, H, W)
         seen = np.ones(size, bool) if found.valid is None else found.valid[n]
         sequence = np.pad(inside, ((0, 0), *edges), mode="edge")[None]
         observed = np.broadcast_to(np.pad(seen, edges[1:]), (1, len(frames), *sequence.shape[-2:]))
-        model.event_counts(sequence, observed, judged.context, counts)
-    return counts
+        model.try_out(sequence, observed, judged.context, made)
+    return made
 
 
-def validated(run: Path) -> EventCounts:
+def validated(run: Path) -> HeldOut:
     """The same on the sequences that the run kept out of its training."""
     opened = open_run(run)
     model, sequences = opened.model(), opened.validation()
     assert isinstance(model, Advect)
     observed, _ = read_beside(opened.file(VALIDATION), sequences)
-    counts = model.no_counts()
-    model.event_counts(sequences, observed, opened.recipe.data.context, counts)
-    return counts
+    made = model.nothing_yet()
+    model.try_out(sequences, observed, opened.recipe.data.context, made)
+    return made
 
 
-def fitted_on(run: Path, event: str, runs: dict[str, Path], paths: Paths) -> EventCounts:
-    """What a run that is judged on an event, or on none yet, is calibrated by."""
+def fitted_on(run: Path, event: str, runs: dict[str, Path], paths: Paths) -> HeldOut:
+    """By what a run that is judged on an event, or on none yet, is trusted."""
     own = EVENTS.get(event)
     special = own is not None and own.lengths is not None
-    parts = [] if special else [validated(run)]
+    without = sorted(run.parent.glob(f"{run.name}-*/{WEIGHTS}"))
+    without = [one.parent for one in without if not one.parent.name.endswith(CHOSEN)]
+    parts = [] if special else [validated(one) for one in (run, *without)]
     for name in paths:
         unseen = [one for one in (run, *runs.values())
                   if not _trained_on(one, paths[name], paths.get(event))]  # fmt: skip
@@ -144,7 +148,7 @@ def fitted_on(run: Path, event: str, runs: dict[str, Path], paths: Paths) -> Eve
         if own is not None and special:
             other = replace(other.thinned_to(own.cadence_s), lengths=own.lengths)
         judged = fitted_to(open_judged(unseen[0], backend=Backend(threads=1)), other)
-        parts.append(counted(unseen[0], judged, material(judged, name, paths[name])))
+        parts.append(tried(unseen[0], judged, material(judged, name, paths[name])))
     return together(parts)
 
 
@@ -155,24 +159,14 @@ def _trained_on(run: Path, *archives: Path | None) -> bool:
     return any(path is not None and path.name in names for path in archives)
 
 
-def together(parts: Iterable[EventCounts]) -> EventCounts:
-    """Each event weighs the same: counts are of shares of its pixels."""
-    several = list(parts)
-    made = EventCounts(*several[0].counts.shape[:2])
-    most = max(part.counts.sum() for part in several)
-    for part in several:
-        made.counts += part.counts * (most / part.counts.sum())
-    return made
-
-
-def with_counts(run: Path, counts: EventCounts, out: Path) -> Path:
-    """A copy of the run, calibrated by them."""
+def trusted_by(run: Path, found: HeldOut, out: Path) -> Path:
+    """A copy of the run, trusted by that."""
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(run, out)
     opened = open_run(out)
     model = opened.model()
     assert isinstance(model, Advect)
-    model.take_counts(counts)
+    model.trust_as(found)
     with atomic_file(out / WEIGHTS) as file:
         file.write(safetensors.torch.save(model.state_dict()))
     return out
@@ -194,11 +188,11 @@ def main() -> None:
     paths = {event: getattr(given, event.lower()) for event in runs}
     if given.keep is not None:
         final = given.runs / "final"
-        with_counts(final, fitted_on(final, "", runs, paths), given.keep)
+        trusted_by(final, fitted_on(final, "", runs, paths), given.keep)
     made: dict[str, Any] = {}
     for event, run in runs.items():
         fitted = fitted_on(run, event, runs, paths)
-        chosen = with_counts(run, fitted, given.runs / f"{run.name}-chosen")
+        chosen = trusted_by(run, fitted, given.runs / f"{run.name}{CHOSEN}")
         judged = fitted_to(open_judged(chosen, backend=Backend(threads=1)), EVENTS[event])
         judged = at_once(judged, chosen)
         found = material(judged, event, paths[event])

@@ -196,7 +196,7 @@ def test_random_windows_and_lead_times_are_resumed_too(tmp_path: Path) -> None:
     assert resumed.finished
     assert bytes_of(tmp_path / "parts") == bytes_of(tmp_path / "whole")
     weights = load_training(tmp_path / "parts" / TRAINING).weights
-    assert weights["calibration"].unique().numel() > 2
+    assert weights["trust"].unique().numel() > 2
 
 
 def test_a_loss_of_events_needs_a_model_that_forecasts_them(tmp_path: Path) -> None:

@@ -4,15 +4,17 @@ A nowcaster of fields that drift: rain on radar. It has the parts of Lagrangian 
 inside one step, and learns what that lacks. For a frame f at time t (`W(x, s)` reads x at x + s):
 
     v   motion from frame to frame, by Lucas and Kanade (`stpl_train.models.motion`), averaged
-    u   the same with what is finer; u <- v + 0.7 (u - v) from lead time to lead time
+    u   the same with what is finer; u <- v + 0.85 (u - v) from lead time to lead time
     h   <- ConvGRU(conv[f, f - W(last, u)], W(h, u))      features that move with the field
-    d   <- d + W(u, d)                                    the whole way back to the last observation
+    u   <- W(u, W(u, u)), and v along the same way        motion goes with what moves
+    d   <- u + W(d, u)                                    the whole way back to the last observation
     x   = W(anchor, d)                                    one interpolation at any lead time
-    guess = sigmoid(a) x + r, moved to the events that are likely (`stpl_train.models.events`)
+    guess = x + g (sigmoid(a) x + r - x), moved to the events that are likely
+            (`stpl_train.models.events`)
 
 a, r and the events' logits are decoded from x, W(h, d), the lead time and how far the way leads out
-of the frame. Events cover as much as they do in x. Beside the guess it gives the chance of each
-event in it.
+of the frame. g is how far they are trusted at that lead time (`stpl_train.models.trust`). Events
+cover as much as they do in x. Beside the guess it gives the chance of each event in it.
 
 A pixel below 0 was not observed (`FrameCodec.marks_no_data`): what comes from there comes from
 outside, and counts nowhere as no rain.
@@ -40,22 +42,21 @@ from stpl_core.reader import Mask
 from stpl_train.forecaster import FrameShape, State
 from stpl_train.models.events import (
     RAMP,
-    EventCounts,
     chances_of,
     cutoffs_of_areas,
     event_areas,
     moved_to_events,
-    of_lead,
     shift_of_chances,
 )
 from stpl_train.models.layers import ModelConfig, Patching, zeros_state
 from stpl_train.models.motion import LucasKanade, PixelGrid, finer, resized
+from stpl_train.models.trust import HeldOut, above, as_learned, trusted
 
 CHANCE = "chance"
 """What is given beside the guess."""
-_KEEPS = 0.7
+_KEEPS = 0.85
 """Share of the fine motion that lasts from one step to the next."""
-_REMEMBER = 2.0
+_REMEMBER = 2.5
 """Motions whose mean is taken: the newest one weighs 1 over this at least."""
 _DEEP = 8.0
 """Patches outside the frame beyond which it makes no difference."""
@@ -89,7 +90,7 @@ class AdvectConfig(ModelConfig):
     levels: tuple[float, ...] = Field(default=(0.25, 0.5, 0.75), min_length=1)
     """Events: values at or above these, rising, in model units."""
     horizon: PositiveInt = 12
-    """Lead times with a calibration of their own; later ones have the last one's."""
+    """Lead times that are trusted each as far as it is worth; later ones have the last one's."""
 
     @model_validator(mode="after")
     def _rising(self) -> AdvectConfig:
@@ -149,7 +150,8 @@ class Advect(nn.Module):
     """Lucas-Kanade motion, a recurrent map that moves with it, one interpolation, a decoder.
 
     State: `anchor` the last observation, `last` the last frame read, `guess` the last emission,
-    each `(B, C, H, W)`; `v`, `u`, `d` `(B, 2, H/patch, W/patch)` in pixels to the right and down;
+    each `(B, C, H, W)`; `v`, `u`, `d` `(B, 2, H/patch, W/patch)` in pixels to the right and down,
+    as they are in the frame of `guess`;
     `h` `(B, hidden, H/patch, W/patch)`; `seen` and `lead` `(B, 1, 1, 1)`: observations so far, and
     the lead time of `guess`. Beside the guess: `chance` `(B, Q, C, H, W)`, of the events in it.
     """
@@ -158,7 +160,7 @@ class Advect(nn.Module):
     knows_its_guess = True
     knows_no_data = True
     levels: Tensor
-    calibration: Tensor
+    trust: Tensor
 
     def __init__(self, frame_shape: FrameShape, config: AdvectConfig) -> None:
         """Build the model for frames of `frame_shape` (C, H, W)."""
@@ -177,7 +179,7 @@ class Advect(nn.Module):
         self.candidate = nn.Conv2d(2 * hidden, hidden, 3, padding=1)
         self.decode = Decoder(pixels + hidden + 3, channels, count, config)
         self.register_buffer("levels", torch.tensor(config.levels), persistent=False)
-        self.register_buffer("calibration", torch.ones(config.horizon, count))
+        self.register_buffer("trust", as_learned(config.horizon, count))
         self.state_shapes: dict[str, tuple[int, ...]] = {
             **dict.fromkeys(("anchor", "last", "guess"), (channels, height, width)),
             **dict.fromkeys(("v", "u", "d"), (2, *size)),
@@ -202,10 +204,9 @@ class Advect(nn.Module):
         h = state["h"] + new * (self._encoded(shown, last, state["h"], u, pair) - state["h"])
         anchor = state["anchor"] + new * (frame - state["anchor"])
         u = v + (_KEEPS + new * (1 - _KEEPS)) * (u - v)
-        d = self._further(u, (1 - new) * state["d"])
+        v, u, d = self._further(v, u, (1 - new) * state["d"])
         lead = (1 - new) * state["lead"] + 1
-        field, logits, moved, inside = self._decoded(anchor, h, d, lead)
-        guess, logits = self._matched(field, logits, moved, inside, _known(anchor), lead)
+        guess, logits = self._matched(*self._decoded(anchor, h, d, lead), _known(anchor), lead)
         after = {"anchor": anchor, "last": shown, "guess": guess, "v": v, "u": u, "d": d, "h": h}
         after |= {"seen": seen + new, "lead": lead, CHANCE: chances_of(logits)}
         return guess, after
@@ -219,7 +220,11 @@ class Advect(nn.Module):
         known: Tensor,
         lead: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """The field with events, and logits of chances, that cover as much as the moved frame's."""
+        """The field with events, and logits of chances, that cover as much as the moved frame's.
+
+        Both are taken as far as they are trusted at the lead time.
+        """
+        field, logits = trusted(self.trust, lead, moved, field, logits, above(moved, self.levels))
         ramp = RAMP * (1 + _VAGUE * (1 - inside))  # (B, 1, H, W)
         inside = inside[self.sample]
         areas = event_areas(moved[self.sample], self.levels, inside)  # (B, Q)
@@ -228,9 +233,8 @@ class Advect(nn.Module):
             logits[self.sample], areas, known[self.sample], ramp[self.sample]
         )
         guess = moved_to_events(field, logits, self.levels, cutoffs, ramp)
-        sure = of_lead(self.calibration, lead)[:, :, None, None, None] * logits  # (B, Q, C, H, W)
-        shift = enough * shift_of_chances(sure[self.sample], areas, inside)  # (B, Q)
-        return guess, sure + shift[:, :, None, None, None]
+        shift = enough * shift_of_chances(logits[self.sample], areas, inside)  # (B, Q)
+        return guess, logits + shift[:, :, None, None, None]
 
     def _differs(self, frame: Tensor, guess: Tensor) -> Tensor:
         """`(B, 1, 1, 1)`: 0 where `frame` is the guess but for rounding, else 1."""
@@ -259,9 +263,17 @@ class Advect(nn.Module):
         new: Tensor = h + update * (candidate - h)
         return new
 
-    def _further(self, u: Tensor, d: Tensor) -> Tensor:
-        """The way back to the last observation from one step later, as `d`."""
-        return d + self.map_grid.sample(u, d / self.patch, "border")
+    def _further(self, v: Tensor, u: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The motions and the way back to the last observation, one step later.
+
+        What arrives somewhere brings its motion with it.
+        """
+
+        def came_from(x: Tensor, way: Tensor) -> Tensor:
+            return self.map_grid.sample(x, way / self.patch, "border")
+
+        v, u = came_from(torch.cat([v, u], dim=1), came_from(u, u)).chunk(2, dim=1)
+        return v, u, u + came_from(d, u)
 
     def _decoded(
         self, anchor: Tensor, h: Tensor, d: Tensor, lead: Tensor
@@ -333,11 +345,11 @@ class Advect(nn.Module):
                 v, u = self._moved(shown[:, t], last, v, u, seen, pair)
             h = self._encoded(shown[:, t], last, h, u, pair)
             last = shown[:, t]
-        ways, d = [], state["d"]
-        for _ in range(max(leads)):
-            d = self._further(u, d)
+            v, u, d = self._further(v, u, state["d"])
+        ways = [d]
+        for _ in range(1, max(leads)):
+            v, u, d = self._further(v, v + _KEEPS * (u - v), d)
             ways.append(d)
-            u = v + _KEEPS * (u - v)
         many = len(leads)
         return (
             frames[:, -1].repeat(many, 1, 1, 1),
@@ -347,37 +359,36 @@ class Advect(nn.Module):
         )
 
     @torch.no_grad()
-    def event_counts(
-        self, sequences: Array, observed: Mask | None, context: int, counts: EventCounts
+    def try_out(
+        self, sequences: Array, observed: Mask | None, context: int, found: HeldOut
     ) -> None:
-        """Count how often each event of held-out sequences came with each uncalibrated logit."""
-        factors = self.calibration.clone()
-        self.calibration.fill_(1.0)
+        """Add to `found` what comes of forecasts of held-out sequences, trusted as they are."""
+        trust = self.trust.clone()
+        self.trust.copy_(as_learned(self.horizon, len(self.levels)))
         horizon = min(self.horizon, sequences.shape[1] - context)
+        every = tuple(range(1, horizon + 1))
         for n, sequence in enumerate(sequences):
-            frames = torch.from_numpy(sequence[None]).to(self.calibration)
-            every = tuple(range(1, horizon + 1))
-            found = self.matched_forecasts(frames[:, :context], every)[1]
-            logits = found[0].float().cpu().numpy()  # (K, Q, C, H, W)
+            frames = torch.from_numpy(sequence[None]).to(self.trust)
+            anchor, h, d, lead = self._at_leads(frames[:, :context], every)
+            decoded = self._decoded(anchor, h, d, lead)
+            _, logits = self._matched(*decoded, _known(anchor), lead)  # (K, Q, C, H, W)
             for k in range(horizon):
-                truth = sequence[context + k]  # (C, H, W)
                 seen = slice(None) if observed is None else observed[n, context + k]
-                for q, level in enumerate(self.levels.tolist()):
-                    event = (truth >= level)[:, seen].ravel()
-                    counts.add(k, q, logits[k, q][:, seen].ravel(), event)
-        self.calibration.copy_(factors)
+                parts = (decoded[2][k], decoded[0][k], logits[k])
+                found.add(k, sequence[context + k], seen, self.levels, *parts)
+        self.trust.copy_(trust)
 
-    def no_counts(self) -> EventCounts:
-        """None yet, for `event_counts`."""
-        return EventCounts(self.horizon, len(self.levels))
+    def nothing_yet(self) -> HeldOut:
+        """For `try_out`."""
+        return HeldOut(self.horizon, len(self.levels))
 
     @torch.no_grad()
-    def take_counts(self, counts: EventCounts) -> None:
-        """Calibrate the chances by what was counted."""
-        self.calibration.copy_(torch.from_numpy(counts.calibration()))
+    def trust_as(self, found: HeldOut) -> None:
+        """Trust what was learned as far as it was worth."""
+        self.trust.copy_(found.table())
 
     def fit_events(self, sequences: Array, observed: Mask | None, context: int) -> None:
         """See `stpl_train.forecaster.LeadForecaster`."""
-        counts = self.no_counts()
-        self.event_counts(sequences, observed, context, counts)
-        self.take_counts(counts)
+        found = self.nothing_yet()
+        self.try_out(sequences, observed, context, found)
+        self.trust_as(found)

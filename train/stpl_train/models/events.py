@@ -10,18 +10,13 @@ cut-off is the one by which the event covers as large a share as it does in the 
 where nothing was seen move in; and the chances are shifted so that as much is expected. Weather of
 another kind than that of the training makes a model too sure or too timid, and this takes most of
 it away.
-
-How sure the chances are is calibrated on held-out sequences, by the factor of Platt's (1999) line
-through the logits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 RAMP = 0.25
@@ -38,15 +33,6 @@ _HIGHEST = 12.0
 """Of cut-offs, logits."""
 HALVINGS = 20
 """Rounds in which a cut-off is found, to a hundred-thousandth of a logit."""
-_LOW, _HIGH, _BINS = -7.0, 5.0, 200
-_SPREAD = 1.5
-"""Lead times over which the calibration is smoothed, a standard deviation."""
-_FEWEST = 50
-"""Pixels with the event below which its chances are not calibrated."""
-_PRIOR = 200.0
-"""Pixels that the calibration takes to be right as they are."""
-_STEEPEST = 4.0
-_ROUNDS = 30
 
 
 def event_areas(moved: Tensor, levels: Tensor, inside: Tensor) -> Tensor:
@@ -138,16 +124,6 @@ def moved_to_events(
     return field
 
 
-def of_lead(table: Tensor, lead: Tensor) -> Tensor:
-    """Rows of a table `(K, N)` by lead time `(B, 1, 1, 1)`, 1 to K; later ones have the last."""
-    rows = torch.arange(1, len(table) + 1, dtype=table.dtype, device=table.device)
-    # By weights of 0 and 1: an index would have to be made of a float on every engine.
-    chosen = (1 - (lead.view(-1, 1).clamp(1.0, float(len(table))) - rows).abs()).clamp(
-        min=0.0
-    )  # (B, K)
-    return (chosen[:, :, None] * table).sum(1)  # (B, N)
-
-
 def chances_of(logits: Tensor) -> Tensor:
     """Chances of events `(B, Q, C, H, W)` whose levels rise: that of a higher one is no greater."""
     found = torch.sigmoid(logits).unbind(1)
@@ -155,58 +131,3 @@ def chances_of(logits: Tensor) -> Tensor:
     for chance in found[1:]:
         held.append(torch.minimum(chance, held[-1]))
     return torch.stack(held, dim=1)
-
-
-class EventCounts:
-    """How often each event came with each forecast chance."""
-
-    def __init__(self, leads: int, levels: int) -> None:
-        """Count nothing yet."""
-        self.counts = np.zeros((leads, levels, 2, _BINS))
-        """`[..., 1, n]` counts pixels with the event in bin n of logits, `[..., 0, n]` others."""
-
-    def add(
-        self, lead: int, level: int, logits: NDArray[np.float32], event: NDArray[np.bool_]
-    ) -> None:
-        """Count pixels `(N,)` of one lead time and level, both from 0."""
-        bins = ((logits - _LOW) / (_HIGH - _LOW) * _BINS).clip(0, _BINS - 1).astype(np.int64)
-        for happened in (False, True):
-            found = np.bincount(bins[event == happened], minlength=_BINS)
-            self.counts[lead, level, int(happened)] += found
-
-    def calibration(self) -> NDArray[np.float32]:
-        """`(leads, levels)`: factors that make logits as sure as what happened lets them be.
-
-        Logistic regression over the bins but the two outermost, smoothed over lead times. Its
-        addend is left out: how much there is follows from the newest frame.
-        """
-        step = (_HIGH - _LOW) / _BINS
-        x = np.asarray(_LOW + step * (np.arange(_BINS) + 0.5), np.float64)
-        leads = np.arange(len(self.counts))
-        near = np.exp(-0.5 * ((leads[:, None] - leads) / _SPREAD) ** 2)
-        near /= near.sum(1, keepdims=True)
-        inner = np.einsum("kl,lqeb->kqeb", near, self.counts)[..., 1:-1]
-        factors = np.ones(inner.shape[:2], np.float32)
-        for place in np.ndindex(factors.shape):
-            missed, happened = inner[place]
-            factors[place], _ = _platt(x[1:-1], missed, happened)
-        return factors
-
-
-def _platt(
-    x: NDArray[np.float64], missed: NDArray[np.float64], happened: NDArray[np.float64]
-) -> tuple[float, float]:
-    """Factor and addend of the logits `x` `(bins,)`, by Newton's method."""
-    factor, addend = 1.0, 0.0
-    if happened.sum() < _FEWEST:
-        return factor, addend
-    count = missed + happened
-    for _ in range(_ROUNDS):
-        chance = 1 / (1 + np.exp(-(factor * x + addend)))
-        error, weight = count * chance - happened, count * chance * (1 - chance)
-        slope = np.array([error @ x + _PRIOR * (factor - 1), error.sum() + _PRIOR * addend])
-        curve = np.array([[weight @ x**2, weight @ x], [weight @ x, weight.sum()]])
-        step = np.linalg.solve(curve + _PRIOR * np.eye(2), slope)
-        factor = float(np.clip(factor - step[0], 1 / _STEEPEST, _STEEPEST))
-        addend = float(addend - step[1])
-    return factor, addend
