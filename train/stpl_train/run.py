@@ -172,7 +172,8 @@ def load_weights(model: ForecasterModule, tensors: dict[str, Tensor], where: str
                 if found is None
                 else f"{where}: tensor {name} has shape {found}",
                 expected="no such tensor" if expected is None else f"shape {expected}",
-                fix="use the recipe that these weights were trained with",
+                fix="the recipe that these weights were trained with; or, where an earlier version "
+                "trained them, train again",
             )
         if not bool(tensors[name].isfinite().all()):
             raise RunError(

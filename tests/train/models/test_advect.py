@@ -16,7 +16,9 @@ from stpl_train.forecaster import LeadForecaster, State, emissions, rollout
 from stpl_train.models import build_model, check_codec
 from stpl_train.models.advect import Advect
 from stpl_train.models.events import (
+    AS_MANY,
     MARGIN,
+    MORE,
     chances_of,
     cutoffs_of_areas,
     event_areas,
@@ -369,12 +371,14 @@ def matched() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return logits, moved, inside, event_areas(moved, torch.tensor([0.3, 0.6, 0.9]), inside)
 
 
-def test_areas_are_those_of_the_events_inside() -> None:
-    _, moved, inside, areas = matched()
+@pytest.mark.parametrize(("below", "from_"), [(AS_MANY, 0.0), (MORE, -0.007)])
+def test_areas_are_those_of_the_events_inside(below: float, from_: float) -> None:
+    """A value 0.01 around its level comes to count, or one that is a little lower."""
+    _, moved, inside, _ = matched()
+    areas = event_areas(moved, torch.tensor([0.3, 0.6, 0.9]), inside, below)
     seen = moved[:, 0, :, 20:]
     for q, level in enumerate((0.3, 0.6, 0.9)):
-        # A value 0.003 above its level counts whole, one that is 0.017 below it not at all.
-        there = (seen >= level - 0.007).float().mean((1, 2))
+        there = (seen >= level + from_).float().mean((1, 2))
         torch.testing.assert_close(areas[:, q], there, rtol=0, atol=0.005)
     assert not event_areas(moved, torch.tensor([0.3]), torch.zeros_like(inside)).any()
 

@@ -41,6 +41,7 @@ from stpl_core.manifest import OutputSpec
 from stpl_core.reader import Mask
 from stpl_train.forecaster import FrameShape, State
 from stpl_train.models.events import (
+    MORE,
     RAMP,
     chances_of,
     cutoffs_of_areas,
@@ -227,13 +228,13 @@ class Advect(nn.Module):
         field, logits = trusted(self.trust, lead, moved, field, logits, above(moved, self.levels))
         ramp = RAMP * (1 + _VAGUE * (1 - inside))  # (B, 1, H, W)
         inside = inside[self.sample]
-        areas = event_areas(moved[self.sample], self.levels, inside)  # (B, Q)
+        seen = moved[self.sample], self.levels, inside
         enough = (inside.sum((1, 2, 3)) / _ENOUGH).clamp(max=1.0)[:, None]  # (B, 1)
         cutoffs = enough * cutoffs_of_areas(
-            logits[self.sample], areas, known[self.sample], ramp[self.sample]
-        )
+            logits[self.sample], event_areas(*seen, MORE), known[self.sample], ramp[self.sample]
+        )  # (B, Q)
         guess = moved_to_events(field, logits, self.levels, cutoffs, ramp)
-        shift = enough * shift_of_chances(logits[self.sample], areas, inside)  # (B, Q)
+        shift = enough * shift_of_chances(logits[self.sample], event_areas(*seen), inside)
         return guess, logits + shift[:, :, None, None, None]
 
     def _differs(self, frame: Tensor, guess: Tensor) -> Tensor:
