@@ -152,10 +152,8 @@ def _left_out(events: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         "MRMS and OPERA: the same weights, which never saw them. FMI: a run of the recipe "
-        "`radar-nowcast` on KNMI alone; KNMI: one on FMI and 40 minutes of MRMS; 1,180 iterations "
-        "each. Nothing of an event had a part in the calibration that it is judged by. At the "
-        "first lead time flow is better at 1 mm h-1 on KNMI and MRMS: from slow rain and from "
-        "frames further apart a model learns to expect more change than five minutes bring. "
+        "`radar-nowcast` on KNMI alone; KNMI: one on FMI and 40 minutes of MRMS; 2,400 iterations "
+        "each. Nothing of an event had a part in how far the run that it judges is trusted. "
         "Whole fields, as above."
     )
     yield ""

@@ -16,18 +16,18 @@ from stpl_train.forecaster import LeadForecaster, State, emissions, rollout
 from stpl_train.models import build_model, check_codec
 from stpl_train.models.advect import Advect
 from stpl_train.models.events import (
-    AS_MANY,
     MARGIN,
-    MORE,
     chances_of,
     cutoffs_of_areas,
     event_areas,
+    events_in,
     moved_to_events,
     shift_of_chances,
 )
 from stpl_train.unroll import TrainingPass
 
 SIDE, CONTEXT, HORIZON = 128, 6, 12
+LEVELS = torch.tensor([0.3, 0.6, 0.9])
 
 
 def make(side: int = 32, *, shaken: float = 0.0, channels: int = 1, **keys: Any) -> Advect:
@@ -368,19 +368,33 @@ def matched() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     moved = torch.rand(2, 1, 60, 50)
     inside = torch.ones(2, 1, 60, 50)
     inside[:, :, :, :20] = 0
-    return logits, moved, inside, event_areas(moved, torch.tensor([0.3, 0.6, 0.9]), inside)
+    return logits, moved, inside, event_areas(events_in(moved, LEVELS), inside)
 
 
-@pytest.mark.parametrize(("below", "from_"), [(AS_MANY, 0.0), (MORE, -0.007)])
-def test_areas_are_those_of_the_events_inside(below: float, from_: float) -> None:
-    """A value 0.01 around its level comes to count, or one that is a little lower."""
-    _, moved, inside, _ = matched()
-    areas = event_areas(moved, torch.tensor([0.3, 0.6, 0.9]), inside, below)
+def test_areas_are_those_of_the_events_inside() -> None:
+    """A value at its level counts whole, one that is 0.01 below it not at all."""
+    _, moved, inside, areas = matched()
     seen = moved[:, 0, :, 20:]
-    for q, level in enumerate((0.3, 0.6, 0.9)):
-        there = (seen >= level + from_).float().mean((1, 2))
+    for q, level in enumerate(LEVELS.tolist()):
+        there = (seen >= level - 0.005).float().mean((1, 2))
         torch.testing.assert_close(areas[:, q], there, rtol=0, atol=0.005)
-    assert not event_areas(moved, torch.tensor([0.3]), torch.zeros_like(inside)).any()
+    assert not event_areas(events_in(moved, LEVELS), torch.zeros_like(inside)).any()
+    at = torch.tensor([0.289, 0.3, 0.6]).view(1, 1, 1, 3)
+    assert events_in(at, LEVELS)[0, :, 0, 0].tolist() == [[0, 1, 1], [0, 0, 1], [0, 0, 0]]
+
+
+def test_interpolation_takes_nothing_from_an_event() -> None:
+    """A third of a pixel on, a shower of one pixel is nowhere as heavy, and covers as much."""
+    model = make(SIDE)
+    frames = torch.zeros(1, 2, 1, SIDE, SIDE)
+    frames[..., 8:-8:8, 8:-8:8] = 1.0
+    state = run(model, frames)[-1][1]
+    third = torch.full_like(state["u"], -0.33)
+    with torch.no_grad():
+        guess, _ = model.step(state["guess"], state | {"v": third, "u": third})
+    showers = int((frames[0, -1] > 0).sum())
+    for level in model.levels.tolist():
+        assert int((guess > level).sum()) == pytest.approx(showers, rel=0.05)
 
 
 def test_as_much_is_forecast_and_expected_as_was_seen() -> None:
@@ -407,7 +421,7 @@ def test_few_pixels_stand_for_a_large_frame(size: tuple[int, int]) -> None:
     side = -(-size[0] // 4) * 4, -(-size[1] // 4) * 4
     model = build_model("advect", (1, *side), {"hidden": 4, "width": 4})
     assert isinstance(model, Advect)
-    some = torch.zeros(1, 3, 1, *side)[model.sample]
+    some = torch.zeros(1, 3, 1, *side)[..., :: model.apart, :: model.apart]
     assert some[0, 0].numel() <= 20_000 or some.shape[-2:] == (side[0] // 4, side[1] // 4)
 
 

@@ -41,11 +41,11 @@ from stpl_core.manifest import OutputSpec
 from stpl_core.reader import Mask
 from stpl_train.forecaster import FrameShape, State
 from stpl_train.models.events import (
-    MORE,
     RAMP,
     chances_of,
     cutoffs_of_areas,
     event_areas,
+    events_in,
     moved_to_events,
     shift_of_chances,
 )
@@ -172,7 +172,7 @@ class Advect(nn.Module):
         pixels, size = patching.map_channels, (patching.map_height, patching.map_width)
         hidden, count = config.hidden, len(config.levels)
         apart = math.ceil(math.sqrt(height * width / _SAMPLES))
-        self.sample = (..., *(slice(None, None, min(apart, _FARTHEST)),) * 2)
+        self.apart = min(apart, _FARTHEST)
         self.motion = LucasKanade(height, width, config.patch)
         self.frame_grid, self.map_grid = PixelGrid(height, width), PixelGrid(*size)
         self.encode = nn.Conv2d(2 * pixels, hidden, 3, padding=1)
@@ -207,10 +207,22 @@ class Advect(nn.Module):
         u = v + (_KEEPS + new * (1 - _KEEPS)) * (u - v)
         v, u, d = self._further(v, u, (1 - new) * state["d"])
         lead = (1 - new) * state["lead"] + 1
-        guess, logits = self._matched(*self._decoded(anchor, h, d, lead), _known(anchor), lead)
+        decoded = self._decoded(anchor, h, d, lead)
+        guess, logits = self._matched(*decoded, self._areas(anchor, d, decoded[-1]), anchor, lead)
         after = {"anchor": anchor, "last": shown, "guess": guess, "v": v, "u": u, "d": d, "h": h}
         after |= {"seen": seen + new, "lead": lead, CHANCE: chances_of(logits)}
         return guess, after
+
+    def _areas(self, anchor: Tensor, d: Tensor, inside: Tensor) -> Tensor:
+        """Share of what comes from inside that has each event, `(B, Q)`."""
+        events = events_in(anchor, self.levels)  # (B, Q, C, H, W)
+        way = resized(d, *anchor.shape[2:])
+        moved = self.frame_grid.sample(events.flatten(1, 2), way, "zeros", self.apart)
+        return event_areas(moved.unflatten(1, events.shape[1:3]), self._some(inside))
+
+    def _some(self, x: Tensor) -> Tensor:
+        """The pixels by which areas are compared."""
+        return x[..., :: self.apart, :: self.apart]
 
     def _matched(
         self,
@@ -218,23 +230,21 @@ class Advect(nn.Module):
         logits: Tensor,
         moved: Tensor,
         inside: Tensor,
-        known: Tensor,
+        areas: Tensor,
+        anchor: Tensor,
         lead: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """The field with events, and logits of chances, that cover as much as the moved frame's.
+        """The field with events, and logits of chances, that cover `areas`.
 
         Both are taken as far as they are trusted at the lead time.
         """
         field, logits = trusted(self.trust, lead, moved, field, logits, above(moved, self.levels))
         ramp = RAMP * (1 + _VAGUE * (1 - inside))  # (B, 1, H, W)
-        inside = inside[self.sample]
-        seen = moved[self.sample], self.levels, inside
+        known, inside, some = self._some(_known(anchor)), self._some(inside), self._some(logits)
         enough = (inside.sum((1, 2, 3)) / _ENOUGH).clamp(max=1.0)[:, None]  # (B, 1)
-        cutoffs = enough * cutoffs_of_areas(
-            logits[self.sample], event_areas(*seen, MORE), known[self.sample], ramp[self.sample]
-        )  # (B, Q)
+        cutoffs = enough * cutoffs_of_areas(some, areas, known, self._some(ramp))  # (B, Q)
         guess = moved_to_events(field, logits, self.levels, cutoffs, ramp)
-        shift = enough * shift_of_chances(logits[self.sample], event_areas(*seen), inside)
+        shift = enough * shift_of_chances(some, areas, inside)  # (B, Q)
         return guess, logits + shift[:, :, None, None, None]
 
     def _differs(self, frame: Tensor, guess: Tensor) -> Tensor:
@@ -319,11 +329,18 @@ class Advect(nn.Module):
         Returns:
             The guesses `(B, n, C, H, W)`; logits and chances, `(B, n, Q, C, H, W)`.
         """
-        anchor, h, d, lead = self._at_leads(frames, leads)
-        decoded = self._decoded(anchor, h, d, lead)
-        guess, logits = self._matched(*decoded, _known(anchor), lead)
+        _, _, guess, logits = self._ahead(frames, leads)
         parted, batch = self._by_lead, len(frames)
         return parted(guess, batch), parted(logits, batch), parted(chances_of(logits), batch)
+
+    def _ahead(
+        self, frames: Tensor, leads: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Field as learned, moved frame, guess and logits at some lead times, all in one batch."""
+        anchor, h, d, lead = self._at_leads(frames, leads)
+        decoded = self._decoded(anchor, h, d, lead)
+        areas = self._areas(anchor, d, decoded[-1])
+        return decoded[0], decoded[2], *self._matched(*decoded, areas, anchor, lead)
 
     @staticmethod
     def _by_lead(x: Tensor, batch: int) -> Tensor:
@@ -370,12 +387,10 @@ class Advect(nn.Module):
         every = tuple(range(1, horizon + 1))
         for n, sequence in enumerate(sequences):
             frames = torch.from_numpy(sequence[None]).to(self.trust)
-            anchor, h, d, lead = self._at_leads(frames[:, :context], every)
-            decoded = self._decoded(anchor, h, d, lead)
-            _, logits = self._matched(*decoded, _known(anchor), lead)  # (K, Q, C, H, W)
+            field, moved, _, logits = self._ahead(frames[:, :context], every)
             for k in range(horizon):
                 seen = slice(None) if observed is None else observed[n, context + k]
-                parts = (decoded[2][k], decoded[0][k], logits[k])
+                parts = (moved[k], field[k], logits[k])
                 found.add(k, sequence[context + k], seen, self.levels, *parts)
         self.trust.copy_(trust)
 

@@ -23,12 +23,8 @@ RAMP = 0.25
 """Logits over which a pixel goes from below a level to above it: with a step, a rounding would."""
 MARGIN = 1e-3
 """By how much the field is moved beyond a level, model units."""
-_SLOPE = 0.02
-"""Model units over which a moved value comes to count, for the same reason."""
-AS_MANY, MORE = 0.5, 0.85
-"""The part of them below the level. What counts as much above it as below gives an area without a
-bias. CSI is best with a little more, as a miss costs it more than a false alarm: with 0.85 it is
-above that of flow at 1 mm/h at every lead time on the validation of `pretrained:radar-nowcast`."""
+_SLOPE = 0.01
+"""Model units below a level from which a value comes to count, for the same reason."""
 _FURTHEST = 3.0
 """Logits by which chances are shifted at most: what is nowhere in the newest frame can begin."""
 _HIGHEST = 12.0
@@ -37,17 +33,20 @@ HALVINGS = 20
 """Rounds in which a cut-off is found, to a hundred-thousandth of a logit."""
 
 
-def event_areas(moved: Tensor, levels: Tensor, inside: Tensor, below: float = AS_MANY) -> Tensor:
-    """Share of what lies inside on which a frame has each event, `(B, Q)`.
+def events_in(frame: Tensor, levels: Tensor) -> Tensor:
+    """1 where a frame `(B, C, H, W)` is at or above levels `(Q,)`, else 0: `(B, Q, C, H, W)`."""
+    return ((frame[:, None] - levels.view(1, -1, 1, 1, 1)) / _SLOPE + 1).clamp(0.0, 1.0)
+
+
+def event_areas(moved: Tensor, inside: Tensor) -> Tensor:
+    """Share of what lies inside on which there is each event, `(B, Q)`.
 
     Args:
-        moved: the newest frame, moved, `(B, C, H, W)`.
-        levels: `(Q,)`, rising.
+        moved: the newest frame's events, moved, `(B, Q, C, H, W)`: unlike those of the moved frame,
+            whose peaks interpolation has taken from, they cover as much as before.
         inside: `(B, 1, H, W)`, 1 where it comes from within the frame, else 0.
-        below: `AS_MANY` or `MORE`.
     """
-    over = (moved[:, None] - levels.view(1, -1, 1, 1, 1)) / _SLOPE + below
-    return _share(over.clamp(0.0, 1.0), inside)
+    return _share(moved, inside)
 
 
 def shift_of_chances(logits: Tensor, areas: Tensor, inside: Tensor) -> Tensor:

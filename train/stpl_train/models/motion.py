@@ -61,19 +61,27 @@ class PixelGrid(nn.Module):
         self.register_buffer("columns", columns, persistent=False)
         self.register_buffer("unit", unit, persistent=False)
 
-    def places(self, shift: Tensor) -> Tensor:
-        """`(B, H, W, 2)`: column and row, -1 to 1, to which `shift` `(B, 2, H, W)` points."""
-        return shift.permute(0, 2, 3, 1) * self.unit + self.columns + self.rows
+    def places(self, shift: Tensor, apart: int = 1) -> Tensor:
+        """Column and row, -1 to 1, to which `shift` `(B, 2, H, W)` points: `(B, H, W, 2)`.
 
-    def sample(self, image: Tensor, shift: Tensor, outside: Literal["zeros", "border"]) -> Tensor:
+        With `apart`, of every so many rows and columns only.
+        """
+        shift, rows, columns = shift[..., ::apart, ::apart], self.rows, self.columns
+        return shift.permute(0, 2, 3, 1) * self.unit + columns[::apart] + rows[::apart]
+
+    def sample(
+        self, image: Tensor, shift: Tensor, outside: Literal["zeros", "border"], apart: int = 1
+    ) -> Tensor:
         """Read `image(x + shift(x))` between its four nearest pixels.
 
         Args:
             image: `(B, C, H, W)`.
             shift: `(B, 2, H, W)`, pixels to the right and down.
             outside: what lies there: nothing, or the nearest pixel of the edge.
+            apart: read there in every so many rows and columns only.
         """
-        return F.grid_sample(image, self.places(shift), padding_mode=outside, align_corners=True)
+        places = self.places(shift, apart)
+        return F.grid_sample(image, places, padding_mode=outside, align_corners=True)
 
     def outside(self, shift: Tensor) -> Tensor:
         """By how many pixels the places that `shift` points to lie outside, `(B, 1, H, W)`."""
