@@ -3,9 +3,9 @@
     python -m benchmarks.auto_choice BUNDLE ... [--rounds 15] [--busy 2]
 
 For each bundle the table of `auto` is measured anew. Then every way in it takes turns in this
-process, in a new order every round: the choice over the fastest says what the choice costs. Then it
-is made anew beside --busy processes that compute all the time, once they count as load, and timed
-there. Run it on a machine that does nothing else.
+process, in a new order every round: the choice over the fastest says what the choice costs. The
+choice runs beside --busy processes that compute all the time, too. Run it on a machine that does
+nothing else.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ import argparse
 import os
 import random
 import tempfile
-import time
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,6 @@ from stpl_runtime.engine import Session
 from stpl_runtime.engines.auto.candidates import Asked, open_candidate
 from stpl_runtime.engines.auto.choose import measured_table
 from stpl_runtime.engines.auto.measure import nowcast_ms
-from stpl_runtime.engines.auto.table import load_now
 from stpl_runtime.proof.reference import load_reference
 
 RESULT = Path(__file__).parent / "results" / "auto-choice.json"
@@ -51,18 +48,6 @@ def times_in_turn(
     return times
 
 
-def chosen_beside(bundle: Bundle, rounds: int, processes: int) -> tuple[str, list[float]]:
-    """What is taken beside so many other processes, and its times there, ms."""
-    with busy(processes):
-        while processes and load_now() == "quiet":
-            time.sleep(1.0)
-        best = measured_table(bundle, ASKED, say, most_s=60.0).best
-        assert best is not None
-        with closing(open_candidate(bundle, ASKED, best.candidate)) as session:
-            taken = str(best.candidate)
-            return taken, times_in_turn(bundle, {taken: session}, rounds)[taken]
-
-
 def measure(bundle: Bundle, rounds: int, processes: int) -> dict[str, Any]:
     """One bundle's row."""
     table = measured_table(bundle, ASKED, say, most_s=60.0)
@@ -73,10 +58,11 @@ def measure(bundle: Bundle, rounds: int, processes: int) -> dict[str, Any]:
     taken = str(best.candidate)
     try:
         times = times_in_turn(bundle, sessions, rounds)
+        with busy(processes):
+            beside = times_in_turn(bundle, {taken: sessions[taken]}, rounds)[taken]
     finally:
         for session in sessions.values():
             session.close()
-    taken_beside, beside = chosen_beside(bundle, rounds, processes)
     medians = {name: float(np.median(found)) for name, found in times.items()}
     fastest = min(medians, key=medians.__getitem__)
     ratios = np.divide(times[taken], times[fastest])
@@ -84,8 +70,7 @@ def measure(bundle: Bundle, rounds: int, processes: int) -> dict[str, Any]:
         "bundle": bundle.path.name, "model": bundle.manifest.model.name, "chosen": taken,
         "fastest": fastest, "ms": medians,
         "chosen_over_fastest": [float(one) for one in np.percentile(ratios, (25, 50, 75))],
-        "busy_processes": processes, "chosen_beside": taken_beside,
-        "beside_ms": float(np.median(beside)),
+        "busy_processes": processes, "beside_ms": float(np.median(beside)),
         "beside_over_quiet": float(np.median(beside)) / medians[taken],
     }  # fmt: skip
 

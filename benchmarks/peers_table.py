@@ -92,19 +92,16 @@ def _choices(found: Mapping[str, Any]) -> Iterator[str]:
             "{:.2f} ({:.2f} to {:.2f})".format(
                 row["chosen_over_fastest"][1], *row["chosen_over_fastest"][::2]
             ),
-            row["chosen_beside"],
             f"{row['beside_over_quiet']:.1f}",
         ]
         for row in found["rows"]
     ]
     busy = found["rows"][0]["busy_processes"]
     columns = ["model", "`auto` took", "ms", "over the fastest of all candidates (quartiles)"]
-    yield f"What `auto` takes in fp32; and what it takes beside {busy} processes that compute all"
-    yield f"the time on the {found['cpus']} CPUs, and how much longer"
-    yield "(`benchmarks/auto_choice.py`):"
+    yield f"What `auto` takes in fp32, and how much longer it takes beside {busy} processes that"
+    yield f"compute all the time on the {found['cpus']} CPUs (`benchmarks/auto_choice.py`):"
     yield ""
-    columns += [f"beside {busy} busy processes it took", "times as long"]
-    yield from results_table.table(columns, rows)
+    yield from results_table.table([*columns, f"beside {busy} busy processes, times"], rows)
 
 
 def page() -> str:
