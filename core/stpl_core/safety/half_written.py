@@ -86,7 +86,10 @@ def _held(name: Callable[[], Path], mode: int) -> Iterator[Path]:
     while True:
         path = name()
         path.mkdir(mode)
-        handle = None if sys.platform == "win32" else os.open(path, os.O_RDONLY)
+        try:
+            handle = None if sys.platform == "win32" else os.open(path, os.O_RDONLY)
+        except FileNotFoundError:  # nobody held it yet: another process has swept it
+            continue
         if handle is None or hold(handle):
             break
         os.close(handle)

@@ -134,3 +134,24 @@ def test_where_nothing_can_be_locked_age_decides(
     write("atomic_file", tmp_path / "out")
     assert young.exists()
     assert not old.exists()
+
+
+def test_what_is_swept_before_it_is_held_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes that start at once sweep what the others have made and do not hold yet."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    opens, swept = os.open, list[Path]()
+
+    def late(path: Path, *flags: int, **more: int) -> int:
+        if not swept and Path(path).name.startswith("stpl-frame-"):
+            swept.append(Path(path))
+            Path(path).rmdir()
+        return opens(path, *flags, **more)
+
+    monkeypatch.setattr("os.open", late)
+    with scratch_directory("frame") as made:
+        assert made.is_dir()
+        assert made not in swept
+        assert len(swept) == 1
+    assert list(tmp_path.glob("stpl-*")) == []
