@@ -148,8 +148,12 @@ def test_sampling_is_that_of_scipy() -> None:
         )
         expected = map_coordinates(image.astype(float), places, order=1, mode=mode, cval=0.0)
         np.testing.assert_allclose(found[0, 0].numpy(), expected, atol=2e-5)
-        some = grid.sample(torch.from_numpy(image)[None, None], torch.from_numpy(shift)[None],
-                           outside, apart=3)  # type: ignore[arg-type]  # fmt: skip
+        some = grid.sample(
+            torch.from_numpy(image)[None, None],
+            torch.from_numpy(shift)[None],
+            outside,  # type: ignore[arg-type] # one of two words
+            apart=3,
+        )
         torch.testing.assert_close(some, found[..., ::3, ::3])
     beyond = np.maximum.reduce([-places[0], places[0] - 19, -places[1], places[1] - 29]).clip(0)
     np.testing.assert_allclose(
