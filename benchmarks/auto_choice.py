@@ -26,8 +26,7 @@ from stpl_core.machine import describe, usable_cpus
 from stpl_deploy.cli.reports.output import document_text, print_table, say
 from stpl_runtime.engine import Session
 from stpl_runtime.engines.auto.candidates import Asked, open_candidate
-from stpl_runtime.engines.auto.choose import measured_table
-from stpl_runtime.engines.auto.measure import nowcast_ms
+from stpl_runtime.engines.auto.choose import measured_table, nowcast_ms
 from stpl_runtime.proof.reference import load_reference
 
 RESULT = Path(__file__).parent / "results" / "auto-choice.json"

@@ -45,6 +45,7 @@ RESULT = Path(__file__).parent / "results" / "leave-one-out.json"
 Paths = dict[str, Path]
 """Event -> its archive."""
 CHOSEN = "-chosen"
+"""How the name of a run ends that is trusted so."""
 _TEST = np.datetime64("2010-08-26T05:30")
 
 

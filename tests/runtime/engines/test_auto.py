@@ -16,7 +16,7 @@ from stpl_core.errors import AccuracyError, EnvironmentFault
 from stpl_core.options import EngineOptions
 from stpl_runtime.engine import Session, StateHandle, open_session
 from stpl_runtime.engines.auto import candidates as ways
-from stpl_runtime.engines.auto import choose, measure
+from stpl_runtime.engines.auto import choose
 from stpl_runtime.engines.auto import table as tables
 from stpl_runtime.engines.auto.candidates import Asked, Candidate
 from stpl_runtime.engines.replays import ReplayingSession
@@ -47,8 +47,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Candidate]:
         found.append(candidate)
         return ways.open_candidate(bundle, asked, candidate)
 
-    for module in (choose, measure):
-        monkeypatch.setattr(module, "open_candidate", spy)
+    monkeypatch.setattr(choose, "open_candidate", spy)
     return found
 
 
@@ -72,36 +71,6 @@ def test_the_fastest_that_was_measured_is_taken_and_kept(
     assert measured(bundle) == (choice, [])
     assert choose.choose(bundle, ASKED) == choice  # as predict does
     assert opened == []
-
-
-def test_those_nearly_as_fast_are_timed_in_turn(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A machine that was slow for a moment does not decide between two."""
-    alone = {("unrolled", 2): 110.0, ("replays", 2): 100.0}  # first busy, and then not
-    in_turn = {("unrolled", 2): 100.0, ("replays", 2): 120.0}
-    names: dict[int, tuple[str, int]] = {}
-    order = list[tuple[str, int]]()
-
-    def opens(bundle: Bundle, asked: Asked, candidate: Candidate) -> Session:
-        session = ways.open_candidate(bundle, asked, candidate)
-        names[id(session)] = (candidate.way, candidate.threads)
-        return session
-
-    def timed(session: Session, *given: Any) -> float:
-        name = names[id(session)]
-        if len(given) == 3:
-            return alone.get(name, 500.0)
-        order.append(name)
-        return in_turn[name]
-
-    monkeypatch.setattr(measure, "open_candidate", opens)
-    monkeypatch.setattr(measure, "nowcast_ms", timed)
-    choice, _ = measured(bundle)
-    assert choice.candidate.way == "unrolled"
-    assert order == [("unrolled", 2), ("replays", 2)] * 5
-    (table,) = tables.tables_of(bundle)
-    assert [row.ms for row in table.rows] == [100.0, 120.0, 500.0, 500.0]
 
 
 def test_of_those_nearly_as_fast_the_one_that_opens_soonest() -> None:
@@ -141,8 +110,8 @@ def test_one_that_computes_wrong_numbers_is_not_taken_however_fast(
         session = ways.open_candidate(bundle, asked, candidate)
         return Wrong(session, bundle.manifest) if candidate.way == "replays" else session
 
-    monkeypatch.setattr(measure, "open_candidate", spoilt)
-    monkeypatch.setattr(measure, "nowcast_ms", lambda s, *_: 1.0 if isinstance(s, Wrong) else 9.0)
+    monkeypatch.setattr(choose, "open_candidate", spoilt)
+    monkeypatch.setattr(choose, "nowcast_ms", lambda s, *_: 1.0 if isinstance(s, Wrong) else 9.0)
     choice, _ = measured(bundle)
     assert choice.candidate.way == "unrolled"
     (table,) = tables.tables_of(bundle)
@@ -154,7 +123,7 @@ def test_one_that_computes_wrong_numbers_is_not_taken_however_fast(
 def test_where_nothing_passes_nothing_is_run(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure, "_breach", lambda *_: "error 1.00 at lead time 1")
+    monkeypatch.setattr(choose, "_breach", lambda *_: "error 1.00 at lead time 1")
     with pytest.raises(AccuracyError, match=r"error 1.00.*stpl-deploy verify .* --engine onnx"):
         measured(bundle)
     assert list(tables.tables_of(bundle)) == []  # the next start tries again
@@ -168,7 +137,7 @@ def test_one_that_does_not_open_is_left_out(
             raise EnvironmentFault("no room")
         return ways.open_candidate(bundle, asked, candidate)
 
-    monkeypatch.setattr(measure, "open_candidate", fails)
+    monkeypatch.setattr(choose, "open_candidate", fails)
     choice, _ = measured(bundle)
     assert choice.candidate.threads == 1
     (table,) = tables.tables_of(bundle)
@@ -189,7 +158,7 @@ def test_measuring_ends_when_its_time_is_up(bundle: Bundle, opened: list[Candida
 def test_for_a_stream_it_takes_no_longer_than_it_pays(
     bundle: Bundle, opened: list[Candidate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure, "nowcast_ms", lambda *_: 1e-6)  # 500 of them are no time at all
+    monkeypatch.setattr(choose, "nowcast_ms", lambda *_: 1e-6)  # 500 of them are no time at all
     choose.measured_choice(bundle, ASKED, lambda _: None)
     assert len(opened) == 1
 

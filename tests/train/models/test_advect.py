@@ -19,9 +19,9 @@ from stpl_train.models.events import (
     MARGIN,
     chances_of,
     cutoffs_of_areas,
-    event_areas,
     events_in,
     moved_to_events,
+    share_inside,
     shift_of_chances,
 )
 from stpl_train.unroll import TrainingPass
@@ -368,7 +368,7 @@ def matched() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     moved = torch.rand(2, 1, 60, 50)
     inside = torch.ones(2, 1, 60, 50)
     inside[:, :, :, :20] = 0
-    return logits, moved, inside, event_areas(events_in(moved, LEVELS), inside)
+    return logits, moved, inside, share_inside(events_in(moved, LEVELS), inside)
 
 
 def test_areas_are_those_of_the_events_inside() -> None:
@@ -378,7 +378,7 @@ def test_areas_are_those_of_the_events_inside() -> None:
     for q, level in enumerate(LEVELS.tolist()):
         there = (seen >= level - 0.005).float().mean((1, 2))
         torch.testing.assert_close(areas[:, q], there, rtol=0, atol=0.005)
-    assert not event_areas(events_in(moved, LEVELS), torch.zeros_like(inside)).any()
+    assert not share_inside(events_in(moved, LEVELS), torch.zeros_like(inside)).any()
     at = torch.tensor([0.289, 0.3, 0.6]).view(1, 1, 1, 3)
     assert events_in(at, LEVELS)[0, :, 0, 0].tolist() == [[0, 1, 1], [0, 0, 1], [0, 0, 0]]
 

@@ -44,9 +44,9 @@ from stpl_train.models.events import (
     RAMP,
     chances_of,
     cutoffs_of_areas,
-    event_areas,
     events_in,
     moved_to_events,
+    share_inside,
     shift_of_chances,
 )
 from stpl_train.models.layers import ModelConfig, Patching, zeros_state
@@ -214,11 +214,14 @@ class Advect(nn.Module):
         return guess, after
 
     def _areas(self, anchor: Tensor, d: Tensor, inside: Tensor) -> Tensor:
-        """Share of what comes from inside that has each event, `(B, Q)`."""
+        """Share of what comes from inside that has each event, `(B, Q)`.
+
+        Events are moved, and not found in the moved frame: interpolation takes from its peaks.
+        """
         events = events_in(anchor, self.levels)  # (B, Q, C, H, W)
         way = resized(d, *anchor.shape[2:])
         moved = self.frame_grid.sample(events.flatten(1, 2), way, "zeros", self.apart)
-        return event_areas(moved.unflatten(1, events.shape[1:3]), self._some(inside))
+        return share_inside(moved.unflatten(1, events.shape[1:3]), self._some(inside))
 
     def _some(self, x: Tensor) -> Tensor:
         """The pixels by which areas are compared."""

@@ -38,22 +38,11 @@ def events_in(frame: Tensor, levels: Tensor) -> Tensor:
     return ((frame[:, None] - levels.view(1, -1, 1, 1, 1)) / _SLOPE + 1).clamp(0.0, 1.0)
 
 
-def event_areas(moved: Tensor, inside: Tensor) -> Tensor:
-    """Share of what lies inside on which there is each event, `(B, Q)`.
-
-    Args:
-        moved: the newest frame's events, moved, `(B, Q, C, H, W)`: unlike those of the moved frame,
-            whose peaks interpolation has taken from, they cover as much as before.
-        inside: `(B, 1, H, W)`, 1 where it comes from within the frame, else 0.
-    """
-    return _share(moved, inside)
-
-
 def shift_of_chances(logits: Tensor, areas: Tensor, inside: Tensor) -> Tensor:
     """What to add to logits `(B, Q, C, H, W)` so that the chances amount to `areas` `(B, Q)`."""
 
     def too_much(shift: Tensor) -> Tensor:
-        return _share(torch.sigmoid(logits + _of_each(shift)), inside) - areas
+        return share_inside(torch.sigmoid(logits + _of_each(shift)), inside) - areas
 
     return _root(too_much, torch.zeros_like(areas), _FURTHEST)
 
@@ -71,13 +60,18 @@ def cutoffs_of_areas(
     """
 
     def too_little(cutoff: Tensor) -> Tensor:
-        return areas - _share(_called(logits, cutoff, ramp), known)
+        return areas - share_inside(_called(logits, cutoff, ramp), known)
 
     return _root(too_little, torch.zeros_like(areas), _HIGHEST)
 
 
-def _share(part: Tensor, inside: Tensor) -> Tensor:
-    """The mean of `(B, Q, C, H, W)` over what is inside, `(B, Q)`; 0 where nothing is."""
+def share_inside(part: Tensor, inside: Tensor) -> Tensor:
+    """The mean of `(B, Q, C, H, W)` over what is inside, `(B, Q)`; 0 where nothing is.
+
+    Args:
+        part: 0 to 1: whether there is each event, or its chance.
+        inside: `(B, 1, H, W)`, 1 where it comes from within the frame, else 0.
+    """
     weight = inside[:, None]  # (B, 1, 1, H, W)
     most = weight.sum((2, 3, 4)) * part.shape[2]
     return (part * weight).sum((2, 3, 4)) / most.clamp(min=1.0)
