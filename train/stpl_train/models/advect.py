@@ -383,7 +383,7 @@ class Advect(nn.Module):
     def try_out(
         self, sequences: Array, observed: Mask | None, context: int, found: HeldOut
     ) -> None:
-        """Add to `found` what comes of forecasts of held-out sequences, trusted as they are."""
+        """Add to `found` what comes of held-out sequences, with all that was learned applied."""
         trust = self.trust.clone()
         self.trust.copy_(as_learned(self.horizon, len(self.levels)))
         horizon = min(self.horizon, sequences.shape[1] - context)
