@@ -397,6 +397,20 @@ def test_interpolation_takes_nothing_from_an_event() -> None:
         assert int((guess > level).sum()) == pytest.approx(showers, rel=0.05)
 
 
+def test_motion_that_draws_apart_makes_no_more_rain_likely() -> None:
+    """Of a round shower, read at r^2 / 50 within 50 pixels of its middle: larger, and as likely."""
+    model = make(SIDE, levels=[0.5])
+    at = torch.arange(SIDE) - (SIDE - 1) / 2
+    shower = (torch.hypot(*torch.meshgrid(at, at, indexing="ij")) < 20).float()[None, None]
+    at = 4 * torch.arange(SIDE // 4) - (SIDE - 4) / 2
+    across, down = torch.meshgrid(at, at, indexing="xy")
+    shorter = (torch.hypot(across, down) / 50).clamp(max=1.0) - 1
+    way = (shorter * torch.stack([across, down]))[None]
+    shown, expected = model._areas(shower, way, torch.ones_like(shower))
+    assert float(shown) == pytest.approx(50 / 20 * float(shower.mean()), rel=0.03)
+    assert float(expected) == pytest.approx(float(shower.mean()), rel=0.03)
+
+
 def test_as_much_is_forecast_and_expected_as_was_seen() -> None:
     logits, _, inside, areas = matched()
     cutoffs = cutoffs_of_areas(logits, areas, torch.ones_like(inside))

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates, uniform_filter
 
-from stpl_train.models.motion import LucasKanade, PixelGrid, finer, window_mean
+from stpl_train.models.motion import LucasKanade, PixelGrid, area_read, finer, window_mean
 
 SIDE = 128
 Floats = NDArray[np.float32]
@@ -169,3 +169,19 @@ def test_windows_are_two_boxes() -> None:
             expected = uniform_filter(expected, (0, 0, side, side), mode="constant")
         found = window_mean(torch.from_numpy(values), side).numpy()
         np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_a_place_stands_for_as_much_as_the_determinant_says() -> None:
+    """Inside, that of numpy's own gradients; drawn together, 1; folded back, none."""
+    x, y = np.meshgrid(np.arange(20.0), np.arange(16.0))
+    right, down = 0.3 * x - 0.2 * y + np.sin(y / 3), 0.1 * x - 0.4 * y
+    shift = np.stack([right, down])[None].astype(np.float32)
+    (x_y, x_x), (y_y, y_x) = np.gradient(right), np.gradient(down)
+    wanted = (1 + x_x) * (1 + y_y) - x_y * y_x
+    found = area_read(torch.from_numpy(shift))[0, 0].numpy()
+    np.testing.assert_allclose(found[1:-1, 1:-1], wanted[1:-1, 1:-1], rtol=1e-5)
+    assert 0.5 < float(found.min()) < float(found.max()) < 1.2
+    assert torch.equal(area_read(torch.full((1, 2, 8, 8), 3.7)), torch.ones(1, 1, 8, 8))
+    back = torch.stack([-2.0 * torch.arange(8.0).expand(8, 8), torch.zeros(8, 8)])
+    folded = area_read(back[None])
+    assert not folded[..., 1:-1].any()

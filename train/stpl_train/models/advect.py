@@ -14,7 +14,8 @@ inside one step, and learns what that lacks. For a frame f at time t (`W(x, s)` 
 
 a, r and the events' logits are decoded from x, W(h, d), the lead time and how far the way leads out
 of the frame. g is how far they are trusted at that lead time (`stpl_train.models.trust`). Events
-cover as much as they do in x. Beside the guess it gives the chance of each event in it.
+cover as much as those of f do when they are moved. Beside the guess it gives the chance of each
+event in it; chances amount to what there was before it moved.
 
 A pixel below 0 was not observed (`FrameCodec.marks_no_data`): what comes from there comes from
 outside, and counts nowhere as no rain.
@@ -50,7 +51,7 @@ from stpl_train.models.events import (
     shift_of_chances,
 )
 from stpl_train.models.layers import ModelConfig, Patching, zeros_state
-from stpl_train.models.motion import LucasKanade, PixelGrid, finer, resized
+from stpl_train.models.motion import LucasKanade, PixelGrid, area_read, finer, resized
 from stpl_train.models.trust import HeldOut, above, as_learned, trusted
 
 CHANCE = "chance"
@@ -213,15 +214,22 @@ class Advect(nn.Module):
         after |= {"seen": seen + new, "lead": lead, CHANCE: chances_of(logits)}
         return guess, after
 
-    def _areas(self, anchor: Tensor, d: Tensor, inside: Tensor) -> Tensor:
-        """Share of what comes from inside that has each event, `(B, Q)`.
+    def _areas(self, anchor: Tensor, d: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+        """Share of what comes from inside that has each event, `(B, Q)`: once moved, and before.
 
         Events are moved, and not found in the moved frame: interpolation takes from its peaks.
+        Motion that is read off two frames widens some of them and narrows others; how much there
+        was before, of the part of the newest frame that is inside, is the better guess of how much
+        there will be.
         """
         events = events_in(anchor, self.levels)  # (B, Q, C, H, W)
-        way = resized(d, *anchor.shape[2:])
-        moved = self.frame_grid.sample(events.flatten(1, 2), way, "zeros", self.apart)
-        return share_inside(moved.unflatten(1, events.shape[1:3]), self._some(inside))
+        size = anchor.shape[2:]
+        moved = self.frame_grid.sample(
+            events.flatten(1, 2), resized(d, *size), "zeros", self.apart
+        ).unflatten(1, events.shape[1:3])
+        inside = self._some(inside)
+        read = self._some(resized(area_read(d / self.patch), *size))
+        return share_inside(moved, inside), share_inside(moved, read * inside)
 
     def _some(self, x: Tensor) -> Tensor:
         """The pixels by which areas are compared."""
@@ -233,11 +241,11 @@ class Advect(nn.Module):
         logits: Tensor,
         moved: Tensor,
         inside: Tensor,
-        areas: Tensor,
+        areas: tuple[Tensor, Tensor],
         anchor: Tensor,
         lead: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """The field with events, and logits of chances, that cover `areas`.
+        """The field with events, and logits of chances, that cover `areas`: see `_areas`.
 
         Both are taken as far as they are trusted at the lead time.
         """
@@ -245,9 +253,10 @@ class Advect(nn.Module):
         ramp = RAMP * (1 + _VAGUE * (1 - inside))  # (B, 1, H, W)
         known, inside, some = self._some(_known(anchor)), self._some(inside), self._some(logits)
         enough = (inside.sum((1, 2, 3)) / _ENOUGH).clamp(max=1.0)[:, None]  # (B, 1)
-        cutoffs = enough * cutoffs_of_areas(some, areas, known, self._some(ramp))  # (B, Q)
+        shown, expected = areas
+        cutoffs = enough * cutoffs_of_areas(some, shown, known, self._some(ramp))  # (B, Q)
         guess = moved_to_events(field, logits, self.levels, cutoffs, ramp)
-        shift = enough * shift_of_chances(some, areas, inside)  # (B, Q)
+        shift = enough * shift_of_chances(some, expected, inside)  # (B, Q)
         return guess, logits + shift[:, :, None, None, None]
 
     def _differs(self, frame: Tensor, guess: Tensor) -> Tensor:
@@ -401,13 +410,12 @@ class Advect(nn.Module):
         """For `try_out`."""
         return HeldOut(self.horizon, len(self.levels))
 
-    @torch.no_grad()
-    def trust_as(self, found: HeldOut) -> None:
-        """Trust what was learned as far as it was worth."""
-        self.trust.copy_(found.table())
+    def trust_as(self, table: Tensor) -> None:
+        """Trust what was learned so far: see `stpl_train.models.trust.as_learned`."""
+        self.trust.copy_(table)
 
     def fit_events(self, sequences: Array, observed: Mask | None, context: int) -> None:
         """See `stpl_train.forecaster.LeadForecaster`."""
         found = self.nothing_yet()
         self.try_out(sequences, observed, context, found)
-        self.trust_as(found)
+        self.trust_as(found.table())

@@ -7,9 +7,9 @@ is above a cut-off, and below it elsewhere.
 How much of the frame has an event is better known than where: it was seen in the newest frame, and
 changes slowly as that moves (Germann and Zawadzki 2002 call it Lagrangian persistence). So the
 cut-off is the one by which the event covers as large a share as it does in the moved frame, also
-where nothing was seen move in; and the chances are shifted so that as much is expected. Weather of
-another kind than that of the training makes a model too sure or too timid, and this takes most of
-it away.
+where nothing was seen move in; and the chances are shifted so that as much is expected as there was
+before it moved. Weather of another kind than that of the training makes a model too sure or too
+timid, and this takes most of it away.
 """
 
 from __future__ import annotations

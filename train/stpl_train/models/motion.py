@@ -35,6 +35,8 @@ _RIDGE = 1e-4
 _ROUNDS = 2
 _FASTEST = 16.0
 """Pixels of the frame in a step, along each axis."""
+_MOST_READ = 3.0
+"""Times its own area that a place stands for at most."""
 _BESIDE = 3
 """Side of the box of patches over which the last round takes its sums."""
 
@@ -118,6 +120,23 @@ def _gradients(x: Tensor) -> Tensor:
     x = F.pad(x, (1, 1, 1, 1), "replicate")
     right = x[:, :, 1:-1, 2:] - x[:, :, 1:-1, :-2]
     return 0.5 * torch.cat([right, x[:, :, 2:, 1:-1] - x[:, :, :-2, 1:-1]], dim=1)
+
+
+def area_read(shift: Tensor) -> Tensor:
+    """How much of a map one place of it stands for when it is read at x + shift(x).
+
+    It is the Jacobian determinant: below 1 where motion draws apart, above 1 where it draws
+    together, and 0 where it folds.
+
+    Args:
+        shift: `(B, 2, h, w)`, in places of the map, to the right and down.
+
+    Returns:
+        `(B, 1, h, w)`, 0 to `_MOST_READ`.
+    """
+    x_x, y_x, x_y, y_y = _gradients(shift).split(1, dim=1)  # (B, 1, h, w) each
+    read: Tensor = (1 + x_x) * (1 + y_y) - x_y * y_x
+    return read.clamp(0.0, _MOST_READ)
 
 
 class LucasKanade(nn.Module):
