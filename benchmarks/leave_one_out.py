@@ -6,9 +6,9 @@
 RUNS/no-EVENT is a run that was trained without that event, one run for several events perhaps; an
 event without a run is passed over. How far the run is trusted is fitted on its validation, and on
 each other event, as it is forecast by a run that saw neither: what a model has never seen it takes
-to be surer than it is. The least of these is taken. Where an event has another cadence, the others
-are thinned to that. RUNS/no-EVENT-OTHER, if there is one, was trained without OTHER too and
-validated on it: what comes of that counts as one more event.
+to be surer than it is. Where an event has another cadence, the others are thinned to that.
+RUNS/no-EVENT-OTHER, if there is one, was trained without OTHER too and validated on it: what comes
+of that counts as one more event.
 
 --keep: RUNS/final, trusted by every event so, which is the run to ship. Of KNMI the last hours,
 which are the test of benchmarks/whole_fields.py, have no part here.
@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-from torch import Tensor
 
 from benchmarks.whole_fields import at_once, document
 from stpl_core.files import atomic_file
@@ -38,7 +37,7 @@ from stpl_runtime.evaluation.archives import archive_material
 from stpl_runtime.evaluation.evaluate import evaluate
 from stpl_runtime.evaluation.subject import Backend, Judged, Material
 from stpl_train.models.advect import Advect
-from stpl_train.models.trust import HeldOut, least
+from stpl_train.models.trust import HeldOut, together
 from stpl_train.recipe import ArchiveSection
 from stpl_train.run import VALIDATION, WEIGHTS, open_run
 
@@ -134,7 +133,7 @@ def validated(run: Path) -> HeldOut:
     return made
 
 
-def fitted_on(run: Path, event: str, runs: dict[str, Path], paths: Paths) -> Tensor:
+def fitted_on(run: Path, event: str, runs: dict[str, Path], paths: Paths) -> HeldOut:
     """By what a run that is judged on an event, or on none yet, is trusted."""
     own = EVENTS.get(event)
     special = own is not None and own.lengths is not None
@@ -151,7 +150,7 @@ def fitted_on(run: Path, event: str, runs: dict[str, Path], paths: Paths) -> Ten
             other = replace(other.thinned_to(own.cadence_s), lengths=own.lengths)
         judged = fitted_to(open_judged(unseen[0], backend=Backend(threads=1)), other)
         parts.append(tried(unseen[0], judged, material(judged, name, paths[name])))
-    return least([part.table() for part in parts])
+    return together(parts)
 
 
 def _trained_on(run: Path, *archives: Path | None) -> bool:
@@ -161,14 +160,14 @@ def _trained_on(run: Path, *archives: Path | None) -> bool:
     return any(path is not None and path.name in names for path in archives)
 
 
-def trusted_by(run: Path, table: Tensor, out: Path) -> Path:
+def trusted_by(run: Path, found: HeldOut, out: Path) -> Path:
     """A copy of the run, trusted by that."""
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(run, out)
     opened = open_run(out)
     model = opened.model()
     assert isinstance(model, Advect)
-    model.trust_as(table)
+    model.trust_as(found)
     with atomic_file(out / WEIGHTS) as file:
         file.write(safetensors.torch.save(model.state_dict()))
     return out
@@ -193,8 +192,8 @@ def main() -> None:
         trusted_by(final, fitted_on(final, "", runs, paths), given.keep)
     made: dict[str, Any] = {}
     for event, run in runs.items():
-        table = fitted_on(run, event, runs, paths)
-        chosen = trusted_by(run, table, given.runs / f"{run.name}{CHOSEN}")
+        fitted = fitted_on(run, event, runs, paths)
+        chosen = trusted_by(run, fitted, given.runs / f"{run.name}{CHOSEN}")
         judged = fitted_to(open_judged(chosen, backend=Backend(threads=1)), EVENTS[event])
         judged = at_once(judged, chosen)
         found = material(judged, event, paths[event])

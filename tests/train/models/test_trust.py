@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from stpl_train.models.trust import HeldOut, above, as_learned, least, of_lead, trusted
+from stpl_train.models.trust import HeldOut, above, as_learned, of_lead, together, trusted
 
 PIXELS = 200_000
 
@@ -73,13 +73,15 @@ def test_the_change_of_the_field_is_fitted_by_least_squares() -> None:
     assert HeldOut(2, 1).table()[:, 0].tolist() == [1.0, 1.0]
 
 
-def test_the_least_trust_is_taken_with_what_was_fitted_beside_it() -> None:
-    sure, timid = as_learned(2, 2), as_learned(2, 2)
-    sure[0], sure[1] = torch.tensor([[0.9, 1.2, 0.5, 0.1, 0.2], [0.4, 1.0, 1.0, 0.3, 0.4]])
-    timid[0], timid[1] = torch.tensor([[0.6, 0.7, 0.8, 1.5, 1.6], [0.5, 1.1, 0.9, 1.7, 1.8]])
-    wanted = torch.tensor([[0.6, 0.7, 0.5, 1.5, 0.2], [0.4, 1.0, 0.9, 0.3, 1.8]])
-    torch.testing.assert_close(least([sure, timid]), wanted)
-    torch.testing.assert_close(least([sure]), sure)
+def test_events_of_weather_weigh_the_same() -> None:
+    few, many = HeldOut(1, 1), HeldOut(1, 1)
+    few.add_field(0, np.ones(10, np.float32), np.zeros(10, np.float32))
+    many.add_field(0, np.ones(1000, np.float32), np.ones(1000, np.float32))
+    for found, pixels in ((few, 10), (many, 1000)):
+        found.add_events(0, 0, *(np.zeros(pixels, np.float32),) * 2, np.full(pixels, found is few))
+    both = together([few, many])
+    assert float(both.table()[0, 0]) == 0.5
+    assert both.counts[0, 0, 0].sum() == both.counts[0, 0, 1].sum()
 
 
 def test_what_is_not_trusted_is_the_moved_frame() -> None:

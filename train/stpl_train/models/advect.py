@@ -410,12 +410,13 @@ class Advect(nn.Module):
         """For `try_out`."""
         return HeldOut(self.horizon, len(self.levels))
 
-    def trust_as(self, table: Tensor) -> None:
-        """Trust what was learned so far: see `stpl_train.models.trust.as_learned`."""
-        self.trust.copy_(table)
+    @torch.no_grad()
+    def trust_as(self, found: HeldOut) -> None:
+        """Trust what was learned as far as it was worth."""
+        self.trust.copy_(found.table())
 
     def fit_events(self, sequences: Array, observed: Mask | None, context: int) -> None:
         """See `stpl_train.forecaster.LeadForecaster`."""
         found = self.nothing_yet()
         self.try_out(sequences, observed, context, found)
-        self.trust_as(found.table())
+        self.trust_as(found)

@@ -169,17 +169,15 @@ class HeldOut:
         return table
 
 
-def least(tables: list[Tensor]) -> Tensor:
-    """Of tables, by lead time, what trusts what was learned least; see `as_learned`.
-
-    Weather that comes may be of the kind in which it was worth least; and to be too sure costs
-    more than to be too timid.
-    """
-    made = torch.stack(tables)  # (N, K, 1 + 2 Q)
-    share, factors, added = made.split([1, *[made.shape[2] // 2] * 2], dim=2)
-    first = factors.argmin(0, keepdim=True)  # (1, K, Q)
-    chosen = [share.amin(0), factors.gather(0, first)[0], added.gather(0, first)[0]]
-    return torch.cat(chosen, dim=1)
+def together(parts: list[HeldOut]) -> HeldOut:
+    """Several, each with the same weight."""
+    made = HeldOut(*parts[0].counts.shape[:2])
+    for part in parts:
+        most = part.changes[:, 1:]  # (K, 1)
+        made.counts += part.counts * (parts[0].counts.sum() / part.counts.sum())
+        none = np.zeros_like(part.changes)
+        made.changes += np.divide(part.changes, most, out=none, where=most > 0)
+    return made
 
 
 def _regression(missed: Doubles, happened: Doubles) -> tuple[float, float]:
