@@ -152,8 +152,8 @@ def _left_out(events: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         "MRMS and OPERA: the same weights, which never saw them. FMI: a run of the recipe "
-        "`radar-nowcast` on KNMI alone; KNMI: one on FMI and 40 minutes of MRMS; 2,400 iterations "
-        "each. Nothing of an event had a part in how far the run that it judges is trusted. "
+        "`radar-nowcast` on KNMI alone; KNMI: one on FMI alone, 1,200 iterations where the others "
+        "have 2,400. Nothing of an event had a part in how far the run that it judges is trusted. "
         "Whole fields, as above."
     )
     yield ""
