@@ -23,8 +23,9 @@ RAMP = 0.25
 """Logits over which a pixel goes from below a level to above it: with a step, a rounding would."""
 MARGIN = 1e-3
 """By how much the field is moved beyond a level, model units."""
-_SLOPE = 0.01
-"""Model units below a level from which a value comes to count, for the same reason."""
+_SLOPE = 0.001
+"""Model units below a level from which a value comes to count, for the same reason. Radars give
+values in steps, 0.005 to 0.01 apart: none that is below the level may count."""
 _FURTHEST = 3.0
 """Logits by which chances are shifted at most: what is nowhere in the newest frame can begin."""
 _HIGHEST = 12.0
