@@ -17,6 +17,7 @@ from stpl_train.models import build_model, check_codec
 from stpl_train.models.advect import Advect
 from stpl_train.models.events import (
     MARGIN,
+    NEARLY,
     chances_of,
     cutoffs_of_areas,
     events_in,
@@ -381,6 +382,8 @@ def test_areas_are_those_of_the_events_inside() -> None:
     assert not share_inside(events_in(moved, LEVELS), torch.zeros_like(inside)).any()
     at = torch.tensor([0.2989, 0.3, 0.6]).view(1, 1, 1, 3)
     assert events_in(at, LEVELS)[0, :, 0, 0].tolist() == [[0, 1, 1], [0, 0, 1], [0, 0, 0]]
+    nearly = events_in(at, LEVELS, NEARLY)[0, 0, 0, 0]
+    torch.testing.assert_close(nearly, torch.tensor([0.89, 1.0, 1.0]), rtol=0, atol=1e-3)
 
 
 def test_interpolation_takes_nothing_from_an_event() -> None:
