@@ -17,7 +17,6 @@ from stpl_train.models import build_model, check_codec
 from stpl_train.models.advect import Advect
 from stpl_train.models.events import (
     MARGIN,
-    NEARLY,
     chances_of,
     cutoffs_of_areas,
     events_in,
@@ -373,17 +372,15 @@ def matched() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def test_areas_are_those_of_the_events_inside() -> None:
-    """A value at its level counts whole, one that is 0.001 below it not at all."""
+    """A value at its level counts whole, one that is 0.01 below it not at all."""
     _, moved, inside, areas = matched()
     seen = moved[:, 0, :, 20:]
     for q, level in enumerate(LEVELS.tolist()):
-        there = (seen >= level - 0.0005).float().mean((1, 2))
-        torch.testing.assert_close(areas[:, q], there, rtol=0, atol=0.001)
+        there = (seen >= level - 0.005).float().mean((1, 2))
+        torch.testing.assert_close(areas[:, q], there, rtol=0, atol=0.005)
     assert not share_inside(events_in(moved, LEVELS), torch.zeros_like(inside)).any()
-    at = torch.tensor([0.2989, 0.3, 0.6]).view(1, 1, 1, 3)
+    at = torch.tensor([0.289, 0.3, 0.6]).view(1, 1, 1, 3)
     assert events_in(at, LEVELS)[0, :, 0, 0].tolist() == [[0, 1, 1], [0, 0, 1], [0, 0, 0]]
-    nearly = events_in(at, LEVELS, NEARLY)[0, 0, 0, 0]
-    torch.testing.assert_close(nearly, torch.tensor([0.89, 1.0, 1.0]), rtol=0, atol=1e-3)
 
 
 def test_interpolation_takes_nothing_from_an_event() -> None:

@@ -42,8 +42,6 @@ from stpl_core.manifest import OutputSpec
 from stpl_core.reader import Mask
 from stpl_train.forecaster import FrameShape, State
 from stpl_train.models.events import (
-    EXACTLY,
-    NEARLY,
     RAMP,
     chances_of,
     cutoffs_of_areas,
@@ -217,21 +215,21 @@ class Advect(nn.Module):
         return guess, after
 
     def _areas(self, anchor: Tensor, d: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-        """Share of what comes from inside that has each event, `(B, Q)`: to be shown, and expected.
+        """Share of what comes from inside that has each event, `(B, Q)`: once moved, and before.
 
         Events are moved, and not found in the moved frame: interpolation takes from its peaks.
         Motion that is read off two frames widens some of them and narrows others; how much there
         was before, of the part of the newest frame that is inside, is the better guess of how much
         there will be.
         """
+        events = events_in(anchor, self.levels)  # (B, Q, C, H, W)
         size = anchor.shape[2:]
-        events = [events_in(anchor, self.levels, below) for below in (NEARLY, EXACTLY)]
-        both = torch.cat(events, dim=1)  # (B, 2 Q, C, H, W)
-        moved = self.frame_grid.sample(both.flatten(1, 2), resized(d, *size), "zeros", self.apart)
-        nearly, exactly = moved.unflatten(1, both.shape[1:3]).chunk(2, dim=1)
+        moved = self.frame_grid.sample(
+            events.flatten(1, 2), resized(d, *size), "zeros", self.apart
+        ).unflatten(1, events.shape[1:3])
         inside = self._some(inside)
         read = self._some(resized(area_read(d / self.patch), *size))
-        return share_inside(nearly, inside), share_inside(exactly, read * inside)
+        return share_inside(moved, inside), share_inside(moved, read * inside)
 
     def _some(self, x: Tensor) -> Tensor:
         """The pixels by which areas are compared."""

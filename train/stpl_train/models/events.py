@@ -23,11 +23,8 @@ RAMP = 0.25
 """Logits over which a pixel goes from below a level to above it: with a step, a rounding would."""
 MARGIN = 1e-3
 """By how much the field is moved beyond a level, model units."""
-EXACTLY, NEARLY = 0.001, 0.01
-"""Model units below a level from which a value comes to count, for the same reason. Radars give
-values in steps of 0.005 to 0.01: by the first, none that is below the level counts. By the second,
-one that is a step below it counts in part: where places are uncertain, a forecast that shows a
-little too much of a rare event finds more of it."""
+_SLOPE = 0.01
+"""Model units below a level from which a value comes to count, for the same reason."""
 _FURTHEST = 3.0
 """Logits by which chances are shifted at most: what is nowhere in the newest frame can begin."""
 _HIGHEST = 12.0
@@ -36,12 +33,9 @@ HALVINGS = 20
 """Rounds in which a cut-off is found, to a hundred-thousandth of a logit."""
 
 
-def events_in(frame: Tensor, levels: Tensor, below: float = EXACTLY) -> Tensor:
-    """1 where a frame `(B, C, H, W)` is at or above levels `(Q,)`, else 0: `(B, Q, C, H, W)`.
-
-    From `below` a level on, a value counts in part.
-    """
-    return ((frame[:, None] - levels.view(1, -1, 1, 1, 1)) / below + 1).clamp(0.0, 1.0)
+def events_in(frame: Tensor, levels: Tensor) -> Tensor:
+    """1 where a frame `(B, C, H, W)` is at or above levels `(Q,)`, else 0: `(B, Q, C, H, W)`."""
+    return ((frame[:, None] - levels.view(1, -1, 1, 1, 1)) / _SLOPE + 1).clamp(0.0, 1.0)
 
 
 def shift_of_chances(logits: Tensor, areas: Tensor, inside: Tensor) -> Tensor:
