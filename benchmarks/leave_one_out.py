@@ -7,8 +7,6 @@ RUNS/no-EVENT is a run that was trained without that event, one run for several 
 event without a run is passed over. How far the run is trusted is fitted on its validation, and on
 each other event, as it is forecast by a run that saw neither: what a model has never seen it takes
 to be surer than it is. Where an event has another cadence, the others are thinned to that.
-RUNS/no-EVENT-OTHER, if there is one, was trained without OTHER too and validated on it: what comes
-of that counts as one more event.
 
 --keep: RUNS/final, trusted by every event so, which is the run to ship. Of KNMI the last hours,
 which are the test of benchmarks/whole_fields.py, have no part here.
@@ -137,9 +135,7 @@ def fitted_on(run: Path, event: str, runs: dict[str, Path], paths: Paths) -> Hel
     """By what a run that is judged on an event, or on none yet, is trusted."""
     own = EVENTS.get(event)
     special = own is not None and own.lengths is not None
-    without = sorted(run.parent.glob(f"{run.name}-*/{WEIGHTS}"))
-    without = [one.parent for one in without if not one.parent.name.endswith(CHOSEN)]
-    parts = [] if special else [validated(one) for one in (run, *without)]
+    parts = [] if special else [validated(run)]
     for name in paths:
         unseen = [one for one in (run, *runs.values())
                   if not _trained_on(one, paths[name], paths.get(event))]  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -140,18 +142,19 @@ def test_sampling_is_that_of_scipy() -> None:
     rows, columns = np.mgrid[:20, :30]
     places = [rows + shift[1].astype(float), columns + shift[0].astype(float)]
     grid = PixelGrid(20, 30)
-    for outside, mode in (("zeros", "grid-constant"), ("border", "nearest")):
+    modes: dict[Literal["zeros", "border"], str] = {"zeros": "grid-constant", "border": "nearest"}
+    for outside, mode in modes.items():
         found = grid.sample(
             torch.from_numpy(image)[None, None],
             torch.from_numpy(shift)[None],
-            outside,  # type: ignore[arg-type] # one of two words
+            outside,
         )
         expected = map_coordinates(image.astype(float), places, order=1, mode=mode, cval=0.0)
         np.testing.assert_allclose(found[0, 0].numpy(), expected, atol=2e-5)
         some = grid.sample(
             torch.from_numpy(image)[None, None],
             torch.from_numpy(shift)[None],
-            outside,  # type: ignore[arg-type] # one of two words
+            outside,
             apart=3,
         )
         torch.testing.assert_close(some, found[..., ::3, ::3])

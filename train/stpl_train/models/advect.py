@@ -224,12 +224,11 @@ class Advect(nn.Module):
         """
         events = events_in(anchor, self.levels)  # (B, Q, C, H, W)
         size = anchor.shape[2:]
-        moved = self.frame_grid.sample(
-            events.flatten(1, 2), resized(d, *size), "zeros", self.apart
-        ).unflatten(1, events.shape[1:3])
+        way, read = resized(d, *size), resized(area_read(d / self.patch), *size)
+        moved = self.frame_grid.sample(events.flatten(1, 2), way, "zeros", self.apart)
+        moved = moved.unflatten(1, events.shape[1:3])
         inside = self._some(inside)
-        read = self._some(resized(area_read(d / self.patch), *size))
-        return share_inside(moved, inside), share_inside(moved, read * inside)
+        return share_inside(moved, inside), share_inside(moved, self._some(read) * inside)
 
     def _some(self, x: Tensor) -> Tensor:
         """The pixels by which areas are compared."""

@@ -70,7 +70,8 @@ def share_inside(part: Tensor, inside: Tensor) -> Tensor:
 
     Args:
         part: 0 to 1: whether there is each event, or its chance.
-        inside: `(B, 1, H, W)`, 1 where it comes from within the frame, else 0.
+        inside: `(B, 1, H, W)`, how much a pixel counts: 0 where it does not come from within the
+            frame, else 1, or as much as it stands for.
     """
     weight = inside[:, None]  # (B, 1, 1, H, W)
     most = weight.sum((2, 3, 4)) * part.shape[2]
