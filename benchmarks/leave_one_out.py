@@ -4,9 +4,10 @@
         --mrms FILE --opera FOLDER
 
 RUNS/no-EVENT is a run that was trained without that event, one run for several events perhaps; an
-event without a run is passed over. How far the run is trusted is fitted on its validation, and on
-each other event, as it is forecast by a run that saw neither: what a model has never seen it takes
-to be surer than it is. Where an event has another cadence, the others are thinned to that.
+event without a run is passed over. How far the run is trusted is fitted on each other event, as it
+is forecast by a run that saw neither: what a model has never seen it takes to be surer than it is,
+and hours of a day that it was trained on do not tell. Where an event has another cadence, the
+others are thinned to that.
 
 --keep: RUNS/final, trusted by every event so, which is the run to ship. Of KNMI the last hours,
 which are the test of benchmarks/whole_fields.py, have no part here.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ import torch
 from benchmarks.whole_fields import at_once, document
 from stpl_core.files import atomic_file
 from stpl_core.machine import describe
-from stpl_core.npz_extras import read_beside
+from stpl_core.windows.archive import open_archive
 from stpl_deploy.cli.reports.output import document_text
 from stpl_deploy.judging import open_judged
 from stpl_export.regrid import regrid
@@ -37,7 +39,7 @@ from stpl_runtime.evaluation.subject import Backend, Judged, Material
 from stpl_train.models.advect import Advect
 from stpl_train.models.trust import HeldOut, together
 from stpl_train.recipe import ArchiveSection
-from stpl_train.run import VALIDATION, WEIGHTS, open_run
+from stpl_train.run import WEIGHTS, open_run
 
 RESULT = Path(__file__).parent / "results" / "leave-one-out.json"
 Paths = dict[str, Path]
@@ -120,25 +122,14 @@ def tried(run: Path, judged: Judged, found: Material) -> HeldOut:
     return made
 
 
-def validated(run: Path) -> HeldOut:
-    """The same on the sequences that the run kept out of its training."""
-    opened = open_run(run)
-    model, sequences = opened.model(), opened.validation()
-    assert isinstance(model, Advect)
-    observed, _ = read_beside(opened.file(VALIDATION), sequences)
-    made = model.nothing_yet()
-    model.try_out(sequences, observed, opened.recipe.data.context, made)
-    return made
-
-
 def fitted_on(run: Path, event: str, runs: dict[str, Path], paths: Paths) -> HeldOut:
     """By what a run that is judged on an event, or on none yet, is trusted."""
     own = EVENTS.get(event)
     special = own is not None and own.lengths is not None
-    parts = [] if special else [validated(run)]
+    parts = []
     for name in paths:
-        unseen = [one for one in (run, *runs.values())
-                  if not _trained_on(one, paths[name], paths.get(event))]  # fmt: skip
+        apart = _names(paths[name], paths.get(event))
+        unseen = [one for one in (run, *runs.values()) if not _trained_on(one) & apart]
         if name in (event, "OPERA") or not unseen:
             continue
         other = EVENTS[name]
@@ -146,14 +137,22 @@ def fitted_on(run: Path, event: str, runs: dict[str, Path], paths: Paths) -> Hel
             other = replace(other.thinned_to(own.cadence_s), lengths=own.lengths)
         judged = fitted_to(open_judged(unseen[0], backend=Backend(threads=1)), other)
         parts.append(tried(unseen[0], judged, material(judged, name, paths[name])))
+    if not parts:
+        raise SystemExit(f"{run}: no run forecasts another event that it did not see")
     return together(parts)
 
 
-def _trained_on(run: Path, *archives: Path | None) -> bool:
+@cache
+def _trained_on(run: Path) -> frozenset[str]:
+    """Names of the archives that a run's training read; another may be its validation."""
     data = open_run(run).recipe.data
     assert isinstance(data, ArchiveSection)
-    names = {path.name for path in data.paths}
-    return any(path is not None and path.name in names for path in archives)
+    numbers = np.unique(open_archive(data, keep="physical").parts["training"].places[:, 0])
+    return _names(*(data.paths[number] for number in numbers))
+
+
+def _names(*archives: Path | None) -> frozenset[str]:
+    return frozenset(path.name for path in archives if path is not None)
 
 
 def trusted_by(run: Path, found: HeldOut, out: Path) -> Path:

@@ -152,9 +152,9 @@ def _left_out(events: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         "MRMS and OPERA: the same weights, which never saw them. FMI: a run of the recipe "
-        "`radar-nowcast` on KNMI alone; KNMI: one on FMI alone, 1,200 iterations where the others "
-        "have 2,400. Nothing of an event had a part in how far the run that it judges is trusted. "
-        "Whole fields, as above."
+        "`radar-nowcast` on KNMI alone; KNMI: one on FMI alone, whose validation is MRMS; 1,200 "
+        "iterations each. Nothing of an event had a part in how far the run that it judges is "
+        "trusted. Whole fields, as above."
     )
     yield ""
     for name, found in events.items():

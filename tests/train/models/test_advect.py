@@ -411,6 +411,17 @@ def test_motion_that_draws_apart_makes_no_more_rain_likely() -> None:
     assert float(expected) == pytest.approx(float(shower.mean()), rel=0.03)
 
 
+def test_what_is_a_step_below_a_level_counts_for_the_frame_alone() -> None:
+    model = make(SIDE)
+    below = torch.full((1, 1, SIDE, SIDE), float(model.levels[1]) - 0.005)
+    still = torch.zeros(1, 2, SIDE // 4, SIDE // 4)
+    shown, expected = model._areas(below, still, torch.ones_like(below))
+    assert shown[0].tolist() == pytest.approx(
+        [1.0, 0.5, *[0.0] * (len(model.levels) - 2)], abs=0.01
+    )
+    assert expected[0].tolist() == pytest.approx([1.0, *[0.0] * (len(model.levels) - 1)], abs=0.01)
+
+
 def test_as_much_is_forecast_and_expected_as_was_seen() -> None:
     logits, _, inside, areas = matched()
     cutoffs = cutoffs_of_areas(logits, areas, torch.ones_like(inside))

@@ -15,7 +15,8 @@ inside one step, and learns what that lacks. For a frame f at time t (`W(x, s)` 
 a, r and the events' logits are decoded from x, W(h, d), the lead time and how far the way leads out
 of the frame. g is how far they are trusted at that lead time (`stpl_train.models.trust`). Events
 cover as much as those of f do when they are moved. Beside the guess it gives the chance of each
-event in it; chances amount to what there was before it moved.
+event in it. The later, the more of a chance is that of the places around; all of them amount to
+what there was before it moved.
 
 A pixel below 0 was not observed (`FrameCodec.marks_no_data`): what comes from there comes from
 outside, and counts nowhere as no rain.
@@ -42,7 +43,9 @@ from stpl_core.manifest import OutputSpec
 from stpl_core.reader import Mask
 from stpl_train.forecaster import FrameShape, State
 from stpl_train.models.events import (
+    EXACT,
     RAMP,
+    Around,
     chances_of,
     cutoffs_of_areas,
     events_in,
@@ -180,6 +183,7 @@ class Advect(nn.Module):
         self.gates = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1)
         self.candidate = nn.Conv2d(2 * hidden, hidden, 3, padding=1)
         self.decode = Decoder(pixels + hidden + 3, channels, count, config)
+        self.around = Around(size, config.patch, config.horizon)
         self.register_buffer("levels", torch.tensor(config.levels), persistent=False)
         self.register_buffer("trust", as_learned(config.horizon, count))
         self.state_shapes: dict[str, tuple[int, ...]] = {
@@ -222,13 +226,14 @@ class Advect(nn.Module):
         was before, of the part of the newest frame that is inside, is the better guess of how much
         there will be.
         """
-        events = events_in(anchor, self.levels)  # (B, Q, C, H, W)
+        shown = events_in(anchor, self.levels)  # (B, Q, C, H, W)
+        events = torch.cat([shown, events_in(anchor, self.levels, EXACT)], dim=1)
         size = anchor.shape[2:]
         way, read = resized(d, *size), resized(area_read(d / self.patch), *size)
         moved = self.frame_grid.sample(events.flatten(1, 2), way, "zeros", self.apart)
-        moved = moved.unflatten(1, events.shape[1:3])
+        shown, exact = moved.unflatten(1, events.shape[1:3]).chunk(2, dim=1)
         inside = self._some(inside)
-        return share_inside(moved, inside), share_inside(moved, self._some(read) * inside)
+        return share_inside(shown, inside), share_inside(exact, self._some(read) * inside)
 
     def _some(self, x: Tensor) -> Tensor:
         """The pixels by which areas are compared."""
@@ -248,15 +253,17 @@ class Advect(nn.Module):
 
         Both are taken as far as they are trusted at the lead time.
         """
-        field, logits = trusted(self.trust, lead, moved, field, logits, above(moved, self.levels))
+        beside = above(moved, self.levels)
+        _, chances = trusted(self.trust, lead, moved, field, self.around(logits, lead), beside)
+        field, logits = trusted(self.trust, lead, moved, field, logits, beside)
         ramp = RAMP * (1 + _VAGUE * (1 - inside))  # (B, 1, H, W)
         known, inside, some = self._some(_known(anchor)), self._some(inside), self._some(logits)
         enough = (inside.sum((1, 2, 3)) / _ENOUGH).clamp(max=1.0)[:, None]  # (B, 1)
         shown, expected = areas
         cutoffs = enough * cutoffs_of_areas(some, shown, known, self._some(ramp))  # (B, Q)
         guess = moved_to_events(field, logits, self.levels, cutoffs, ramp)
-        shift = enough * shift_of_chances(some, expected, inside)  # (B, Q)
-        return guess, logits + shift[:, :, None, None, None]
+        shift = enough * shift_of_chances(self._some(chances), expected, inside)  # (B, Q)
+        return guess, chances + shift[:, :, None, None, None]
 
     def _differs(self, frame: Tensor, guess: Tensor) -> Tensor:
         """`(B, 1, 1, 1)`: 0 where `frame` is the guess but for rounding, else 1."""
