@@ -9,7 +9,15 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from stpl_train.models.trust import HeldOut, above, as_learned, of_lead, together, trusted
+from stpl_train.models.trust import (
+    HeldOut,
+    above,
+    as_learned,
+    of_lead,
+    together,
+    trusted_field,
+    trusted_logits,
+)
 
 PIXELS = 200_000
 
@@ -90,11 +98,11 @@ def test_what_is_not_trusted_is_the_moved_frame() -> None:
     levels, logits = torch.tensor([0.3, 0.6]), torch.randn(2, 2, 1, 8, 8)
     beside, lead = above(moved, levels), torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)
     table = as_learned(3, 2)
-    found = trusted(table, lead, moved, field, logits, beside)
-    torch.testing.assert_close(found[0], field)
-    torch.testing.assert_close(found[1], logits)
+    torch.testing.assert_close(trusted_field(table, lead, moved, field), field)
+    torch.testing.assert_close(trusted_logits(table, lead, logits, beside), logits)
     table[0] = torch.tensor([0.0, 0.0, 0.5, 2.0, 1.0])
-    there, events = trusted(table, lead, moved, field, logits, beside)
+    there = trusted_field(table, lead, moved, field)
+    events = trusted_logits(table, lead, logits, beside)
     torch.testing.assert_close(there[0], moved[0])
     torch.testing.assert_close(there[1], field[1])
     torch.testing.assert_close(events[0, 0], 2.0 * beside[0, 0])

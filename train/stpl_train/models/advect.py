@@ -55,7 +55,7 @@ from stpl_train.models.events import (
 )
 from stpl_train.models.layers import ModelConfig, Patching, zeros_state
 from stpl_train.models.motion import LucasKanade, PixelGrid, area_read, finer, resized
-from stpl_train.models.trust import HeldOut, above, as_learned, trusted
+from stpl_train.models.trust import HeldOut, above, as_learned, trusted_field, trusted_logits
 
 CHANCE = "chance"
 """What is given beside the guess."""
@@ -254,8 +254,9 @@ class Advect(nn.Module):
         Both are taken as far as they are trusted at the lead time.
         """
         beside = above(moved, self.levels)
-        _, chances = trusted(self.trust, lead, moved, field, self.around(logits, lead), beside)
-        field, logits = trusted(self.trust, lead, moved, field, logits, beside)
+        field = trusted_field(self.trust, lead, moved, field)
+        chances = trusted_logits(self.trust, lead, self.around(logits, lead), beside)
+        logits = trusted_logits(self.trust, lead, logits, beside)
         ramp = RAMP * (1 + _VAGUE * (1 - inside))  # (B, 1, H, W)
         known, inside, some = self._some(_known(anchor)), self._some(inside), self._some(logits)
         enough = (inside.sum((1, 2, 3)) / _ENOUGH).clamp(max=1.0)[:, None]  # (B, 1)

@@ -56,8 +56,8 @@ class Around(nn.Module):
     """Chances that take in those of the places around, the more, the later.
 
     Where an event will be is less and less sure, and a model that was trained on other weather
-    knows too little of that. The mean around is a better forecast of heavy showers after half an
-    hour than what is said of the place alone (Theis, Hense and Damrath 2005).
+    knows too little of that (Theis, Hense and Damrath 2005 take the chance of a place from those
+    around it). Half of them at the last lead time: with more, chances become too timid.
     """
 
     inside: Tensor

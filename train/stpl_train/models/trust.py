@@ -62,26 +62,37 @@ def of_lead(table: Tensor, lead: Tensor) -> Tensor:
     return (chosen[:, :, None] * table).sum(1)  # (B, N)
 
 
-def trusted(
-    table: Tensor, lead: Tensor, moved: Tensor, field: Tensor, logits: Tensor, beside: Tensor
-) -> tuple[Tensor, Tensor]:
-    """A forecast as far as it is trusted.
+def trusted_field(table: Tensor, lead: Tensor, moved: Tensor, field: Tensor) -> Tensor:
+    """What was learned of the field, as far as it is trusted.
 
     Args:
         table: see `as_learned`.
         lead: lead times `(B, 1, 1, 1)`.
         moved: the newest frame, moved, `(B, C, H, W)`.
         field: what was learned of it, as `moved`.
-        logits: of its events, `(B, Q, C, H, W)`.
-        beside: `above` of `moved`.
 
     Returns:
-        As `field` and `logits`.
+        As `field`.
     """
-    levels = logits.shape[1]
-    row = of_lead(table, lead)[..., None, None, None]  # (B, 1 + 2 Q, 1, 1, 1)
-    share, factors, added = row.split([1, levels, levels], dim=1)
-    return moved + share[:, 0] * (field - moved), factors * logits + added * beside
+    share = of_lead(table[:, :1], lead)[..., None, None]  # (B, 1, 1, 1)
+    return moved + share * (field - moved)
+
+
+def trusted_logits(table: Tensor, lead: Tensor, logits: Tensor, beside: Tensor) -> Tensor:
+    """What was learned of the events, as far as it is trusted.
+
+    Args:
+        table: see `as_learned`.
+        lead: lead times `(B, 1, 1, 1)`.
+        logits: of the events, `(B, Q, C, H, W)`.
+        beside: `above` of the newest frame, moved.
+
+    Returns:
+        As `logits`.
+    """
+    row = of_lead(table[:, 1:], lead)[..., None, None, None]  # (B, 2 Q, 1, 1, 1)
+    factors, added = row.chunk(2, dim=1)
+    return factors * logits + added * beside
 
 
 class HeldOut:
