@@ -18,7 +18,9 @@ from stpl_core.errors import FrameError
 from stpl_core.frames import read_sequences
 from stpl_core.npz_extras import read_beside
 from stpl_export.precision.calibrate import MOST_SEQUENCES
+from stpl_export.regrid import cover
 from stpl_runtime.proof.live_sequences import live_sequences
+from stpl_train.forecaster import FrameShape
 from stpl_train.recipe import ArraySection, DataSection, SyntheticSection
 from stpl_train.run import VALIDATION, Run
 
@@ -28,22 +30,26 @@ LEAST_LIVE = 2
 Observed = NDArray[np.bool_] | None
 
 
-def judging_sequences(run: Run, data: Path | None) -> tuple[Array, Observed, str]:
-    """Sequences `(N, T + K, C, H, W)` in model units, what was observed, where they came from.
+def judging_sequences(
+    run: Run, data: Path | None, frame: FrameShape
+) -> tuple[Array, Observed, str]:
+    """Sequences `(N, T + K, *frame)` in model units, what was observed, where they came from.
+
+    Those of another size are cut, or mirrored at their edges.
 
     Raises:
         FrameError: the data cannot be read or is too short, or nothing moves in any sequence.
     """
     section = run.recipe.data
     kept = run.validation()
-    kept_observed = read_beside(run.file(VALIDATION), kept)[0]
+    kept, kept_observed = cover(kept, read_beside(run.file(VALIDATION), kept)[0], frame)
     kept_label = _label(section)
     usable = live_sequences(kept)
     if data is None:
         if not usable.any():
             raise _dead(kept_label, len(kept))
         return kept, kept_observed, kept_label
-    given, observed = _read(run, data)
+    given, observed = cover(*_read(run, data), frame)
     live = int(live_sequences(given, like=kept).sum())
     if live >= LEAST_LIVE:
         return given, observed, data.name

@@ -52,7 +52,7 @@ from stpl_export.reference import (
     make_reference,
     save_reference,
 )
-from stpl_export.regrid import cover, regrid
+from stpl_export.regrid import regrid
 from stpl_runtime.proof.reference import Reference
 from stpl_runtime.proof.verify import first_breach
 from stpl_train.models import ForecasterModule
@@ -181,9 +181,8 @@ def _sequences_for_check(
     precision: str,
     progress: Progress,
 ) -> _Sequences:
-    frames, observed, label = judging_sequences(run, data)
+    frames, observed, label = judging_sequences(run, data, model.frame_shape)
     progress(f"judged by {label}")
-    frames, observed = cover(frames, observed, model.frame_shape)
     judging, calibrating = slice(None), slice(None)
     if precision == "int8":
         judging, calibrating = split_sequences(len(frames), most)

@@ -12,6 +12,7 @@ from stpl_core.bundle import REFERENCE, Bundle, open_bundle, seal
 from stpl_core.errors import AccuracyError, FrameError
 from stpl_export.checking import judging_sequences
 from stpl_export.precision.calibrate import split_sequences
+from stpl_export.regrid import regrid
 from stpl_runtime.proof.live_sequences import live_sequences
 from stpl_runtime.proof.reference import load_reference
 from stpl_runtime.proof.verify import verify_bundle
@@ -36,7 +37,7 @@ def _physical() -> tuple[Any, Any]:
 def test_dead_data_is_completed_and_reported(kind: str, tmp_path: Path) -> None:
     run, frames = _physical()
     np.save(tmp_path / "dead.npy", np.asarray(DEAD[kind](frames)))
-    made, _, label = judging_sequences(run, tmp_path / "dead.npy")
+    made, _, label = judging_sequences(run, tmp_path / "dead.npy", run.frame_shape)
     assert label == "16 sequences of moving-mnist, validation part, and dead.npy (0 of 16 move)"
     judging, calibrating = split_sequences(len(made), 16)
     for part in (judging, calibrating):
@@ -46,7 +47,7 @@ def test_dead_data_is_completed_and_reported(kind: str, tmp_path: Path) -> None:
 def test_live_data_judges_alone(tmp_path: Path) -> None:
     run, frames = _physical()
     np.save(tmp_path / "live.npy", frames[:3])
-    made, _, label = judging_sequences(run, tmp_path / "live.npy")
+    made, _, label = judging_sequences(run, tmp_path / "live.npy", run.frame_shape)
     assert label == "live.npy"
     np.testing.assert_allclose(made, run.validation()[:3], atol=1e-6)
 
@@ -54,7 +55,25 @@ def test_live_data_judges_alone(tmp_path: Path) -> None:
 def test_one_sequence_alone_is_completed(tmp_path: Path) -> None:
     run, frames = _physical()
     np.save(tmp_path / "one.npy", frames[:1])
-    assert "one.npy (1 of 1 move)" in judging_sequences(run, tmp_path / "one.npy")[2]
+    *_, label = judging_sequences(run, tmp_path / "one.npy", run.frame_shape)
+    assert "one.npy (1 of 1 move)" in label
+
+
+def test_sequences_of_a_grid_to_export_for_are_completed(
+    run_maker: RunMaker, tmp_path: Path
+) -> None:
+    """The run's own are of 8x8: they are cut below, and mirrored on the right."""
+    run = open_run(run_maker("convlstm"))
+    kept = run.validation()
+    data = run.recipe.data.codec.physical_from_model(kept)
+    np.save(tmp_path / "one.npy", np.tile(data[:1], 2)[..., :6, :12])
+    larger, _ = regrid(run, (6, 12))
+    made, _, label = judging_sequences(larger, tmp_path / "one.npy", (1, 6, 12))
+    assert made.shape == (len(kept) + 1, *kept.shape[1:3], 6, 12)
+    assert "and one.npy (1 of 1 move)" in label
+    mirrored = np.concatenate([kept, kept[..., ::-1]], axis=-1)[..., :6, :12]
+    for own in mirrored:
+        assert (np.abs(made - own).max(axis=(1, 2, 3, 4)) < 1e-6).sum() == 1
 
 
 def test_a_run_that_kept_dead_sequences_is_refused(run_maker: RunMaker, tmp_path: Path) -> None:
@@ -62,8 +81,9 @@ def test_a_run_that_kept_dead_sequences_is_refused(run_maker: RunMaker, tmp_path
     kept = open_run(path).validation()
     (path / runs.VALIDATION).unlink()
     runs.save_validation(path, np.zeros_like(kept))
+    run = open_run(path)
     with pytest.raises(FrameError, match=r"nothing moves in any of the 4 sequences.*--data FILE"):
-        judging_sequences(open_run(path), None)
+        judging_sequences(run, None, run.frame_shape)
 
 
 def test_an_int8_bundle_with_dead_sequences_is_not_verified(

@@ -70,6 +70,19 @@ def test_exported_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     capsys.readouterr()
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_precision_keeps_its_promise(
+    name: str, precision: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the run's own frames: smaller ones hardly show what is lost."""
+    bundle, engine = str(tmp_path / "rain.bundle"), "openvino" if precision == "bf16" else "onnx"
+    words = ["export", f"pretrained:{name}", "--precision", precision, "--out", bundle]
+    assert run(words) == 0, capsys.readouterr().err
+    assert run(["verify", bundle, "--engine", engine]) == 0, capsys.readouterr().err
+
+
 def test_an_unknown_name_is_reported(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert run(["export", "pretrained:rader", "--out", str(tmp_path / "b")]) == 2
     err = capsys.readouterr().err

@@ -28,6 +28,8 @@ from stpl_export.precision.policy import (
     typed_step,
     untyped_step,
 )
+from stpl_runtime.engine import open_session
+from stpl_runtime.proof.reference import load_reference
 from stpl_runtime.proof.verify import first_breach, verify_bundle
 from tests.export.conftest import STEP_MODELS, TRAINED, StepMaker
 
@@ -279,3 +281,25 @@ def test_bf16_says_that_the_cpu_cannot_run_it(run_maker: Any, tmp_path: Path) ->
     assert {check.provider for check in report.checks} == {"CPU, bf16 emulated"}
     with pytest.raises(EnvironmentFault, match="no bf16 convolution"):
         verify_bundle(bundle)
+
+
+@pytest.mark.parametrize("name", ["modernn", pytest.param("advect", marks=pytest.mark.soak)])
+def test_openvino_rounds_what_the_graph_says_and_no_more(
+    name: str, run_of: Callable[[str], Path], step_of: StepMaker, tmp_path: Path
+) -> None:
+    """Its kernels beside ONNX Runtime's in float32 with every rounding written out."""
+    pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
+    bundle = export_run(run_of(name), tmp_path / "bundle", precision="bf16", sequences=1)
+    frames = load_reference(bundle).context[0][:, None]  # (T, 1, C, H, W)
+    session = open_session(bundle, ("step",), engine="openvino", threads=1)
+    state = session.zero_state(1)
+    for frame in frames:
+        made, state = session.step(frame, state)
+    session.close()
+    step = step_of(name)
+    exact = _loop(step, frames, 1)[0]
+    rounded = _loop(emulated(step, make_policy(step, "bf16").half, "bf16"), frames, 1)[0]
+    moved = np.abs(rounded - exact).mean()
+    off = np.abs(made - rounded).mean() / moved
+    # Without bf16 units, the weights alone are rounded.
+    assert off < 0.05 if session.provider.endswith("bf16") else np.abs(made - exact).mean() < moved

@@ -65,13 +65,14 @@ class OpenVinoSession:
         self._core = openvino_core()
         self._check_device()
         self.precision, self._hint = self._precision(allow)
+        computes = "bf16" if self.precision == "bf16" and self._has_bf16() else "f32"
         self._threads = threads or usable_cpus()
         self._checked = CheckedGraphs(bundle)
         self._cache = CompiledCache()
         self._graphs = graphs
         self._notes: dict[str, str] = {}
         self._requests = {graph: self._compiled(graph).create_infer_request() for graph in graphs}
-        self.provider = f"OpenVINO on {self.device}, {self._hint}"
+        self.provider = f"OpenVINO on {self.device}, {computes}"
 
     def facts(self) -> Mapping[str, Any]:
         """How each graph came to be ready."""
@@ -87,21 +88,29 @@ class OpenVinoSession:
             )
 
     def _precision(self, allow: str | None) -> tuple[str, str]:
-        """What the results are judged as, and what OpenVINO is to compute in.
+        """What the results are judged as, and what OpenVINO may make of float32 in the graphs.
 
-        Its own default on some processors is bf16, so that it is always said.
+        Its own default on some processors is bf16, so that it is always said. A bundle in bf16
+        says of each operation whether it is: told bf16, OpenVINO would round the others as well.
         """
         kept = self.manifest.precision
-        able = self._core.get_property(self.device, "OPTIMIZATION_CAPABILITIES")
-        if kept == "fp32" and allow == "bf16":
-            if "BF16" not in able:
-                raise EnvironmentFault(
-                    f"this {self.device} has no bf16 arithmetic (OpenVINO lists {', '.join(able)})",
-                    expected="one with AVX-512 BF16, AMX or Arm's BF16",
-                    fix="leave --allow bf16 out",
-                )
-            return "bf16", "bf16"
-        return kept, "bf16" if kept == "bf16" and "BF16" in able else "f32"
+        if kept != "fp32" or allow != "bf16":
+            return kept, "f32"
+        if not self._has_bf16():
+            raise EnvironmentFault(
+                f"this {self.device} has no bf16 arithmetic (OpenVINO lists "
+                f"{', '.join(self._able())})",
+                expected="one with AVX-512 BF16, AMX or Arm's BF16",
+                fix="leave --allow bf16 out",
+            )
+        return "bf16", "bf16"
+
+    def _able(self) -> list[str]:
+        able: list[str] = self._core.get_property(self.device, "OPTIMIZATION_CAPABILITIES")
+        return able
+
+    def _has_bf16(self) -> bool:
+        return "BF16" in self._able()
 
     def _request(self, graph: GraphName) -> openvino.InferRequest:
         """What runs a graph.
@@ -158,7 +167,7 @@ class OpenVinoSession:
         """Leave a graph as it was exported."""
 
     def _keep(self, key: str, compiled: openvino.CompiledModel) -> None:
-        if "EXPORT_IMPORT" not in self._core.get_property(self.device, "OPTIMIZATION_CAPABILITIES"):
+        if "EXPORT_IMPORT" not in self._able():
             return
         buffer = io.BytesIO()
         compiled.export_model(buffer)
