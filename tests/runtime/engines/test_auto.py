@@ -186,6 +186,24 @@ def test_it_measures_again_where_something_changed(
     assert len(opened) == 4
 
 
+@pytest.mark.parametrize(
+    ("waiting", "counts"), [(0.0, [8, 1]), (3.9, [8, 1]), (5.2, [3, 8, 1]), (30.0, [1, 8])]
+)
+def test_beside_other_work_it_tries_as_many_threads_as_are_free_first(
+    waiting: float,
+    counts: list[int],
+    bundle: Bundle,
+    opened: list[Candidate],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in (ways, tables):
+        monkeypatch.setattr(module, "usable_cpus", lambda: 8)
+    monkeypatch.setattr(tables.os, "getloadavg", lambda: (waiting, 0.0, 0.0))
+    monkeypatch.setattr(choose, "load_now", tables.load_now)
+    measured(bundle)
+    assert list(dict.fromkeys(one.threads for one in opened)) == counts
+
+
 def test_another_bundle_has_a_table_of_its_own(
     bundle: Bundle, any_bundle: Bundle, opened: list[Candidate]
 ) -> None:

@@ -48,15 +48,20 @@ class Candidate:
         return f"{self.engine}{ways[self.way]}, {self.threads} thread{plural}, {self.precision}"
 
 
-def candidates(bundle: Bundle, asked: Asked) -> tuple[Candidate, ...]:
+def candidates(bundle: Bundle, asked: Asked, free: int | None = None) -> tuple[Candidate, ...]:
     """Every way, the likely ones first.
 
     GPU engines are among them only where the bundle has their plans: nobody else asked for one.
 
+    Args:
+        bundle: an opened bundle.
+        asked: what is fixed.
+        free: CPUs that other work leaves; None: all.
+
     Raises:
         EnvironmentFault: no engine for the CPU is installed, and there is no plan.
     """
-    counts = _thread_counts(asked.threads)
+    counts = _thread_counts(asked.threads, free)
     precision = bundle.manifest.precision
     named = os.environ.get(VARIABLE, "auto")
     if named != "auto":
@@ -111,10 +116,16 @@ def open_candidate(bundle: Bundle, asked: Asked, candidate: Candidate) -> Sessio
     return ReplayingSession(session, bundle.manifest, "measured") if replays else session
 
 
-def _thread_counts(threads: int | None) -> tuple[int, ...]:
-    """As many as stated; else all, and one: a small model loses by threads."""
-    most = threads or usable_cpus()
-    return (most,) if threads is not None or most == 1 else (most, 1)
+def _thread_counts(threads: int | None, free: int | None) -> tuple[int, ...]:
+    """As many as stated; else those that are free, all, and one: a small model loses by threads.
+
+    Threads wait for each other after every operation. Beside other work each waits for its turn
+    too, and two of them that do so are slower than one.
+    """
+    if threads is not None:
+        return (threads,)
+    most = usable_cpus()
+    return tuple(dict.fromkeys((min(free or most, most), most, 1)))
 
 
 def _ways(asked: Asked) -> tuple[Way, ...]:

@@ -18,6 +18,7 @@ from stpl_runtime.engines.auto.table import (
     TIME_WAS_UP,
     Row,
     Table,
+    free_cpus,
     load_now,
     read_table,
     versions,
@@ -88,7 +89,7 @@ def measured_table(bundle: Bundle, asked: Asked, say: Say, *, most_s: float | No
     load, limit = load_now(), LONGEST_S if most_s is None else most_s
     table = read_table(bundle, asked, load)
     if table is None or (most_s is not None and not table.holds_for(limit)):
-        ways = candidates(bundle, asked)
+        ways = candidates(bundle, asked, free_cpus() if load == "shared" else None)
         say(f"engine: timing {len(ways)} ways to run this bundle, once, for {limit:.0f} s at most")
         rows, limit = _measure(bundle, asked, ways, limit, pays=most_s is None)
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")

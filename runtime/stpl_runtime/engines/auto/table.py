@@ -73,11 +73,20 @@ class Table:
 
 def load_now() -> str:
     """Whether other work shares this machine: `shared` or `quiet`."""
+    return "shared" if _waiting() >= _SHARED * usable_cpus() else "quiet"
+
+
+def free_cpus() -> int:
+    """CPUs that other work leaves, at least one."""
+    return max(1, usable_cpus() - round(_waiting()))
+
+
+def _waiting() -> float:
+    """Threads that compute or wait for a CPU, over the last minute."""
     try:
-        waiting = os.getloadavg()[0]
+        return os.getloadavg()[0]
     except (AttributeError, OSError):  # not on this system
-        return "quiet"
-    return "shared" if waiting >= _SHARED * usable_cpus() else "quiet"
+        return 0.0
 
 
 def versions() -> dict[str, str]:
