@@ -208,7 +208,8 @@ class _Judge:
 
     def limits(self, label: str) -> dict[str, Limit]:
         """The limits of an engine, which may run in less than the bundle's precision."""
-        return limits_of(self.reference, label_precision(label) or self.precision)
+        precision = label_precision(label) or self.precision
+        return limits_of(self.reference, precision, label.partition("(")[0])
 
     def rows(self, runs: Any, of: str = "") -> Iterator[Row]:
         """Every output of every runner but PyTorch's own against PyTorch."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpl_export.polygraphy.runners import TRUTH
-from stpl_runtime.proof.int8_margin import psnr_of
+from stpl_runtime.proof.int8_margin import early_allowance_db, psnr_of
 from stpl_runtime.proof.reference import Reference
 from stpl_runtime.proof.tolerance import (
     TASK_BUDGET_DB,
@@ -35,8 +35,8 @@ class Limit:
     """Peak 1; None for none."""
 
 
-def limits_of(reference: Reference, precision: str) -> dict[str, Limit]:
-    """Output -> its limit, whichever graph gives it."""
+def limits_of(reference: Reference, precision: str, engine: str = "onnx") -> dict[str, Limit]:
+    """Output of an engine -> its limit, whichever graph gives it."""
     limits = {
         f"lead {k + 1}": Limit(
             lead_tolerance(reference, precision, k), lead_psnr_db(reference, precision, k)
@@ -46,7 +46,7 @@ def limits_of(reference: Reference, precision: str) -> dict[str, Limit]:
     for name in reference.states:
         limits[f"state {name}"] = Limit(state_tolerance(reference, precision, name))
     if reference.int8 is not None:
-        floors = reference.int8.early_psnr_db
+        floors = reference.int8.early_psnr_db - early_allowance_db(engine)
         limits |= {f"early {n + 1}": Limit(np.inf, float(f)) for n, f in enumerate(floors)}
         limits[TRUTH] = Limit(np.inf, _truth_psnr_db(reference) - TASK_BUDGET_DB)
     return limits

@@ -10,6 +10,15 @@ from stpl_runtime.proof.reference import Double, Int8Reference
 FARTHEST_DB = 200.0
 """Stands for the PSNR of equal frames."""
 
+_FUSES_OTHERWISE_DB = {"openvino": 4.0}
+"""Engines that round in other places than ONNX Runtime, by whose kernels the floors of the first
+guesses are made: right ones came to 3.4 dB below, a scale that is wrong by a tenth to 6.2 dB."""
+
+
+def early_allowance_db(engine: str) -> float:
+    """How far below the floors the first guesses of an engine may be."""
+    return _FUSES_OTHERWISE_DB.get(engine, 0.0)
+
 
 def psnr_of(mean_square: float) -> float:
     """PSNR in dB, peak 1, from -`FARTHEST_DB` (NaN and Inf too) to `FARTHEST_DB`."""
@@ -24,9 +33,9 @@ def psnr_db(one: Array | Double, other: Array | Double) -> float:
     return psnr_of(float(np.mean(np.square(one.astype(np.float64) - other))))
 
 
-def early_margin_db(guesses: Array, reference: Int8Reference) -> float:
-    """How far the first guesses `(B, n, C, H, W)` lie above their floors, at the worst step."""
-    floors = reference.early_psnr_db
+def early_margin_db(guesses: Array, reference: Int8Reference, engine: str) -> float:
+    """How far an engine's first guesses `(B, n, C, H, W)` lie above their floors, at the worst."""
+    floors = reference.early_psnr_db - early_allowance_db(engine)
     expected = reference.early[: len(guesses)]
     return min(
         psnr_db(guesses[:, t], expected[:, t]) - float(floor) for t, floor in enumerate(floors)

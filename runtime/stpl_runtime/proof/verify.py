@@ -238,7 +238,8 @@ def _int8(
         return None
     margin = None
     if graph == "step":
-        margin = early_margin_db(early_guesses(session, reference, batch), reference.int8)
+        guesses = early_guesses(session, reference, batch)
+        margin = early_margin_db(guesses, reference.int8, session.engine)
     frames, truth = reference.kept(frames), reference.kept(reference.truth[:batch])
     seen = where_observed(reference, batch)
     ours, theirs = (
