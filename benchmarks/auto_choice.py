@@ -3,9 +3,10 @@
     python -m benchmarks.auto_choice BUNDLE ... [--rounds 15] [--busy 2]
 
 For each bundle the table of `auto` is measured anew. Then every way in it takes turns in this
-process, in a new order every round: the choice over the fastest says what the choice costs. The
-choice runs beside --busy processes that compute all the time, too. Run it on a machine that does
-nothing else.
+process, in a new order every round: the choice over the fastest says what the choice costs. Beside
+--busy processes that compute all the time it is measured once more, as `auto` does on a shared
+machine, and what it takes there runs beside them in turn with what it took before. Run it on a
+machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import os
 import random
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,9 @@ from stpl_core.files import atomic_file
 from stpl_core.machine import describe, usable_cpus
 from stpl_deploy.cli.reports.output import document_text, print_table, say
 from stpl_runtime.engine import Session
-from stpl_runtime.engines.auto.candidates import Asked, open_candidate
+from stpl_runtime.engines.auto.candidates import Asked, Candidate, open_candidate
 from stpl_runtime.engines.auto.choose import measured_table, nowcast_ms
+from stpl_runtime.engines.auto.table import Table, load_now
 from stpl_runtime.proof.reference import load_reference
 
 RESULT = Path(__file__).parent / "results" / "auto-choice.json"
@@ -49,29 +52,48 @@ def times_in_turn(
 
 def measure(bundle: Bundle, rounds: int, processes: int) -> dict[str, Any]:
     """One bundle's row."""
-    table = measured_table(bundle, ASKED, say, most_s=60.0)
-    best = table.best
-    assert best is not None
+    table = fresh_table(bundle)
     ways = {str(row.candidate): row.candidate for row in table.rows if row.ms is not None}
     sessions = {name: open_candidate(bundle, ASKED, way) for name, way in ways.items()}
-    taken = str(best.candidate)
+    taken = str(taken_from(table))
     try:
         times = times_in_turn(bundle, sessions, rounds)
         with busy(processes):
-            beside = times_in_turn(bundle, {taken: sessions[taken]}, rounds)[taken]
+            while load_now() == "quiet":  # an average over a minute
+                time.sleep(1)
+            way = taken_from(fresh_table(bundle))
+            there = str(way)
+            if there not in sessions:  # there was no time for it before
+                sessions[there] = open_candidate(bundle, ASKED, way)
+            both = {name: sessions[name] for name in (taken, there)}
+            beside = times_in_turn(bundle, both, rounds)
     finally:
         for session in sessions.values():
             session.close()
     medians = {name: float(np.median(found)) for name, found in times.items()}
+    beside_ms = {name: float(np.median(found)) for name, found in beside.items()}
     fastest = min(medians, key=medians.__getitem__)
     ratios = np.divide(times[taken], times[fastest])
     return {
         "bundle": bundle.path.name, "model": bundle.manifest.model.name, "chosen": taken,
         "fastest": fastest, "ms": medians,
         "chosen_over_fastest": [float(one) for one in np.percentile(ratios, (25, 50, 75))],
-        "busy_processes": processes, "beside_ms": float(np.median(beside)),
-        "beside_over_quiet": float(np.median(beside)) / medians[taken],
+        "busy_processes": processes, "beside_chosen": there, "beside_ms": beside_ms,
+        "beside_over_quiet": beside_ms[there] / medians[taken],
     }  # fmt: skip
+
+
+def fresh_table(bundle: Bundle) -> Table:
+    """The table of `auto`, where nothing was measured before."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
+        return measured_table(bundle, ASKED, say, most_s=60.0)
+
+
+def taken_from(table: Table) -> Candidate:
+    """What `auto` takes."""
+    assert table.best is not None
+    return table.best.candidate
 
 
 def main() -> None:
@@ -83,9 +105,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--busy", type=int, default=2)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["XDG_CACHE_HOME"] = folder  # nothing was measured before
-        rows = [measure(open_bundle(path), given.rounds, given.busy) for path in given.bundles]
+    rows = [measure(open_bundle(path), given.rounds, given.busy) for path in given.bundles]
     with atomic_file(RESULT) as file:
         result = {"rows": rows, "cpus": usable_cpus(), "machine": describe()}
         file.write(document_text(result).encode())

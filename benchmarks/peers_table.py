@@ -92,16 +92,20 @@ def _choices(found: Mapping[str, Any]) -> Iterator[str]:
             "{:.2f} ({:.2f} to {:.2f})".format(
                 row["chosen_over_fastest"][1], *row["chosen_over_fastest"][::2]
             ),
-            f"{row['beside_over_quiet']:.1f}",
+            row["beside_chosen"],
+            f"{row['beside_ms'][row['beside_chosen']]:.0f} ({row['beside_over_quiet']:.1f})",
+            f"{row['beside_ms'][row['chosen']]:.0f}",
         ]
         for row in found["rows"]
     ]
     busy = found["rows"][0]["busy_processes"]
     columns = ["model", "`auto` took", "ms", "over the fastest of all candidates (quartiles)"]
-    yield f"What `auto` takes in fp32, and how much longer it takes beside {busy} processes that"
-    yield f"compute all the time on the {found['cpus']} CPUs (`benchmarks/auto_choice.py`):"
+    beside = f"beside {busy} busy processes it took"
+    yield f"What `auto` takes in fp32 on a quiet machine, and beside {busy} processes that compute"
+    yield f"all the time on the {found['cpus']} CPUs (`benchmarks/auto_choice.py`). In brackets:"
+    yield "how many times as long as on the quiet one. Last: what was taken there, beside them."
     yield ""
-    yield from results_table.table([*columns, f"beside {busy} busy processes, times"], rows)
+    yield from results_table.table([*columns, beside, "ms", "not measured again, ms"], rows)
 
 
 def page() -> str:
