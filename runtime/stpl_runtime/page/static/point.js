@@ -44,9 +44,10 @@ export class Point {
     $("unpin").addEventListener("click", () => this.unpin());
   }
 
-  value(values) {
+  // To the last digit, or to fewer.
+  value(values, text = String) {
     if (!values) return "no data";
-    return `${values.map(String).join(", ")} ${this.page.unit()}`.trim();
+    return `${values.map((one) => text(one)).join(", ")} ${this.page.unit()}`.trim();
   }
 
   // The chance of what is shown, or null where a frame has none.
@@ -125,7 +126,7 @@ export class Point {
     const hour = ahead.filter(({ time }, n) => Date.parse(time) - start <= HOUR || n === 0);
     const shown = this.page.shown();
     const extra = (one) => (shown ? [make("td", {}, this.chance(one, shown) ?? "–")] : []);
-    const row = (one) => make("tr", { "data-step": one.step }, make("th", { scope: "row" }, this.page.hours(one.time)), make("td", {}, this.page.lead(one.step)), make("td", {}, this.value(one.values)), ...extra(one));
+    const row = (one) => make("tr", { "data-step": one.step }, make("th", { scope: "row" }, this.page.hours(one.time)), make("td", {}, this.page.lead(one.step)), make("td", { title: this.value(one.values) }, this.value(one.values, (value) => number(value, 4))), ...extra(one));
     const head = ["time", "lead", "value", ...(shown ? [this.page.chanceText(shown.threshold)] : [])].map((text) => make("th", { scope: "col" }, text));
     $("point-table").replaceChildren(make("table", {}, make("caption", { class: "hidden" }, "The next hour here"), make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...hour.map(row))));
     $("point-table").hidden = !hour.length;
