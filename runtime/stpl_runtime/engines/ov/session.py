@@ -65,7 +65,7 @@ class OpenVinoSession:
         self._core = openvino_core()
         self._check_device()
         self.precision, self._hint = self._precision(allow)
-        computes = "bf16" if self.precision == "bf16" and self._has_bf16() else "f32"
+        computes = "bf16" if self.precision == "bf16" and computes_bf16(self.device) else "f32"
         self._threads = threads or usable_cpus()
         self._checked = CheckedGraphs(bundle)
         self._cache = CompiledCache()
@@ -96,7 +96,7 @@ class OpenVinoSession:
         kept = self.manifest.precision
         if kept != "fp32" or allow != "bf16":
             return kept, "f32"
-        if not self._has_bf16():
+        if not computes_bf16(self.device):
             raise EnvironmentFault(
                 f"this {self.device} has no bf16 arithmetic (OpenVINO lists "
                 f"{', '.join(self._able())})",
@@ -108,9 +108,6 @@ class OpenVinoSession:
     def _able(self) -> list[str]:
         able: list[str] = self._core.get_property(self.device, "OPTIMIZATION_CAPABILITIES")
         return able
-
-    def _has_bf16(self) -> bool:
-        return "BF16" in self._able()
 
     def _request(self, graph: GraphName) -> openvino.InferRequest:
         """What runs a graph.
