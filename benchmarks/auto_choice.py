@@ -5,8 +5,9 @@
 For each bundle the table of `auto` is measured anew. Then every way in it takes turns in this
 process, in a new order every round: the choice over the fastest says what the choice costs. Beside
 --busy processes that compute all the time it is measured once more, as `auto` does on a shared
-machine, and what it takes there runs beside them in turn with what it took before. Run it on a
-machine that does nothing else.
+machine, and what it takes there runs beside them in turn with what it took before. What those
+processes take is the share of all CPU time that they had meanwhile; the rest of a nowcast's time is
+its own. Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import random
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,23 @@ def times_in_turn(
     return times
 
 
+def times_beside(
+    bundle: Bundle, sessions: dict[str, Session], rounds: int, taken_s: Callable[[], float]
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """The same beside other processes, and without the share of the CPUs that those took."""
+    reference = load_reference(bundle)
+    times: dict[str, list[float]] = {name: [] for name in sessions}
+    own: dict[str, list[float]] = {name: [] for name in sessions}
+    for _ in range(rounds):
+        for name, session in sessions.items():
+            before, began = taken_s(), time.perf_counter()
+            ms = nowcast_ms(session, bundle, ASKED, reference)
+            all_s = usable_cpus() * (time.perf_counter() - began)
+            times[name].append(ms)
+            own[name].append(ms * (1 - (taken_s() - before) / all_s))
+    return times, own
+
+
 def measure(bundle: Bundle, rounds: int, processes: int) -> dict[str, Any]:
     """One bundle's row."""
     table = fresh_table(bundle)
@@ -58,7 +77,7 @@ def measure(bundle: Bundle, rounds: int, processes: int) -> dict[str, Any]:
     taken = str(taken_from(table))
     try:
         times = times_in_turn(bundle, sessions, rounds)
-        with busy(processes):
+        with busy(processes) as taken_s:
             while load_now() == "quiet":  # an average over a minute
                 time.sleep(1)
             way = taken_from(fresh_table(bundle))
@@ -66,12 +85,13 @@ def measure(bundle: Bundle, rounds: int, processes: int) -> dict[str, Any]:
             if there not in sessions:  # there was no time for it before
                 sessions[there] = open_candidate(bundle, ASKED, way)
             both = {name: sessions[name] for name in (taken, there)}
-            beside = times_in_turn(bundle, both, rounds)
+            beside, own = times_beside(bundle, both, rounds, taken_s)
     finally:
         for session in sessions.values():
             session.close()
     medians = {name: float(np.median(found)) for name, found in times.items()}
     beside_ms = {name: float(np.median(found)) for name, found in beside.items()}
+    own_ms = {name: float(np.median(found)) for name, found in own.items()}
     fastest = min(medians, key=medians.__getitem__)
     ratios = np.divide(times[taken], times[fastest])
     return {
@@ -79,7 +99,8 @@ def measure(bundle: Bundle, rounds: int, processes: int) -> dict[str, Any]:
         "fastest": fastest, "ms": medians,
         "chosen_over_fastest": [float(one) for one in np.percentile(ratios, (25, 50, 75))],
         "busy_processes": processes, "beside_chosen": there, "beside_ms": beside_ms,
-        "beside_over_quiet": beside_ms[there] / medians[taken],
+        "beside_over_quiet": beside_ms[there] / medians[taken], "beside_own_ms": own_ms,
+        "own_over_quiet": own_ms[there] / medians[taken],
     }  # fmt: skip
 
 
@@ -117,7 +138,10 @@ def main() -> None:
                 row["model"],
                 row["chosen"],
                 f"{row['chosen_over_fastest'][1]:.3f}",
-                f"{row['beside_over_quiet']:.2f} times its quiet self",
+                (
+                    f"{row['beside_over_quiet']:.2f} times its quiet self, "
+                    f"{row['own_over_quiet']:.2f} without what they took"
+                ),
             ]
             for row in rows
         ],

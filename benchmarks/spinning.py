@@ -12,11 +12,12 @@ nothing else.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,15 +47,21 @@ class _Spinning(OrtSession):
 
 
 @contextmanager
-def busy(count: int) -> Iterator[None]:
-    """So many other processes compute meanwhile."""
+def busy(count: int) -> Iterator[Callable[[], float]]:
+    """So many other processes compute meanwhile; gives the CPU seconds that they took so far."""
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
-        yield
+        yield lambda: sum(_cpu_seconds(other.pid) for other in others)
     finally:
         for other in others:
             other.kill()
             other.wait()
+
+
+def _cpu_seconds(process: int) -> float:
+    """What a process took so far, as Linux counts it (proc_pid_stat(5))."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def times_in_turn(bundle: Bundle, rounds: int) -> dict[str, list[float]]:

@@ -24,7 +24,7 @@ def export_rain_bundle(folder: Path) -> Path:
     keys = {"name": "advect", "hidden": 8, "width": 8, "levels": [0.3, 0.6], "horizon": 4}
     recipe = parse_recipe({"model": keys, "data": data, "training": {"iterations": 1}})
     path = folder / "run"
-    path.mkdir()
+    path.mkdir(parents=True)
     save_recipe(path, recipe)
     torch.manual_seed(0)
     network = build_model("advect", (1, 32, 32), recipe.model.keys)

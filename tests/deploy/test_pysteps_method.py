@@ -17,6 +17,7 @@ import pysteps
 import stpl_deploy as stpl
 from stpl_core.errors import FrameError, UsageError
 from stpl_deploy.integrations.pysteps import nowcast_method, register
+from tests.exported_once import made_once
 from tests.rain_bundle import export_rain_bundle
 
 SIZE = (40, 56)
@@ -25,7 +26,7 @@ SIZE = (40, 56)
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, exported_once: None) -> Iterator[Any]:
     """A small model of rain."""
-    bundle = export_rain_bundle(tmp_path_factory.mktemp("pysteps"))
+    bundle = made_once(tmp_path_factory, "rain", export_rain_bundle) / "bundle"
     with stpl.load(bundle, engine="onnx") as opened:
         yield opened
 

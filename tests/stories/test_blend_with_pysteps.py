@@ -15,14 +15,17 @@ pytest.importorskip("xarray")
 pytest.importorskip("pysteps")
 
 import stpl_deploy as stpl
+from tests.exported_once import made_once
 from tests.rain_bundle import export_rain_bundle
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "blend_with_pysteps.py"
 SIDE, STEPS = 32, 9
 
 
-def test_a_nowcast_gives_way_to_a_weather_model(tmp_path: Path, exported_once: None) -> None:
-    bundle = export_rain_bundle(tmp_path)
+def test_a_nowcast_gives_way_to_a_weather_model(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, exported_once: None
+) -> None:
+    bundle = made_once(tmp_path_factory, "rain", export_rain_bundle) / "bundle"
     rows, columns = np.mgrid[:SIDE, :SIDE]
     rain = np.stack(
         [20 * np.exp(-((rows - 15) ** 2 + (columns - 8 - 2 * t) ** 2) / 40) for t in range(4)]

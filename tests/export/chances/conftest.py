@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stpl_core.bundle import Bundle
+from stpl_core.bundle import Bundle, open_bundle
 from tests.export.chances.small_advect import contexts, exported
+from tests.exported_once import made_once
 
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return exported(tmp_path_factory.mktemp("chances"))
+    return open_bundle(made_once(tmp_path_factory, "chances", exported) / "bundle")
 
 
 @pytest.fixture

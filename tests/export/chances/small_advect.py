@@ -35,13 +35,16 @@ def small(frame: tuple[int, int, int] = FRAME) -> Advect:
 
 
 def exported(folder: Path, *, marks_no_data: bool = False) -> Bundle:
-    """With `marks_no_data`, a third of its reference was not observed."""
+    """Write folder/run and folder/bundle.
+
+    With `marks_no_data`, a third of its reference was not observed.
+    """
     codec = {**RATE, "marks_no_data": marks_no_data}
     recipe = parse_recipe(
         {"model": KEYS, "data": {**DATA, "codec": codec}, "training": {"iterations": 1}}
     )
     path = folder / "run"
-    path.mkdir()
+    path.mkdir(parents=True)
     save_recipe(path, recipe)
     safetensors.torch.save_file(small().state_dict(), path / WEIGHTS)
     frames, observed = stand_in_sequences(FRAME, CONTEXT + HORIZON, 2), None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import datetime, timezone
 
 import numpy as np
 import pytest
 
-from stpl_core.bundle import Bundle
+from stpl_core.bundle import Bundle, open_bundle
 from stpl_core.codec import NO_DATA, Array
 from stpl_core.frames import Frame
 from stpl_runtime.engine import open_session
@@ -24,11 +25,13 @@ from tests.export.chances.small_advect import (
     exported,
     small,
 )
+from tests.exported_once import made_once
 
 
 @pytest.fixture(scope="module")
 def marked(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return exported(tmp_path_factory.mktemp("marked"), marks_no_data=True)
+    make = functools.partial(exported, marks_no_data=True)
+    return open_bundle(made_once(tmp_path_factory, "marked", make) / "bundle")
 
 
 def with_holes(bundle: Bundle) -> Array:

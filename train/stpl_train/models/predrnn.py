@@ -109,13 +109,16 @@ class STLSTMCell(nn.Module):
         """Advance the layer by one frame."""
         if self.context is not None:
             x, h = self.context(x, h)  # (B, inputs, h, w), (B, D, h, w)
-        i_x, f_x, g_x, j_x, e_x, k_x, o_x = self.conv_x(x).chunk(7, dim=1)  # (B, D, h, w) each
-        i_h, f_h, g_h, o_h = self.conv_h(h).chunk(4, dim=1)  # (B, D, h, w) each
-        j_m, e_m, k_m = self.conv_m(m).chunk(3, dim=1)  # (B, D, h, w) each
-        gain_c = torch.sigmoid(i_x + i_h) * torch.tanh(g_x + g_h)  # (B, D, h, w)
-        gain_m = torch.sigmoid(j_x + j_m) * torch.tanh(k_x + k_m)  # (B, D, h, w)
-        c = torch.sigmoid(f_x + f_h + self.forget_bias) * c + gain_c  # (B, D, h, w)
-        m = torch.sigmoid(e_x + e_m + self.forget_bias) * m + gain_m  # (B, D, h, w)
+        d = h.shape[1]
+        # What is added is added at once: a graph has fewer, larger sums so.
+        c_x, m_x, o_x = self.conv_x(x).split([3 * d, 3 * d, d], dim=1)
+        c_h, o_h = self.conv_h(h).split([3 * d, d], dim=1)
+        i, f, g = (c_x + c_h).chunk(3, dim=1)  # (B, D, h, w) each
+        j, e, k = (m_x + self.conv_m(m)).chunk(3, dim=1)  # (B, D, h, w) each
+        gain_c = torch.sigmoid(i) * torch.tanh(g)  # (B, D, h, w)
+        gain_m = torch.sigmoid(j) * torch.tanh(k)  # (B, D, h, w)
+        c = torch.sigmoid(f + self.forget_bias) * c + gain_c  # (B, D, h, w)
+        m = torch.sigmoid(e + self.forget_bias) * m + gain_m  # (B, D, h, w)
         both = torch.cat([c, m], dim=1)  # (B, 2D, h, w)
         h = torch.sigmoid(o_x + o_h + self.conv_o(both)) * torch.tanh(self.merge(both))
         if self.expression is not None:

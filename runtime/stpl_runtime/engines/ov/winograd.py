@@ -11,15 +11,18 @@ so that a bundle's verification decides; in bf16 it would be far too much. The p
 times the weights, and they have to come from memory in each step.
 
 All is written as plain operations on the graph: transposition, products with B by rows and columns,
-one product of matrices per point, a product with A, depth to space.
+one product of matrices per point, a product with A, transposition. Convolutions that are added are
+added at the points. (A map that several of them read is moved there once: OpenVINO joins what is
+computed twice.)
 """
 
 from __future__ import annotations
 
+import functools
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,13 +54,10 @@ def fewer_products(model: openvino.Model) -> int:
     Returns:
         How many were replaced.
     """
-    replaced = 0
-    made: dict[str, Any] = {}  # constants are shared by the steps of an unrolled graph
-    for node in model.get_ordered_ops():
-        shape = _Shape.of(node)
-        if shape is not None:
-            _replace(node, shape, made)
-            replaced += 1
+    points, replaced = _Points(), 0
+    for node, terms in _replaceable(model):
+        points.replace(node, terms)
+        replaced += len(terms)
     if replaced:
         model.validate_nodes_and_infer_types()
     return replaced
@@ -79,6 +79,17 @@ class _Shape:
     height: int
     width: int
 
+    @property
+    def gains(self) -> bool:
+        """Whether it is wide enough."""
+        enough = self.channels * self.made >= _LEAST_WEIGHTS
+        return enough and min(self.channels, self.made) >= _LEAST_CHANNELS
+
+    @property
+    def squares(self) -> tuple[int, int]:
+        """So many, down and to the right."""
+        return -(-self.height // _TILE), -(-self.width // _TILE)
+
     @classmethod
     def of(cls, node: Any) -> _Shape | None:
         """None for every other node."""
@@ -98,56 +109,165 @@ class _Shape:
             and side in _KERNELS
             and list(about["strides"]) == list(about["dilations"]) == [1, 1]
             and list(about["pads_begin"]) == list(about["pads_end"]) == same
-            and min(channels, made) >= _LEAST_CHANNELS
-            and channels * made >= _LEAST_WEIGHTS
         )
-        return cls(side, channels, made, height, width) if fits else None
+        shape = cls(side, channels, made, height, width)
+        return shape if fits and shape.gains else None
 
 
-def _replace(node: Any, shape: _Shape, made: dict[str, Any]) -> None:
-    import openvino.opset13 as ops
-    from openvino.utils import replace_node
+@dataclass(frozen=True)
+class _Term:
+    """A convolution that gains, or the channels of one that a split gives."""
 
-    a, _, _ = matrices(shape.kernel)
-    points = len(a) ** 2  # n^2
-    down, right = -(-shape.height // _TILE), -(-shape.width // _TILE)  # squares
+    node: Any
+    shape: _Shape
+    start: int
+    """The first of these channels; `shape.made` are so many."""
 
-    def kept(name: str, value: Callable[[], NDArray[Any]]) -> Any:
-        if name not in made:
-            made[name] = ops.constant(np.ascontiguousarray(value()))
-        return made[name]
+    @property
+    def name(self) -> str:
+        """Of the convolution, equal for all its parts."""
+        name: str = self.node.get_name()
+        return name
 
-    def sizes(*values: int) -> Any:
-        return kept(f"sizes {values}", lambda: np.asarray(values, np.int64))
+    @property
+    def result(self) -> tuple[int, ...]:
+        """Equal for those that can be added at the points."""
+        return self.shape.kernel, self.shape.made, self.shape.height, self.shape.width
 
-    def as_(x: Any, *size: int) -> Any:
-        return ops.reshape(x, sizes(*size), special_zero=False)
 
-    def to_points(size: int) -> Any:
-        return kept(f"to points {shape.kernel} {size}", lambda: _to_points(shape.kernel, size))
+def _replaceable(model: openvino.Model) -> list[tuple[Any, list[_Term]]]:
+    """Nodes that are a sum of convolutions, or one, and these; no convolution twice."""
+    nodes = model.get_ordered_ops()
+    alone = [(node, [term]) for node in nodes if (term := _whole(node)) is not None]
+    sums: list[tuple[Any, list[_Term]]] = []
+    inside: set[tuple[str, int]] = set()
+    for node in reversed(nodes):
+        terms = _added(node)
+        if terms and (terms[0].name, terms[0].start) not in inside:
+            sums.insert(0, (node, terms))
+            inside |= {(term.name, term.start) for term in terms}
+    while True:  # a convolution of which a part is in no sum is made as a whole
+        made = Counter(
+            term.name for _, terms in sums for term in terms for _ in range(term.shape.made)
+        )
+        partly = {term.name for _, [term] in alone if 0 < made[term.name] < term.shape.made}
+        kept = [one for one in sums if not partly.intersection(term.name for term in one[1])]
+        if len(kept) == len(sums):
+            return [*sums, *(one for one in alone if one[1][0].name not in made)]
+        sums = kept
 
-    n, c = len(a), shape.channels
-    weights = node.input_value(1).get_node()
-    x = as_(node.input_value(0), c, shape.height * shape.width)
-    x = as_(ops.transpose(x, sizes(1, 0)), shape.height, shape.width * c)  # (H, W C)
-    x = as_(ops.matmul(to_points(shape.height), x, False, False), n * down, shape.width, c)
-    x = ops.matmul(to_points(shape.width), x, False, False)  # (n down, n right, C)
-    x = ops.transpose(as_(x, n, down, n, right, c), sizes(0, 2, 1, 3, 4))
-    there = kept(
-        f"weights {weights.get_friendly_name()}",
-        lambda: _weights_at_points(weights.data, shape.kernel),
-    )  # (n n, C, O)
-    x = ops.matmul(as_(x, points, down * right, c), there, False, False)
-    back = kept(f"back {shape.kernel}", lambda: np.einsum("ia,jb->abij", a, a).reshape(-1, points))
-    x = ops.matmul(back, as_(x, points, down * right * shape.made), False, False)
-    x = as_(x, _TILE**2, down * right, shape.made)
-    x = as_(ops.transpose(x, sizes(2, 0, 1)), 1, shape.made * _TILE**2, down, right)
-    x = ops.depth_to_space(x, "depth_first", _TILE)  # (1, O, 4 down, 4 right)
-    if (shape.height % _TILE, shape.width % _TILE) != (0, 0):
-        start, end = sizes(0, 0), sizes(shape.height, shape.width)
-        x = ops.slice(x, start, end, sizes(1, 1), sizes(2, 3))
-    x.set_friendly_name(node.get_friendly_name())
-    replace_node(node, x)
+
+def _whole(node: Any) -> _Term | None:
+    shape = _Shape.of(node)
+    return None if shape is None else _Term(node, shape, 0)
+
+
+def _added(node: Any) -> list[_Term]:
+    """The convolutions whose sum a node is; none if it is anything else."""
+    terms: list[_Term] = []
+    for value in node.input_values() if node.get_type_name() == "Add" else ():
+        read_once = len(value.get_target_inputs()) == 1
+        parts = _term(value) or _added(value.get_node()) if read_once else []
+        if not parts or parts[0].result != (terms or parts)[0].result:
+            return []
+        terms += parts
+    return terms
+
+
+def _term(value: Any) -> list[_Term]:
+    """A convolution, or the part of one, that a value is; none if it is anything else."""
+    node = value.get_node()
+    if node.get_type_name() in ("Split", "VariadicSplit"):
+        whole, axis = node.input_value(0), node.input_value(1).get_node()
+        term = _whole(whole.get_node())
+        read_once = len(whole.get_target_inputs()) == 1
+        if term is None or not read_once or axis.get_type_name() != "Constant" or axis.data != 1:
+            return []
+        sizes = [part.get_partial_shape()[1].get_length() for part in node.outputs()]
+        at = value.get_index()
+        shape = replace(term.shape, made=sizes[at])
+        return [_Term(term.node, shape, sum(sizes[:at]))] if shape.gains else []
+    term = _whole(node)
+    return [] if term is None else [term]
+
+
+class _Points:
+    """What is put in place of convolutions."""
+
+    def __init__(self) -> None:
+        """Nothing was made yet."""
+        self._constants: dict[str, Any] = {}  # shared by the steps of an unrolled graph
+
+    def replace(self, node: Any, terms: list[_Term]) -> None:
+        """Compute a node as the sum of these convolutions."""
+        import openvino.opset13 as ops
+        from openvino.utils import replace_node
+
+        products = [self._product(term) for term in terms]
+        made = self._back(functools.reduce(ops.add, products), terms[0].shape)
+        made.set_friendly_name(node.get_friendly_name())
+        replace_node(node, made)
+
+    def _product(self, term: _Term) -> Any:
+        """A convolution at the points, `(n n, squares, O)`."""
+        import openvino.opset13 as ops
+
+        weights, shape = term.node.input_value(1).get_node(), term.shape
+        there = self._kept(
+            f"weights {weights.get_friendly_name()} {term.start} {shape.made}",
+            lambda: _weights_at_points(weights.data[term.start :][: shape.made], shape.kernel),
+        )  # (n n, C, O)
+        x = self._moved(term.node.input_value(0), shape)
+        return ops.matmul(x, there, False, False)
+
+    def _moved(self, x: Any, shape: _Shape) -> Any:
+        """A map `(1, C, H, W)` at the points, `(n n, squares, C)`."""
+        import openvino.opset13 as ops
+
+        def to_points(size: int) -> Any:
+            make = functools.partial(_to_points, shape.kernel, size)
+            return self._kept(f"to points {shape.kernel} {size}", make)
+
+        n, c = _TILE + shape.kernel - 1, shape.channels
+        height, width, (down, right) = shape.height, shape.width, shape.squares
+        x = self._as(x, c, height * width)
+        x = self._as(ops.transpose(x, self._sizes(1, 0)), height, width * c)  # (H, W C)
+        x = self._as(ops.matmul(to_points(height), x, False, False), n * down, width, c)
+        x = ops.matmul(to_points(width), x, False, False)  # (n down, n right, C)
+        x = ops.transpose(self._as(x, n, down, n, right, c), self._sizes(0, 2, 1, 3, 4))
+        return self._as(x, n * n, down * right, c)
+
+    def _back(self, x: Any, shape: _Shape) -> Any:
+        """From the points to the map, `(1, O, H, W)`."""
+        import openvino.opset13 as ops
+
+        a, _, _ = matrices(shape.kernel)
+        points, (down, right) = len(a) ** 2, shape.squares
+        both = np.einsum("ia,jb->abij", a, a).reshape(-1, points)
+        back = self._kept(f"back {shape.kernel}", lambda: both)
+        x = ops.matmul(back, self._as(x, points, down * right * shape.made), False, False)
+        x = self._as(x, _TILE, _TILE, down, right, shape.made)
+        x = ops.transpose(x, self._sizes(4, 2, 0, 3, 1))  # (O, down, 4, right, 4)
+        x = self._as(x, 1, shape.made, _TILE * down, _TILE * right)
+        if (shape.height % _TILE, shape.width % _TILE) != (0, 0):
+            start, end = self._sizes(0, 0), self._sizes(shape.height, shape.width)
+            x = ops.slice(x, start, end, self._sizes(1, 1), self._sizes(2, 3))
+        return x
+
+    def _kept(self, name: str, value: Callable[[], NDArray[Any]]) -> Any:
+        import openvino.opset13 as ops
+
+        if name not in self._constants:
+            self._constants[name] = ops.constant(np.ascontiguousarray(value()))
+        return self._constants[name]
+
+    def _sizes(self, *values: int) -> Any:
+        return self._kept(f"sizes {values}", lambda: np.asarray(values, np.int64))
+
+    def _as(self, x: Any, *size: int) -> Any:
+        import openvino.opset13 as ops
+
+        return ops.reshape(x, self._sizes(*size), special_zero=False)
 
 
 def _weights_at_points(weights: NDArray[np.float32], kernel: int) -> NDArray[np.float32]:
@@ -172,7 +292,7 @@ def _to_points(kernel: int, size: int) -> NDArray[np.float32]:
     return made[:, :, edge : edge + size].reshape(-1, size).astype(np.float32)
 
 
-@cache
+@functools.cache
 def matrices(kernel: int) -> tuple[NDArray[np.float32], Doubles, Doubles]:
     """A `(n, 4)`, G `(n, kernel)` and B `(n, n)` of Cook and Toom, for one dimension.
 
