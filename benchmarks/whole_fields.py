@@ -69,7 +69,7 @@ def forecast_at_once(model: Advect, judged: Judged, frames: Array) -> tuple[Arra
     inside = judged.codec.model_from_physical(frames)
     padded = np.pad(inside, ((0, 0), (0, 0), (0, below), (0, right)), mode="edge")
     every = tuple(range(1, judged.horizon + 1))
-    guess, _, chance = model.matched_forecasts(torch.from_numpy(padded[None]), every)
+    guess, chance = model.matched_forecasts(torch.from_numpy(padded[None]), every)
     values = judged.codec.physical_from_model(guess[0].clamp(0, 1).numpy())
     return values[..., : size[0], : size[1]], chance[0].numpy()[..., : size[0], : size[1]]
 

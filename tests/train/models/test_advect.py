@@ -177,7 +177,7 @@ def test_lead_forecasts_are_those_of_the_steps() -> None:
             guess, state = model.step(guess, state)
             steps.append(guess)
             chances.append(state["chance"])
-        made, _, chance = model.matched_forecasts(frames, leads)
+        made, chance = model.matched_forecasts(frames, leads)
     for n, lead in enumerate(leads):
         torch.testing.assert_close(made[:, n], steps[lead - 1], rtol=0, atol=5e-5)
         torch.testing.assert_close(chance[:, n], chances[lead - 1], rtol=0, atol=5e-5)
@@ -287,7 +287,8 @@ def test_nothing_is_concluded_from_a_frame_that_shows_nothing() -> None:
     hidden = torch.full((1, 3, 1, 32, 32), NO_DATA)
     guess, state = run(model, hidden)[-1]
     logits = model.lead_forecasts(hidden, (1,))[1][0, 0]  # (Q, C, H, W)
-    torch.testing.assert_close(state["chance"][0], chances_of(logits[None])[0])
+    none = torch.zeros(1, len(logits))
+    torch.testing.assert_close(state["chance"][0], chances_of(logits[None], none, none)[0])
     assert (logits < 0).all()
     assert float(guess.max()) < float(model.levels[0])
 
@@ -451,8 +452,8 @@ def test_few_pixels_stand_for_a_large_frame(size: tuple[int, int]) -> None:
 
 
 def test_a_higher_level_is_never_likelier() -> None:
-    logits = torch.randn(2, 4, 1, 8, 8)
-    made = chances_of(logits)
+    logits, none = torch.randn(2, 4, 1, 8, 8), torch.zeros(2, 4)
+    made = chances_of(logits, none, none)
     assert (made.diff(dim=1) <= 0).all()
     torch.testing.assert_close(made, torch.sigmoid(logits).cummin(1).values)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from stpl_train.models.events import Around
+from stpl_train.models.events import Around, chances_of, share_anywhere
 
 Doubles = np.ndarray[Any, np.dtype[np.float64]]
 PATCH, SIZE, HORIZON = 4, (9, 6), 12
@@ -76,3 +76,30 @@ def test_the_surest_chances_stay_finite() -> None:
     made = Around(SIZE, PATCH, HORIZON)(given, leads(12.0))
     assert made.isfinite().all()
     assert made.abs().min() > 13
+
+
+def anywhere(area: float, lead: float) -> float:
+    """Beside `share_anywhere`, of a horizon of 12."""
+    rare = np.interp(np.log(area), np.log([0.01, 0.04]), [1.0, 0.0])
+    return float(0.4 * np.interp(lead, [6.5, 12.0], [0.0, 1.0]) * rare)
+
+
+def test_the_later_the_more_of_a_rare_event_is_as_likely_anywhere() -> None:
+    areas = np.array([0.3, 0.04, 0.02, 0.01, 0.0005])
+    for lead in (1.0, 6.0, 7.0, 9.5, 12.0, 40.0):
+        made = share_anywhere(torch.tensor(areas[None]).float(), leads(lead), HORIZON)
+        wanted = [anywhere(area, lead) for area in areas]
+        np.testing.assert_allclose(made.numpy()[0], wanted, rtol=0, atol=1e-6)
+    assert float(share_anywhere(torch.zeros(1, 1), leads(12.0), HORIZON)) == pytest.approx(0.4)
+    assert float(share_anywhere(torch.zeros(1, 1), leads(1.0), 1)) == 0
+
+
+def test_a_chance_is_spread_and_no_higher_one_is_greater() -> None:
+    given = logits(2)
+    areas = torch.tensor([[0.2, 0.02, 0.001], [0.1, 0.005, 0.002]])
+    share = torch.tensor([[0.0, 0.2, 0.4], [0.1, 0.4, 0.4]])
+    made = chances_of(given, areas, share).numpy()
+    here = torch.sigmoid(given.double()).numpy()
+    part, level = (x.double().numpy()[:, :, None, None, None] for x in (share, areas))
+    wanted = np.minimum.accumulate((1 - part) * here + part * level, axis=1)
+    np.testing.assert_allclose(made, wanted, rtol=0, atol=1e-6)

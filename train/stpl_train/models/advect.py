@@ -15,8 +15,8 @@ inside one step, and learns what that lacks. For a frame f at time t (`W(x, s)` 
 a, r and the events' logits are decoded from x, W(h, d), the lead time and how far the way leads out
 of the frame. g is how far they are trusted at that lead time (`stpl_train.models.trust`). Events
 cover as much as those of f do when they are moved. Beside the guess it gives the chance of each
-event in it. The later, the more of a chance is that of the places around; all of them amount to
-what there was before it moved.
+event in it. The later, the more of a chance is that of the places around, and of a rare event that
+of all places; all of them amount to what there was before it moved.
 
 A pixel below 0 was not observed (`FrameCodec.marks_no_data`): what comes from there comes from
 outside, and counts nowhere as no rain.
@@ -50,6 +50,7 @@ from stpl_train.models.events import (
     cutoffs_of_areas,
     events_in,
     moved_to_events,
+    share_anywhere,
     share_inside,
     shift_of_chances,
 )
@@ -213,9 +214,10 @@ class Advect(nn.Module):
         v, u, d = self._further(v, u, (1 - new) * state["d"])
         lead = (1 - new) * state["lead"] + 1
         decoded = self._decoded(anchor, h, d, lead)
-        guess, logits = self._matched(*decoded, self._areas(anchor, d, decoded[-1]), anchor, lead)
+        areas = self._areas(anchor, d, decoded[-1])
+        guess, _, chances = self._matched(*decoded, areas, anchor, lead)
         after = {"anchor": anchor, "last": shown, "guess": guess, "v": v, "u": u, "d": d, "h": h}
-        after |= {"seen": seen + new, "lead": lead, CHANCE: chances_of(logits)}
+        after |= {"seen": seen + new, "lead": lead, CHANCE: chances}
         return guess, after
 
     def _areas(self, anchor: Tensor, d: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
@@ -248,10 +250,11 @@ class Advect(nn.Module):
         areas: tuple[Tensor, Tensor],
         anchor: Tensor,
         lead: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """The field with events, and logits of chances, that cover `areas`: see `_areas`.
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The field with events, logits and chances, that cover `areas`: see `_areas`.
 
-        Both are taken as far as they are trusted at the lead time.
+        All are taken as far as they are trusted at the lead time. What is rare is spread in the
+        chances alone.
         """
         beside = above(moved, self.levels)
         field = trusted_field(self.trust, lead, moved, field)
@@ -264,7 +267,9 @@ class Advect(nn.Module):
         cutoffs = enough * cutoffs_of_areas(some, shown, known, self._some(ramp))  # (B, Q)
         guess = moved_to_events(field, logits, self.levels, cutoffs, ramp)
         shift = enough * shift_of_chances(self._some(chances), expected, inside)  # (B, Q)
-        return guess, chances + shift[:, :, None, None, None]
+        logits = chances + shift[:, :, None, None, None]
+        anywhere = enough * share_anywhere(expected, lead, self.horizon)  # (B, Q)
+        return guess, logits, chances_of(logits, expected, anywhere)
 
     def _differs(self, frame: Tensor, guess: Tensor) -> Tensor:
         """`(B, 1, 1, 1)`: 0 where `frame` is the guess but for rounding, else 1."""
@@ -336,9 +341,7 @@ class Advect(nn.Module):
         field, logits, *_ = self._decoded(*self._at_leads(frames, leads))
         return self._by_lead(field, len(frames)), self._by_lead(logits, len(frames))
 
-    def matched_forecasts(
-        self, frames: Tensor, leads: tuple[int, ...]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def matched_forecasts(self, frames: Tensor, leads: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """What `step` would come to, at some lead times at once.
 
         Args:
@@ -346,16 +349,20 @@ class Advect(nn.Module):
             leads: n lead times, from 1.
 
         Returns:
-            The guesses `(B, n, C, H, W)`; logits and chances, `(B, n, Q, C, H, W)`.
+            The guesses `(B, n, C, H, W)` and chances `(B, n, Q, C, H, W)`.
         """
-        _, _, guess, logits = self._ahead(frames, leads)
-        parted, batch = self._by_lead, len(frames)
-        return parted(guess, batch), parted(logits, batch), parted(chances_of(logits), batch)
+        _, _, guess, _, chances = self._ahead(frames, leads)
+        return self._by_lead(guess, len(frames)), self._by_lead(chances, len(frames))
 
     def _ahead(
         self, frames: Tensor, leads: tuple[int, ...]
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Field as learned, moved frame, guess and logits at some lead times, all in one batch."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """At some lead times, all in one batch.
+
+        Returns:
+            Field as learned, moved frame and guess `(n B, C, H, W)`; logits and chances
+            `(n B, Q, C, H, W)`.
+        """
         anchor, h, d, lead = self._at_leads(frames, leads)
         decoded = self._decoded(anchor, h, d, lead)
         areas = self._areas(anchor, d, decoded[-1])
@@ -406,7 +413,7 @@ class Advect(nn.Module):
         every = tuple(range(1, horizon + 1))
         for n, sequence in enumerate(sequences):
             frames = torch.from_numpy(sequence[None]).to(self.trust)
-            field, moved, _, logits = self._ahead(frames[:, :context], every)
+            field, moved, _, logits, _ = self._ahead(frames[:, :context], every)
             for k in range(horizon):
                 seen = slice(None) if observed is None else observed[n, context + k]
                 parts = (moved[k], field[k], logits[k])

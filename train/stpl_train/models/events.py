@@ -14,6 +14,7 @@ timid, and this takes most of it away.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -38,6 +39,11 @@ _SIDE = 5
 """Of the box of patches, taken twice, that is around a place."""
 _AROUND = 0.5
 """How much of a chance is that of the places around, at the last lead time."""
+_ANYWHERE = 0.4
+"""How much of the chance of a rare event is the same everywhere, at the last lead time."""
+_RARE, _COMMON = 0.01, 0.04
+"""Shares of the frame: an event that covers less than the first is rare, more than the second not.
+"""
 _SUREST = 1e-6
 """No chance is nearer to 0 or 1."""
 HALVINGS = 20
@@ -163,9 +169,36 @@ def moved_to_events(
     return field
 
 
-def chances_of(logits: Tensor) -> Tensor:
-    """Chances of events `(B, Q, C, H, W)` whose levels rise: that of a higher one is no greater."""
-    found = torch.sigmoid(logits).unbind(1)
+def share_anywhere(areas: Tensor, lead: Tensor, horizon: int) -> Tensor:
+    """How much of the chance of events is to be the same everywhere, `(B, Q)`.
+
+    What is rare comes in small cells, which live for half an hour (Germann and Zawadzki 2002);
+    those that come after them begin elsewhere. So nothing up to the middle lead time, then ever
+    more.
+
+    Args:
+        areas: the share of the frame that has each event, `(B, Q)`.
+        lead: lead times `(B, 1, 1, 1)`, from 1.
+        horizon: the last of them.
+    """
+    late = (2 * (lead - 1) / max(horizon - 1, 1) - 1).clamp(0.0, 1.0).view(-1, 1)  # (B, 1)
+    beyond = math.log(_COMMON) - areas.clamp(min=_SUREST).log()
+    return _ANYWHERE * late * (beyond / math.log(_COMMON / _RARE)).clamp(0.0, 1.0)
+
+
+def chances_of(logits: Tensor, areas: Tensor, anywhere: Tensor) -> Tensor:
+    """Chances of events whose levels rise: that of a higher one is no greater.
+
+    Args:
+        logits: `(B, Q, C, H, W)`.
+        areas: the share of the frame that has each event, `(B, Q)`: its chance anywhere.
+        anywhere: how much of a chance is that, `(B, Q)`, 0 to 1.
+
+    Returns:
+        As `logits`.
+    """
+    here = torch.sigmoid(logits)
+    found = (here + _of_each(anywhere) * (_of_each(areas) - here)).unbind(1)
     held = [found[0]]
     for chance in found[1:]:
         held.append(torch.minimum(chance, held[-1]))
