@@ -93,7 +93,11 @@ def _choices(found: Mapping[str, Any]) -> Iterator[str]:
                 row["chosen_over_fastest"][1], *row["chosen_over_fastest"][::2]
             ),
             row["beside_chosen"],
-            f"{row['beside_ms'][row['beside_chosen']]:.0f} ({row['beside_over_quiet']:.1f})",
+            "{:.0f} ({:.1f}, {:.1f})".format(
+                row["beside_ms"][row["beside_chosen"]],
+                row["beside_over_quiet"],
+                row["own_over_quiet"],
+            ),
             f"{row['beside_ms'][row['chosen']]:.0f}",
         ]
         for row in found["rows"]
@@ -103,7 +107,8 @@ def _choices(found: Mapping[str, Any]) -> Iterator[str]:
     beside = f"beside {busy} busy processes it took"
     yield f"What `auto` takes in fp32 on a quiet machine, and beside {busy} processes that compute"
     yield f"all the time on the {found['cpus']} CPUs (`benchmarks/auto_choice.py`). In brackets:"
-    yield "how many times as long as on the quiet one. Last: what was taken there, beside them."
+    yield "how many times as long as on the quiet one, with and without the part of that time in"
+    yield "which the others had the CPUs. Last: what was taken there, beside them."
     yield ""
     yield from results_table.table([*columns, beside, "ms", "not measured again, ms"], rows)
 

@@ -81,7 +81,7 @@ def test_the_surest_chances_stay_finite() -> None:
 def anywhere(area: float, lead: float) -> float:
     """Beside `share_anywhere`, of a horizon of 12."""
     rare = np.interp(np.log(area), np.log([0.01, 0.04]), [1.0, 0.0])
-    return float(0.4 * np.interp(lead, [6.5, 12.0], [0.0, 1.0]) * rare)
+    return float(0.4 * np.interp(lead, [7.0, 12.0], [0.0, 1.0]) * rare)
 
 
 def test_the_later_the_more_of_a_rare_event_is_as_likely_anywhere() -> None:

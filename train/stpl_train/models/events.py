@@ -173,15 +173,16 @@ def share_anywhere(areas: Tensor, lead: Tensor, horizon: int) -> Tensor:
     """How much of the chance of events is to be the same everywhere, `(B, Q)`.
 
     What is rare comes in small cells, which live for half an hour (Germann and Zawadzki 2002);
-    those that come after them begin elsewhere. So nothing up to the middle lead time, then ever
-    more.
+    those that come after them begin elsewhere. So nothing in the first half of the lead times,
+    then ever more.
 
     Args:
         areas: the share of the frame that has each event, `(B, Q)`.
         lead: lead times `(B, 1, 1, 1)`, from 1.
         horizon: the last of them.
     """
-    late = (2 * (lead - 1) / max(horizon - 1, 1) - 1).clamp(0.0, 1.0).view(-1, 1)  # (B, 1)
+    middle = horizon / 2 + 1
+    late = ((lead - middle) / max(horizon - middle, 0.5)).clamp(0.0, 1.0).view(-1, 1)  # (B, 1)
     beyond = math.log(_COMMON) - areas.clamp(min=_SUREST).log()
     return _ANYWHERE * late * (beyond / math.log(_COMMON / _RARE)).clamp(0.0, 1.0)
 
