@@ -18,6 +18,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,35 +39,31 @@ RESULT = Path(__file__).parent / "results" / "auto-choice.json"
 ASKED = Asked(("step", "forecast"))
 
 
+@dataclass
+class Times:
+    """Of one way, milliseconds from arrival to nowcast; of each round the median of a few."""
+
+    ms: list[float] = field(default_factory=list)
+    own_ms: list[float] = field(default_factory=list)
+    """Without the share of the CPUs that other processes took meanwhile."""
+
+
 def times_in_turn(
-    bundle: Bundle, sessions: dict[str, Session], rounds: int
-) -> dict[str, list[float]]:
-    """Milliseconds from arrival to nowcast; of each round the median of a few."""
+    bundle: Bundle, sessions: dict[str, Session], rounds: int, taken_s: Callable[[], float]
+) -> dict[str, Times]:
+    """Of each session, in a new order every round; `taken_s` is what others took of the CPUs."""
     reference, shuffle = load_reference(bundle), random.Random(0)
-    times: dict[str, list[float]] = {name: [] for name in sessions}
+    times = {name: Times() for name in sessions}
     order = list(sessions)
     for _ in range(rounds):
         shuffle.shuffle(order)
         for name in order:
-            times[name].append(nowcast_ms(sessions[name], bundle, ASKED, reference))
-    return times
-
-
-def times_beside(
-    bundle: Bundle, sessions: dict[str, Session], rounds: int, taken_s: Callable[[], float]
-) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """The same beside other processes, and without the share of the CPUs that those took."""
-    reference = load_reference(bundle)
-    times: dict[str, list[float]] = {name: [] for name in sessions}
-    own: dict[str, list[float]] = {name: [] for name in sessions}
-    for _ in range(rounds):
-        for name, session in sessions.items():
             before, began = taken_s(), time.perf_counter()
-            ms = nowcast_ms(session, bundle, ASKED, reference)
+            ms = nowcast_ms(sessions[name], bundle, ASKED, reference)
             all_s = usable_cpus() * (time.perf_counter() - began)
-            times[name].append(ms)
-            own[name].append(ms * (1 - (taken_s() - before) / all_s))
-    return times, own
+            times[name].ms.append(ms)
+            times[name].own_ms.append(ms * (1 - (taken_s() - before) / all_s))
+    return times
 
 
 def measure(bundle: Bundle, rounds: int, processes: int) -> dict[str, Any]:
@@ -76,7 +73,7 @@ def measure(bundle: Bundle, rounds: int, processes: int) -> dict[str, Any]:
     sessions = {name: open_candidate(bundle, ASKED, way) for name, way in ways.items()}
     taken = str(taken_from(table))
     try:
-        times = times_in_turn(bundle, sessions, rounds)
+        times = times_in_turn(bundle, sessions, rounds, lambda: 0.0)
         with busy(processes) as taken_s:
             while load_now() == "quiet":  # an average over a minute
                 time.sleep(1)
@@ -85,15 +82,15 @@ def measure(bundle: Bundle, rounds: int, processes: int) -> dict[str, Any]:
             if there not in sessions:  # there was no time for it before
                 sessions[there] = open_candidate(bundle, ASKED, way)
             both = {name: sessions[name] for name in (taken, there)}
-            beside, own = times_beside(bundle, both, rounds, taken_s)
+            beside = times_in_turn(bundle, both, rounds, taken_s)
     finally:
         for session in sessions.values():
             session.close()
-    medians = {name: float(np.median(found)) for name, found in times.items()}
-    beside_ms = {name: float(np.median(found)) for name, found in beside.items()}
-    own_ms = {name: float(np.median(found)) for name, found in own.items()}
+    medians = {name: float(np.median(found.ms)) for name, found in times.items()}
+    beside_ms = {name: float(np.median(found.ms)) for name, found in beside.items()}
+    own_ms = {name: float(np.median(found.own_ms)) for name, found in beside.items()}
     fastest = min(medians, key=medians.__getitem__)
-    ratios = np.divide(times[taken], times[fastest])
+    ratios = np.divide(times[taken].ms, times[fastest].ms)
     return {
         "bundle": bundle.path.name, "model": bundle.manifest.model.name, "chosen": taken,
         "fastest": fastest, "ms": medians,

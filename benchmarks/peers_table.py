@@ -108,7 +108,8 @@ def _choices(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"What `auto` takes in fp32 on a quiet machine, and beside {busy} processes that compute"
     yield f"all the time on the {found['cpus']} CPUs (`benchmarks/auto_choice.py`). In brackets:"
     yield "how many times as long as on the quiet one, with and without the part of that time in"
-    yield "which the others had the CPUs. Last: what was taken there, beside them."
+    yield "which the others had the CPUs: the second says how little CPU time is wasted, and not"
+    yield "how soon a nowcast comes. Last: what was taken there, beside them."
     yield ""
     yield from results_table.table([*columns, beside, "ms", "not measured again, ms"], rows)
 

@@ -42,8 +42,7 @@ _AROUND = 0.5
 _ANYWHERE = 0.4
 """How much of the chance of a rare event is the same everywhere, at the last lead time."""
 _RARE, _COMMON = 0.01, 0.04
-"""Shares of the frame: an event that covers less than the first is rare, more than the second not.
-"""
+"""Shares of the frame up to which an event is rare, and from which on it is not."""
 _SUREST = 1e-6
 """No chance is nearer to 0 or 1."""
 HALVINGS = 20

@@ -147,9 +147,9 @@ def _replaceable(model: openvino.Model) -> list[tuple[Any, list[_Term]]]:
             sums.insert(0, (node, terms))
             inside |= {(term.name, term.start) for term in terms}
     while True:  # a convolution of which a part is in no sum is made as a whole
-        made = Counter(
-            term.name for _, terms in sums for term in terms for _ in range(term.shape.made)
-        )
+        made: Counter[str] = Counter()  # channels, by convolution
+        for term in (term for _, terms in sums for term in terms):
+            made[term.name] += term.shape.made
         partly = {term.name for _, [term] in alone if 0 < made[term.name] < term.shape.made}
         kept = [one for one in sums if not partly.intersection(term.name for term in one[1])]
         if len(kept) == len(sums):
@@ -243,8 +243,9 @@ class _Points:
 
         a, _, _ = matrices(shape.kernel)
         points, (down, right) = len(a) ** 2, shape.squares
-        both = np.einsum("ia,jb->abij", a, a).reshape(-1, points)
-        back = self._kept(f"back {shape.kernel}", lambda: both)
+        back = self._kept(
+            f"back {shape.kernel}", lambda: np.einsum("ia,jb->abij", a, a).reshape(-1, points)
+        )
         x = ops.matmul(back, self._as(x, points, down * right * shape.made), False, False)
         x = self._as(x, _TILE, _TILE, down, right, shape.made)
         x = ops.transpose(x, self._sizes(4, 2, 0, 3, 1))  # (O, down, 4, right, 4)
