@@ -318,15 +318,15 @@ def settled(bundle: Bundle, backend: EngineOptions, say: Callable[[str], None]) 
 def peers_of(bundle: Bundle, taken: str) -> tuple[Peer, ...]:
     """The other engines for the CPU that are installed, and bf16 where this CPU has it."""
     precision = bundle.manifest.precision
-    engines = installed_engines(precision)
-    found = [
-        Peer(engine, bundle, engine)
-        for engine in engines
-        if engine != taken
-        and (engine != OpenVinoWinogradSession.engine or gains_by_fewer_products(bundle))
+    engines = [
+        engine
+        for engine in installed_engines(precision)
+        if engine != OpenVinoWinogradSession.engine or gains_by_fewer_products(bundle)
     ]
-    if "openvino" in engines and precision == "fp32" and computes_bf16():
-        found.append(Peer("openvino-bf16", bundle, "openvino", "bf16"))
+    found = [Peer(engine, bundle, engine) for engine in engines if engine != taken]
+    if precision == "fp32" and computes_bf16():
+        halves = [engine for engine in engines if engine.startswith("openvino")]
+        found += [Peer(f"{engine}-bf16", bundle, engine, "bf16") for engine in halves]
     return tuple(found)
 
 

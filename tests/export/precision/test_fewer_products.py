@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 
 from stpl_export.export import export_run
+from stpl_runtime.engines.ov.session import computes_bf16
 from stpl_runtime.proof.verify import first_breach, verify_bundle
 from stpl_train.data.stand_in import stand_in_sequences
 from stpl_train.models import build_model
@@ -51,3 +52,8 @@ def test_a_wide_model_passes_its_own_verification(name: str, tmp_path: Path) -> 
     assert {check.engine for check in report.checks} == {"openvino:winograd"}
     worst = max(lead.max_error / lead.tolerance for check in report.checks for lead in check.leads)
     assert worst < 0.6  # of what eight times PyTorch's own rounding allows
+    if computes_bf16():
+        report = verify_bundle(bundle, engine="openvino:winograd", threads=1, allow="bf16")
+        assert first_breach(report) is None
+        leads = [lead for check in report.checks for lead in check.leads]
+        assert 45 < min(lead.psnr_db for lead in leads) < 100  # rounded, and allowed

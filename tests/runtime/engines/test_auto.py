@@ -264,12 +264,16 @@ def test_the_environment_may_name_the_engine(
 
 
 def test_a_lossy_precision_must_be_allowed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ways, "installed_engines", lambda precision: ("onnx", "openvino"))
+    every = ("onnx", "openvino", "openvino:winograd")
+    monkeypatch.setattr(ways, "installed_engines", lambda precision: every)
     monkeypatch.setattr(ways, "computes_bf16", lambda: True)
     allowed = Asked(ASKED.graphs, allow="bf16")
     assert {one.precision for one in ways.candidates(bundle, ASKED)} == {"fp32"}
     lossy = [one for one in ways.candidates(bundle, allowed) if one.precision != "fp32"]
-    assert {(one.engine, one.precision) for one in lossy} == {("openvino", "bf16")}
+    assert {(one.engine, one.precision) for one in lossy} == {
+        ("openvino", "bf16"),
+        ("openvino:winograd", "bf16"),
+    }
 
 
 def test_no_gpu_without_a_plan(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

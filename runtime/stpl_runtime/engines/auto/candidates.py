@@ -73,7 +73,7 @@ def candidates(bundle: Bundle, asked: Asked, free: int | None = None) -> tuple[C
     for threads in counts:
         for way in _ways(asked):
             for engine in engines:
-                if lossy and engine == "openvino":
+                if lossy and engine != "onnx":
                     found.append(Candidate(engine, way, threads, "bf16"))
                 found.append(Candidate(engine, way, threads, precision))
     if not found:

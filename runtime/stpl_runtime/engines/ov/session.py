@@ -131,6 +131,7 @@ class OpenVinoSession:
         # is wrong.
         batch = "any" if graph == "rollout" else 1
         how = {"engine": self.engine, "version": version, "hint": self._hint, "batch": batch}
+        how |= {"precision": self.precision}
         key, began = graph_key(self.manifest, graph, how), time.perf_counter()
         kept = self._cache.read(key)
         if kept is not None:
@@ -242,20 +243,22 @@ class OpenVinoSession:
 
 
 class OpenVinoWinogradSession(OpenVinoSession):
-    """With fewer products in wide convolutions, float32 (`stpl_runtime.engines.ov.winograd`)."""
+    """With fewer products in wide convolutions (`stpl_runtime.engines.ov.winograd`)."""
 
     engine = "openvino:winograd"
     room_factor = 20
 
     def _precision(self, allow: str | None) -> tuple[str, str]:
+        """Where bf16 is allowed the products alone are in it, and OpenVINO is told f32."""
         kept = self.manifest.precision
-        if kept != "fp32" or allow is not None:
+        if kept != "fp32":
             raise EnvironmentFault(
-                f"{self.engine} computes in fp32, not in {allow or kept}",
-                expected="a bundle in fp32, and no --allow",
+                f"{self.engine} computes in fp32, not in {kept}",
+                expected="a bundle in fp32, in bf16 with --allow bf16",
                 fix="--engine openvino",
             )
-        return kept, "f32"
+        precision, _ = super()._precision(allow)
+        return precision, "f32"
 
     def _change(self, model: openvino.Model) -> None:
         """Replace what gains by it.
@@ -263,7 +266,7 @@ class OpenVinoWinogradSession(OpenVinoSession):
         Raises:
             EnvironmentFault: nothing does.
         """
-        if not fewer_products(model):
+        if not fewer_products(model, "bf16" if self.precision == "bf16" else "f32"):
             raise EnvironmentFault(
                 "no convolution of this bundle gains by fewer products",
                 expected=WIDE,
