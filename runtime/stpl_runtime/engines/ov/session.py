@@ -249,7 +249,7 @@ class OpenVinoWinogradSession(OpenVinoSession):
     room_factor = 20
 
     def _precision(self, allow: str | None) -> tuple[str, str]:
-        """Where bf16 is allowed the products alone are in it, and OpenVINO is told f32."""
+        """Where bf16 is allowed, the graph itself says what is in it."""
         kept = self.manifest.precision
         if kept != "fp32":
             raise EnvironmentFault(
