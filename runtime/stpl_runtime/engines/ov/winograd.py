@@ -32,13 +32,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stpl_runtime.engines.ov.squares import SIDE, Constants, Squares
+
 if TYPE_CHECKING:
     import openvino
 
 Doubles = NDArray[np.float64]
 
-_TILE = 4
-"""Side of the squares that are made at once."""
 _POINTS = {
     3: tuple(Fraction(n, 8) for n in (0, 5, -5, 12, -12)),
     5: tuple(Fraction(n, 8) for n in (0, 8, -8, 4, -4, 16, -16)),
@@ -68,26 +68,31 @@ def fewer_products(model: openvino.Model, precision: str = "f32") -> int:
     Returns:
         How many were replaced.
     """
-    points, replaced = _Points(precision), 0
-    for node, terms in _replaceable(model):
-        points.replace(node, terms)
-        replaced += len(terms)
-    if replaced and precision == "bf16":
+    enough = any if precision == "bf16" else all
+    made = {node.get_name(): terms for node, terms in _replaceable(model, enough)}
+    points = _Points(precision)
+    for node in model.get_ordered_ops() if made else ():
+        if node.get_name() in made:
+            points.replace(node, made[node.get_name()])
+        else:
+            points.squares.follow(node)
+    if made and precision == "bf16":
         for node in model.get_ops():
             points.round(node)
-    if replaced:
+    if made:
         model.validate_nodes_and_infer_types()
-    return replaced
+    return sum(map(len, made.values()))
 
 
 def gains(model: openvino.Model) -> bool:
     """Whether `fewer_products` would replace anything."""
-    return any(_Shape.of(node) is not None for node in model.get_ops())
+    shapes = map(_Shape.of, model.get_ops())
+    return any(shape is not None and shape.gains for shape in shapes)
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """Of a convolution that gains."""
+    """Of a convolution that can be made with fewer products."""
 
     kernel: int
     channels: int
@@ -98,14 +103,14 @@ class _Shape:
 
     @property
     def gains(self) -> bool:
-        """Whether it is wide enough."""
+        """Whether it is wide enough to gain by it alone."""
         enough = self.channels * self.made >= _LEAST_WEIGHTS
         return enough and min(self.channels, self.made) >= _LEAST_CHANNELS
 
     @property
     def squares(self) -> tuple[int, int]:
         """So many, down and to the right."""
-        return -(-self.height // _TILE), -(-self.width // _TILE)
+        return -(-self.height // SIDE), -(-self.width // SIDE)
 
     @classmethod
     def of(cls, node: Any) -> _Shape | None:
@@ -128,12 +133,12 @@ class _Shape:
             and list(about["pads_begin"]) == list(about["pads_end"]) == same
         )
         shape = cls(side, channels, made, height, width)
-        return shape if fits and shape.gains else None
+        return shape if fits else None
 
 
 @dataclass(frozen=True)
 class _Term:
-    """A convolution that gains, or the channels of one that a split gives."""
+    """A convolution that can be made so, or the channels of one that a split gives."""
 
     node: Any
     shape: _Shape
@@ -152,15 +157,26 @@ class _Term:
         return self.shape.kernel, self.shape.made, self.shape.height, self.shape.width
 
 
-def _replaceable(model: openvino.Model) -> list[tuple[Any, list[_Term]]]:
-    """Nodes that are a sum of convolutions, or one, and these; no convolution twice."""
+def _replaceable(
+    model: openvino.Model, enough: Callable[[Iterable[bool]], bool]
+) -> list[tuple[Any, list[_Term]]]:
+    """Nodes that are a sum of convolutions, or one, and these; no convolution twice.
+
+    Args:
+        model: any.
+        enough: which of a sum have to gain, `all` or `any`. A narrow one beside a wide one gains
+            too, since nothing more is moved back; in float32, verification has no room for what it
+            rounds.
+    """
     nodes = model.get_ordered_ops()
     alone = [(node, [term]) for node in nodes if (term := _whole(node)) is not None]
     sums: list[tuple[Any, list[_Term]]] = []
     inside: set[tuple[str, int]] = set()
     for node in reversed(nodes):
         terms = _added(node)
-        if terms and (terms[0].name, terms[0].start) not in inside:
+        if not (terms and enough(term.shape.gains for term in terms)):
+            continue
+        if (terms[0].name, terms[0].start) not in inside:
             sums.insert(0, (node, terms))
             inside |= {(term.name, term.start) for term in terms}
     while True:  # a convolution of which a part is in no sum is made as a whole
@@ -170,7 +186,8 @@ def _replaceable(model: openvino.Model) -> list[tuple[Any, list[_Term]]]:
         partly = {term.name for _, [term] in alone if 0 < made[term.name] < term.shape.made}
         kept = [one for one in sums if not partly.intersection(term.name for term in one[1])]
         if len(kept) == len(sums):
-            return [*sums, *(one for one in alone if one[1][0].name not in made)]
+            wide = [one for one in alone if one[1][0].shape.gains]
+            return [*sums, *(one for one in wide if one[1][0].name not in made)]
         sums = kept
 
 
@@ -203,7 +220,7 @@ def _term(value: Any) -> list[_Term]:
         sizes = [part.get_partial_shape()[1].get_length() for part in node.outputs()]
         at = value.get_index()
         shape = replace(term.shape, made=sizes[at])
-        return [_Term(term.node, shape, sum(sizes[:at]))] if shape.gains else []
+        return [_Term(term.node, shape, sum(sizes[:at]))]
     term = _whole(node)
     return [] if term is None else [term]
 
@@ -214,17 +231,19 @@ class _Points:
     def __init__(self, precision: str) -> None:
         """Nothing was made yet; products will be in `precision`."""
         self._precision = precision
-        self._constants: dict[str, Any] = {}  # shared by the steps of an unrolled graph
+        self._constants = Constants()
+        self.squares = Squares(self._constants)
 
     def replace(self, node: Any, terms: list[_Term]) -> None:
         """Compute a node as the sum of these convolutions."""
         import openvino.opset13 as ops
-        from openvino.utils import replace_node
 
-        products = [self._product(term) for term in terms]
-        made = self._back(functools.reduce(ops.add, products), terms[0].shape)
-        made.set_friendly_name(node.get_friendly_name())
-        replace_node(node, made)
+        shape = terms[0].shape
+        squares = self._back(functools.reduce(ops.add, map(self._product, terms)), shape)
+        if (shape.height % SIDE, shape.width % SIDE) == (0, 0):
+            self.squares.put(node.output(0), squares)
+        else:
+            node.output(0).replace(self._cut(squares, shape))
 
     def round(self, node: Any) -> None:
         """Compute in bf16 a convolution that is left; no other node."""
@@ -234,7 +253,7 @@ class _Points:
         weights = node.input_value(1).get_node() if node.get_type_name() == "Convolution" else None
         if weights is None or weights.get_type_name() != "Constant":
             return
-        rounded = self._kept(weights.get_friendly_name(), lambda: weights.data, "bf16")
+        rounded = self._constants.kept(weights.get_friendly_name(), lambda: weights.data, "bf16")
         about = node.get_attributes()
         how = (about[name] for name in ("strides", "pads_begin", "pads_end", "dilations"))
         made = self._in(node.input_value(0), "bf16")
@@ -247,7 +266,7 @@ class _Points:
         import openvino.opset13 as ops
 
         weights, shape = term.node.input_value(1).get_node(), term.shape
-        there = self._kept(
+        there = self._constants.kept(
             f"weights {weights.get_friendly_name()} {term.start} {shape.made}",
             lambda: _weights_at_points(weights.data[term.start :][: shape.made], shape.kernel),
             self._precision,
@@ -261,48 +280,43 @@ class _Points:
 
         def to_points(size: int) -> Any:
             make = functools.partial(_to_points, shape.kernel, size)
-            return self._kept(f"to points {shape.kernel} {size}", make)
+            return self._constants.kept(f"to points {shape.kernel} {size}", make)
 
-        n, c = _TILE + shape.kernel - 1, shape.channels
+        n, c = SIDE + shape.kernel - 1, shape.channels
         height, width, (down, right) = shape.height, shape.width, shape.squares
-        x = self._as(x, c, height * width)
-        x = self._as(ops.transpose(x, self._sizes(1, 0)), height, width * c)  # (H, W C)
-        x = self._as(ops.matmul(to_points(height), x, False, False), n * down, width, c)
-        x = ops.matmul(to_points(width), x, False, False)  # (n down, n right, C)
-        x = self._in(x, self._precision)
-        x = ops.transpose(self._as(x, n, down, n, right, c), self._sizes(0, 2, 1, 3, 4))
-        return self._as(x, n * n, down * right, c)
+        squares, constants = self.squares.of(x), self._constants
+        if squares is None:
+            x = constants.ordered(x, 0, 2, 3, 1)  # (1, H, W, C)
+        else:
+            x = constants.ordered(squares, 2, 0, 3, 1, 4)  # (down, 4, right, 4, C)
+        x = constants.shaped(x, height, width * c)
+        x = ops.matmul(to_points(height), x, False, False)
+        x = ops.matmul(to_points(width), constants.shaped(x, n * down, width, c), False, False)
+        x = constants.shaped(self._in(x, self._precision), n, down, n, right, c)
+        return constants.shaped(constants.ordered(x, 0, 2, 1, 3, 4), n * n, down * right, c)
 
     def _back(self, x: Any, shape: _Shape) -> Any:
-        """From the points to the map, `(1, O, H, W)`."""
+        """From the points to squares, `(4, 4, down, right, O)`."""
         import openvino.opset13 as ops
 
         a, _, _ = matrices(shape.kernel)
         points, (down, right) = len(a) ** 2, shape.squares
-        back = self._kept(
+        back = self._constants.kept(
             f"back {shape.kernel}", lambda: np.einsum("ia,jb->abij", a, a).reshape(-1, points)
         )
-        x = ops.matmul(back, self._as(x, points, down * right * shape.made), False, False)
-        x = self._as(x, _TILE, _TILE, down, right, shape.made)
-        x = ops.transpose(x, self._sizes(4, 2, 0, 3, 1))  # (O, down, 4, right, 4)
-        x = self._as(x, 1, shape.made, _TILE * down, _TILE * right)
-        if (shape.height % _TILE, shape.width % _TILE) != (0, 0):
-            start, end = self._sizes(0, 0), self._sizes(shape.height, shape.width)
-            x = ops.slice(x, start, end, self._sizes(1, 1), self._sizes(2, 3))
-        return x
+        x = self._constants.shaped(x, points, down * right * shape.made)
+        x = ops.matmul(back, x, False, False)
+        return self._constants.shaped(x, SIDE, SIDE, down, right, shape.made).output(0)
 
-    def _kept(self, name: str, value: Callable[[], NDArray[Any]], precision: str = "f32") -> Any:
-        import openvino
+    def _cut(self, squares: Any, shape: _Shape) -> Any:
+        """The map `(1, O, H, W)` of squares that reach beyond it."""
         import openvino.opset13 as ops
 
-        if name not in self._constants:
-            made = np.ascontiguousarray(value())
-            self._constants[name] = (
-                ops.constant(_nearest_bf16(made), openvino.Type.bf16)
-                if precision == "bf16"
-                else ops.constant(made)
-            )
-        return self._constants[name]
+        constants, (down, right) = self._constants, shape.squares
+        x = constants.ordered(squares, 4, 2, 0, 3, 1)  # (O, down, 4, right, 4)
+        x = constants.shaped(x, 1, shape.made, SIDE * down, SIDE * right)
+        start, end = constants.sizes(0, 0), constants.sizes(shape.height, shape.width)
+        return ops.slice(x, start, end, constants.sizes(1, 1), constants.sizes(2, 3)).output(0)
 
     def _in(self, x: Any, precision: str) -> Any:
         """Rounded to a precision, or widened; as it is where all is in float32."""
@@ -311,7 +325,7 @@ class _Points:
         return x if self._precision == "f32" else ops.convert(x, precision)
 
     def _sizes(self, *values: int) -> Any:
-        return self._kept(f"sizes {values}", lambda: np.asarray(values, np.int64))
+        return self._constants.kept(f"sizes {values}", lambda: np.asarray(values, np.int64))
 
     def _as(self, x: Any, *size: int) -> Any:
         import openvino.opset13 as ops
@@ -328,26 +342,16 @@ def _weights_at_points(weights: NDArray[np.float32], kernel: int) -> NDArray[np.
     )
 
 
-def _nearest_bf16(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Round to what bf16 can hold, of two to the even one.
-
-    OpenVINO 2026.4.1 adds half of the last place to those alone whose last digit is 1.
-    """
-    bits = x.view(np.uint32)
-    bits = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-    return (bits & np.uint32(0xFFFF0000)).view(np.float32)
-
-
 def _to_points(kernel: int, size: int) -> NDArray[np.float32]:
     """What moves a row of `size` values to its points, `(n squares, size)`; around it is nothing.
 
     Point i of square t is row `i squares + t`.
     """
     _, _, b = matrices(kernel)
-    squares, edge = -(-size // _TILE), (kernel - 1) // 2
-    made = np.zeros((len(b), squares, size + 2 * edge + _TILE))
+    squares, edge = -(-size // SIDE), (kernel - 1) // 2
+    made = np.zeros((len(b), squares, size + 2 * edge + SIDE))
     for t in range(squares):
-        made[:, t, t * _TILE : t * _TILE + len(b)] = b.T
+        made[:, t, t * SIDE : t * SIDE + len(b)] = b.T
     return made[:, :, edge : edge + size].reshape(-1, size).astype(np.float32)
 
 
@@ -370,7 +374,7 @@ def matrices(kernel: int) -> tuple[NDArray[np.float32], Doubles, Doubles]:
     g = [[value / scale for value in row]
          for row, scale in zip(powers(kernel), [*scales, Fraction(1)], strict=True)]  # fmt: skip
     b = [[*product, Fraction(0)] for product in products] + [_product(points)]
-    return _floats(powers(_TILE)).astype(np.float32), _floats(g), _floats(b).T
+    return _floats(powers(SIDE)).astype(np.float32), _floats(g), _floats(b).T
 
 
 def _product(points: Iterable[Fraction]) -> list[Fraction]:
