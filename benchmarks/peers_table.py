@@ -26,6 +26,7 @@ _COLUMNS = {
     "OpenVINO": ["openvino-prewarmed"],
     "OpenVINO, Winograd": ["openvino:winograd-prewarmed"],
     "OpenVINO, bf16": ["openvino-bf16-prewarmed"],
+    "Winograd, bf16": ["openvino:winograd-bf16-prewarmed"],
     "int8": ["onnx-int8-prewarmed", "openvino-int8-prewarmed"],
 }
 """Column -> the ways that it is the fastest of."""

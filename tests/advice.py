@@ -85,6 +85,7 @@ def _collect(command: Any, name: str, found: dict[str, Any]) -> None:
         _collect(child, f"{name} {word}".strip(), found)
 
 
+@cache
 def options(verb: str) -> Mapping[str, int]:
     """Option -> how many values follow it."""
     found = {"--help": 0, "-h": 0}

@@ -19,7 +19,9 @@ from stpl_train.run import WEIGHTS, save_recipe, save_validation
 
 pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
 
-FRAME, CONTEXT, HORIZON = (1, 24, 20), 3, 3  # maps of 12 x 10: squares reach beyond the edge
+CONTEXT, HORIZON = 3, 3
+BEYOND, WITHIN = (1, 24, 20), (1, 16, 24)
+"""Frames whose maps are 12 x 10, where squares reach beyond the edge, and 8 x 12."""
 WIDE: dict[str, dict[str, Any]] = {
     "convlstm": {"hidden": [64, 96]},
     "predrnn": {"hidden": 64, "layers": 2},
@@ -27,25 +29,30 @@ WIDE: dict[str, dict[str, Any]] = {
 }
 
 
-def wide_run(path: Path, name: str) -> Path:
-    data = {"source": "synthetic", "frame": FRAME, "context": CONTEXT, "horizon": HORIZON}
+def wide_run(path: Path, name: str, frame: tuple[int, int, int]) -> Path:
+    data = {"source": "synthetic", "frame": frame, "context": CONTEXT, "horizon": HORIZON}
     keys = {"name": name, "patch": 2, **WIDE[name]}
     recipe = parse_recipe({"model": keys, "data": data, "training": {"iterations": 1}})
     path.mkdir()
     torch.manual_seed(2)
-    model = build_model(name, FRAME, {"patch": 2, **WIDE[name]})
+    model = build_model(name, frame, {"patch": 2, **WIDE[name]})
     with torch.no_grad():
         for tensor in model.parameters():
             tensor.add_(0.01 * torch.randn_like(tensor))
     save_recipe(path, recipe)
     safetensors.torch.save_file(model.state_dict(), path / WEIGHTS)
-    save_validation(path, stand_in_sequences(FRAME, CONTEXT + HORIZON, 2))
+    save_validation(path, stand_in_sequences(frame, CONTEXT + HORIZON, 2))
     return path
 
 
-@pytest.mark.parametrize("name", WIDE)
-def test_a_wide_model_passes_its_own_verification(name: str, tmp_path: Path) -> None:
-    bundle = export_run(wide_run(tmp_path / "run", name), tmp_path / "made.bundle")
+@pytest.mark.parametrize(
+    ("name", "frame"),
+    [("convlstm", BEYOND), ("convlstm", WITHIN), ("predrnn", WITHIN), ("mim", BEYOND)],
+)
+def test_a_wide_model_passes_its_own_verification(
+    name: str, frame: tuple[int, int, int], tmp_path: Path
+) -> None:
+    bundle = export_run(wide_run(tmp_path / "run", name, frame), tmp_path / "made.bundle")
     report = verify_bundle(bundle, engine="openvino:winograd", threads=1)
     assert first_breach(report) is None
     assert {check.path for check in report.checks} == {"step", "forecast", "rollout"}
