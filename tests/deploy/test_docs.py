@@ -197,7 +197,7 @@ def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         pytest.importorskip(library)
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(block.splitlines()) == 5
-    size = (128, 128)
+    size = (192, 192)  # for which other tests export too
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     rain(size).to_netcdf(tmp_path / "radar.nc")

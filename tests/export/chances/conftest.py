@@ -13,7 +13,7 @@ from tests.exported_once import made_once
 
 
 @pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(tmp_path_factory: pytest.TempPathFactory, exported_once: None) -> Bundle:
     return open_bundle(made_once(tmp_path_factory, "chances", exported) / "bundle")
 
 

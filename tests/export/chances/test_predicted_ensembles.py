@@ -82,6 +82,7 @@ def test_an_ensemble_that_cannot_be_is_refused(
     assert not (tmp_path / out).exists()
 
 
+@pytest.mark.usefixtures("exported_once")  # by the export that is advised
 def test_a_model_without_chances_has_no_ensemble(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
