@@ -88,3 +88,21 @@ def test_an_unknown_name_is_reported(capsys: pytest.CaptureFixture[str], tmp_pat
     err = capsys.readouterr().err
     assert "no pretrained model rader; expected one of radar-nowcast" in err
     assert "try: pretrained:radar-nowcast" in err
+
+
+@pytest.mark.parametrize("word", ["radar-nowcast", "radar-nowcasts", "radar_nowcast"])
+def test_a_name_without_its_prefix_is_understood(
+    word: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run(["export", word, "--out", str(tmp_path / "b")]) == 2
+    err = capsys.readouterr().err
+    assert f"{word} is missing; expected a directory with recipe.toml" in err
+    assert "try: pretrained:radar-nowcast" in err
+
+
+def test_another_path_is_not_taken_for_a_name(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for word in (str(tmp_path / "radar-nowcast"), "my-radar"):
+        assert run(["export", word, "--out", str(tmp_path / "b")]) == 2
+        assert "pretrained" not in capsys.readouterr().err

@@ -35,7 +35,7 @@ from stpl_core.grid import Grid
 from stpl_core.readers.npz import open_npz
 from stpl_train.forecaster import FrameShape
 from stpl_train.models import ForecasterModule, build_model, check_codec
-from stpl_train.pretrained import run_path
+from stpl_train.pretrained import meant_by, run_path
 from stpl_train.recipe import Recipe, parse_recipe
 from stpl_train.recipe_text import text_of
 
@@ -226,9 +226,7 @@ def open_run(path: Path) -> Run:
         raise RunError(
             f"{path} is {what}",
             expected=f"a directory with {RECIPE}",
-            fix="the run that it was exported from"
-            if what == "a bundle"
-            else f"stpl-deploy train modernn-mini --out {path}",
+            fix=_instead_of(path, what),
         )
     try:
         document: dict[str, Any] = tomllib.loads(text_of(file))
@@ -236,6 +234,14 @@ def open_run(path: Path) -> Run:
         raise RunError(f"{file} is broken: {error}", expected="TOML", fix="train again") from error
     with _corrected_in(file):
         return Run(path, parse_recipe(document))
+
+
+def _instead_of(path: Path, what: str) -> str:
+    """What to give in place of a path that is no run."""
+    if what == "a bundle":
+        return "the run that it was exported from"
+    meant = meant_by(path) if what == "missing" else None
+    return meant or f"stpl-deploy train modernn-mini --out {path}"
 
 
 @contextmanager

@@ -12,12 +12,20 @@ from pathlib import Path
 from stpl_core.errors import RunError
 
 PREFIX = "pretrained:"
+_LIKE = 0.8
+"""How much a path is like a name that it was meant for, 0 to 1."""
 
 
 def pretrained_names() -> list[str]:
     """Those that there are."""
     folder = Path(__file__).parent
     return sorted(path.parent.name for path in folder.glob("*/recipe.toml"))
+
+
+def meant_by(path: Path) -> str | None:
+    """`pretrained:NAME` where a path that is not there is about that name; else None."""
+    near = difflib.get_close_matches(str(path), pretrained_names(), n=1, cutoff=_LIKE)
+    return f"{PREFIX}{near[0]}" if near else None
 
 
 def run_path(path: Path) -> Path:
