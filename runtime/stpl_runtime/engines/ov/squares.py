@@ -88,11 +88,15 @@ class Squares:
 
     def put(self, value: Any, squares: Any) -> None:
         """Let what reads a value read these as a map from now on."""
-        _, _, down, right, channels = squares.get_shape()
-        made = self._constants.ordered(squares, 4, 2, 0, 3, 1)  # (C, down, 4, right, 4)
-        made = self._constants.shaped(made, 1, channels, SIDE * down, SIDE * right).output(0)
+        made = self.as_map(squares)
         self._known[_key(made)] = squares
         value.replace(made)
+
+    def as_map(self, squares: Any) -> Any:
+        """Squares `(4, 4, down, right, C)` as a map `(1, C, 4 down, 4 right)`."""
+        _, _, down, right, channels = squares.get_shape()
+        made = self._constants.ordered(squares, 4, 2, 0, 3, 1)  # (C, down, 4, right, 4)
+        return self._constants.shaped(made, 1, channels, SIDE * down, SIDE * right).output(0)
 
     def follow(self, node: Any) -> None:
         """Compute a node on squares, if one of its inputs is there so and it is one that can be."""

@@ -78,7 +78,7 @@ def fewer_products(model: openvino.Model, precision: str = "f32") -> int:
             points.squares.follow(node)
     if made and precision == "bf16":
         for node in model.get_ops():
-            points.round(node)
+            points.lower(node)
     if made:
         model.validate_nodes_and_infer_types()
     return sum(map(len, made.values()))
@@ -174,9 +174,8 @@ def _replaceable(
     inside: set[tuple[str, int]] = set()
     for node in reversed(nodes):
         terms = _added(node)
-        if not (terms and enough(term.shape.gains for term in terms)):
-            continue
-        if (terms[0].name, terms[0].start) not in inside:
+        wide = bool(terms) and enough(term.shape.gains for term in terms)
+        if wide and (terms[0].name, terms[0].start) not in inside:
             sums.insert(0, (node, terms))
             inside |= {(term.name, term.start) for term in terms}
     while True:  # a convolution of which a part is in no sum is made as a whole
@@ -186,8 +185,8 @@ def _replaceable(
         partly = {term.name for _, [term] in alone if 0 < made[term.name] < term.shape.made}
         kept = [one for one in sums if not partly.intersection(term.name for term in one[1])]
         if len(kept) == len(sums):
-            wide = [one for one in alone if one[1][0].shape.gains]
-            return [*sums, *(one for one in wide if one[1][0].name not in made)]
+            left = [one for one in alone if one[1][0].name not in made]
+            return [*sums, *(one for one in left if one[1][0].shape.gains)]
         sums = kept
 
 
@@ -245,7 +244,7 @@ class _Points:
         else:
             node.output(0).replace(self._cut(squares, shape))
 
-    def round(self, node: Any) -> None:
+    def lower(self, node: Any) -> None:
         """Compute in bf16 a convolution that is left; no other node."""
         import openvino.opset13 as ops
         from openvino.utils import replace_node
@@ -312,9 +311,7 @@ class _Points:
         """The map `(1, O, H, W)` of squares that reach beyond it."""
         import openvino.opset13 as ops
 
-        constants, (down, right) = self._constants, shape.squares
-        x = constants.ordered(squares, 4, 2, 0, 3, 1)  # (O, down, 4, right, 4)
-        x = constants.shaped(x, 1, shape.made, SIDE * down, SIDE * right)
+        constants, x = self._constants, self.squares.as_map(squares)
         start, end = constants.sizes(0, 0), constants.sizes(shape.height, shape.width)
         return ops.slice(x, start, end, constants.sizes(1, 1), constants.sizes(2, 3)).output(0)
 
